@@ -1,0 +1,191 @@
+"""The contract between whoever stores layers and whoever uses them.
+
+A *layer* is a directory tree that records changes against its *parent*; a chain of layers,
+topmost first, is a file system. A driver stores layers under one directory, its *home*:
+
+    driver = init(home)                       # a factory; a driver class can be one
+    driver.create("base")                     # an empty layer
+    driver.apply_diff("base", "", archive)    # filled from a tar stream
+    driver.create_read_write("work", "base")  # a child to write into
+    view = driver.get("work")                 # mounts; counted
+    (view / "etc").mkdir()                    # copy-up, whiteouts: the driver's business
+    driver.put("work")                        # one put for each get
+    driver.changes("work", "base")            # [Change(b"/etc", ChangeKind.ADD)]
+    driver.diff("work", "base")               # the same as a tar stream (image-spec, layer.md)
+
+Names inside layers are `bytes`: the kernel's names are, and a layer may hold any of them.
+The verbs are those of Docker's graphdriver (daemon/graphdriver/driver.go, 1.12), in snake case.
+This module imports nothing but the standard library, so that a driver can implement it, and a
+suite judge it, without pulling in the other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import BinaryIO, Protocol, runtime_checkable
+
+__all__ = ["Capability", "Change", "ChangeKind", "Driver", "DriverFactory", "IDMap"]
+
+
+class ChangeKind(IntEnum):
+    """What happened to a path; the values are those of the plugin protocol."""
+
+    MODIFY = 0
+    ADD = 1
+    DELETE = 2
+
+    @property
+    def letter(self) -> str:
+        """The letter `docker diff` prints: C, A or D."""
+        return "CAD"[self.value]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Change:
+    """One path that differs between a layer and its parent.
+
+    `path` is absolute within the layer and has no trailing slash; a deleted directory is one
+    change, its children are not listed.
+    """
+
+    path: bytes
+    kind: ChangeKind
+
+    def __str__(self) -> str:
+        return f"{self.kind.letter} {self.path.decode('utf-8', 'backslashreplace')}"
+
+
+@dataclass(frozen=True, slots=True)
+class IDMap:
+    """`size` ids from `container_id` on, seen from inside, are those from `host_id` on, outside."""
+
+    container_id: int
+    host_id: int
+    size: int
+
+
+class Capability(StrEnum):
+    """What a driver may leave out, and then says so by declaring what it has.
+
+    A driver with a `capabilities` attribute claims just those; one without claims all of them.
+    """
+
+    MOUNTING = "mounting"
+    """get() of a layer with a parent mounts; such mounts are to be counted and released."""
+    OVERLAY2_LAYOUT = "overlay2_layout"
+    """The home looks as the overlay2 package documentation says: diff, link, lower, l/."""
+    LAYER_LIMIT = "layer_limit"
+    """At most `layer_limit` lowers (an attribute of the driver; 128 without one)."""
+    MOUNT_LABEL = "mount_label"
+    """mount_label becomes the context= option of the mount."""
+    IDMAP = "idmap"
+    """uid_maps and gid_maps are honoured."""
+    QUOTA = "quota"
+    """storage_opt size= limits a layer where the file system can."""
+    RESTARTABLE = "restartable"
+    """A second driver on the same home finds the layers of the first."""
+    CONTENT_EXACT_CHANGES = "content_exact_changes"
+    """An edit that keeps size and mtime is still seen by changes and diff."""
+    USER_XATTRS = "user_xattrs"
+    """user.* attributes survive diff and apply_diff."""
+    ACLS = "acls"
+    """POSIX ACLs survive diff and apply_diff."""
+    ROOT_METADATA = "root_metadata"
+    """Mode, owner and attributes of the layer's root survive diff and apply_diff."""
+    HARDLINK_IDENTITY = "hardlink_identity"
+    """Hard links within one layer are hard links after apply_diff."""
+    LOWER_SYMLINKS = "lower_symlinks"
+    """apply_diff resolves a path through a symlink of a lower layer, inside the root."""
+    EXACT_DIFFS = "exact_diffs"
+    """diff of an unchanged layer gives the same bytes every time."""
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """A store of layers. Safe to call from several threads.
+
+    Verbs raise `graphdriver.errors.DriverError` for what they refuse and `OSError` for what the
+    kernel refuses. A verb that fails leaves no layer, mount or file that was not there before.
+    """
+
+    def __str__(self) -> str:
+        """Return the driver's name (Docker: String)."""
+
+    def create(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make an empty layer on `parent` ("" for none) that is to be read, as an image's layer.
+
+        Raises InvalidLayerId, LayerExists, LayerNotFound (the parent), MaxDepthExceeded,
+        QuotaNotSupported, PrerequisitesNotMet (an unknown storage option).
+        """
+
+    def create_read_write(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make an empty layer on `parent` that is to be written, as a container's; see create."""
+
+    def remove(self, id: str) -> None:
+        """Delete a layer. An unknown id is no error.
+
+        Raises LayerInUse when the layer has children or is held by a get.
+        """
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Mount a layer on its ancestors and return where; every get needs one put.
+
+        Raises LayerNotFound, MountOptionsTooLong.
+        """
+
+    def put(self, id: str) -> None:
+        """Give back one get; the last one unmounts. Without a get this has no effect."""
+
+    def exists(self, id: str) -> bool:
+        """Say whether a layer has that id; never raises."""
+
+    def status(self) -> list[tuple[str, str]]:
+        """Return what an operator wants to know of this driver, as label and value."""
+
+    def get_metadata(self, id: str) -> dict[str, str]:
+        """Return where a layer's parts lie. Raises LayerNotFound."""
+
+    def cleanup(self) -> None:
+        """Release every mount under the home; layers stay."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Return what `id` holds beyond `parent` as a tar stream; "" means everything.
+
+        The caller closes the stream; closing it early releases everything at once. A file that
+        cannot be read makes the stream raise. Raises LayerNotFound.
+        """
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        """Return the paths that differ between `id` and `parent`. Raises LayerNotFound."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Unpack an uncompressed layer archive into `id`; return its diff_size in bytes.
+
+        A failed apply leaves the layer as it was. Raises BadArchive, LayerNotFound.
+        """
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        """Return the bytes of added and modified non-directories, hard links counted once."""
+
+
+DriverFactory = Callable[..., Driver]
+"""Makes a driver: `init(home, options=(), uid_maps=(), gid_maps=())`.
+
+`home` is a path that need not exist, `options` are `key=value` strings, the maps `Sequence[IDMap]`.
+"""
+
+Options = Sequence[str]
+IDMaps = Sequence[IDMap]

@@ -1,0 +1,1 @@
+"""The system calls that the standard library does not offer, typed, errno intact."""

@@ -1,0 +1,1 @@
+"""The pytest plugin (thin: imported by every pytest run of the environment)."""

@@ -1,0 +1,30 @@
+"""What the documents say of files and commands is there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.name))
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text())
+
+    assert [] == [target for target in targets if not (document.parent / target).exists()]
+
+
+def test_readme_opens_with_its_two_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^python3 -m venv .*$", text, re.MULTILINE)
+
+    assert 2 == len(commands), "one line for the main job, one for all tests"
+    assert commands[0].endswith("graphdriver check")
+    assert commands[1].endswith("tox")
+
+
+def test_gate_script_parses() -> None:
+    subprocess.run(["bash", "-n", str(ROOT / ".ci/run")], check=True)

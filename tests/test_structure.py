@@ -20,7 +20,16 @@ ALLOWED = {
     "graphdriver_vms": r"graphdriver_vms(\..*)?",
 }
 # Names that `graphdriver` itself exports; anything else from it would be the driver's own code.
-CONTRACT = {"Capability", "Change", "ChangeKind", "Driver", "DriverFactory", "IDMap", "errors", "contract"}
+CONTRACT = {
+    "Capability",
+    "Change",
+    "ChangeKind",
+    "Driver",
+    "DriverFactory",
+    "IDMap",
+    "errors",
+    "contract",
+}
 
 
 def _modules(package: str) -> list[Path]:
@@ -46,7 +55,11 @@ def test_packages_import_only_what_the_map_allows(package: str) -> None:
         if target.partition(".")[0] in SOURCE_ROOTS
         and (
             not re.fullmatch(ALLOWED[package], target)
-            or (package == "graphdriver_conformance" and target == "graphdriver" and name not in CONTRACT)
+            or (
+                package == "graphdriver_conformance"
+                and target == "graphdriver"
+                and name not in CONTRACT
+            )
         )
     ]
 
@@ -78,7 +91,9 @@ def test_only_the_linux_package_of_the_reference_touches_ctypes() -> None:
 
 
 def test_stdlib_tarfile_stays_out_of_the_reference() -> None:
-    users = [m.name for m in _modules("graphdriver") for target, _ in _imports(m) if target == "tarfile"]
+    users = [
+        m.name for m in _modules("graphdriver") for target, _ in _imports(m) if target == "tarfile"
+    ]
 
     assert [] == users
 

@@ -1,0 +1,109 @@
+"""The wheel, installed into an empty environment and run from an empty directory."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ORDINARY = 65534
+
+pytestmark = pytest.mark.xdist_group("installed-wheel")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the bin directory of a virtual environment that holds only the wheel."""
+    base = tmp_path_factory.mktemp("installed")
+    for directory in (base, *base.parents[:2]):
+        directory.chmod(0o755)  # the ordinary user has to get there, too
+    built = base / "dist"
+    _run(sys.executable, "-m", "build", "--wheel", "--outdir", str(built), str(ROOT))
+    (wheel,) = built.glob("*.whl")
+    environment = base / "venv"
+    _run(sys.executable, "-m", "venv", str(environment))
+    _run(str(environment / "bin/pip"), "install", "-q", str(wheel))
+    return environment / "bin"
+
+
+@pytest.fixture
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty directory that anyone may enter and write."""
+    directory = tmp_path_factory.mktemp("empty")
+    for parent in directory.parents[:2]:
+        parent.chmod(0o755)
+    directory.chmod(0o777)
+    return directory
+
+
+def _run(*command: str, cwd: Path | None = None) -> str:
+    # PYTHONPATH and tox's own variables would let the checkout leak into the environment.
+    keep = {"PATH", "HOME", "TMPDIR", "LANG", "PIP_INDEX_URL", "PIP_CONFIG_FILE"}
+    environment = {key: value for key, value in os.environ.items() if key in keep}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert 0 == done.returncode, (
+        f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("driver", ["overlay2", "vfs"])
+def test_wheel_alone_judges_the_embedded_drivers(installed: Path, empty: Path, driver: str) -> None:
+    report = empty / "report.json"
+
+    _run(
+        str(installed / "pytest"),
+        f"--driver={driver}",
+        "--graphdriver-profile=quick",
+        f"--graphdriver-report={report}",
+        cwd=empty,
+    )
+
+    result = json.loads(report.read_text())
+    assert "conformant" == result["verdict"], result["counts"]
+    assert [report] == list(empty.iterdir()), "the run left something in the user's directory"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become an ordinary user")
+@pytest.mark.parametrize("driver", ["overlay2", "vfs"])
+def test_ordinary_user_gets_a_verdict(installed: Path, empty: Path, driver: str) -> None:
+    become = shutil.which("setpriv")
+    assert become, "setpriv is part of util-linux"
+    report = empty / "report.json"
+
+    _run(
+        become,
+        f"--reuid={ORDINARY}",
+        f"--regid={ORDINARY}",
+        "--clear-groups",
+        str(installed / "graphdriver"),
+        "check",
+        driver,
+        "--graphdriver-profile=quick",
+        f"--graphdriver-report={report}",
+        cwd=empty,
+    )
+
+    result = json.loads(report.read_text())
+    assert 0 == result["counts"]["violated"] + result["counts"]["error"]
+    assert 50 < result["counts"]["met"]
+    assert ORDINARY == result["environment"]["uid"]
+    assert all(
+        entry["detail"] for entry in result["requirements"] if entry["outcome"] == "not-provable"
+    ), "what is not provable says why"
+
+
+def test_module_attribute_in_the_current_directory_is_a_driver(
+    installed: Path, empty: Path
+) -> None:
+    (empty / "mine.py").write_text("from graphdriver.vfs import Driver as Mine\n")
+
+    out = _run(str(installed / "pytest"), "--driver=mine:Mine", "--requirement=LIF-001", cwd=empty)
+
+    assert "mine:Mine" in out

@@ -1,0 +1,37 @@
+"""How much memory a verb takes at its peak, above an idle interpreter with the driver loaded."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from graphdriver.overlay2 import Driver
+
+__all__ = ["peak_above_idle"]
+
+
+def peak_above_idle(home: Path, work: Callable[[Driver], object]) -> float:
+    """Run `work` in a child and return its peak resident set less an idle child's, in MiB."""
+    return (_peak(home, work) - _peak(home, lambda _driver: None)) / 1024
+
+
+def _peak(home: Path, work: Callable[[Driver], object]) -> int:
+    """Return ru_maxrss in KiB of a child that opens the home and does `work`."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            # A fork inherits the parent's high-water mark; writing 5 resets it to the present.
+            Path("/proc/self/clear_refs").write_text("5")
+            work(Driver(home))
+            status = 0
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        finally:
+            peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+            Path(f"{home}.peak").write_text(str(peak))
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise RuntimeError("the measured child failed; its message is above")
+    return int(Path(f"{home}.peak").read_text())

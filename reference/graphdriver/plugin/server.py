@@ -1,0 +1,188 @@
+"""HTTP/1.1 on a unix socket, one thread a connection, archives streamed both ways.
+
+Errors are status 500 with `{"Err": text}`, a form every Docker accepts for every verb; for Diff it
+is the only one, because a 200 begins an archive. A failure in the middle of an archive breaks the
+connection without the last chunk, so that half an archive never looks whole.
+"""
+
+import json
+import logging
+import os
+import socket
+import stat
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any, BinaryIO, cast
+from urllib.parse import parse_qs, urlsplit
+
+from graphdriver.errors import DriverError
+from graphdriver.plugin.bodies import Body, ChunkedBody, SizedBody, TruncatedBody
+from graphdriver.plugin.calls import BadRequest, Calls
+
+__all__ = ["PluginServer"]
+
+_CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
+_PIECE = 1 << 20
+# No verb's JSON comes near this; an archive is not read into memory.
+_LARGEST_JSON = 1 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class PluginServer(ThreadingMixIn, UnixStreamServer):
+    """Serves `calls` on `path` until `shutdown`.
+
+    Raises OSError when another server still listens there; a socket that nobody listens on, left by
+    a killed one, is replaced.
+    """
+
+    daemon_threads = True
+    # Docker opens a connection for each call that overlaps another; the default of 5 drops some.
+    request_queue_size = 128
+
+    def __init__(self, path: Path, calls: Calls) -> None:
+        _forget_dead_socket(path)
+        self.calls = calls
+        self._path = path
+        # Whoever can write to the socket is root in all but name. The mask is set only around
+        # bind(2), which makes the file, before any thread of ours runs.
+        mask = os.umask(0o177)
+        try:
+            super().__init__(str(path), _Handler)
+        finally:
+            os.umask(mask)
+
+    def server_close(self) -> None:
+        """Stop listening and take the socket's name away."""
+        super().server_close()
+        self._path.unlink(missing_ok=True)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log what broke a connection; the server goes on."""
+        _log.info("connection ended", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: PluginServer
+    # Unbuffered, a chunk of 1 MiB is one send; buffered, it would be copied first.
+    wbufsize = 0
+
+    def do_POST(self) -> None:
+        """Answer one call."""
+        body = self._body()
+        try:
+            self._answer(body)
+        except BadRequest as error:
+            self._fail(HTTPStatus.BAD_REQUEST, error, body)
+        except TruncatedBody as error:
+            self.close_connection = True
+            self._fail(HTTPStatus.BAD_REQUEST, error, None)
+        except Exception as error:
+            if not isinstance(error, DriverError | OSError):
+                _log.exception("%s failed", self.path)
+            self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, error, body)
+
+    def _answer(self, body: Body) -> None:
+        calls, url = self.server.calls, urlsplit(self.path)
+        method = url.path.removeprefix("/")
+        if method == "GraphDriver.ApplyDiff":
+            query = parse_qs(url.query, keep_blank_values=True)
+            layer, parent = query.get("id", [""])[0], query.get("parent", [""])[0]
+            answer = calls.apply_diff(layer, parent, cast(BinaryIO, body))
+            body.drain()
+            self._send_json(HTTPStatus.OK, answer)
+        elif method == "GraphDriver.Diff":
+            self._stream(self._json(body))
+        elif method in calls.json:
+            self._send_json(HTTPStatus.OK, calls.json[method](self._json(body)))
+        else:
+            body.drain()
+            self._send_json(HTTPStatus.NOT_FOUND, {"Err": f"no such call: {method}"})
+
+    def _body(self) -> Body:
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            return ChunkedBody(self.rfile)
+        length = self.headers.get("Content-Length", "0")
+        return SizedBody(self.rfile, int(length) if length.isdecimal() else 0)
+
+    def _json(self, body: Body) -> dict[str, Any]:
+        data = bytearray()
+        while piece := body.read(_PIECE):
+            data += piece
+            if len(data) > _LARGEST_JSON:
+                raise BadRequest(f"more than {_LARGEST_JSON} bytes of JSON")
+        try:
+            # Plugin.Activate comes with no body at all.
+            parsed = json.loads(bytes(data) or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"not JSON: {error}") from None
+        if parsed is not None and not isinstance(parsed, dict):
+            raise BadRequest("the body is not a JSON object")
+        return parsed or {}
+
+    def _stream(self, request: dict[str, Any]) -> None:
+        with self.server.calls.diff(request) as archive:
+            # The first piece is read before the status is sent: what fails early is a clean 500.
+            piece = archive.read(_PIECE)
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", _CONTENT_TYPE)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            try:
+                while piece:
+                    self._send_all(b"%x\r\n" % len(piece), piece, b"\r\n")
+                    piece = archive.read(_PIECE)
+                self._send_all(b"0\r\n\r\n")
+            except BaseException:
+                self.close_connection = True
+                _log.warning("diff %s broke off", request, exc_info=True)
+
+    def _send_all(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.connection.sendall(piece)
+
+    def _send_json(self, status: HTTPStatus, answer: dict[str, Any]) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", _CONTENT_TYPE)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self._send_all(data)
+
+    def _fail(self, status: HTTPStatus, error: Exception, body: Body | None) -> None:
+        """Answer with an error, after the rest of the request was read.
+
+        Dropping the connection instead would make Docker send again what is left of the archive.
+        """
+        try:
+            if body is not None:
+                body.drain()
+        except OSError:
+            self.close_connection = True
+        self._send_json(status, {"Err": str(error) or type(error).__name__})
+
+    def address_string(self) -> str:
+        """Return what the log calls the client; a unix socket's has no address."""
+        return "client"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Send what http.server prints to the log instead."""
+        _log.debug(format, *args)
+
+
+def _forget_dead_socket(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(17, "not a socket; choose another path", str(path))
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise OSError(98, "a server listens there already", str(path))

@@ -1,0 +1,89 @@
+"""One member of a layer archive, and which of its attributes travel.
+
+Not a path on disk: an `Entry` holds what an archive says, inside ids and whole seconds.
+"""
+
+import os
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import NamedTuple
+
+__all__ = [
+    "NO_XATTRS",
+    "OPAQUE_MARKER",
+    "WHITEOUT_PREFIX",
+    "Entry",
+    "Kind",
+    "exported_xattrs",
+    "is_exported",
+]
+
+# image-spec, layer.md, "Whiteouts"
+WHITEOUT_PREFIX = b".wh."
+OPAQUE_MARKER = b".wh..wh..opq"
+
+NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
+
+_EXACT = frozenset({"security.capability", "system.posix_acl_access", "system.posix_acl_default"})
+
+
+class Kind(Enum):
+    """What a member is; the value is ustar's type flag."""
+
+    FILE = b"0"
+    HARDLINK = b"1"
+    SYMLINK = b"2"
+    CHARACTER = b"3"
+    BLOCK = b"4"
+    DIRECTORY = b"5"
+    FIFO = b"6"
+
+
+class Entry(NamedTuple):
+    """A member: `name` is relative without slashes at its ends, b"" being the layer's root.
+
+    `mode` holds the twelve permission bits, `mtime` whole seconds since 1970, `size` bytes.
+    A tuple, not a dataclass: a layer makes one for each file, and this is four times faster.
+    """
+
+    name: bytes
+    kind: Kind
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    size: int = 0
+    linkname: bytes = b""
+    major: int = 0
+    minor: int = 0
+    xattrs: Mapping[bytes, bytes] = NO_XATTRS
+
+
+def is_exported(name: str) -> bool:
+    """Say whether an attribute belongs to the layer's content.
+
+    user.*, file capabilities and ACLs do. What overlayfs keeps for itself under trusted.overlay. and
+    user.overlay. does not, nor do labels, which belong to the host.
+    """
+    if name.startswith("user."):
+        return not name.startswith("user.overlay.")
+    return name in _EXACT
+
+
+def exported_xattrs(path: bytes | int) -> Mapping[bytes, bytes]:
+    """Read those attributes of `path` (not followed) or of a descriptor that belong in an archive."""
+    follow = isinstance(path, int)
+    try:
+        names = os.listxattr(path, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in (95, 1):  # EOPNOTSUPP, EPERM: a file system without attributes
+            return NO_XATTRS
+        raise
+    if not names:
+        return NO_XATTRS
+    return {
+        os.fsencode(name): os.getxattr(path, name, follow_symlinks=follow)
+        for name in sorted(names)
+        if is_exported(name)
+    } or NO_XATTRS

@@ -1,0 +1,114 @@
+"""A byte stream with a position, read in large pieces and handed out in small ones.
+
+Copes with streams that return less than was asked (pipes, sockets) and says where one ends early.
+"""
+
+import os
+from collections.abc import Callable
+from typing import BinaryIO
+
+from graphdriver.errors import BadArchive
+
+__all__ = ["Source"]
+
+_PIECE = 1 << 20
+
+
+class Source:
+    """Reads `stream` through a buffer of one piece."""
+
+    __slots__ = ("_buffer", "_position", "_read", "_scratch", "offset", "readinto")
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._read: Callable[[int], bytes] = stream.read
+        self.readinto: Callable[[memoryview], int] | None = getattr(stream, "readinto", None)
+        self._buffer = b""
+        self._position = 0
+        self._scratch: memoryview | None = None
+        self.offset = 0
+        """Bytes handed out so far: where in the archive we are."""
+
+    def take(self, count: int) -> bytes:
+        """Return exactly `count` bytes, or fewer at the end of the stream."""
+        end = self._position + count
+        if end <= len(self._buffer):
+            data = self._buffer[self._position : end]
+            self._position = end
+            self.offset += count
+            return data
+        return self._take_across(count)
+
+    def exactly(self, count: int) -> bytes:
+        """Return `count` bytes. Raises BadArchive when the stream ends before."""
+        data = self.take(count)
+        if len(data) < count:
+            raise self.truncated(count - len(data))
+        return data
+
+    def give_back(self, data: bytes) -> None:
+        """Undo the take that returned `data`, the last one made."""
+        self._buffer = data + self._buffer[self._position :]
+        self._position = 0
+        self.offset -= len(data)
+
+    def copy(self, count: int, target: int) -> None:
+        """Write `count` bytes to the descriptor `target`. Raises BadArchive, OSError."""
+        while count:
+            ready = len(self._buffer) - self._position
+            if ready:
+                piece: bytes | memoryview = self._buffer[self._position :][:count]
+                self._position += len(piece)
+            else:
+                piece = self._piece(count)
+            if not piece:
+                raise self.truncated(count)
+            _write_all(target, piece)
+            count -= len(piece)
+            self.offset += len(piece)
+
+    def skip(self, count: int) -> None:
+        """Read and drop `count` bytes. Raises BadArchive."""
+        while count:
+            dropped = len(self.take(min(count, _PIECE)))
+            if not dropped:
+                raise self.truncated(count)
+            count -= dropped
+
+    def truncated(self, missing: int) -> BadArchive:
+        """Return the error for a stream that lacks `missing` bytes."""
+        return BadArchive(
+            f"the archive ends at byte {self.offset}, {missing} bytes too early",
+            "it was cut short on its way here; send it again",
+        )
+
+    def _piece(self, count: int) -> memoryview:
+        """Read up to a piece past the buffer, without making a bytes object for it."""
+        if self.readinto is None:
+            return memoryview(self._read(min(count, _PIECE)))
+        if self._scratch is None:
+            self._scratch = memoryview(bytearray(_PIECE))
+        room = self._scratch[: min(count, _PIECE)]
+        return room[: self.readinto(room) or 0]
+
+    def _take_across(self, count: int) -> bytes:
+        parts = [self._buffer[self._position :]]
+        have = len(parts[0])
+        while have < count:
+            piece = self._read(max(_PIECE, count - have))
+            if not piece:
+                self._buffer, self._position = b"", 0
+                self.offset += have
+                return b"".join(parts)
+            parts.append(piece)
+            have += len(piece)
+        data = b"".join(parts)
+        self._buffer, self._position = data, count
+        self.offset += count
+        return data[:count]
+
+
+def _write_all(target: int, piece: bytes | memoryview) -> None:
+    written = os.write(target, piece)
+    while written < len(piece):
+        piece = piece[written:]
+        written = os.write(target, piece)

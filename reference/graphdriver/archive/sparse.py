@@ -1,0 +1,124 @@
+"""Sparse members: where their data lies and where the holes are.
+
+GNU's old format ('S'), and PAX sparse 0.0, 0.1 and 1.0 (GNU tar manual, "Storing Sparse Files").
+A map is bounded: an attacker's could otherwise be larger than any memory (CVE-2025-58183).
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from graphdriver.archive.header import BLOCK, padding
+from graphdriver.archive.source import Source
+from graphdriver.errors import BadArchive
+
+__all__ = ["Segment", "checked", "data_segments", "from_gnu_block", "from_pax", "map_block"]
+
+_LARGEST_MAP = 100_000
+
+
+class Segment(NamedTuple):
+    """`length` bytes of data at `offset`; what lies between segments is a hole."""
+
+    offset: int
+    length: int
+
+
+def checked(segments: list[Segment], size: int) -> list[Segment]:
+    """Return `segments` if they are in order and within `size`. Raises BadArchive."""
+    position = 0
+    for offset, length in segments:
+        if offset < position or length < 0 or offset + length > size:
+            raise BadArchive(f"a sparse map of {len(segments)} segments contradicts itself")
+        position = offset + length
+    return segments
+
+
+def from_gnu_block(block: bytes, source: Source) -> tuple[list[Segment], int]:
+    """Read the map of an old GNU sparse member and its real size; extension blocks follow it."""
+    segments = _octal_pairs(block[386:482])
+    more = block[482:483] != b"\0"
+    while more:
+        extension = source.exactly(BLOCK)
+        segments += _octal_pairs(extension[:504])
+        more = extension[504:505] != b"\0"
+        if len(segments) > _LARGEST_MAP:
+            raise BadArchive(f"a sparse map has more than {_LARGEST_MAP} segments")
+    return segments, _octal(block[483:495])
+
+
+def from_pax(records: dict[bytes, bytes], source: Source, stored: int) -> tuple[list[Segment], int]:
+    """Return the map that PAX records speak of, and how many bytes of it lay before the data."""
+    if records.get(b"GNU.sparse.major") == b"1":
+        return _map_before_data(source, stored)
+    if (text := records.get(b"GNU.sparse.map")) is not None:
+        return _pairs(text.split(b",") if text else []), 0
+    raise BadArchive("a sparse member without a map", "PAX sparse 0.1 or 1.0 is read")
+
+
+def map_block(segments: list[Segment]) -> bytes:
+    """Return the map as PAX sparse 1.0 puts it before the data."""
+    lines = [b"%d\n" % len(segments)]
+    lines += [b"%d\n%d\n" % segment for segment in segments]
+    text = b"".join(lines)
+    return text + padding(len(text))
+
+
+def data_segments(descriptor: int, size: int) -> Iterator[Segment]:
+    """Yield where a file has data (lseek(2), SEEK_DATA and SEEK_HOLE)."""
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == 6:  # ENXIO: only a hole is left
+                return
+            raise
+        if start >= size:
+            return
+        position = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
+        yield Segment(start, position - start)
+
+
+def _map_before_data(source: Source, stored: int) -> tuple[list[Segment], int]:
+    text, read = b"", 0
+    needed = 1
+    while text.count(b"\n") < needed:
+        if read + BLOCK > stored or read > _LARGEST_MAP * 40:
+            raise BadArchive("a sparse map does not end within its member")
+        text += source.exactly(BLOCK)
+        read += BLOCK
+        first, newline, _ = text.partition(b"\n")
+        if newline:
+            needed = 1 + 2 * _decimal(first)
+            if needed > 2 * _LARGEST_MAP:
+                raise BadArchive(f"a sparse map has more than {_LARGEST_MAP} segments")
+    return _pairs(text.split(b"\n")[1:needed]), read
+
+
+def _pairs(numbers: list[bytes]) -> list[Segment]:
+    if len(numbers) % 2 or len(numbers) > 2 * _LARGEST_MAP:
+        raise BadArchive(f"a sparse map of {len(numbers)} numbers is odd or too large")
+    values = [_decimal(number) for number in numbers]
+    return [Segment(*pair) for pair in zip(values[::2], values[1::2], strict=True)]
+
+
+def _octal_pairs(field: bytes) -> list[Segment]:
+    pairs = (field[at : at + 24] for at in range(0, len(field) - 23, 24))
+    return [Segment(_octal(pair[:12]), _octal(pair[12:])) for pair in pairs if pair.strip(b"\0 ")]
+
+
+def _octal(field: bytes) -> int:
+    if field[0] & 0x80:
+        return int.from_bytes(field, "big") - (1 << (len(field) * 8 - 1))
+    digits = field.strip(b"\0 ")
+    try:
+        return int(digits or b"0", 8)
+    except ValueError:
+        raise BadArchive(f"a sparse map holds {digits!r} where a number belongs") from None
+
+
+def _decimal(digits: bytes) -> int:
+    if not digits.isdigit() or len(digits) > 20:
+        raise BadArchive(f"a sparse map holds {digits[:30]!r} where a number belongs")
+    return int(digits)

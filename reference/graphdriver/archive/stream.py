@@ -1,0 +1,116 @@
+"""An archive as the stream that `Driver.diff` returns.
+
+It makes the archive while it is read, holds what the archive is made of (mounts, descriptors) until it
+is closed, and remembers an error: reading on after one raises it again instead of ending.
+"""
+
+import io
+import os
+from collections.abc import Callable, Generator, Iterator
+from typing import BinaryIO, cast
+
+from graphdriver.archive.writer import FileData, Record, pack
+
+__all__ = ["DiffStream", "open_stream"]
+
+
+def open_stream(records: Iterator[Record], release: Callable[[], None] = lambda: None) -> BinaryIO:
+    """Return the archive of `records` as a stream; `release` runs once, when it is closed."""
+    return cast(BinaryIO, DiffStream(pack(records), records, release))
+
+
+class DiffStream(io.RawIOBase):
+    """Reads the pieces of `pack`; bytes of large files go straight from the file to the reader."""
+
+    def __init__(
+        self,
+        pieces: Iterator[bytes | FileData],
+        records: Iterator[Record],
+        release: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._records = records
+        self._release: Callable[[], None] | None = release
+        self._bytes = memoryview(b"")
+        self._file: FileData | None = None
+        self._failed: BaseException | None = None
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill `buffer` from the next piece; 0 at the end. Raises what reading a file raised."""
+        if not self._advance():
+            return 0
+        view = memoryview(buffer).cast("B")
+        if self._file:
+            return self._took(
+                os.preadv(self._file.descriptor, [view[: self._file.length]], self._file.offset)
+            )
+        count = min(len(view), len(self._bytes))
+        view[:count] = self._bytes[:count]
+        self._bytes = self._bytes[count:]
+        return count
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes, or everything; b"" at the end."""
+        if size is None or size < 0:
+            return self.readall()
+        if not size or not self._advance():
+            return b""
+        if self._file:
+            data = os.pread(self._file.descriptor, min(size, self._file.length), self._file.offset)
+            self._took(len(data))
+            return data
+        data = bytes(self._bytes[:size])
+        self._bytes = self._bytes[size:]
+        return data
+
+    def close(self) -> None:
+        """Release everything the archive was made of; early or twice is no error."""
+        if self.closed:
+            return
+        release, self._release = self._release, None
+        try:
+            # A generator that is not finished holds descriptors; closing it runs its `finally`.
+            for generator in (self._pieces, self._records):
+                if isinstance(generator, Generator):
+                    generator.close()
+        finally:
+            super().close()
+            if release:
+                release()
+
+    def _advance(self) -> bool:
+        """Make sure that there is something to hand out; False at the end."""
+        if self.closed:
+            raise ValueError("read of a closed diff")
+        if self._failed:
+            raise self._failed
+        while not self._bytes and not self._file:
+            try:
+                piece = next(self._pieces, None)
+            except BaseException as error:
+                self._failed = error
+                raise
+            if piece is None:
+                return False
+            if isinstance(piece, FileData):
+                self._file = piece if piece.length else None
+            else:
+                self._bytes = memoryview(piece)
+        return True
+
+    def _took(self, count: int) -> int:
+        """Note that `count` bytes of the current file were handed out."""
+        assert self._file
+        if not count:
+            self._failed = self._file.changed(0)
+            raise self._failed
+        left = self._file.length - count
+        self._file = (
+            self._file._replace(offset=self._file.offset + count, length=left) if left else None
+        )
+        return count

@@ -1,0 +1,139 @@
+"""Make a layer archive of records, piece by piece.
+
+The hot path of `docker save` and `docker commit`: one header template, one read for a small file, no
+copy of a large one. What cannot be read as it was announced raises; the archive then has no end, so
+that it cannot pass for a whole one (Docker's writer logged and went on: moby pkg/archive, C#64).
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from graphdriver.archive.entry import Entry, Kind
+from graphdriver.archive.header import BLOCK, encode, padding
+from graphdriver.archive.sparse import Segment, data_segments, map_block
+
+__all__ = ["FileData", "Record", "pack"]
+
+_PIECE = 1 << 20
+# Below this a file is read into the buffer at once; above, it goes from the page cache straight to
+# whoever reads the stream.
+_SMALL = 1 << 16
+# The image-spec would rather have no sparse members, so only files that are mostly hole and large
+# become one: a 1 TiB file of nothing would otherwise be 1 TiB of zeros to send.
+_SPARSE_FROM = 16 << 20
+
+
+class Record(NamedTuple):
+    """An entry and, for a file, where its data is: `name` in the directory open as `dir_fd`.
+
+    The descriptor has to stay open until the next record is asked for, no longer.
+    """
+
+    entry: Entry
+    dir_fd: int = -1
+    name: bytes = b""
+
+
+class FileData(NamedTuple):
+    """`length` bytes to come from `descriptor` at `offset`; the reader of the stream takes them."""
+
+    descriptor: int
+    offset: int
+    length: int
+    name: bytes
+
+    def changed(self, found: int) -> OSError:
+        """Return the error for a file that ended after `found` of its bytes."""
+        return _changed(self.name, f"it ended {self.length - found} bytes early")
+
+
+def pack(records: Iterable[Record]) -> Iterator[bytes | FileData]:
+    """Yield the archive of `records`. Raises OSError for what cannot be read as announced."""
+    buffer = bytearray()
+    for entry, dir_fd, name in records:
+        if entry.kind is not Kind.FILE or not entry.size:
+            buffer += encode(entry)
+        elif entry.size <= _SMALL:
+            buffer += encode(entry)
+            _read_small(entry, dir_fd, name, buffer)
+        else:
+            yield from _large(entry, dir_fd, name, buffer)
+        if len(buffer) >= _PIECE:
+            yield bytes(buffer)
+            buffer.clear()
+    buffer += bytes(2 * BLOCK)
+    yield bytes(buffer)
+
+
+def _read_small(entry: Entry, dir_fd: int, name: bytes, buffer: bytearray) -> None:
+    descriptor = _open(dir_fd, name, entry)
+    try:
+        # One byte more than there should be: what has grown shows at once.
+        data = os.read(descriptor, entry.size + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) != entry.size:
+        raise _changed(entry.name, f"it has {len(data)} bytes or more, not {entry.size}")
+    buffer += data
+    buffer += padding(len(data))
+
+
+def _large(entry: Entry, dir_fd: int, name: bytes, buffer: bytearray) -> Iterator[bytes | FileData]:
+    descriptor = _open(dir_fd, name, entry)
+    try:
+        now = os.fstat(descriptor)
+        if now.st_size != entry.size:
+            raise _changed(entry.name, f"it has {now.st_size} bytes, not {entry.size}")
+        if entry.size - now.st_blocks * 512 >= _SPARSE_FROM:
+            segments = [*data_segments(descriptor, entry.size)]
+            front, stored = _sparse_header(entry, segments)
+        else:
+            segments = [Segment(0, entry.size)]
+            front, stored = encode(entry), entry.size
+        yield bytes(buffer) + front
+        buffer.clear()
+        for offset, length in segments:
+            yield FileData(descriptor, offset, length, entry.name)
+        if os.fstat(descriptor).st_size != entry.size:
+            raise _changed(entry.name, "its size changed while it was read")
+        buffer += padding(stored)
+    finally:
+        os.close(descriptor)
+
+
+def _sparse_header(entry: Entry, segments: list[Segment]) -> tuple[bytes, int]:
+    """Return header and map of a PAX sparse 1.0 member, and the size of all that follows the header.
+
+    GNU tar, Go's archive/tar and Python's tarfile read this form.
+    """
+    before = map_block(segments)
+    data = sum(segment.length for segment in segments)
+    directory, slash, base = entry.name.rpartition(b"/")
+    stand_in = entry._replace(
+        name=directory + slash + b"GNUSparseFile.0/" + base, size=len(before) + data
+    )
+    pax = {
+        b"GNU.sparse.major": b"1",
+        b"GNU.sparse.minor": b"0",
+        b"GNU.sparse.name": entry.name,
+        b"GNU.sparse.realsize": b"%d" % entry.size,
+    }
+    return encode(stand_in, pax) + before, len(before) + data
+
+
+def _open(dir_fd: int, name: bytes, entry: Entry) -> int:
+    # O_NONBLOCK: a fifo that took the file's place must not hang us.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=dir_fd)
+    except OSError as error:
+        error.filename = entry.name
+        error.add_note("the file was there when the directory was listed; the diff ends here")
+        raise
+
+
+def _changed(name: bytes, how: str) -> OSError:
+    return OSError(
+        5, f"the file changed while the diff read it: {how}; stop its writers and diff again", name
+    )

@@ -47,7 +47,9 @@ def _checked(kind: str, maps: tuple[IDMap, ...]) -> tuple[IDMap, ...]:
                 f"{kind} map {entry} does not lie within 0 to {_NOBODY_AT_ALL - 1}",
                 "give a positive size and ids that exist",
             )
-    if maps and not any(entry.container_id <= 0 < entry.container_id + entry.size for entry in maps):
+    if maps and not any(
+        entry.container_id <= 0 < entry.container_id + entry.size for entry in maps
+    ):
         raise PrerequisitesNotMet(
             f"the {kind} maps {maps} leave out id 0",
             f"map {kind} 0, the owner of every new layer's root",

@@ -63,8 +63,8 @@ class Entry(NamedTuple):
 def is_exported(name: str) -> bool:
     """Say whether an attribute belongs to the layer's content.
 
-    user.*, file capabilities and ACLs do. What overlayfs keeps for itself under trusted.overlay. and
-    user.overlay. does not, nor do labels, which belong to the host.
+    user.*, file capabilities and ACLs do. What overlayfs keeps for itself under trusted.overlay.
+    and user.overlay. does not, nor do labels, which belong to the host.
     """
     if name.startswith("user."):
         return not name.startswith("user.overlay.")

@@ -96,9 +96,9 @@ class Reader:
     def _end(self, marked: bool) -> None:
         """Read what is left, so that the sender is not cut off; only zeros may be.
 
-        A stream that just stops between two members may have been cut there. Docker's reader lets it
-        pass; but a layer without its end is a layer that may lack files. An empty stream is an empty
-        layer, as Docker has it.
+        A stream that just stops between two members may have been cut there. Docker's reader lets
+        it pass; but a layer without its end is a layer that may lack files. An empty stream is an
+        empty layer, as Docker has it.
         """
         source = self._source
         if not marked:

@@ -1,7 +1,7 @@
 """An archive as the stream that `Driver.diff` returns.
 
-It makes the archive while it is read, holds what the archive is made of (mounts, descriptors) until it
-is closed, and remembers an error: reading on after one raises it again instead of ending.
+It makes the archive while it is read, holds what the archive is made of (mounts, descriptors) until
+it is closed, and remembers an error: reading on after one raises it again instead of ending.
 """
 
 import io

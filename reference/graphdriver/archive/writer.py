@@ -1,8 +1,8 @@
 """Make a layer archive of records, piece by piece.
 
-The hot path of `docker save` and `docker commit`: one header template, one read for a small file, no
-copy of a large one. What cannot be read as it was announced raises; the archive then has no end, so
-that it cannot pass for a whole one (Docker's writer logged and went on: moby pkg/archive, C#64).
+The hot path of `docker save` and `docker commit`: one header template, one read for a small file,
+no copy of a large one. What cannot be read as it was announced raises; the archive then has no end,
+so that it cannot pass for a whole one (Docker's writer logged and went on: moby pkg/archive, C#64).
 """
 
 import os

@@ -6,7 +6,7 @@ system call it makes.
 
 import ctypes
 import os
-from typing import Any
+
 
 __all__ = ["AT_FDCWD", "call", "syscall"]
 
@@ -16,7 +16,7 @@ AT_FDCWD = -100
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name: str, *arguments: Any, path: bytes | str | os.PathLike[str] | None = None) -> int:
+def call(name: str, *arguments: object, path: bytes | str | os.PathLike[str] | None = None) -> int:
     """Call the libc function `name`; raise OSError, naming it and `path`, when it returns -1.
 
     Integers go as C int unless wrapped in a ctypes type, bytes as char pointers.
@@ -25,7 +25,7 @@ def call(name: str, *arguments: Any, path: bytes | str | os.PathLike[str] | None
 
 
 def syscall(
-    name: str, number: int, *arguments: Any, path: bytes | str | os.PathLike[str] | None = None
+    name: str, number: int, *arguments: object, path: bytes | str | os.PathLike[str] | None = None
 ) -> int:
     """Make a system call that the C library of Debian 12 has no wrapper for."""
     function = _libc.syscall
@@ -39,4 +39,6 @@ def _checked(name: str, result: int, path: bytes | str | os.PathLike[str] | None
     if result != -1:
         return result
     number = ctypes.get_errno()
-    raise OSError(number, f"{name}: {os.strerror(number)}", None if path is None else os.fspath(path))
+    raise OSError(
+        number, f"{name}: {os.strerror(number)}", None if path is None else os.fspath(path)
+    )

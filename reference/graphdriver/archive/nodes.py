@@ -1,0 +1,182 @@
+"""Make and remove nodes relative to a directory descriptor, with all their attributes.
+
+The order is the kernel's: chown(2) clears setuid bits and file capabilities, so owner first, then
+mode, then attributes; times last, because everything else touches them.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from graphdriver.archive.entry import Entry, Kind, exported_xattrs, is_exported
+from graphdriver.errors import BadArchive
+from graphdriver.linux.files import at
+
+__all__ = ["Attributes", "attributes_of", "copy_node", "make_node", "remove_node", "set_attributes"]
+
+_CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEVICES = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
+
+
+class Attributes(NamedTuple):
+    """What a node carries besides its content; owners as on disk, `mtime` in nanoseconds."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    xattrs: Mapping[bytes, bytes]
+
+
+def attributes_of(path: bytes, found: os.stat_result) -> Attributes:
+    """Return the attributes of an existing node, for a copy-up."""
+    mode = stat.S_IMODE(found.st_mode)
+    return Attributes(mode, found.st_uid, found.st_gid, found.st_mtime_ns, exported_xattrs(path))
+
+
+def make_node(
+    entry: Entry,
+    dir_fd: int,
+    name: bytes,
+    attributes: Attributes,
+    fill: Callable[[int], None],
+) -> None:
+    """Make what `entry` describes as `name`; `fill` writes a file's data to a descriptor.
+
+    A directory's times are for the caller to set, after its children.
+    """
+    if entry.kind is Kind.FILE:
+        descriptor = os.open(name, _CREATE, 0o600, dir_fd=dir_fd)
+        try:
+            fill(descriptor)
+            _set_by_descriptor(descriptor, attributes)
+            os.utime(descriptor, ns=(attributes.mtime, attributes.mtime))
+        finally:
+            os.close(descriptor)
+    elif entry.kind is Kind.SYMLINK:
+        os.symlink(entry.linkname, name, dir_fd=dir_fd)
+        _set_by_name(dir_fd, name, attributes, is_symlink=True)
+    elif entry.kind is Kind.DIRECTORY:
+        os.mkdir(name, 0o700, dir_fd=dir_fd)
+        set_attributes(dir_fd, name, attributes)
+    else:
+        device = os.makedev(entry.major, entry.minor)
+        if entry.kind is Kind.CHARACTER and device == 0:
+            raise BadArchive(
+                f"{entry.name!r} is a character device 0:0, which overlayfs takes for a deletion"
+            )
+        os.mknod(name, _DEVICES[entry.kind] | 0o600, device, dir_fd=dir_fd)
+        _set_by_name(dir_fd, name, attributes, is_symlink=False)
+
+
+def set_attributes(dir_fd: int, name: bytes, attributes: Attributes) -> None:
+    """Set owner, mode and attributes of the directory `name`; what it had and should not goes."""
+    descriptor = os.open(
+        name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd
+    )
+    try:
+        _drop_xattrs(descriptor, attributes.xattrs)
+        _set_by_descriptor(descriptor, attributes)
+    finally:
+        os.close(descriptor)
+
+
+def copy_node(source: bytes, found: os.stat_result, dir_fd: int, name: bytes) -> None:
+    """Copy the node at `source`, which is no directory, as overlay's copy-up would."""
+    mode = found.st_mode
+    kind = next((kind for kind, bits in _DEVICES.items() if stat.S_IFMT(mode) == bits), Kind.FILE)
+    link = b""
+    if stat.S_ISLNK(mode):
+        kind, link = Kind.SYMLINK, os.readlink(source)
+    device = found.st_rdev
+    entry = Entry(name, kind, linkname=link, major=os.major(device), minor=os.minor(device))
+
+    def fill(target: int) -> None:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            position = 0
+            while count := os.sendfile(target, descriptor, position, 1 << 30):
+                position += count
+        finally:
+            os.close(descriptor)
+
+    make_node(entry, dir_fd, name, attributes_of(source, found), fill)
+
+
+def remove_node(dir_fd: int, name: bytes) -> None:
+    """Remove `name` and all below it, following nothing."""
+    if not _unlink(dir_fd, name):
+        _remove_tree(dir_fd, name)
+
+
+def _remove_tree(dir_fd: int, name: bytes) -> None:
+    """Empty the directory from its first level on; what lies deep is moved up to there first.
+
+    So neither depth nor PATH_MAX nor the number of descriptors sets a limit.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    root = os.open(name, flags, dir_fd=dir_fd)
+    moved = 0
+    try:
+        while children := os.listdir(root):
+            for child in map(os.fsencode, children):
+                if _unlink(root, child):
+                    continue
+                descriptor = os.open(child, flags, dir_fd=root)
+                try:
+                    for grandchild in map(os.fsencode, os.listdir(descriptor)):
+                        if not _unlink(descriptor, grandchild):
+                            moved += 1
+                            up = b".removed-%d" % moved
+                            os.rename(grandchild, up, src_dir_fd=descriptor, dst_dir_fd=root)
+                finally:
+                    os.close(descriptor)
+                os.rmdir(child, dir_fd=root)
+    finally:
+        os.close(root)
+    os.rmdir(name, dir_fd=dir_fd)
+
+
+def _unlink(dir_fd: int, name: bytes) -> bool:
+    """Unlink `name`; False when it is a directory, which stays."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except IsADirectoryError:
+        return False
+    except PermissionError:
+        # POSIX lets unlink(2) of a directory be EPERM; an immutable file is EPERM, too.
+        if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            raise
+        return False
+    return True
+
+
+def _set_by_descriptor(descriptor: int, attributes: Attributes) -> None:
+    os.fchown(descriptor, attributes.uid, attributes.gid)
+    os.fchmod(descriptor, attributes.mode)
+    for key, value in attributes.xattrs.items():
+        if is_exported(os.fsdecode(key)):
+            os.setxattr(descriptor, key, value)
+
+
+def _set_by_name(dir_fd: int, name: bytes, attributes: Attributes, *, is_symlink: bool) -> None:
+    os.chown(name, attributes.uid, attributes.gid, dir_fd=dir_fd, follow_symlinks=False)
+    if not is_symlink:
+        # fchmodat(2) follows symlinks before 6.6; the name was made by us a moment ago, but only
+        # O_PATH makes sure that it still is the same.
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            os.chmod(f"/proc/self/fd/{descriptor}", attributes.mode)
+        finally:
+            os.close(descriptor)
+    for key, value in attributes.xattrs.items():
+        if is_exported(os.fsdecode(key)):
+            os.setxattr(at(dir_fd, name), key, value, follow_symlinks=False)
+    os.utime(name, ns=(attributes.mtime, attributes.mtime), dir_fd=dir_fd, follow_symlinks=False)
+
+
+def _drop_xattrs(descriptor: int, wanted: Mapping[bytes, bytes]) -> None:
+    for key in exported_xattrs(descriptor):
+        if key not in wanted:
+            os.removexattr(descriptor, key)

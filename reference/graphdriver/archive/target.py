@@ -1,0 +1,207 @@
+"""What both targets do alike: place members, link, note times and what this archive placed."""
+
+import os
+import stat
+from pathlib import Path
+
+from graphdriver.archive.entry import Entry, Kind
+from graphdriver.archive.nodes import Attributes, make_node, remove_node, set_attributes
+from graphdriver.archive.reader import Member, Reader
+from graphdriver.archive.resolve import Below, Place, Resolver, lstat_at, open_directory
+from graphdriver.errors import BadArchive
+
+__all__ = ["DirectoryTarget"]
+
+
+class DirectoryTarget:
+    """Writes members below a directory; subclasses decide what whiteouts become.
+
+    `placed` holds the real paths that this archive has put there, so that whiteouts spare them. It
+    is None where nothing was there before: then whatever is there was placed by this archive.
+    """
+
+    def __init__(self, root: Path, below: Below, *, remember: bool) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        self.root = Place(os.open(root, flags), b"")
+        self.placed: set[bytes] | None = set() if remember else None
+        self.resolver = Resolver(self.root.dir_fd, below, self._clear_the_way)
+        self._times: dict[bytes, int] = {}
+
+    def place(self, member: Member, attributes: Attributes, reader: Reader) -> int:
+        """Put a member there; see unpack.Target."""
+        entry = member.entry
+        if not entry.name:
+            return self._place_root(entry, attributes)
+        directory, _, base = entry.name.rpartition(b"/")
+        place = self.resolver.directory(directory)
+        assert place is not None
+        path = place.child(base)
+        self._note_placed(path)
+        if entry.kind is Kind.DIRECTORY:
+            self._place_directory(place, base, path, attributes)
+            return 0
+        if entry.kind is Kind.HARDLINK:
+            return self._place_link(entry, place, base, path)
+        freed = self._make_room(place, base, path)
+
+        def fill(descriptor: int) -> None:
+            _write(member, reader, descriptor)
+
+        make_node(entry, place.dir_fd, base, attributes, fill)
+        return (entry.size if entry.kind is Kind.FILE else len(entry.linkname)) - freed
+
+    def finish(self) -> None:
+        """Set the directories' times, which writing into them has changed."""
+        for path in sorted(self._times, reverse=True):
+            directory, _, base = path.rpartition(b"/")
+            place = self.resolver.directory(directory, make=False)
+            if place is None or not (found := lstat_at(place.dir_fd, base or b".")):
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                times = (self._times[path], self._times[path])
+                os.utime(base or b".", ns=times, dir_fd=place.dir_fd, follow_symlinks=False)
+
+    def close(self) -> None:
+        """Release descriptors."""
+        self.resolver.close()
+        if self.root.dir_fd >= 0:
+            os.close(self.root.dir_fd)
+            self.root = Place(-1, b"")
+
+    def note_time(self, path: bytes, mtime: int) -> None:
+        """Remember what a directory's mtime is to be in the end, in nanoseconds."""
+        self._times[path] = mtime
+
+    def is_placed(self, path: bytes) -> bool:
+        """Say whether this archive has put `path`, or something below it, there."""
+        return self.placed is None or path in self.placed
+
+    def discard(self, dir_fd: int, name: bytes, path: bytes) -> None:
+        """Remove what is in the way of something else."""
+        remove_node(dir_fd, name)
+        self.resolver.forget(path)
+        self._times.pop(path, None)
+
+    def before_directory(self, place: Place, name: bytes, path: bytes, *, replaced: bool) -> None:
+        """Do what a new directory of the archive needs; `replaced` says something had its name."""
+
+    def copy_up(self, place: Place, name: bytes, path: bytes) -> bool:
+        """Bring the non-directory `path` up from below, for a hard link to it; False: not there."""
+        return False
+
+    def drop_unplaced(self, place: Place) -> None:
+        """Remove what was there before this archive, at any depth of `place`."""
+        assert self.placed is not None
+        for child in map(os.fsencode, os.listdir(place.dir_fd)):
+            path = place.child(child)
+            found = lstat_at(place.dir_fd, child)
+            if found is None:
+                continue
+            if path not in self.placed:
+                self.discard(place.dir_fd, child, path)
+            elif stat.S_ISDIR(found.st_mode):
+                descriptor = open_directory(child, place.dir_fd)
+                self.drop_unplaced(Place(descriptor, path))
+                os.close(descriptor)
+
+    def _note_placed(self, path: bytes) -> None:
+        while self.placed is not None and path and path not in self.placed:
+            self.placed.add(path)
+            path = path.rpartition(b"/")[0]
+
+    def _clear_the_way(self, dir_fd: int, name: bytes, path: bytes) -> None:
+        found = lstat_at(dir_fd, name)
+        if found and not is_whiteout(found) and self.is_placed(path):
+            raise BadArchive(f"{path!r} is no directory in the archive, but has members below it")
+        self.discard(dir_fd, name, path)
+
+    def _place_root(self, entry: Entry, attributes: Attributes) -> int:
+        if entry.kind is not Kind.DIRECTORY:
+            raise BadArchive(f"the layer's root is a {entry.kind.name.lower()} in the archive")
+        set_attributes(self.root.dir_fd, b".", attributes)
+        self.note_time(b"", attributes.mtime)
+        return 0
+
+    def _place_directory(
+        self, place: Place, base: bytes, path: bytes, attributes: Attributes
+    ) -> None:
+        found = lstat_at(place.dir_fd, base)
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            if found is not None:
+                self._make_room(place, base, path)
+            os.mkdir(base, 0o700, dir_fd=place.dir_fd)
+            self.before_directory(place, base, path, replaced=found is not None)
+        set_attributes(place.dir_fd, base, attributes)
+        self.note_time(path, attributes.mtime)
+
+    def _place_link(self, entry: Entry, place: Place, base: bytes, path: bytes) -> int:
+        directory, _, name = entry.linkname.rpartition(b"/")
+        source = self.resolver.directory(directory, make=False) if name else None
+        found = lstat_at(source.dir_fd, name) if source else None
+        if source and (found is None or is_whiteout(found)):
+            # The way to it may lie below only: then it has to be made.
+            source = self.resolver.directory(directory) if found is None else source
+            assert source is not None
+            if found is None and self.copy_up(source, name, source.child(name)):
+                found = lstat_at(source.dir_fd, name)
+        if source is None or found is None or is_whiteout(found):
+            raise BadArchive(
+                f"{entry.name!r} is a hard link to {entry.linkname!r}, which is not there"
+            )
+        if stat.S_ISDIR(found.st_mode):
+            raise BadArchive(f"{entry.name!r} is a hard link to the directory {entry.linkname!r}")
+        # Making one end's way may have closed the descriptor of the other's.
+        source_path, source_fd = source.child(name), os.dup(source.dir_fd)
+        try:
+            if source_path == path:
+                raise BadArchive(f"{entry.name!r} is a hard link to itself")
+            place = self.resolver.directory(entry.name.rpartition(b"/")[0]) or place
+            freed = self._make_room(place, base, path)
+            os.link(
+                name, base, src_dir_fd=source_fd, dst_dir_fd=place.dir_fd, follow_symlinks=False
+            )
+        finally:
+            os.close(source_fd)
+        return -freed
+
+    def _make_room(self, place: Place, base: bytes, path: bytes) -> int:
+        """Remove what has the name; return the bytes of this archive that go with it."""
+        found = lstat_at(place.dir_fd, base)
+        if found is None:
+            return 0
+        if stat.S_ISDIR(found.st_mode):
+            freed = self._bytes_below(place, base)
+            self.discard(place.dir_fd, base, path)
+            return freed
+        self.discard(place.dir_fd, base, path)
+        return found.st_size if self.placed is None and found.st_nlink == 1 else 0
+
+    def _bytes_below(self, place: Place, base: bytes) -> int:
+        if self.placed is not None:
+            return 0
+        total = 0
+        descriptor = open_directory(base, place.dir_fd)
+        for _, _, names, at in os.fwalk(b".", dir_fd=descriptor):
+            nodes = [os.stat(name, dir_fd=at, follow_symlinks=False) for name in names]
+            total += sum(node.st_size for node in nodes if node.st_nlink == 1)
+        os.close(descriptor)
+        return total
+
+
+def is_whiteout(found: os.stat_result) -> bool:
+    """Say whether an lstat is that of overlay's whiteout, a character device 0:0."""
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
+
+
+def _write(member: Member, reader: Reader, descriptor: int) -> None:
+    if member.segments is None:
+        if member.stored <= 1 << 16:
+            if member.stored:
+                os.write(descriptor, reader.read())
+        else:
+            reader.copy(member.stored, descriptor)
+        return
+    for offset, length in member.segments:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        reader.copy(length, descriptor)
+    os.ftruncate(descriptor, member.entry.size)

@@ -17,6 +17,7 @@ __all__ = [
     "Kind",
     "exported_xattrs",
     "is_exported",
+    "listxattr",
 ]
 
 # image-spec, layer.md, "Whiteouts"
@@ -71,17 +72,25 @@ def is_exported(name: str) -> bool:
     return name in _EXACT
 
 
-def exported_xattrs(path: bytes | int) -> Mapping[bytes, bytes]:
-    """Read those attributes of `path` (not followed) or of a descriptor that belong in an archive."""
-    follow = isinstance(path, int)
+def listxattr(path: bytes | int) -> list[str]:
+    """List the attributes of `path` (not followed) or of a descriptor; [] where there are none."""
     try:
-        names = os.listxattr(path, follow_symlinks=follow)
+        return os.listxattr(path, follow_symlinks=isinstance(path, int))
     except OSError as error:
         if error.errno in (95, 1):  # EOPNOTSUPP, EPERM: a file system without attributes
-            return NO_XATTRS
+            return []
         raise
+
+
+def exported_xattrs(path: bytes | int, names: list[str] | None = None) -> Mapping[bytes, bytes]:
+    """Read those attributes of `path` or of a descriptor that belong in an archive.
+
+    `names` are those it has, where the caller knows them.
+    """
+    names = listxattr(path) if names is None else names
     if not names:
         return NO_XATTRS
+    follow = isinstance(path, int)
     return {
         os.fsencode(name): os.getxattr(path, name, follow_symlinks=follow)
         for name in sorted(names)

@@ -103,7 +103,7 @@ def _large(entry: Entry, dir_fd: int, name: bytes, buffer: bytearray) -> Iterato
 
 
 def _sparse_header(entry: Entry, segments: list[Segment]) -> tuple[bytes, int]:
-    """Return header and map of a PAX sparse 1.0 member, and the size of all that follows the header.
+    """Return header and map of a PAX sparse 1.0 member, and the size of what follows the header.
 
     GNU tar, Go's archive/tar and Python's tarfile read this form.
     """

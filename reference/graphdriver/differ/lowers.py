@@ -43,7 +43,7 @@ class LowerTree:
         return bool(self._contributors[b""])
 
     def lookup(self, name: bytes) -> Found | None:
-        """Return what `name` (relative; b"" the root) is below, not following a symlink anywhere."""
+        """Return what `name` (relative; b"" the root) is below, following no symlink."""
         if not name:
             roots = self._contributors[b""]
             return Found(roots[0], os.lstat(roots[0])) if roots else None

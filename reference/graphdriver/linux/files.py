@@ -15,7 +15,7 @@ _FICLONE = 0x40049409
 
 
 def renameat2(source: bytes, target: bytes, flags: int, dir_fd: int = -100) -> None:
-    """Rename `source` to `target`, both relative to `dir_fd`; RENAME_EXCHANGE swaps them at once."""
+    """Rename `source` to `target`, relative to `dir_fd`; RENAME_EXCHANGE swaps them at once."""
     call("renameat2", dir_fd, source, dir_fd, target, ctypes.c_uint(flags), path=target)
 
 

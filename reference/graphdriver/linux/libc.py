@@ -7,7 +7,6 @@ system call it makes.
 import ctypes
 import os
 
-
 __all__ = ["AT_FDCWD", "call", "syscall"]
 
 AT_FDCWD = -100

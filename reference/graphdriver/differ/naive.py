@@ -1,0 +1,231 @@
+"""What differs between two directories, for drivers that cannot say it themselves.
+
+Both sides are walked together; nothing is believed that metadata alone says, except that a file is
+the same file. `NaiveDiffer` gives any driver with get and put the verbs diff, changes, diff_size
+and apply_diff.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from graphdriver.archive.entry import exported_xattrs
+from graphdriver.archive.stream import open_stream
+from graphdriver.archive.unpack import unpack
+from graphdriver.archive.view_target import ViewTarget
+from graphdriver.archive.writer import Record
+from graphdriver.contract import Change, ChangeKind
+from graphdriver.differ.compare import report, same_directory, same_node
+from graphdriver.differ.records import RecordMaker
+from graphdriver.idmapping import IDMapping
+from graphdriver.linux.files import at
+
+__all__ = ["NaiveDiffer", "Views", "changes", "records", "size"]
+
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _Pair(NamedTuple):
+    """One name: its lstat on the new side and on the old one, None where it is not."""
+
+    name: bytes
+    base: bytes
+    new_fd: int
+    old_fd: int
+    new: os.stat_result | None
+    old: os.stat_result | None
+    depth: int
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the new side has a directory."""
+        return self.new is not None and stat.S_ISDIR(self.new.st_mode)
+
+    def is_changed(self) -> bool:
+        """Say whether the sides differ in this name itself."""
+        if self.new is None or self.old is None:
+            return True
+        same = same_directory if self.is_directory else same_node
+        return not same(at(self.new_fd, self.base), self.new, at(self.old_fd, self.base), self.old)
+
+
+def changes(new: Path, old: Path | None) -> list[Change]:
+    """Return what differs in `new` from `old` (None: from nothing), sorted by path."""
+    kinds: dict[bytes, ChangeKind] = {}
+    for pair in _walk(new, old):
+        if pair.new is None:
+            report(kinds, pair.name, ChangeKind.DELETE)
+        elif pair.old is None:
+            report(kinds, pair.name, ChangeKind.ADD)
+        elif pair.is_changed():
+            report(kinds, pair.name, ChangeKind.MODIFY)
+    return sorted(Change(b"/" + name, kind) for name, kind in kinds.items())
+
+
+def records(new: Path, old: Path | None, ids: IDMapping) -> Iterator[Record]:
+    """Yield the archive records that turn `old` into `new`. Raises UnmappedId, OSError."""
+    maker = RecordMaker(ids)
+    yield from _root_record(new, old, ids, maker)
+    waiting: list[Record | None] = []
+    for pair in _walk(new, old):
+        del waiting[pair.depth :]
+        if pair.new is None:
+            directory, _, base = pair.name.rpartition(b"/")
+            record: Record | None = maker.whiteout(directory, base)
+        else:
+            record = maker.node(pair.new_fd, pair.base, pair.name, pair.new)
+        if pair.is_directory and not pair.is_changed():
+            waiting.append(record)
+            continue
+        if record is not None and (_is_linked(pair) or pair.is_changed()):
+            yield from (one for one in waiting if one)
+            waiting = [None] * len(waiting)
+            yield record
+        if pair.is_directory:
+            waiting.append(None)
+
+
+def size(new: Path, old: Path | None) -> int:
+    """Return the bytes of added and modified non-directories, hard links counted once."""
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    for pair in _walk(new, old):
+        node = pair.new
+        if node is None or pair.is_directory or (node.st_dev, node.st_ino) in seen:
+            continue
+        if pair.is_changed():
+            total += node.st_size
+            if node.st_nlink > 1:
+                seen.add((node.st_dev, node.st_ino))
+    return total
+
+
+class Views(Protocol):
+    """The two verbs that the differ needs of a driver."""
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Mount a layer and say where."""
+
+    def put(self, id: str) -> None:
+        """Give back one get."""
+
+
+class NaiveDiffer:
+    """diff, changes, diff_size and apply_diff over any driver's get and put.
+
+    For a driver's author: `self._differ = NaiveDiffer(self, ids)`, then delegate the four verbs. A
+    failed apply_diff leaves a part of the archive behind; a driver that can roll back does so
+    itself.
+    """
+
+    def __init__(self, views: Views, ids: IDMapping | None = None) -> None:
+        self._views = views
+        self._ids = ids or IDMapping()
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Return the archive; both layers are held until it is closed."""
+        held = ExitStack()
+        with ExitStack() as undo:
+            new = self._hold(undo, id)
+            old = self._hold(undo, parent) if parent else None
+            held = undo.pop_all()
+        return open_stream(records(new, old, self._ids), held.close)
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        """Return the paths that differ."""
+        with ExitStack() as held:
+            new = self._hold(held, id)
+            return changes(new, self._hold(held, parent) if parent else None)
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        """Return the bytes that differ."""
+        with ExitStack() as held:
+            new = self._hold(held, id)
+            return size(new, self._hold(held, parent) if parent else None)
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Unpack an archive through the layer's view."""
+        with ExitStack() as held:
+            return unpack(diff, ViewTarget(self._hold(held, id), self._ids.root), self._ids)
+
+    def _hold(self, held: ExitStack, id: str) -> Path:
+        view = self._views.get(id)
+        held.callback(self._views.put, id)
+        return view
+
+
+def _root_record(
+    new: Path, old: Path | None, ids: IDMapping, maker: RecordMaker
+) -> Iterator[Record]:
+    path, found = os.fsencode(new), os.stat(new)
+    if old is None:
+        plain = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+        differs = plain != (0o755, *ids.root) or bool(exported_xattrs(path))
+    else:
+        differs = not same_directory(path, found, os.fsencode(old), os.stat(old))
+    if differs:
+        descriptor = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            record = maker.node(descriptor, b".", b"", found)
+        finally:
+            os.close(descriptor)
+        if record is not None:
+            yield record
+
+
+def _is_linked(pair: _Pair) -> bool:
+    """Say whether a file has other names, which are to be links again after apply_diff.
+
+    Only where the link itself may have changed: a group that is whole on both sides says nothing.
+    """
+    if pair.new is None or pair.old is None or pair.is_directory:
+        return False
+    return pair.new.st_nlink > 1 and pair.new.st_nlink != pair.old.st_nlink
+
+
+def _walk(new: Path, old: Path | None) -> Iterator[_Pair]:
+    """Go through both sides, parents first, deletions before their siblings."""
+    new_root = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    old_root = os.open(old, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if old else -1
+    stack = [(new_root, old_root, _children(b"", new_root, old_root, 0))]
+    try:
+        while stack:
+            new_fd, old_fd, children = stack[-1]
+            pair = next(children, None)
+            if pair is None:
+                stack.pop()
+                _close(new_fd, old_fd)
+                continue
+            yield pair
+            if pair.is_directory:
+                inner = os.open(pair.base, _FLAGS, dir_fd=new_fd)
+                old_is_directory = pair.old is not None and stat.S_ISDIR(pair.old.st_mode)
+                outer = os.open(pair.base, _FLAGS, dir_fd=old_fd) if old_is_directory else -1
+                stack.append((inner, outer, _children(pair.name, inner, outer, pair.depth + 1)))
+    finally:
+        for new_fd, old_fd, _ in stack:
+            _close(new_fd, old_fd)
+
+
+def _children(directory: bytes, new_fd: int, old_fd: int, depth: int) -> Iterator[_Pair]:
+    new = _nodes(new_fd)
+    old = _nodes(old_fd) if old_fd >= 0 else {}
+    prefix = directory + b"/" if directory else b""
+    for base in sorted(old.keys() - new.keys()):
+        yield _Pair(prefix + base, base, new_fd, old_fd, None, old[base], depth)
+    for base in sorted(new):
+        yield _Pair(prefix + base, base, new_fd, old_fd, new[base], old.get(base), depth)
+
+
+def _nodes(descriptor: int) -> dict[bytes, os.stat_result]:
+    names = map(os.fsencode, os.listdir(descriptor))
+    return {name: os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in names}
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,0 +1,237 @@
+"""What a layer changes, read from its overlay upper directory.
+
+Only the upper is walked; of the lowers, only what has a name in it is looked at. Right where the
+upper holds no redirects and no metacopies: a walk that meets one raises NotNative, upon which two
+views have to be compared instead.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from graphdriver.archive.entry import exported_xattrs, listxattr
+from graphdriver.archive.writer import Record
+from graphdriver.contract import Change, ChangeKind
+from graphdriver.differ.compare import report, same_directory, same_node
+from graphdriver.differ.lowers import Found, LowerTree, is_opaque, is_whiteout
+from graphdriver.differ.records import NotNative, RecordMaker
+from graphdriver.idmapping import IDMapping
+from graphdriver.linux.files import at
+
+__all__ = ["NotNative", "Upper"]
+
+# Up to so many lower directories a name is looked up in each; beyond, they are listed once.
+_FEW = 4
+
+
+class _Directory(NamedTuple):
+    """A directory of the upper; `hidden` says that none of `lowers` shows through."""
+
+    descriptor: int
+    name: bytes
+    lowers: Sequence[bytes]
+    hidden: bool
+
+
+class _Step(NamedTuple):
+    """One name on the walk: its lstat in the upper (None: gone) and what is below."""
+
+    here: _Directory
+    base: bytes
+    status: os.stat_result | None
+    lower: Found | None
+    depth: int
+    opaque: bool
+
+    @property
+    def name(self) -> bytes:
+        """The path from the root."""
+        return self.here.name + b"/" + self.base if self.here.name else self.base
+
+    @property
+    def path(self) -> bytes:
+        """The node in the upper, for calls that take no descriptor."""
+        return at(self.here.descriptor, self.base)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the upper has a directory here."""
+        return self.status is not None and stat.S_ISDIR(self.status.st_mode)
+
+    def is_changed(self) -> bool:
+        """Say whether the upper's node differs from what is below."""
+        assert self.status is not None
+        if self.lower is None:
+            return True
+        if self.is_directory:
+            return not same_directory(self.path, self.status, *self.lower)
+        return not same_node(self.path, self.status, *self.lower)
+
+
+class Upper:
+    """The upper directory `diff` over `lowers`."""
+
+    def __init__(
+        self,
+        diff: Path,
+        lowers: LowerTree,
+        xattr_prefix: str = "trusted.overlay.",
+        ids: IDMapping | None = None,
+    ) -> None:
+        self._diff = os.fsencode(diff)
+        self._lowers = lowers
+        self._prefix = xattr_prefix
+        self._ids = ids or IDMapping()
+
+    def changes(self) -> list[Change]:
+        """Return what differs from the lowers, sorted; the parents of a change count as changed."""
+        kinds: dict[bytes, ChangeKind] = {}
+        for step in self._walk():
+            if step.status is None:
+                report(kinds, step.name, ChangeKind.DELETE)
+            elif step.lower is None:
+                report(kinds, step.name, ChangeKind.ADD)
+            elif step.is_changed():
+                report(kinds, step.name, ChangeKind.MODIFY)
+        return sorted(Change(b"/" + name, kind) for name, kind in kinds.items())
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records of the layer's archive, whiteouts before their siblings.
+
+        A directory that did not change is there if something below it is, so that applying the
+        archive restores its mode and owner. Of hard links all names are, changed or not, so that
+        they are links again. Raises NotNative, UnmappedId, OSError.
+        """
+        maker = RecordMaker(self._ids, self._prefix + "metacopy")
+        yield from self._root_record(maker)
+        # The directories on the way to the current one whose records were not needed so far.
+        waiting: list[Record | None] = []
+        for step in self._walk():
+            del waiting[step.depth :]
+            if step.status is None:
+                record = None if step.here.hidden else maker.whiteout(step.here.name, step.base)
+            else:
+                record = maker.node(step.here.descriptor, step.base, step.name, step.status)
+            if step.is_directory and not self._is_needed(step):
+                waiting.append(record)
+                continue
+            if record is not None and (step.status is None or self._is_needed(step)):
+                yield from (one for one in waiting if one)
+                waiting = [None] * len(waiting)
+                yield record
+                if step.opaque and step.lower:
+                    yield maker.opaque(step.name)
+            if step.is_directory:
+                waiting.append(None)
+
+    def size(self) -> int:
+        """Return the bytes of added and modified non-directories, hard links counted once."""
+        seen: set[tuple[int, int]] = set()
+        total = 0
+        for step in self._walk():
+            status = step.status
+            if status is None or step.is_directory:
+                continue
+            if (status.st_dev, status.st_ino) not in seen and step.is_changed():
+                total += status.st_size
+                if status.st_nlink > 1:
+                    seen.add((status.st_dev, status.st_ino))
+        return total
+
+    def _is_needed(self, step: _Step) -> bool:
+        """Say whether an archive without this node would not give the same layer."""
+        assert step.status is not None
+        if step.here.hidden or step.opaque:
+            return True
+        linked = step.status.st_nlink > 1 and not step.is_directory
+        return linked or step.is_changed()
+
+    def _root_record(self, maker: RecordMaker) -> Iterator[Record]:
+        """Yield the record of the root if its mode, owner or attributes are not those of below."""
+        with _opened(self._diff) as root:
+            found, lower = os.fstat(root), self._lowers.lookup(b"")
+            if lower is None:
+                plain = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+                differs = plain != (0o755, *self._ids.root) or bool(exported_xattrs(self._diff))
+            else:
+                differs = not same_directory(self._diff, found, *lower)
+            record = maker.node(root, b".", b"", found) if differs else None
+        if record is not None:
+            yield record
+
+    def _walk(self) -> Iterator[_Step]:
+        """Go through the upper, parents first, names in order of their bytes, deletions first."""
+        with _opened(self._diff) as descriptor:
+            root = _Directory(descriptor, b"", self._lowers.contributors(b""), False)
+            stack = [(root, self._children(root, 0))]
+            try:
+                while stack:
+                    step = next(stack[-1][1], None)
+                    if step is None:
+                        here, _ = stack.pop()
+                        if here is not root:
+                            os.close(here.descriptor)
+                        continue
+                    yield step
+                    if step.is_directory:
+                        below = self._enter(step)
+                        stack.append((below, self._children(below, step.depth + 1)))
+            finally:
+                for here, _ in stack[1:]:
+                    os.close(here.descriptor)
+
+    def _enter(self, step: _Step) -> _Directory:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(step.base, flags, dir_fd=step.here.descriptor)
+        lowers = self._lowers.contributors(step.name) if step.here.lowers else ()
+        return _Directory(descriptor, step.name, lowers, step.here.hidden or step.opaque)
+
+    def _children(self, here: _Directory, depth: int) -> Iterator[_Step]:
+        nodes = {
+            name: os.stat(name, dir_fd=here.descriptor, follow_symlinks=False)
+            for name in sorted(map(os.fsencode, os.listdir(here.descriptor)))
+        }
+        below = self._lookup(here, len(nodes))
+        gone = [name for name, status in nodes.items() if is_whiteout(status)]
+        if here.hidden and here.lowers:
+            listed = self._lowers.list_merged(here.lowers)
+            gone += [name for name in listed if name not in nodes]
+        for name in sorted(gone):
+            lower = below(name)
+            if lower is not None:
+                yield _Step(here, name, None, lower, depth, False)
+        for name, status in nodes.items():
+            if is_whiteout(status):
+                continue
+            lower = below(name)
+            opaque = stat.S_ISDIR(status.st_mode) and self._marks(here, name, lower)
+            yield _Step(here, name, status, lower, depth, opaque)
+
+    def _lookup(self, here: _Directory, count: int) -> Callable[[bytes], Found | None]:
+        """Return how to find a name below: an lstat each, or one listing where those are many."""
+        if not here.lowers:
+            return lambda _: None
+        if len(here.lowers) <= _FEW or count <= _FEW:
+            return lambda name: self._lowers.lookup_in(here.lowers, name)
+        return self._lowers.list_merged(here.lowers).get
+
+    def _marks(self, here: _Directory, name: bytes, lower: Found | None) -> bool:
+        """Say whether a directory is opaque over something. Raises NotNative for a redirect."""
+        names = listxattr(at(here.descriptor, name))
+        if self._prefix + "redirect" in names:
+            raise NotNative(f"{name!r} is a renamed directory, its content lies elsewhere below")
+        if lower is None or self._prefix + "opaque" not in names:
+            return False
+        return is_opaque(at(here.descriptor, name), self._prefix)
+
+
+@contextmanager
+def _opened(path: bytes) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,94 @@
+"""Make archive records of what is on disk."""
+
+import os
+import stat
+
+from graphdriver.archive.entry import (
+    OPAQUE_MARKER,
+    WHITEOUT_PREFIX,
+    Entry,
+    Kind,
+    exported_xattrs,
+    listxattr,
+)
+from graphdriver.archive.writer import Record
+from graphdriver.errors import DriverError
+from graphdriver.idmapping import IDMapping
+from graphdriver.linux.files import at
+
+__all__ = ["NotNative", "RecordMaker"]
+
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+}
+
+
+class NotNative(DriverError):
+    """The upper directory cannot be read on its own: it holds a redirect or a metacopy."""
+
+
+class RecordMaker:
+    """Makes the records of one archive; remembers hard links between them."""
+
+    def __init__(self, ids: IDMapping, refuse: str = "") -> None:
+        """Map owners with `ids`; a file with the attribute `refuse` raises NotNative."""
+        self._ids = ids
+        self._refuse = refuse
+        self._links: dict[tuple[int, int], bytes] = {}
+
+    def node(self, dir_fd: int, base: bytes, name: bytes, found: os.stat_result) -> Record | None:
+        """Return the record of `base` in `dir_fd`, called `name` in the archive.
+
+        None for a socket, which no archive can hold. Raises UnmappedId, and DriverError for a file
+        whose name would be read as a whiteout when the archive is applied (podman #3582).
+        """
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+        if kind is None:
+            return None
+        if base.startswith(WHITEOUT_PREFIX):
+            raise DriverError(
+                f"the file {name!r} would delete another when the archive is applied",
+                "names that begin with '.wh.' are the archive's own; rename it",
+            )
+        if kind is not Kind.DIRECTORY and found.st_nlink > 1:
+            first = self._links.setdefault((found.st_dev, found.st_ino), name)
+            if first is not name:
+                return Record(self._entry(name, Kind.HARDLINK, found)._replace(linkname=first))
+        entry = self._entry(name, kind, found)
+        path = at(dir_fd, base)
+        if names := listxattr(path):
+            if self._refuse in names:
+                raise NotNative(f"{name!r} is a metacopy, its data lies below")
+            entry = entry._replace(xattrs=exported_xattrs(path, names))
+        if kind is Kind.FILE:
+            return Record(entry._replace(size=found.st_size), dir_fd, base)
+        if kind is Kind.SYMLINK:
+            entry = entry._replace(linkname=os.readlink(base, dir_fd=dir_fd))
+        elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
+            device = found.st_rdev
+            entry = entry._replace(major=os.major(device), minor=os.minor(device))
+        return Record(entry)
+
+    def _entry(self, name: bytes, kind: Kind, found: os.stat_result) -> Entry:
+        uid, gid = self._ids.to_container(found.st_uid, found.st_gid)
+        seconds = found.st_mtime_ns // 1_000_000_000
+        return Entry(name, kind, stat.S_IMODE(found.st_mode), uid, gid, seconds)
+
+    @staticmethod
+    def whiteout(directory: bytes, base: bytes) -> Record:
+        """Return the record that deletes `base`; its owner and time mean nothing, so they are 0."""
+        return Record(Entry(_join(directory, WHITEOUT_PREFIX + base), Kind.FILE, 0o600))
+
+    @staticmethod
+    def opaque(directory: bytes) -> Record:
+        """Return the record that hides all that lies below in `directory`."""
+        return Record(Entry(_join(directory, OPAQUE_MARKER), Kind.FILE, 0o600))
+
+
+def _join(directory: bytes, base: bytes) -> bytes:
+    return directory + b"/" + base if directory else base

@@ -127,6 +127,20 @@ class Upper:
             if step.is_directory:
                 waiting.append(None)
 
+    def check(self) -> None:
+        """Raise NotNative when a directory is redirected, before an archive has begun.
+
+        Only directories are looked at. A metacopy is met when its turn comes: mounts without the
+        option refuse it as well.
+        """
+        todo = [self._diff]
+        while todo:
+            directory = todo.pop()
+            if self._prefix + "redirect" in listxattr(directory):
+                raise NotNative(f"{directory!r} is a renamed directory, its content lies elsewhere")
+            with os.scandir(directory) as entries:
+                todo += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
     def size(self) -> int:
         """Return the bytes of added and modified non-directories, hard links counted once."""
         seen: set[tuple[int, int]] = set()

@@ -1,0 +1,125 @@
+"""Mounts: mount(2), umount2(2), and what is mounted where."""
+
+import ctypes
+import os
+import re
+from collections.abc import Callable
+from enum import IntFlag
+from pathlib import Path
+from threading import Thread
+from typing import NamedTuple, TypeVar
+
+from graphdriver.linux.libc import call
+
+__all__ = [
+    "CLONE_FS",
+    "OVERLAYFS_MAGIC",
+    "MountEntry",
+    "MountFlag",
+    "UnmountFlag",
+    "filesystem_type",
+    "mount",
+    "mountinfo",
+    "umount2",
+    "unshare",
+    "with_own_directory",
+]
+
+# include/uapi/linux/magic.h
+OVERLAYFS_MAGIC = 0x794C7630
+# include/uapi/linux/sched.h
+CLONE_FS = 0x00000200
+
+_Result = TypeVar("_Result")
+
+
+class MountFlag(IntFlag):
+    """Flags of mount(2) (include/uapi/linux/mount.h)."""
+
+    NONE = 0
+    RDONLY = 1
+
+
+class UnmountFlag(IntFlag):
+    """Flags of umount2(2)."""
+
+    NONE = 0
+    DETACH = 2
+    NOFOLLOW = 8
+
+
+class MountEntry(NamedTuple):
+    """A line of /proc/self/mountinfo: where, of what type, with which options of the file system."""
+
+    point: Path
+    type: str
+    options: str
+
+
+def mount(source: str, target: bytes, type: str, flags: MountFlag, data: bytes) -> None:
+    """Mount. `data` beyond a page less one byte is cut off by the kernel, which says nothing."""
+    call("mount", source.encode(), target, type.encode(), ctypes.c_ulong(flags), data, path=target)
+
+
+def umount2(target: bytes | str | os.PathLike[str], flags: UnmountFlag = UnmountFlag.NONE) -> None:
+    """Unmount; DETACH takes the mount out of the tree now and ends it when nobody uses it."""
+    call("umount2", os.fsencode(target), int(flags), path=target)
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread its own copy of what `flags` names."""
+    call("unshare", flags)
+
+
+def with_own_directory(directory: int, work: Callable[[], _Result]) -> _Result:
+    """Do `work` in a thread whose current directory is the one open as `directory`.
+
+    The current directory belongs to the process unless a thread has unshared it (CLONE_FS); so the
+    process's own stays, and no other process has to be started for the sake of a relative path.
+    """
+    outcome: list[_Result] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            unshare(CLONE_FS)
+            os.fchdir(directory)
+            outcome.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = Thread(target=run, name="graphdriver-mount", daemon=True)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+class _Statfs(ctypes.Structure):
+    # struct statfs of all 64-bit Linux: f_type first, then counts that are not read here.
+    _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 248))
+
+
+def filesystem_type(path: str | os.PathLike[str]) -> int:
+    """Return the magic number of the file system at `path` (statfs(2), f_type)."""
+    found = _Statfs()
+    call("statfs", os.fsencode(path), ctypes.byref(found), path=path)
+    return int(found.f_type) & 0xFFFFFFFF
+
+
+def mountinfo(below: Path | None = None) -> list[MountEntry]:
+    """Return the mounts of this mount namespace, in the order made; only those below, if given."""
+    entries = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        left, _, right = line.partition(b" - ")
+        point = Path(os.fsdecode(_unescape(left.split(b" ")[4])))
+        if below is None or below in point.parents:
+            kind, _, options = right.split(b" ", 2)
+            entries.append(MountEntry(point, kind.decode(), os.fsdecode(_unescape(options))))
+    return entries
+
+
+def _unescape(field: bytes) -> bytes:
+    """Undo the octal escapes of blanks and backslashes (proc(5))."""
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)

@@ -1,0 +1,157 @@
+"""The driver: every verb of the documentation page, each checked here and done elsewhere."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from graphdriver import layerid
+from graphdriver.contract import Capability, Change, IDMap
+from graphdriver.errors import LayerInUse, PrerequisitesNotMet
+from graphdriver.idmapping import IDMapping
+from graphdriver.overlay2.differs import Differ
+from graphdriver.overlay2.layout import MAX_LOWERS, Home
+from graphdriver.overlay2.mounts import Mounts
+from graphdriver.overlay2.options import parse_options, parse_storage_opt
+from graphdriver.overlay2.quota import Quota
+from graphdriver.overlay2.support import probe
+
+__all__ = ["Driver"]
+
+
+class Driver:
+    """overlay2 on the home directory `home`, which is made if it is missing.
+
+    `options` are `overlay2.override_kernel_check=BOOL` and `overlay2.size=SIZE`. Raises
+    NotSupported, IncompatibleFS, PrerequisitesNotMet; nothing was changed then.
+    """
+
+    capabilities = frozenset(Capability)
+    layer_limit = MAX_LOWERS
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        self._options = parse_options(options)
+        ids = IDMapping(uid_maps, gid_maps)
+        path = _real_home(home)
+        self._support = probe(path, self._options.override_kernel_check)
+        self._home = Home(path, ids)
+        self._mounts = Mounts(self._home, self._support.prefix, ids)
+        self._differ = Differ(self._home, self._mounts, self._support, ids)
+        self._quota = Quota(path, self._support.backing)
+
+    def __str__(self) -> str:
+        """Return `overlay2`."""
+        return "overlay2"
+
+    def create(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make a layer for an image; see the contract. A size is for layers that are written."""
+        layerid.check(id)
+        if parse_storage_opt(storage_opt):
+            raise PrerequisitesNotMet(
+                f"layer {id} is to be read only, a size is for those that are written",
+                "use create_read_write",
+            )
+        self._create(id, parent, 0)
+
+    def create_read_write(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make a layer for a container; see the contract. `storage_opt` may have a size."""
+        layerid.check(id)
+        self._create(id, parent, parse_storage_opt(storage_opt) or self._options.size)
+
+    def remove(self, id: str) -> None:
+        """Delete a layer; see the contract."""
+        layerid.check(id)
+        if not self._home.exists(id):
+            return
+        with self._mounts.locked(id):
+            if self._home.has_children(id):
+                raise LayerInUse(f"layer {id} has children", "remove those first")
+            self._mounts.release_stale(id)
+            self._home.remove(id)
+        self._mounts.forget(id)
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Mount a layer; a base layer is its own directory. See the contract."""
+        return self._mounts.get(layerid.check(id), mount_label)
+
+    def put(self, id: str) -> None:
+        """Give back one get; see the contract."""
+        self._mounts.put(layerid.check(id))
+
+    def exists(self, id: str) -> bool:
+        """Say whether there is such a layer."""
+        return self._home.exists(id)
+
+    def status(self) -> list[tuple[str, str]]:
+        """Return what `docker info` shows."""
+        return [
+            ("Backing Filesystem", self._support.backing),
+            ("Supports d_type", "true"),
+            ("Native Overlay Diff", str(self._differ.is_native).lower()),
+            ("userxattr", str(self._support.userxattr).lower()),
+        ]
+
+    def get_metadata(self, id: str) -> dict[str, str]:
+        """Return UpperDir, WorkDir and MergedDir, and LowerDir where there are lowers."""
+        layer = self._home.layer(id)
+        metadata = {
+            "WorkDir": str(layer / "work"),
+            "MergedDir": str(layer / "merged"),
+            "UpperDir": str(layer / "diff"),
+        }
+        below = [str(self._home.path / one / "diff") for one in self._home.lower_ids(id)]
+        return metadata | ({"LowerDir": ":".join(below)} if below else {})
+
+    def cleanup(self) -> None:
+        """Unmount everything; layers stay."""
+        self._mounts.cleanup()
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Return an archive; see the contract."""
+        return self._differ.diff(id, parent)
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        """Return changed paths; see the contract."""
+        return self._differ.changes(id, parent)
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Unpack an archive; see the contract."""
+        return self._differ.apply_diff(id, parent, diff)
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        """Return the size of the changes in bytes."""
+        return self._differ.diff_size(id, parent)
+
+    def _create(self, id: str, parent: str, size: int) -> None:
+        def prepare(directory: Path) -> None:
+            if size:
+                self._quota.limit(directory, size)
+
+        with self._mounts.locked(id):
+            self._home.create(id, parent, prepare)
+
+
+def _real_home(home: str | os.PathLike[str]) -> Path:
+    """Return the home without symlinks, as the mount table will name it."""
+    path = Path(os.path.realpath(os.fspath(home)))
+    if not os.fspath(home) or (path.exists() and not path.is_dir()):
+        raise PrerequisitesNotMet(f"the home {str(home)!r} is no directory", "name one")
+    return path

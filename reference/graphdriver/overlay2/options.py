@@ -1,0 +1,79 @@
+"""What `--storage-opt` may say to overlay2, and to one layer."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from graphdriver.errors import PrerequisitesNotMet
+
+__all__ = ["Options", "parse_options", "parse_size", "parse_storage_opt"]
+
+# Go's strconv.ParseBool
+_TRUE = {"1", "t", "T", "TRUE", "true", "True"}
+_FALSE = {"0", "f", "F", "FALSE", "false", "False"}
+
+# docker/go-units, RAMInBytes: binary multiples, whatever the suffix looks like.
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:ib|b)?", re.IGNORECASE)
+_MULTIPLES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one driver; `size` in bytes, 0 for no default."""
+
+    override_kernel_check: bool = False
+    size: int = 0
+
+
+def parse_options(options: Iterable[str]) -> Options:
+    """Read `key=value` strings; keys in any case. Raises PrerequisitesNotMet, naming the key."""
+    override, size = False, 0
+    for option in options:
+        key, equals, value = str(option).partition("=")
+        key = key.strip().lower()
+        if not equals or not key:
+            raise PrerequisitesNotMet(
+                f"overlay2: the option {option!r} is malformed", "write it as key=value"
+            )
+        if key == "overlay2.override_kernel_check":
+            override = _parse_bool(key, value.strip())
+        elif key == "overlay2.size":
+            size = parse_size(key, value)
+        else:
+            raise PrerequisitesNotMet(
+                f"overlay2: unknown option {key}",
+                "there are overlay2.override_kernel_check and overlay2.size",
+            )
+    return Options(override, size)
+
+
+def parse_storage_opt(storage_opt: Mapping[str, str] | None) -> int:
+    """Return the size in bytes that a layer is to have at most, 0 for none.
+
+    Raises PrerequisitesNotMet for another key or a size that is none.
+    """
+    size = 0
+    for key, value in (storage_opt or {}).items():
+        if key.lower() != "size":
+            raise PrerequisitesNotMet(f"overlay2: unknown storage option {key}", "there is size")
+        size = parse_size(key, value)
+    return size
+
+
+def parse_size(key: str, text: str) -> int:
+    """Read `10G`, `1.5 GiB`, `512m`, `1024`: bytes. Raises PrerequisitesNotMet."""
+    match = _SIZE.fullmatch(str(text).strip())
+    size = int(float(match[1]) * 1024 ** _MULTIPLES[match[2].lower()]) if match else 0
+    if not 0 < size < 1 << 63:
+        raise PrerequisitesNotMet(
+            f"overlay2: {key}={text} is not a size", "write it as 10G or 512m"
+        )
+    return size
+
+
+def _parse_bool(key: str, value: str) -> bool:
+    if value not in _TRUE | _FALSE:
+        raise PrerequisitesNotMet(
+            f"overlay2: {key}={value} is neither true nor false", "write true or false"
+        )
+    return value in _TRUE

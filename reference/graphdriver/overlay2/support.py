@@ -1,0 +1,202 @@
+"""Can this host and this file system carry overlay2? Asked by trying, not by version.
+
+Each probe happens in a directory of its own and takes it away again, with what it mounted, also
+when it fails.
+"""
+
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphdriver.archive.nodes import remove_node
+from graphdriver.errors import IncompatibleFS, NotSupported
+from graphdriver.linux.files import getdents64
+from graphdriver.linux.mounts import (
+    MountFlag,
+    UnmountFlag,
+    filesystem_type,
+    mount,
+    umount2,
+    with_own_directory,
+)
+
+__all__ = ["PROBE_PREFIX", "Support", "is_native_diff_right", "kernel_is_too_old", "probe"]
+
+PROBE_PREFIX = ".probe-"
+
+# include/uapi/linux/magic.h, and what Docker calls them in its status
+_NAMES = {
+    0xEF53: "extfs",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x01021994: "tmpfs",
+    0xF2F52010: "f2fs",
+    0x794C7630: "overlayfs",
+    0x6969: "nfs",
+    0xF15F: "ecryptfs",
+    0x61756673: "aufs",
+    0x2FC12FC1: "zfs",
+    0x65735546: "fuse",
+}
+# Cannot be an upper (Docker's list in overlay2/overlay.go, and its #35483 for NFS).
+_INCOMPATIBLE = {"overlayfs", "nfs", "ecryptfs", "aufs"}
+
+# Linux 4.0 brought more than one lower directory.
+_OLDEST = (4, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What the probes found; `prefix` begins the data of every mount."""
+
+    backing: str
+    userxattr: bool
+    prefix: str
+
+    @property
+    def xattr_prefix(self) -> str:
+        """Where overlayfs keeps its marks."""
+        return "user.overlay." if self.userxattr else "trusted.overlay."
+
+
+def kernel_is_too_old(release: str) -> bool:
+    """Say whether a kernel release is below 4.0."""
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) < _OLDEST
+
+
+def probe(home: Path, override_kernel_check: bool) -> Support:
+    """Find out whether `home`, which need not exist, can hold layers; change nothing.
+
+    Raises NotSupported, IncompatibleFS, OSError.
+    """
+    release = os.uname().release
+    if kernel_is_too_old(release) and not override_kernel_check:
+        raise NotSupported(
+            f"overlay2 needs Linux 4.0, this is {release}",
+            "use a newer kernel, or overlay2.override_kernel_check=true for a patched one",
+        )
+    ground = next(path for path in (home, *home.parents) if path.is_dir())
+    magic = filesystem_type(ground)
+    backing = _NAMES.get(magic, f"<unknown {magic:#x}>")
+    if backing in _INCOMPATIBLE:
+        raise IncompatibleFS(
+            f"overlay2 cannot keep layers on {backing}, which is below {home}",
+            "put the home on ext4, xfs, btrfs or tmpfs",
+        )
+    with _probe_directory(ground) as directory:
+        _require_d_type(directory, backing, home)
+        return _trial(directory, backing, home)
+
+
+def is_native_diff_right(home: Path, support: Support) -> bool:
+    """Say whether an upper directory tells what a layer changes, on this home with this kernel.
+
+    Not where directories are redirected (CONFIG_OVERLAY_FS_REDIRECT_DIR), metadata is copied up
+    without data (metacopy), opaque marks are copied up (before 4.8), or in a user namespace, where
+    some of an upper cannot be read. What cannot be found out is taken as no.
+    """
+    if support.userxattr:
+        return False
+    try:
+        with _probe_directory(home) as directory:
+            return _leaves_plain_uppers(directory, support)
+    except OSError:
+        return False
+
+
+@contextmanager
+def _probe_directory(ground: Path) -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix=PROBE_PREFIX, dir=ground))
+    try:
+        yield directory
+    finally:
+        with suppress(OSError):
+            umount2(directory / "merged", UnmountFlag.DETACH)
+        parent = os.open(ground, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_node(parent, os.fsencode(directory.name))
+        finally:
+            os.close(parent)
+
+
+def _require_d_type(directory: Path, backing: str, home: Path) -> None:
+    """Without types in its directories a file system shows whiteouts as files (moby #27443)."""
+    (directory / "file").touch()
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        types = dict(getdents64(descriptor))
+    finally:
+        os.close(descriptor)
+    if not types.get(b"file"):
+        raise IncompatibleFS(
+            f"the {backing} below {home} keeps no file types in directories (d_type)",
+            "make it anew: mkfs.xfs -n ftype=1",
+        )
+
+
+def _trial(directory: Path, backing: str, home: Path) -> Support:
+    """Mount two lowers and an upper, the way every layer will be."""
+    for name in ("lower1", "lower2", "upper", "work", "merged"):
+        (directory / name).mkdir()
+    # index=on ties an upper to its lowers' inodes, which copies of a home do not keep (moby
+    # #37993).
+    index = "index=off," if Path("/sys/module/overlay/parameters/index").exists() else ""
+    # trusted.* cannot be written in a user namespace; overlayfs then uses user.* (since 5.11).
+    userxattr = not _can_set_trusted(directory / "upper")
+    prefix = index + ("userxattr," if userxattr else "")
+    try:
+        _mount_trial(directory, prefix)
+    except OSError as error:
+        raise NotSupported(
+            f"a trial mount of overlay below {home} failed: {error.strerror} ({error.errno})",
+            "it takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace, the overlay
+            " "module, and a file system that can be an upper",
+        ) from error
+    return Support(backing, userxattr, prefix)
+
+
+def _can_set_trusted(path: Path) -> bool:
+    try:
+        os.setxattr(path, "trusted.overlay.probe", b"y")
+    except OSError:
+        return False
+    os.removexattr(path, "trusted.overlay.probe")
+    return True
+
+
+def _mount_trial(directory: Path, prefix: str) -> None:
+    data = f"{prefix}lowerdir=lower2:lower1,upperdir=upper,workdir=work".encode()
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with_own_directory(
+            descriptor, lambda: mount("overlay", b"merged", "overlay", MountFlag.NONE, data)
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _leaves_plain_uppers(directory: Path, support: Support) -> bool:
+    for name in ("lower1/d", "lower2/d", "lower1/r", "upper", "work", "merged"):
+        (directory / name).mkdir(parents=True)
+    (directory / "lower1/file").write_bytes(b"x" * 8192)
+    os.setxattr(directory / "lower2/d", support.xattr_prefix + "opaque", b"y")
+    _mount_trial(directory, support.prefix)
+    merged, upper = directory / "merged", directory / "upper"
+    (merged / "d/new").touch()
+    (merged / "file").chmod(0o600)
+    try:
+        (merged / "r").rename(merged / "renamed")
+    except OSError as error:
+        if error.errno != 18:  # EXDEV: no redirects, as it should be
+            return False
+    else:
+        return False
+    marks = {*os.listxattr(upper / "d"), *os.listxattr(upper / "file")}
+    copied = stat.S_ISREG((upper / "file").lstat().st_mode)
+    return copied and not marks & {support.xattr_prefix + m for m in ("opaque", "metacopy")}

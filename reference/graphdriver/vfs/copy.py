@@ -1,0 +1,153 @@
+"""Copy a tree as it is: links as links, holes as holes, owners, attributes and times.
+
+Blocks are shared where the file system can (FICLONE), copied inside the kernel elsewhere.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from graphdriver.archive.entry import listxattr
+from graphdriver.archive.sparse import data_segments
+from graphdriver.linux.files import at, ficlone
+
+__all__ = ["copy_tree"]
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def copy_tree(source: Path, target: Path, *, with_overlay_marks: bool = False) -> None:
+    """Copy the directory `source` to `target`, which must not exist.
+
+    `with_overlay_marks` keeps what overlayfs needs of an upper: whiteouts and opaque directories.
+    Its notes on where a copy came from (origin, uuid) are about the old inodes and stay behind.
+    """
+    target.mkdir(0o700)
+    copier = _Copier(with_overlay_marks)
+    new = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    old = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        copier.directory(old, new)
+    finally:
+        os.close(old)
+        os.close(new)
+
+
+class _Copier:
+    """Copies one tree; remembers which inodes it has copied where."""
+
+    def __init__(self, with_overlay_marks: bool) -> None:
+        self._marks = with_overlay_marks
+        self._links: dict[tuple[int, int], tuple[int, bytes]] = {}
+        self._root = -1
+
+    def directory(self, old: int, new: int) -> None:
+        """Copy what is in the open directory `old`, and its own attributes, to `new`."""
+        self._root = new
+        stack = [(old, new, b"", os.listdir(old))]
+        try:
+            while stack:
+                old_fd, new_fd, path, names = stack[-1]
+                if names:
+                    base = os.fsencode(names.pop())
+                    below = self._child(old_fd, new_fd, path, base)
+                    if below is not None:
+                        stack.append((*below, path + base + b"/", os.listdir(below[0])))
+                    continue
+                stack.pop()
+                self._finish(old_fd, new_fd)
+                if stack:
+                    os.close(old_fd)
+                    os.close(new_fd)
+        finally:
+            for old_fd, new_fd, *_ in stack[1:]:
+                os.close(old_fd)
+                os.close(new_fd)
+
+    def _child(self, old: int, new: int, path: bytes, base: bytes) -> tuple[int, int] | None:
+        found = os.stat(base, dir_fd=old, follow_symlinks=False)
+        mode = found.st_mode
+        if stat.S_ISDIR(mode):
+            os.mkdir(base, 0o700, dir_fd=new)
+            return os.open(base, _DIRECTORY, dir_fd=old), os.open(base, _DIRECTORY, dir_fd=new)
+        key = (found.st_dev, found.st_ino)
+        if found.st_nlink > 1 and key in self._links:
+            first = self._links[key][1]
+            os.link(at(self._root, first), base, dst_dir_fd=new, follow_symlinks=False)
+            return None
+        if stat.S_ISREG(mode):
+            self._file(old, new, base, found)
+        else:
+            if stat.S_ISLNK(mode):
+                os.symlink(os.readlink(base, dir_fd=old), base, dir_fd=new)
+            else:
+                # mknod(2) makes sockets too; asking mkfifo(3) for one is EINVAL, which is how
+                # Docker's vfs failed on a parent with a socket.
+                os.mknod(base, stat.S_IFMT(mode) | 0o600, found.st_rdev, dir_fd=new)
+            self._attributes(old, new, base, found)
+        if found.st_nlink > 1:
+            self._links[key] = (new, path + base)
+        return None
+
+    def _file(self, old: int, new: int, base: bytes, found: os.stat_result) -> None:
+        source = os.open(
+            base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=old
+        )
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            target = os.open(base, flags, 0o600, dir_fd=new)
+            try:
+                _copy_data(source, target, found.st_size)
+                self._set(source, target, found)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    def _finish(self, old: int, new: int) -> None:
+        self._set(old, new, os.fstat(old))
+
+    def _set(self, old: int, new: int, found: os.stat_result) -> None:
+        """Set owner, mode, attributes, times: chown(2) clears setuid bits and capabilities."""
+        os.fchown(new, found.st_uid, found.st_gid)
+        os.fchmod(new, stat.S_IMODE(found.st_mode))
+        for name in listxattr(old):
+            if self._travels(name):
+                os.setxattr(new, name, os.getxattr(old, name))
+        os.utime(new, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+    def _attributes(self, old: int, new: int, base: bytes, found: os.stat_result) -> None:
+        os.chown(base, found.st_uid, found.st_gid, dir_fd=new, follow_symlinks=False)
+        if not stat.S_ISLNK(found.st_mode):
+            descriptor = os.open(base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=new)
+            try:
+                os.chmod(f"/proc/self/fd/{descriptor}", stat.S_IMODE(found.st_mode))
+            finally:
+                os.close(descriptor)
+        for name in listxattr(at(old, base)):
+            if self._travels(name):
+                value = os.getxattr(at(old, base), name, follow_symlinks=False)
+                os.setxattr(at(new, base), name, value, follow_symlinks=False)
+        times = (found.st_atime_ns, found.st_mtime_ns)
+        os.utime(base, ns=times, dir_fd=new, follow_symlinks=False)
+
+    def _travels(self, name: str) -> bool:
+        if name.startswith(("trusted.overlay.", "user.overlay.")):
+            return self._marks and name.endswith((".opaque", ".whiteout"))
+        return not name.startswith("security.selinux")
+
+
+def _copy_data(source: int, target: int, size: int) -> None:
+    try:
+        ficlone(target, source)
+        return
+    except OSError:
+        pass  # another file system, or one that shares no blocks
+    for offset, length in data_segments(source, size):
+        position, end = offset, offset + length
+        while position < end:
+            count = os.copy_file_range(source, target, end - position, position, position)
+            if not count:
+                raise OSError(5, "the file got shorter while it was copied")
+            position += count
+    os.ftruncate(target, size)

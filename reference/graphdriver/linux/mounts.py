@@ -49,7 +49,7 @@ class UnmountFlag(IntFlag):
 
 
 class MountEntry(NamedTuple):
-    """A line of /proc/self/mountinfo: where, of what type, with which options of the file system."""
+    """A line of /proc/self/mountinfo: where, of what type, with which options of its own."""
 
     point: Path
     type: str

@@ -137,8 +137,8 @@ class PluginDriver:
         if not view.is_dir():
             raise FileNotFoundError(
                 errno.ENOENT,
-                "the plugin answered Get with a directory that is not here; it may have mounted it in "
-                "a mount namespace of its own: run plugin and suite in the same one",
+                "the plugin answered Get with a directory that is not here; it may have mounted it "
+                "in a mount namespace of its own: run plugin and suite in the same one",
                 str(view),
             )
         return view

@@ -1,0 +1,107 @@
+"""Make a model's nodes on disk, by the calls that a program in a container would use."""
+
+import os
+import stat
+from pathlib import Path
+
+from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree
+
+__all__ = ["make_node", "plant", "rebuild"]
+
+_FORMATS = {
+    NodeKind.FIFO: stat.S_IFIFO,
+    NodeKind.CHARACTER: stat.S_IFCHR,
+    NodeKind.BLOCK: stat.S_IFBLK,
+    NodeKind.SOCKET: stat.S_IFSOCK,
+}
+
+
+def plant(tree: Tree, root: Path) -> None:
+    """Make every node of `tree` below `root`, which is an empty directory; times come last."""
+    base = os.fsencode(root)
+    first: dict[bytes, bytes] = {}
+    for name in sorted(tree):
+        node, path = tree[name], base + b"/" + name
+        if node.link and node.link in first:
+            os.link(first[node.link], path, follow_symlinks=False)
+            continue
+        if name:
+            make_node(path, node)
+        else:
+            set_metadata(base, node)
+        if node.link:
+            first[node.link] = path
+    set_times(tree, root)
+
+
+def rebuild(old: Tree, new: Tree, root: Path) -> None:
+    """Turn the tree `old` on disk below `root` into `new`: remove what goes, make the rest."""
+    base = os.fsencode(root)
+    groups = {old[name].link for name in old if name not in new or old[name] != new[name]} - {b""}
+
+    def stays(name: bytes) -> bool:
+        return name in new and (
+            (old[name] == new[name] and old[name].link not in groups)
+            or (old[name].is_directory and new[name].is_directory)
+        )
+
+    for name in sorted((one for one in old if one and not stays(one)), reverse=True):
+        path = base + b"/" + name
+        if old[name].is_directory:
+            os.rmdir(path)
+        else:
+            os.unlink(path)
+    first: dict[bytes, bytes] = {}
+    for name in sorted(new):
+        node, path = new[name], base + b"/" + name
+        if name and not (name in old and stays(name)):
+            if node.link and node.link in first:
+                os.link(first[node.link], path, follow_symlinks=False)
+            else:
+                make_node(path, node)
+        elif old[name] != node:
+            set_metadata(path if name else base, node)
+        if node.link:
+            first.setdefault(node.link, path)
+    set_times(new, root)
+
+
+def make_node(path: bytes, node: Node) -> None:
+    """Make one node with all its metadata."""
+    if node.kind is NodeKind.DIRECTORY:
+        os.mkdir(path)
+    elif node.kind is NodeKind.FILE:
+        with open(path, "xb") as opened:
+            opened.write(node.content)
+    elif node.kind is NodeKind.SYMLINK:
+        os.symlink(node.target, path)
+    else:
+        os.mknod(path, _FORMATS[node.kind] | 0o600, os.makedev(*node.rdev))
+    set_metadata(path, node)
+
+
+def set_metadata(path: bytes, node: Node) -> None:
+    """Set owner, mode, attributes and mtime; attributes the node does not have go."""
+    found = os.lstat(path)
+    if (found.st_uid, found.st_gid) != (node.uid, node.gid):
+        os.chown(path, node.uid, node.gid, follow_symlinks=False)
+    if node.kind is not NodeKind.SYMLINK:
+        os.chmod(path, node.mode)
+        for name in os.listxattr(path):
+            if name.startswith("user.") and name not in dict(node.xattrs):
+                os.removexattr(path, name)
+    for name, value in node.xattrs:
+        os.setxattr(path, name, value, follow_symlinks=False)
+    _set_time(path, node)
+
+
+def set_times(tree: Tree, root: Path) -> None:
+    """Set the directories' mtimes, deepest first: making their children has changed them."""
+    base = os.fsencode(root)
+    for name in sorted((one for one in tree if tree[one].is_directory), reverse=True):
+        _set_time(base + b"/" + name if name else base, tree[name])
+
+
+def _set_time(path: bytes, node: Node) -> None:
+    nanoseconds = node.mtime * 1_000_000_000
+    os.utime(path, ns=(nanoseconds, nanoseconds), follow_symlinks=False)

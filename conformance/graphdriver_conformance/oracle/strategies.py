@@ -1,0 +1,70 @@
+"""Hypothesis strategies for trees, and for what may become of one."""
+
+from hypothesis import strategies as st
+
+from graphdriver_conformance.oracle.tree import EPOCH, Node, Tree, directory, fifo, file, symlink
+
+__all__ = ["names", "nodes", "successors", "trees"]
+
+# Few, so that layers meet at the same names; awkward, so that quoting and encoding are met too.
+_PLAIN = [b"a", b"b", b"c", b"dir", b"etc"]
+_AWKWARD = [b"\xff\xfe", b"new\nline", b"-dash", b"co:lon,comma", b"back\\slash", b" ", b"x" * 255]
+
+
+def names() -> st.SearchStrategy[bytes]:
+    """Return single file names."""
+    return st.one_of(st.sampled_from(_PLAIN), st.sampled_from(_PLAIN + _AWKWARD))
+
+
+def _mtimes() -> st.SearchStrategy[int]:
+    return st.integers(0, 3).map(lambda offset: EPOCH + offset)
+
+
+def _files() -> st.SearchStrategy[Node]:
+    content = st.sampled_from([b"", b"one", b"two", b"x" * 512, b"y" * 5000])
+    mode = st.sampled_from([0o644, 0o600, 0o755, 0o4755, 0o444])
+    return st.builds(lambda c, m, t: file(c, m, mtime=t), content, mode, _mtimes())
+
+
+def nodes() -> st.SearchStrategy[Node]:
+    """Return nodes that an ordinary user can make, too."""
+    targets = st.sampled_from([b"a", b"../b", b"/etc", b"nowhere", b"dir/c"])
+    return st.one_of(
+        _files(),
+        _files(),
+        st.builds(lambda m: directory(m), st.sampled_from([0o755, 0o700, 0o1777])),
+        st.builds(lambda t, m: symlink(t, mtime=m), targets, _mtimes()),
+        st.builds(lambda m: fifo(mtime=m), _mtimes()),
+    )
+
+
+@st.composite
+def trees(draw: st.DrawFn, most: int = 8) -> Tree:
+    """Draw a tree of up to `most` nodes, some of them hard links to each other."""
+    return _grown(draw, Tree(), draw(st.integers(0, most)))
+
+
+@st.composite
+def successors(draw: st.DrawFn, tree: Tree, most: int = 6) -> Tree:
+    """Draw what a few edits make of `tree`: nodes removed, replaced, changed and added."""
+    for _ in range(draw(st.integers(0, 3))):
+        there = sorted(name for name in tree if name)
+        if there:
+            tree = tree.without(draw(st.sampled_from(there)))
+    return _grown(draw, tree.canonical(), draw(st.integers(0, most)))
+
+
+def _grown(draw: st.DrawFn, tree: Tree, count: int) -> Tree:
+    for _ in range(count):
+        inner = sorted(name for name in tree if tree[name].is_directory and name.count(b"/") < 3)
+        above = draw(st.sampled_from(inner))
+        name = above + b"/" + draw(names()) if above else draw(names())
+        files = sorted(one for one in tree if one and not tree[one].is_directory and one != name)
+        if files and draw(st.integers(0, 5)) == 0:
+            target = draw(st.sampled_from(files))
+            group = tree[target].link or target
+            tree = tree.with_(target, tree[target].but(link=group))
+            tree = tree.with_(name, tree[target]) if target in tree else tree
+        else:
+            tree = tree.with_(name, draw(nodes()))
+    return tree.canonical()

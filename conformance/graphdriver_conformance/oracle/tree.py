@@ -1,0 +1,149 @@
+"""A file tree in memory: names to nodes, the root being b"".
+
+Immutable: every change gives a new tree. Nothing here touches a disk.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+__all__ = ["EPOCH", "Node", "NodeKind", "Tree", "device", "directory", "fifo", "file", "symlink"]
+
+EPOCH = 1_500_000_000
+"""The mtime of nodes that say nothing of theirs: a whole second, long ago."""
+
+
+class NodeKind(Enum):
+    """What a node is."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    FIFO = "fifo"
+    CHARACTER = "character device"
+    BLOCK = "block device"
+    SOCKET = "socket"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node. `mtime` is in whole seconds; `link` names its group of hard links, or is b""."""
+
+    kind: NodeKind
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime: int = EPOCH
+    content: bytes = b""
+    target: bytes = b""
+    rdev: tuple[int, int] = (0, 0)
+    xattrs: frozenset[tuple[str, bytes]] = frozenset()
+    link: bytes = b""
+
+    def but(self, **changes: object) -> "Node":
+        """Return this node with some fields changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it can have children."""
+        return self.kind is NodeKind.DIRECTORY
+
+    @property
+    def size(self) -> int:
+        """What it adds to diff_size: 0 for directories."""
+        return len(self.target) if self.kind is NodeKind.SYMLINK else len(self.content)
+
+
+def file(content: bytes = b"", mode: int = 0o644, **fields: object) -> Node:
+    """Return a regular file."""
+    return Node(NodeKind.FILE, mode, content=content).but(**fields)
+
+
+def directory(mode: int = 0o755, **fields: object) -> Node:
+    """Return a directory."""
+    return Node(NodeKind.DIRECTORY, mode).but(**fields)
+
+
+def symlink(target: str | bytes, **fields: object) -> Node:
+    """Return a symlink; its mode is what Linux shows for all of them."""
+    raw = target.encode() if isinstance(target, str) else target
+    return Node(NodeKind.SYMLINK, 0o777, target=raw).but(**fields)
+
+
+def fifo(mode: int = 0o644, **fields: object) -> Node:
+    """Return a fifo."""
+    return Node(NodeKind.FIFO, mode).but(**fields)
+
+
+def device(kind: NodeKind, major: int, minor: int, mode: int = 0o600, **fields: object) -> Node:
+    """Return a device node."""
+    return Node(kind, mode, rdev=(major, minor)).but(**fields)
+
+
+class Tree(Mapping[bytes, Node]):
+    """Names to nodes. Every name's parents are in it and are directories."""
+
+    __slots__ = ("_nodes",)
+
+    def __init__(self, nodes: Mapping[bytes, Node] | None = None) -> None:
+        self._nodes = {b"": directory(), **(nodes or {})}
+
+    @classmethod
+    def of(cls, nodes: Mapping[str | bytes, Node | bytes | str]) -> "Tree":
+        """Build a tree for a test: bytes are a file, a str is a symlink; parents are implied."""
+        built: dict[bytes, Node] = {}
+        for name, node in nodes.items():
+            raw = name.encode() if isinstance(name, str) else name
+            made = file(node) if isinstance(node, bytes) else node
+            made = symlink(made) if isinstance(made, str) else made
+            for parent in parents(raw):
+                built.setdefault(parent, directory())
+            built[raw] = made
+        return cls(built)
+
+    def __getitem__(self, name: bytes) -> Node:
+        return self._nodes[name]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __repr__(self) -> str:
+        return f"Tree({', '.join(f'{name!r}: {node.kind.value}' for name, node in self.items())})"
+
+    def with_(self, name: bytes, node: Node) -> "Tree":
+        """Return the tree with `node` at `name`; only a directory keeps what was below it."""
+        both = self.get(name, node).is_directory and node.is_directory
+        return Tree({**(self if both else self.without(name))._nodes, name: node})
+
+    def without(self, name: bytes) -> "Tree":
+        """Return the tree without `name` and what is below it."""
+        below = name + b"/"
+        return Tree({k: v for k, v in self.items() if k != name and not k.startswith(below)})
+
+    def children(self, name: bytes) -> list[bytes]:
+        """Return the names directly below `name`."""
+        return [k for k in self if k and k.rpartition(b"/")[0] == name]
+
+    def canonical(self) -> "Tree":
+        """Return the tree with each group of hard links named after its first name."""
+        groups: dict[bytes, list[bytes]] = {}
+        for name in sorted(self):
+            if self[name].link:
+                groups.setdefault(self[name].link, []).append(name)
+        renamed = {
+            name: self[name].but(link=names[0] if len(names) > 1 else b"")
+            for names in groups.values()
+            for name in names
+        }
+        return Tree({**self._nodes, **renamed})
+
+
+def parents(name: bytes) -> Iterator[bytes]:
+    """Yield the directories above `name`, outermost first, without the root."""
+    parts = name.split(b"/")
+    for count in range(1, len(parts)):
+        yield b"/".join(parts[:count])

@@ -1,0 +1,117 @@
+"""From a SPEC to a driver factory, with one sentence for each thing that can be wrong with it."""
+
+import importlib
+import importlib.metadata
+import inspect
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphdriver.contract import Driver, DriverFactory
+from graphdriver_conformance.adapters.plugin import PluginDriver
+
+__all__ = ["BadSpec", "DriverSource", "resolve"]
+
+_VERBS = {
+    "create": 4,
+    "create_read_write": 4,
+    "remove": 1,
+    "get": 2,
+    "put": 1,
+    "exists": 1,
+    "status": 0,
+    "get_metadata": 1,
+    "cleanup": 0,
+    "diff": 2,
+    "changes": 2,
+    "apply_diff": 3,
+    "diff_size": 2,
+}
+
+
+class BadSpec(Exception):
+    """The SPEC leads to no driver; the message is one sentence that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSource:
+    """A driver that can be made: by whom, and what it was called on the command line."""
+
+    spec: str
+    factory: DriverFactory
+    in_process: bool = True
+
+    def make(self, home: Path, options: tuple[str, ...]) -> Driver:
+        """Make it and look whether it has its verbs. Raises BadSpec."""
+        try:
+            driver = self.factory(home, options, (), ())
+        except Exception as error:
+            kind = type(error).__name__
+            raise BadSpec(f"{self.spec}: the factory raised {kind}: {error}") from error
+        _check_verbs(self.spec, driver)
+        return driver
+
+
+def resolve(spec: str) -> DriverSource:
+    """Return the source of the driver that SPEC names. Raises BadSpec."""
+    if spec.startswith("plugin+unix://"):
+        path = Path(spec.removeprefix("plugin+unix://"))
+
+        def plugin(home: Path, options: tuple[str, ...] = (), *maps: object) -> Driver:
+            return PluginDriver(path, home, options, *maps)  # type: ignore[arg-type]
+
+        return DriverSource(spec, plugin, in_process=False)
+    scheme = spec.partition(":")[0].partition("+")[0]
+    if scheme in ("plugin", "containers-storage", "containerd"):
+        raise BadSpec(
+            f"{spec}: this version does not reach such drivers; it takes names, module:attribute and plugin+unix://"
+        )
+    return DriverSource(spec, _from_module(spec) if ":" in spec else _from_entry_point(spec))
+
+
+def _from_entry_point(name: str) -> DriverFactory:
+    points = importlib.metadata.entry_points(group="graphdriver.drivers")
+    if name not in points.names:
+        raise BadSpec(f"{name}: no such driver; there are {', '.join(sorted(points.names))}")
+    try:
+        factory: DriverFactory = points[name].load()
+    except Exception as error:
+        raise BadSpec(f"{name}: loading it raised {type(error).__name__}: {error}") from error
+    return factory
+
+
+def _from_module(spec: str) -> DriverFactory:
+    module_name, _, attribute = spec.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        kind = type(error).__name__
+        raise BadSpec(f"{spec}: importing {module_name} raised {kind}: {error}") from error
+    found: object = module
+    for name in attribute.split("."):
+        found = getattr(found, name, None)
+    if not callable(found):
+        what = "nothing" if found is None else f"a {type(found).__name__}"
+        raise BadSpec(
+            f"{spec}: {attribute} is {what}; it must be a factory init(home, options, ...)"
+        )
+    return found
+
+
+def _check_verbs(spec: str, driver: object) -> None:
+    missing = [verb for verb in _VERBS if not callable(getattr(driver, verb, None))]
+    if missing:
+        raise BadSpec(f"{spec}: the driver lacks {', '.join(missing)}; see graphdriver.Driver")
+    for verb, count in _VERBS.items():
+        try:
+            inspect.signature(getattr(driver, verb)).bind(*("",) * count)
+        except TypeError as error:
+            raise BadSpec(
+                f"{spec}: {verb} cannot be called with {count} arguments ({error}); "
+                "see graphdriver.Driver"
+            ) from None
+        except ValueError:
+            continue  # a callable of C without a signature

@@ -1,0 +1,44 @@
+"""How much the property tests try, by profile."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+
+__all__ = ["PROFILE_VARIABLE", "examples", "scaled"]
+
+PROFILE_VARIABLE = "GRAPHDRIVER_PROFILE"
+_FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
+_Test = TypeVar("_Test", bound=Callable[..., None])
+
+
+def scaled(count: int) -> int:
+    """Return `count` for the default profile, less or more of it for another one; 3 at least."""
+    return max(3, round(count * _FACTORS[os.environ.get(PROFILE_VARIABLE, "default")]))
+
+
+def examples(count: int) -> Callable[[_Test], _Test]:
+    """Draw so many examples at the default profile; to stand right below `@given`.
+
+    Each example starts a new program in the test's subject, so that a violation shows its own only.
+    """
+
+    def decorate(test: _Test) -> _Test:
+        @functools.wraps(test)
+        def one_example(*args: Any, **kwargs: Any) -> None:
+            subject = kwargs.get("graphdriver")
+            if subject is not None:
+                subject.start_example()
+            test(*args, **kwargs)
+
+        return settings(
+            max_examples=scaled(count),
+            deadline=None,
+            database=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        )(one_example)  # type: ignore[return-value]
+
+    return decorate

@@ -1,0 +1,146 @@
+"""What this machine is and can: probed, not guessed from versions."""
+
+import ctypes
+import os
+import platform
+import stat
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from graphdriver_conformance.namespaces import Privileges
+
+__all__ = ["Environment", "filesystem_of", "mount_tmpfs", "mounts_below", "probe", "umount"]
+
+_MNT_DETACH = 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_WHAT_WOULD_HELP = {
+    "root": "run as root, who can give files to any owner and make devices",
+    "ids": "run as root, or install uidmap and give the user a range in /etc/subuid and subgid",
+    "mount": "run as root, or where user namespaces may mount overlay",
+    "user_xattr": "use --graphdriver-home on a file system with user.* attributes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Facts about the run; `can` names what requirements may need of it."""
+
+    kernel: str
+    machine: str
+    filesystem: str
+    uid: int
+    can: frozenset[str]
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def lacks(self, need: str) -> str:
+        """Return why `need` cannot be had here and what would help, "" when it can."""
+        if need in self.can:
+            return ""
+        return f"needs {need}: {_WHAT_WOULD_HELP.get(need, 'not known to this version')}"
+
+    @classmethod
+    def needs(cls) -> set[str]:
+        """Return the names that `needs` of a requirement may hold besides capabilities."""
+        return set(_WHAT_WOULD_HELP)
+
+    def as_data(self) -> dict[str, object]:
+        """Return it as the result file has it."""
+        return {
+            "kernel": self.kernel,
+            "machine": self.machine,
+            "filesystem": self.filesystem,
+            "uid": self.uid,
+            "facts": self.facts,
+        }
+
+
+def probe(base: Path, privileges: Privileges) -> Environment:
+    """Look at the machine; `base` is where the homes will be."""
+    facts = _overlay_parameters()
+    facts["userns"] = str(privileges.user_namespace).lower()
+    facts["page_size"] = str(os.sysconf("SC_PAGE_SIZE"))
+    return Environment(
+        platform.release(),
+        platform.machine(),
+        filesystem_of(base),
+        privileges.uid,
+        frozenset(_abilities(base, privileges)),
+        facts,
+    )
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Return the mount points below `directory` with type and options, as mountinfo has them."""
+    inside = os.fspath(directory) + "/"
+    rows = []
+    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split()[4].replace("\\040", " ")
+        if point.startswith(inside):
+            rows.append(f"{point} {right}")
+    return rows
+
+
+def mount_tmpfs(directory: Path) -> None:
+    """Mount a tmpfs at `directory`, in our own mount namespace."""
+    _checked("mount", b"tmpfs", os.fsencode(directory), b"tmpfs", ctypes.c_ulong(0), b"mode=0755")
+
+
+def umount(point: str) -> None:
+    """Unmount lazily; what is not mounted is no error."""
+    _libc.umount2(os.fsencode(point), _MNT_DETACH)
+
+
+def _checked(name: str, *arguments: object) -> None:
+    if getattr(_libc, name)(*arguments):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+def _abilities(base: Path, privileges: Privileges) -> set[str]:
+    able: set[str] = set() if privileges.trouble else {"mount"}
+    with tempfile.TemporaryDirectory(dir=base) as scratch:
+        file = Path(scratch) / "file"
+        file.touch()
+        if _works(lambda: os.chown(file, 1000, 1001)):
+            able.add("ids")
+        if _works(lambda: os.mknod(Path(scratch) / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))):
+            able.add("root")
+        if _works(lambda: os.setxattr(file, "user.probe", b"1")):
+            able.add("user_xattr")
+    return able
+
+
+def _works(call: object) -> bool:
+    try:
+        call()  # type: ignore[operator]
+    except OSError:
+        return False
+    return True
+
+
+def _overlay_parameters() -> dict[str, str]:
+    directory = Path("/sys/module/overlay/parameters")
+    if not directory.is_dir():
+        return {}
+    found = {}
+    for parameter in sorted(directory.iterdir()):
+        try:
+            found[f"overlay.{parameter.name}"] = parameter.read_text().strip()
+        except OSError:
+            continue
+    return found
+
+
+def filesystem_of(path: Path) -> str:
+    """Return the type of the file system that `path` is on."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split()[4]
+        inside = point == "/" or f"{path}/".startswith(f"{point}/")
+        if inside and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    return kind

@@ -1,0 +1,266 @@
+"""One driver under test, in a home of its own: what the tests of the suite talk to.
+
+Its verbs are the driver's; each call is written down, so that a violation can show the program that
+led to it.
+"""
+
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from _pytest.outcomes import Skipped
+
+from graphdriver.contract import Capability, Change, Driver, IDMap
+from graphdriver.errors import DriverError
+from graphdriver_conformance.drivers import DriverSource
+from graphdriver_conformance.environment import Environment, mounts_below
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.plant import rebuild
+from graphdriver_conformance.oracle.tree import Tree
+
+__all__ = ["NotClaimed", "NotProvable", "Subject"]
+
+# A shrunk example is short; a test that makes a thousand layers need not list them all.
+_LONGEST_PROGRAM = 40
+
+
+class NotClaimed(Skipped):
+    """The driver does not claim what this test is about."""
+
+
+class NotProvable(Skipped):
+    """This environment cannot show it; the message says why and what would."""
+
+
+class Subject:
+    """The driver that `source` makes in `home`, its verbs, and what tests need around them."""
+
+    def __init__(
+        self,
+        source: DriverSource,
+        home: Path,
+        options: tuple[str, ...],
+        environment: Environment,
+    ) -> None:
+        self.source = source
+        self.home = home
+        self.environment = environment
+        self.program: list[str] = []
+        self.notes: list[str] = []
+        self.escaped: BaseException | None = None
+        self.examples = 0
+        self._options = options
+        self._numbers = itertools.count()
+        self._others: list[Driver] = []
+        self.driver: Driver = self._made(home)
+
+    # The verbs.
+
+    def create(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        """Driver.create."""
+        self._call("create", id, parent, mount_label, storage_opt)
+
+    def create_read_write(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        """Driver.create_read_write."""
+        self._call("create_read_write", id, parent, mount_label, storage_opt)
+
+    def remove(self, id: str) -> None:
+        """Driver.remove."""
+        self._call("remove", id)
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get."""
+        return Path(self._call("get", id, mount_label))
+
+    def put(self, id: str) -> None:
+        """Driver.put."""
+        self._call("put", id)
+
+    def exists(self, id: str) -> bool:
+        """Driver.exists."""
+        return bool(self._call("exists", id))
+
+    def status(self) -> list[tuple[str, str]]:
+        """Driver.status."""
+        return list(self._call("status"))
+
+    def get_metadata(self, id: str) -> dict[str, str]:
+        """Driver.get_metadata."""
+        return dict(self._call("get_metadata", id) or {})
+
+    def cleanup(self) -> None:
+        """Driver.cleanup."""
+        self._call("cleanup")
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Driver.diff; the caller closes the stream."""
+        stream: BinaryIO = self._call("diff", id, parent)
+        return stream
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        """Driver.changes."""
+        return list(self._call("changes", id, parent))
+
+    def apply_diff(self, id: str, parent: str, diff: bytes | BinaryIO) -> int:
+        """Driver.apply_diff."""
+        stream = io.BytesIO(diff) if isinstance(diff, bytes) else diff
+        return int(self._call("apply_diff", id, parent, stream))
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        """Driver.diff_size."""
+        return int(self._call("diff_size", id, parent))
+
+    # What tests need around them.
+
+    def claims(self, capability: Capability) -> bool:
+        """Say whether the driver claims a capability; without a declaration it claims all."""
+        declared = getattr(self.driver, "capabilities", None)
+        return declared is None or capability in declared
+
+    @property
+    def layer_limit(self) -> int:
+        """How many lower layers the driver allows, where it claims a limit."""
+        return int(getattr(self.driver, "layer_limit", 128))
+
+    def new_id(self, hint: str = "layer") -> str:
+        """Return an id that this home does not have."""
+        return f"{hint}-{next(self._numbers)}"
+
+    def new_layer(self, parent: str = "", *, writable: bool = False) -> str:
+        """Make an empty layer on `parent` and return its id."""
+        id = self.new_id()
+        (self.create_read_write if writable else self.create)(id, parent)
+        return id
+
+    def build(self, tree: Tree, parent: str = "") -> str:
+        """Make a layer on `parent` whose view is made into `tree` by a container's calls."""
+        id = self.new_layer(parent, writable=True)
+        self.fill(id, tree)
+        return id
+
+    def fill(self, id: str, tree: Tree) -> None:
+        """Turn what the layer's view shows into `tree`."""
+        with self.view(id) as root:
+            rebuild(observe(root), tree, root)
+
+    @contextmanager
+    def view(self, id: str, mount_label: str = "") -> Iterator[Path]:
+        """Get a layer for as long as the block runs, then put it."""
+        root = self.get(id, mount_label)
+        try:
+            yield root
+        finally:
+            self.put(id)
+
+    def tree(self, id: str) -> Tree:
+        """Return what the layer's view shows."""
+        with self.view(id) as root:
+            return observe(root)
+
+    def diff_bytes(self, id: str, parent: str = "") -> bytes:
+        """Return the whole archive."""
+        with self.diff(id, parent) as stream:
+            return stream.read()
+
+    def refuses(self, verb: str, *arguments: object) -> DriverError | OSError:
+        """Call a verb that has to fail, and return its error; a stream is read to its end."""
+        try:
+            result = self._call(verb, *arguments)
+            if verb == "diff":
+                with result as stream:
+                    stream.read()
+        except (DriverError, OSError) as error:
+            self.escaped = None
+            return error
+        called = _shown(verb, arguments)
+        raise AssertionError(f"{called} has to be an error, but it returned {result!r}")
+
+    def open_another(
+        self,
+        home: Path | None = None,
+        options: Sequence[str] | None = None,
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> Driver:
+        """Return one more driver, on the same home unless another is given."""
+        chosen = self._options if options is None else tuple(options)
+        where = home or self.home
+        self.program.append(f"init({str(where)!r}, {list(chosen)!r})")
+        driver = self.source.factory(where, chosen, uid_maps, gid_maps)
+        self._others.append(driver)
+        return driver
+
+    def use(self, driver: Driver) -> None:
+        """Let the verbs go to another driver from now on."""
+        self._others.append(self.driver)
+        self.driver = driver
+
+    def reopen(self, *, cleanup: bool = True) -> None:
+        """Go on with a fresh driver on the same home, as after a restart of the daemon."""
+        if cleanup:
+            self.cleanup()
+        self.program.append("driver = init(home)")
+        self.driver = self._made(self.home)
+
+    def mounts(self) -> list[str]:
+        """Return what is mounted below the home: point, type and options."""
+        return mounts_below(self.home)
+
+    def not_provable(self, reason: str) -> NoReturn:
+        """End the test: this environment cannot show it."""
+        raise NotProvable(reason)
+
+    def not_claimed(self, reason: str) -> NoReturn:
+        """End the test: the driver does not claim it."""
+        raise NotClaimed(reason)
+
+    def note(self, text: str) -> None:
+        """Add a line that is shown with a violation."""
+        self.notes.append(text)
+
+    def start_example(self) -> None:
+        """Forget the program so far: a new example begins."""
+        self.program.clear()
+        self.notes.clear()
+        self.examples += 1
+
+    def close(self) -> None:
+        """Clean up; AssertionError when the driver leaves mounts behind."""
+        for driver in (self.driver, *self._others):
+            driver.cleanup()
+        left = self.mounts()
+        assert not left, f"after cleanup() {len(left)} mount(s) are left below the home: {left[:3]}"
+
+    def _made(self, home: Path) -> Driver:
+        return self.source.factory(home, self._options, (), ())
+
+    def _call(self, verb: str, *arguments: object) -> Any:
+        self.program.append(_shown(verb, arguments))
+        del self.program[:-_LONGEST_PROGRAM]
+        try:
+            return getattr(self.driver, verb)(*arguments)
+        except Exception as error:
+            self.escaped = error
+            raise
+
+
+def _shown(verb: str, arguments: Sequence[object]) -> str:
+    texts = ["<archive>" if hasattr(one, "read") else repr(one)[:160] for one in arguments]
+    while texts and texts[-1] in ("''", "None"):
+        texts.pop()
+    return f"{verb}({', '.join(texts)})"

@@ -1,0 +1,1 @@
+"""The tests. Each verifies one requirement; run them with `pytest --driver=SPEC`."""

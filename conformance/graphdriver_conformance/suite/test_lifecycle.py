@@ -1,0 +1,427 @@
+"""LIF: layers come, stay as they are, and go."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.effort import examples
+from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
+from graphdriver_conformance.oracle.strategies import successors, trees
+from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+PARENT = Tree.of({"etc/hosts": b"one\n", "bin/sh": file(b"#!", 0o755), "tmp": directory(0o1777)})
+PATHS = [".", "..", "a/b", "../escaped", "/escaped", "a\0b", "l", "x" * 300, "-rf", " ", "a\nb"]
+
+
+def _ids_stay_confined(graphdriver: Subject, id: str) -> None:
+    before = _surroundings(graphdriver)
+    for verb in ("create", "create_read_write", "remove", "get", "put"):
+        try:
+            getattr(graphdriver, verb)(id)
+        except (DriverError, OSError, ValueError):
+            continue
+    graphdriver.cleanup()
+    assert before == _surroundings(graphdriver), f"the id {id!r} changed something beside the home"
+
+
+def _surroundings(graphdriver: Subject) -> set[str]:
+    """Return what lies beside the home: that is where `..` leads."""
+    return {os.fspath(path) for path in graphdriver.home.parent.rglob("*")} - {
+        os.fspath(path) for path in graphdriver.home.rglob("*")
+    }
+
+
+@verifies("LIF-001")
+def test_created_layer_exists(graphdriver: Subject) -> None:
+    """exists decides whether an image is pulled again."""
+    assert not graphdriver.exists("never-created"), "exists is true for an id nobody created"
+
+    graphdriver.create("created")
+
+    assert graphdriver.exists("created"), "exists is false for a layer just created"
+    assert not graphdriver.exists("never-created"), "exists is true for an id nobody created"
+
+
+@verifies("LIF-002")
+def test_new_base_layer_is_an_empty_directory(graphdriver: Subject) -> None:
+    """`FROM scratch` starts here."""
+    tree = graphdriver.tree(graphdriver.new_layer())
+
+    assert [b""] == [name for name in tree if name != b"lost+found"], f"it holds {list(tree)}"
+    root = tree[b""]
+    assert (0o755, 0, 0) == (root.mode, root.uid, root.gid), f"its root is {root.mode:o} {root.uid}"
+
+
+@verifies("LIF-003")
+def test_base_layer_keeps_modes_and_owners(graphdriver: Subject) -> None:
+    """graphtest's matrix: a sticky directory of 1:2, a setuid file without read permission."""
+    wanted = Tree.of(
+        {
+            "a subdir": directory(0o1705, uid=1, gid=2),
+            "a file": file(b"content", 0o4222, uid=0, gid=0),
+        }
+    )
+
+    assert_same_tree(wanted, graphdriver.tree(graphdriver.build(wanted)))
+
+
+@verifies("LIF-004")
+@given(tree=trees())
+@examples(20)
+def test_child_shows_its_parents_tree(graphdriver: Subject, tree: Tree) -> None:
+    """Without this a container does not have the files of its image."""
+    parent = graphdriver.build(tree)
+    child = graphdriver.new_layer(parent, writable=True)
+
+    shown = graphdriver.tree(child)
+
+    assert_same_tree(graphdriver.tree(parent), shown, "the child differs from its parent")
+    assert_same_tree(tree, shown, "the child differs from what was written")
+
+
+@verifies("LIF-005")
+@given(data=st.data(), tree=trees())
+@examples(20)
+def test_writing_in_a_child_spares_the_parent(
+    graphdriver: Subject, data: st.DataObject, tree: Tree
+) -> None:
+    """An image is shared by all its containers; the one that writes must not be noticed."""
+    parent = graphdriver.build(tree)
+    child = graphdriver.new_layer(parent, writable=True)
+
+    graphdriver.fill(child, data.draw(successors(tree)))
+
+    assert_same_tree(
+        tree, graphdriver.tree(parent), "the parent changed", Aspect.ALL & ~Aspect.ROOT
+    )
+
+
+@verifies("LIF-006")
+@given(data=st.data(), tree=trees())
+@examples(15)
+def test_siblings_are_independent(graphdriver: Subject, data: st.DataObject, tree: Tree) -> None:
+    """Two containers of one image run side by side."""
+    parent = graphdriver.build(tree)
+    first = graphdriver.new_layer(parent, writable=True)
+    second = graphdriver.new_layer(parent, writable=True)
+    wanted = data.draw(successors(tree))
+
+    graphdriver.fill(first, wanted)
+
+    assert_same_tree(tree, graphdriver.tree(second), "the sibling changed")
+    assert_same_tree(wanted, graphdriver.tree(first), "the layer itself is not as written")
+
+
+@verifies("LIF-007")
+def test_both_creates_make_readable_layers(graphdriver: Subject) -> None:
+    """docker commit stacks image layers on container layers, docker run the other way round."""
+    base = graphdriver.build(PARENT)
+    for first in (graphdriver.create, graphdriver.create_read_write):
+        for second in (graphdriver.create, graphdriver.create_read_write):
+            lower, upper = graphdriver.new_id(), graphdriver.new_id()
+            first(lower, base)
+            second(upper, lower)
+            assert_same_tree(PARENT, graphdriver.tree(upper))
+
+
+@verifies("LIF-008")
+def test_create_on_an_unknown_parent_leaves_nothing(graphdriver: Subject) -> None:
+    """The half-made layer was found by exists and by the next pull, its link by nobody."""
+    before = set(_names(graphdriver.home))
+
+    graphdriver.refuses("create", "orphan", "no-such-parent")
+    graphdriver.refuses("create_read_write", "orphan", "no-such-parent")
+
+    assert not graphdriver.exists("orphan"), "exists finds the layer whose create failed"
+    left = set(_names(graphdriver.home)) - before
+    assert not left, f"the failed create left {sorted(left)} in the home"
+
+
+@verifies("LIF-009")
+def test_create_of_an_existing_id_does_not_merge(graphdriver: Subject) -> None:
+    """A replay of a request must not mix two layers."""
+    base = graphdriver.build(Tree.of({"base": b""}))
+    graphdriver.create_read_write("twice")
+    graphdriver.fill("twice", Tree.of({"old": b"old"}))
+
+    try:
+        graphdriver.create("twice", base)
+        wanted = Tree.of({"base": b""})
+    except (DriverError, OSError):
+        wanted = Tree.of({"old": b"old"})
+
+    assert_same_tree(wanted, graphdriver.tree("twice"), "the layer is a mixture, or destroyed")
+
+
+@verifies("LIF-010")
+def test_failing_create_spares_an_existing_layer(graphdriver: Subject) -> None:
+    """The clean-up of a failure must not clean up what was there before."""
+    id = graphdriver.build(PARENT)
+
+    graphdriver.refuses("create", id, "no-such-parent")
+
+    assert graphdriver.exists(id), "the failed create has removed the existing layer"
+    assert_same_tree(PARENT, graphdriver.tree(id))
+
+
+@verifies("LIF-011")
+def test_layer_is_not_its_own_parent(graphdriver: Subject) -> None:
+    """The chain would have no end."""
+    graphdriver.refuses("create", "ouroboros", "ouroboros")
+
+    assert not graphdriver.exists("ouroboros"), "exists finds the layer whose create failed"
+
+
+@verifies("LIF-012")
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("create", ""),
+        ("create_read_write", ""),
+        ("get", ""),
+        ("get_metadata", ""),
+        ("diff", "", ""),
+        ("changes", "", ""),
+        ("diff_size", "", ""),
+    ],
+    ids=lambda call: call[0],
+)
+def test_empty_id_is_refused(graphdriver: Subject, call: tuple[str, ...]) -> None:
+    """An unset variable must not be a request for the whole home."""
+    kept = graphdriver.build(PARENT)
+
+    graphdriver.refuses(*call)
+
+    assert not graphdriver.exists(""), "exists is true for the empty id"
+    assert_same_tree(PARENT, graphdriver.tree(kept))
+
+
+@verifies("LIF-012")
+@pytest.mark.parametrize("verb", ["remove", "put"])
+def test_removing_the_empty_id_removes_nothing(graphdriver: Subject, verb: str) -> None:
+    """Docker's overlay2 deleted everything it had (moby #36161)."""
+    kept = graphdriver.build(PARENT)
+    child = graphdriver.new_layer(kept)
+
+    try:
+        getattr(graphdriver, verb)("")
+    except (DriverError, OSError):
+        graphdriver.note("it was refused")
+
+    assert graphdriver.exists(kept), f"{verb}('') has removed other layers"
+    assert_same_tree(PARENT, graphdriver.tree(child))
+
+
+@verifies("LIF-013")
+@pytest.mark.parametrize("id", PATHS, ids=lambda id: ascii(id)[:12])
+def test_ids_that_are_paths_stay_in_the_home(graphdriver: Subject, id: str) -> None:
+    """Ids came from registries, and were joined to a path unseen."""
+    kept = graphdriver.build(PARENT)
+    child = graphdriver.new_layer(kept)
+    canary = graphdriver.home.parent / "escaped"
+    canary.mkdir()
+    (canary / "file").write_bytes(b"untouched")
+
+    _ids_stay_confined(graphdriver, id)
+
+    assert b"untouched" == (canary / "file").read_bytes()
+    assert_same_tree(PARENT, graphdriver.tree(child), f"the id {id!r} damaged other layers")
+
+
+@verifies("LIF-014")
+@pytest.mark.parametrize(
+    "id", ["0123456789abcdef" * 4, "0123456789abcdef" * 4 + "-init", "ABC", "a" * 128, "1_2.3-4"]
+)
+def test_ids_that_are_in_use_work(graphdriver: Subject, id: str) -> None:
+    """64 hexadecimal digits are Docker's, -init is its container set-up layer."""
+    base = graphdriver.build(PARENT)
+
+    graphdriver.create_read_write(id, base)
+
+    assert graphdriver.exists(id)
+    assert_same_tree(PARENT, graphdriver.tree(id))
+    graphdriver.remove(id)
+
+
+@verifies("LIF-015")
+def test_removed_layer_is_gone(graphdriver: Subject) -> None:
+    """docker system prune has to give the space back."""
+    base = graphdriver.build(Tree.of({"a": b"x"}))
+    before = _bytes(graphdriver.home)
+    id = graphdriver.build(Tree.of({"a": b"x", "big": b"x" * (1 << 20)}), base)
+
+    graphdriver.remove(id)
+
+    assert not graphdriver.exists(id), "exists finds the removed layer"
+    graphdriver.refuses("get", id)
+    left = _bytes(graphdriver.home) - before
+    assert left < 1 << 18, f"{left} bytes of the removed layer are still in the home"
+
+
+@verifies("LIF-016")
+def test_remove_of_an_unknown_id_changes_nothing(graphdriver: Subject) -> None:
+    """Success or an error, both are right; an effect is not."""
+    kept = graphdriver.build(PARENT)
+    before = set(_names(graphdriver.home))
+
+    try:
+        graphdriver.remove("never-created")
+    except (DriverError, OSError):
+        graphdriver.note("it was refused")
+
+    assert before == set(_names(graphdriver.home))
+    assert_same_tree(PARENT, graphdriver.tree(kept))
+
+
+@verifies("LIF-017")
+def test_remove_can_be_repeated(graphdriver: Subject) -> None:
+    """Ten times, as csi-sanity does."""
+    id = graphdriver.build(PARENT)
+
+    for _ in range(10):
+        graphdriver.remove(id)
+
+    assert not graphdriver.exists(id)
+
+
+@verifies("LIF-018")
+def test_id_can_be_used_again(graphdriver: Subject) -> None:
+    """Build caches name layers by content; the name comes back."""
+    id = graphdriver.build(Tree.of({"old": b"old", "both": b"old"}))
+    graphdriver.remove(id)
+
+    graphdriver.create_read_write(id)
+
+    assert_same_tree(Tree(), graphdriver.tree(id), "the new layer shows the old one's files")
+
+
+@verifies("LIF-019")
+def test_parent_is_not_taken_from_under_its_child(graphdriver: Subject) -> None:
+    """Refused, or the child fails, or the child is whole: but never half its files."""
+    base = graphdriver.build(PARENT)
+    child = graphdriver.new_layer(base, writable=True)
+
+    try:
+        graphdriver.remove(base)
+    except (DriverError, OSError):
+        assert graphdriver.exists(base), "remove was refused, but the layer is gone"
+    try:
+        shown = graphdriver.tree(child)
+    except (DriverError, OSError):
+        graphdriver.escaped = None
+        return
+    assert_same_tree(PARENT, shown, "the child of a removed layer shows wrong content")
+
+
+@verifies("LIF-020")
+def test_held_layer_is_not_deleted_through_its_mount(graphdriver: Subject) -> None:
+    """rm -rf through a merged view writes whiteouts, or worse, reaches the image."""
+    base = graphdriver.build(PARENT)
+    child = graphdriver.new_layer(base, writable=True)
+    sibling = graphdriver.new_layer(base, writable=True)
+    graphdriver.get(child)
+
+    try:
+        graphdriver.remove(child)
+    except (DriverError, OSError):
+        assert graphdriver.exists(child), "remove was refused, but the layer is gone"
+        graphdriver.put(child)
+        assert_same_tree(PARENT, graphdriver.tree(child), "the refused remove deleted files")
+
+    assert_same_tree(PARENT, graphdriver.tree(sibling), "remove deleted through the mount")
+    assert_same_tree(PARENT, graphdriver.tree(base), "remove deleted through the mount")
+
+
+@verifies("LIF-021")
+def test_awkward_layers_can_be_removed(graphdriver: Subject) -> None:
+    """Directories nobody may enter, and a tree deeper than a path is long."""
+    id = graphdriver.new_layer(writable=True)
+    with graphdriver.view(id) as root:
+        (root / "closed").mkdir()
+        (root / "closed" / "file").touch()
+        (root / "closed").chmod(0)
+        descriptor = os.open(root, os.O_RDONLY)
+        for _ in range(300):
+            os.mkdir("a" * 20, dir_fd=descriptor)
+            inner = os.open("a" * 20, os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        os.close(descriptor)
+
+    graphdriver.remove(id)
+
+    assert not graphdriver.exists(id)
+
+
+@verifies("LIF-022")
+@pytest.mark.parametrize("with_parent", [True, False], ids=["child", "base"])
+def test_bind_mount_in_a_layer_survives_its_removal(
+    graphdriver: Subject, with_parent: bool
+) -> None:
+    """A volume was deleted with the container it was mounted into."""
+    volume = graphdriver.home.parent / "volume"
+    volume.mkdir()
+    (volume / "precious").write_bytes(b"data")
+    parent = graphdriver.build(PARENT) if with_parent else ""
+    id = graphdriver.new_layer(parent, writable=True)
+    root = graphdriver.get(id)
+    (root / "mnt").mkdir()
+    subprocess.run(["mount", "--bind", volume, root / "mnt"], check=True)
+    graphdriver.put(id)
+
+    try:
+        graphdriver.remove(id)
+    except (DriverError, OSError):
+        graphdriver.note("remove was refused")
+
+    assert b"data" == (volume / "precious").read_bytes(), "the bind mount's source was deleted"
+
+
+@verifies("LIF-023")
+@given(data=st.data(), tree=trees())
+@examples(10)
+def test_layers_survive_a_restart(graphdriver: Subject, data: st.DataObject, tree: Tree) -> None:
+    """The daemon is restarted; its images are still there."""
+    parent = graphdriver.build(tree)
+    wanted = data.draw(successors(tree))
+    child = graphdriver.build(wanted, parent)
+
+    graphdriver.reopen()
+
+    assert_same_tree(wanted, graphdriver.tree(child), "the child is not what it was")
+    assert_same_tree(tree, graphdriver.tree(parent), "the parent is not what it was")
+
+
+@verifies("LIF-025")
+@pytest.mark.parametrize(
+    "option", [{"no-such-option": "1"}, {"size": "much"}, {"size": "-5G"}], ids=str
+)
+def test_bad_storage_option_is_refused(graphdriver: Subject, option: dict[str, str]) -> None:
+    """A limit that was asked for and silently is not there is worse than an error."""
+    graphdriver.refuses("create_read_write", "limited", "", "", option)
+
+    assert not graphdriver.exists("limited"), "the refused create has left a layer"
+
+
+@verifies("LIF-026")
+def test_no_storage_options_are_the_same_as_empty_ones(graphdriver: Subject) -> None:
+    """Docker's client sends either, by version."""
+    graphdriver.create("none", "", "", None)
+    graphdriver.create("empty", "", "", {})
+
+    assert_same_tree(graphdriver.tree("none"), graphdriver.tree("empty"))
+
+
+def _names(home: Path) -> list[str]:
+    return [os.fspath(path.relative_to(home)) for path in home.rglob("*")]
+
+
+def _bytes(home: Path) -> int:
+    return sum(path.lstat().st_size for path in home.rglob("*") if not path.is_dir())

@@ -1,0 +1,102 @@
+"""The verdict on the terminal: what is broken, what was not shown and why, and one line."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from graphdriver_conformance.outcome import Judgement, Outcome, Verdict, verdict_of
+from graphdriver_conformance.requirement import Level
+from graphdriver_conformance.result import Result
+
+__all__ = ["lines"]
+
+_WORDS = {
+    Verdict.CONFORMANT: "CONFORMANT",
+    Verdict.NOT_CONFORMANT: "NOT CONFORMANT",
+    Verdict.INCONCLUSIVE: "INCONCLUSIVE",
+}
+_MARKUP = {
+    Verdict.CONFORMANT: "green",
+    Verdict.NOT_CONFORMANT: "red",
+    Verdict.INCONCLUSIVE: "yellow",
+}
+
+
+def lines(result: Result) -> Iterator[tuple[str, str]]:
+    """Yield each line with its colour ("" for none)."""
+    for one in result.judged.values():
+        if one.outcome in (Outcome.VIOLATED, Outcome.ERROR):
+            yield from _violation(one)
+    yield from _blocked(result)
+    yield from _unproven(result)
+    yield from _table(result)
+    verdict = verdict_of(result.judged)
+    where = result.environment
+    who = "root" if not where.uid else f"uid {where.uid}"
+    if where.facts.get("userns") == "true":
+        who += " in a user namespace"
+    yield (
+        f"{result.driver['spec']}: {_WORDS[verdict]}  "
+        f"({_reason(result, verdict)}; kernel {where.kernel}, {where.filesystem}, {who}, "
+        f"{result.seconds:.1f} s)",
+        _MARKUP[verdict],
+    )
+
+
+def _violation(one: Judgement) -> Iterator[tuple[str, str]]:
+    requirement = one.requirement
+    word = "VIOLATED" if one.outcome is Outcome.VIOLATED else "SUITE ERROR"
+    yield f"{word}  {requirement.id} ({requirement.level})  {requirement.title}", "red"
+    for line in (one.detail or "").splitlines():
+        yield f"    {line}", ""
+    yield f"    reproduce: {one.reproduce}", ""
+    yield f"    see:       graphdriver explain {requirement.id}", ""
+    yield "", ""
+
+
+def _blocked(result: Result) -> Iterator[tuple[str, str]]:
+    culprits: dict[str, list[str]] = {}
+    for one in result.judged.values():
+        if one.outcome is Outcome.BLOCKED:
+            culprit = (one.detail or "").partition("\n")[0]
+            culprits.setdefault(culprit, []).append(one.requirement.id)
+    for culprit, ids in culprits.items():
+        yield f"{culprit}: {', '.join(ids)}", "yellow"
+
+
+def _unproven(result: Result) -> Iterator[tuple[str, str]]:
+    reasons: dict[str, list[str]] = {}
+    for one in result.judged.values():
+        if one.outcome is Outcome.NOT_PROVABLE and one.was_asked:
+            reasons.setdefault(one.detail or "no reason given", []).append(one.requirement.id)
+    for reason, ids in reasons.items():
+        yield f"not provable here: {', '.join(ids)}", "yellow"
+        yield f"    {reason}", ""
+
+
+def _table(result: Result) -> Iterator[tuple[str, str]]:
+    for level in Level:
+        of_level = [one for one in result.judged.values() if one.requirement.level is level]
+        found = Counter(one.outcome for one in of_level if one.was_asked)
+        if found:
+            shown = "  ".join(f"{found[o]} {o}" for o in Outcome if found[o] or o is Outcome.MET)
+            yield f"{level:<6}  {shown}", ""
+    unasked = sum(not one.was_asked for one in result.judged.values())
+    if unasked:
+        yield f"        {unasked} not selected in this run", ""
+
+
+def _reason(result: Result, verdict: Verdict) -> str:
+    must = [one for one in result.judged.values() if one.requirement.level is Level.MUST]
+    count = Counter(one.outcome for one in must)
+    if verdict is Verdict.NOT_CONFORMANT:
+        broken = count[Outcome.VIOLATED] + count[Outcome.BLOCKED]
+        return f"{broken} MUST violated" + (", the suite failed" if count[Outcome.ERROR] else "")
+    if verdict is Verdict.INCONCLUSIVE:
+        unproven = sum(one.outcome is Outcome.NOT_PROVABLE for one in must if one.was_asked)
+        unasked = sum(not one.was_asked for one in must)
+        texts = [f"{unproven} MUST not provable here"] * bool(unproven)
+        texts += [f"{unasked} MUST not selected"] * bool(unasked)
+        return f"no violation, but {' and '.join(texts) or 'nothing was proven'}"
+    unclaimed = count[Outcome.NOT_CLAIMED]
+    also = f", {unclaimed} not claimed" if unclaimed else ""
+    return f"all {count[Outcome.MET]} claimed MUST met{also}"

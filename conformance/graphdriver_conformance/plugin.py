@@ -89,7 +89,7 @@ def pytest_load_initial_conftests(
 
 
 @pytest.hookimpl(trylast=True, specname="pytest_load_initial_conftests")
-def _refuse_unknown_driver(
+def pytest_graphdriver_refuse_unknown(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> None:
     """Say which drivers there are when `--driver` is nobody's, instead of "unrecognized"."""

@@ -29,6 +29,7 @@ from graphdriver.errors import (
 )
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
+from graphdriver.linux.mounts import UnmountFlag, mountinfo, umount2
 from graphdriver.vfs.copy import copy_tree
 
 __all__ = ["Driver"]
@@ -115,6 +116,9 @@ class Driver:
                 )
             if any(one.read_text() == id for one in self._parents.iterdir()):
                 raise LayerInUse(f"layer {id} has children", "remove those first")
+            # What someone mounted into the layer is not the layer's: it must not be deleted.
+            for entry in reversed(mountinfo(self._layers / id)):
+                umount2(entry.point, UnmountFlag.DETACH | UnmountFlag.NOFOLLOW)
             with self._staged() as staged:
                 os.rename(self._layers / id, Path(staged) / "tree")
                 with suppress(FileNotFoundError):

@@ -1,0 +1,298 @@
+"""MNT: get and put, and what is mounted meanwhile."""
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.effort import examples
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.strategies import trees
+from graphdriver_conformance.oracle.tree import Tree
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+IMAGE = Tree.of({"etc/hosts": b"one\n", "usr/bin/env": b"#!"})
+
+
+def _container(graphdriver: Subject) -> str:
+    return graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
+
+
+@verifies("MNT-001")
+def test_get_returns_a_directory(graphdriver: Subject) -> None:
+    """A relative path depends on who reads it."""
+    base = graphdriver.build(IMAGE)
+    for id in (base, graphdriver.new_layer(base)):
+        with graphdriver.view(id) as root:
+            assert root.is_absolute(), f"get returned the relative path {root}"
+            assert root.is_dir(), f"get returned {root}, which is no directory"
+
+
+@verifies("MNT-002")
+def test_get_of_an_unknown_id_makes_nothing(graphdriver: Subject) -> None:
+    """An empty directory would run as an empty container."""
+    before = sorted(graphdriver.home.rglob("*"))
+
+    graphdriver.refuses("get", "no-such-layer")
+
+    assert before == sorted(graphdriver.home.rglob("*")), "the failed get left something"
+    assert not graphdriver.exists("no-such-layer")
+
+
+@verifies("MNT-003")
+@given(holds=st.integers(2, 6))
+@examples(5)
+def test_view_survives_until_the_last_put(graphdriver: Subject, holds: int) -> None:
+    """docker cp and docker diff hold a running container's layer as well."""
+    id = _container(graphdriver)
+    paths = [graphdriver.get(id) for _ in range(holds)]
+    assert 1 == len(set(paths)), f"gets of one layer returned {set(paths)}"
+
+    for _ in range(holds - 1):
+        graphdriver.put(id)
+        assert_same_tree(IMAGE, observe(paths[0]), "put unmounted under another holder")
+
+    graphdriver.put(id)
+
+
+@verifies("MNT-004")
+@given(holds=st.lists(st.integers(0, 2), min_size=1, max_size=8))
+@examples(5)
+def test_balanced_puts_leave_no_mount(graphdriver: Subject, holds: list[int]) -> None:
+    """Any interleaving of three layers' holders."""
+    base = graphdriver.build(IMAGE)
+    layers = [graphdriver.new_layer(base, writable=True) for _ in range(3)]
+
+    for index in holds:
+        graphdriver.get(layers[index])
+    for index in reversed(holds):
+        graphdriver.put(layers[index])
+
+    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+
+
+@verifies("MNT-005")
+def test_put_without_get_has_no_effect(graphdriver: Subject) -> None:
+    """A surplus put of one user must not be another's last."""
+    held, free = _container(graphdriver), _container(graphdriver)
+    root = graphdriver.get(held)
+
+    for id in (free, free, "never-created"):
+        try:
+            graphdriver.put(id)
+        except (DriverError, OSError):
+            graphdriver.note(f"put({id!r}) was refused")
+
+    assert_same_tree(IMAGE, observe(root), "a put of another layer unmounted this one")
+    first, second = graphdriver.get(free), graphdriver.get(free)
+    graphdriver.put(free)
+    assert first == second
+    assert_same_tree(IMAGE, observe(second), "the surplus put was counted against a later get")
+    graphdriver.put(free)
+    graphdriver.put(held)
+
+
+@verifies("MNT-006")
+def test_surplus_put_does_not_stack_mounts(graphdriver: Subject) -> None:
+    """With a count of -1 the second get mounted again, over the first mount."""
+    id = _container(graphdriver)
+    try:
+        graphdriver.put(id)
+    except (DriverError, OSError):
+        graphdriver.note("the surplus put was refused")
+    graphdriver.get(id)
+    root = graphdriver.get(id)
+
+    stacked = [row for row in graphdriver.mounts() if row.split()[0] == os.fspath(root)]
+
+    graphdriver.put(id)
+    graphdriver.put(id)
+    assert 1 == len(stacked), f"{len(stacked)} mounts at {root}"
+    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+
+
+@verifies("MNT-007")
+@given(tree=trees())
+@examples(15)
+def test_written_data_is_there_again(graphdriver: Subject, tree: Tree) -> None:
+    """docker stop, docker start."""
+    id = _container(graphdriver)
+
+    graphdriver.fill(id, tree)
+
+    assert_same_tree(tree, graphdriver.tree(id), "the layer is not as it was left")
+
+
+@verifies("MNT-008")
+def test_put_with_an_open_file(graphdriver: Subject) -> None:
+    """Something always has a log file open."""
+    id = _container(graphdriver)
+    root = graphdriver.get(id)
+    with (root / "log").open("wb", buffering=0) as log:
+        log.write(b"before ")
+        graphdriver.put(id)
+        log.write(b"after")
+
+    with graphdriver.view(id) as root:
+        assert b"before after" == (root / "log").read_bytes()
+
+
+@verifies("MNT-009")
+def test_put_with_a_process_inside(graphdriver: Subject) -> None:
+    """A shell whose directory is in the view."""
+    id = _container(graphdriver)
+    root = graphdriver.get(id)
+    with subprocess.Popen(
+        ["cat"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as inside:
+        graphdriver.put(id)
+        inside.communicate(timeout=10)
+
+    assert_same_tree(IMAGE, graphdriver.tree(id))
+
+
+@verifies("MNT-011")
+def test_base_layer_needs_no_mount(graphdriver: Subject) -> None:
+    """Docker writes an image's first layer there."""
+    base = graphdriver.build(IMAGE)
+    with graphdriver.view(base) as root:
+        overlays = [row for row in graphdriver.mounts() if " overlay " in row]
+        (root / "new").write_bytes(b"")
+
+    assert [] == overlays, "a base layer is mounted as an overlay"
+    assert b"new" in graphdriver.tree(base)
+
+
+@verifies("MNT-012")
+@given(owners=st.lists(st.sets(st.sampled_from("abcd"), max_size=3), min_size=2, max_size=5))
+@examples(12)
+def test_topmost_layer_wins(graphdriver: Subject, owners: list[set[str]]) -> None:
+    """Each layer rewrites some of four files; the last writer's content shows."""
+    parent, shown = "", Tree()
+    for depth, names in enumerate(owners):
+        for name in names:
+            shown = shown.with_(
+                name.encode(), Tree.of({name: f"layer {depth}".encode()})[name.encode()]
+            )
+        parent = graphdriver.build(shown, parent)
+
+    assert_same_tree(shown, graphdriver.tree(graphdriver.new_layer(parent)))
+
+
+@verifies("MNT-016")
+def test_mounting_keeps_the_working_directory(graphdriver: Subject) -> None:
+    """os.getcwd() is sampled all the while other threads mount."""
+    ids = [_container(graphdriver) for _ in range(4)]
+    before = os.getcwd()
+    seen: set[str] = set()
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            seen.add(os.getcwd())
+
+    def hold(id: str) -> None:
+        for _ in range(5):
+            graphdriver.driver.get(id)
+            graphdriver.driver.put(id)
+
+    watcher = threading.Thread(target=watch)
+    holders = [threading.Thread(target=hold, args=(id,)) for id in ids]
+    watcher.start()
+    for thread in holders:
+        thread.start()
+    for thread in holders:
+        thread.join()
+    stop.set()
+    watcher.join()
+
+    assert {before} == seen | {os.getcwd()}, f"the process was seen in {seen - {before}}"
+
+
+@verifies("MNT-021")
+def test_writes_into_a_parent_do_not_reach_its_children(graphdriver: Subject) -> None:
+    """Refused is best; a copy is right as well."""
+    parent = graphdriver.build(IMAGE, graphdriver.build(Tree.of({"old": b""})))
+    child = graphdriver.new_layer(parent, writable=True)
+
+    with graphdriver.view(parent) as root:
+        try:
+            (root / "intruder").write_bytes(b"")
+        except OSError as error:
+            graphdriver.note(f"refused: {error}")
+
+    assert b"intruder" not in graphdriver.tree(child), "a write into the parent shows in the child"
+
+
+@verifies("MNT-022")
+def test_no_upper_is_mounted_twice(graphdriver: Subject) -> None:
+    """diff and changes of a running container must not mount its upper again."""
+    base = graphdriver.build(IMAGE)
+    id = graphdriver.new_layer(base, writable=True)
+    root = graphdriver.get(id)
+    (root / "new").write_bytes(b"x")
+    with graphdriver.diff(id, base) as stream:
+        stream.read(512)
+        graphdriver.changes(id, base)
+        graphdriver.get(id)
+        uppers = [
+            option
+            for row in graphdriver.mounts()
+            for option in row.split(",")
+            if option.startswith(("upperdir=", "workdir="))
+        ]
+    graphdriver.put(id)
+    graphdriver.put(id)
+
+    assert len(uppers) == len(set(uppers)), f"mounted more than once: {sorted(uppers)}"
+
+
+@verifies("MNT-024")
+def test_path_is_the_same_after_a_restart(graphdriver: Subject) -> None:
+    """docker inspect's MergedDir is written into other programs' configurations."""
+    id = _container(graphdriver)
+    with graphdriver.view(id) as before:
+        pass
+
+    graphdriver.reopen()
+
+    with graphdriver.view(id) as after:
+        assert before == after
+
+
+@verifies("MNT-025")
+def test_many_threads_get_one_layer(graphdriver: Subject) -> None:
+    """All of them come back to a view that is there, and there is one mount."""
+    id = _container(graphdriver)
+    ready = threading.Barrier(8)
+    shown: list[Tree | Exception] = []
+
+    def hold() -> None:
+        ready.wait()
+        try:
+            shown.append(observe(Path(graphdriver.driver.get(id))))
+        except Exception as error:
+            shown.append(error)
+
+    threads = [threading.Thread(target=hold) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    points = [row.split()[0] for row in graphdriver.mounts()]
+    for _ in threads:
+        graphdriver.put(id)
+
+    failures = [one for one in shown if isinstance(one, Exception)]
+    assert not failures, f"{len(failures)} of 8 threads failed: {failures[0]!r}"
+    for tree in shown:
+        assert isinstance(tree, Tree)
+        assert_same_tree(IMAGE, tree, "a thread saw a view that was not there yet")
+    assert len(points) == len(set(points)), f"mounted more than once: {points}"
+    assert [] == graphdriver.mounts(), "mounts are left although every get was put"

@@ -6,6 +6,7 @@ last lowers are dropped is a container that lacks files.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,7 +131,7 @@ def test_sixty_layers_below_homes_of_many_lengths(graphdriver: Subject) -> None:
         assert_same_tree(tree, graphdriver.tree(ids[-1]), f"below {home}")
 
 
-def _homes(graphdriver: Subject) -> Iterator[os.PathLike[str]]:
+def _homes(graphdriver: Subject) -> Iterator[Path]:
     base = graphdriver.home.parent
     for length in (1, 24, 57, 123, 200)[: scaled(5)]:
         yield base / str(length).ljust(max(length - len(os.fspath(base)) - 1, 4), "-")

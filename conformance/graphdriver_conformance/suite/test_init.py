@@ -1,0 +1,132 @@
+"""INI: making a driver, and what must not happen meanwhile."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.tree import Tree
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+IMAGE = Tree.of({"etc/hosts": b"one\n"})
+
+
+def _refused(graphdriver: Subject, home: Path, options: list[str]) -> None:
+    try:
+        graphdriver.open_another(home, options)
+    except (DriverError, OSError, ValueError):
+        return
+    raise AssertionError(f"init with the options {options} has to be an error")
+
+
+@verifies("INI-001")
+def test_driver_has_a_name(graphdriver: Subject) -> None:
+    """Docker keeps each driver's layers under its name."""
+    name = str(graphdriver.driver)
+    graphdriver.new_layer()
+
+    assert name, "the name is empty"
+    assert name == str(graphdriver.driver)
+
+
+@verifies("INI-006")
+@pytest.mark.parametrize("option", ["no.such.option=1", "overlay2.no_such_option=true"])
+def test_unknown_option_is_refused(graphdriver: Subject, option: str) -> None:
+    """And the key is named, or nobody finds the typing error."""
+    _refused(graphdriver, graphdriver.home.parent / "other", [option])
+
+
+@verifies("INI-007")
+@pytest.mark.parametrize("option", ["novalue", "=x", ""])
+def test_malformed_option_is_refused(graphdriver: Subject, option: str) -> None:
+    """What cannot be understood cannot be obeyed."""
+    _refused(graphdriver, graphdriver.home.parent / "other", [option])
+
+
+@verifies("INI-008")
+def test_second_driver_finds_the_layers(graphdriver: Subject) -> None:
+    """With and without a clean end of the first: daemons get killed."""
+    base = graphdriver.build(IMAGE)
+    child = graphdriver.new_layer(base)
+
+    for cleanup in (True, False):
+        graphdriver.reopen(cleanup=cleanup)
+        assert graphdriver.exists(base)
+        assert_same_tree(IMAGE, graphdriver.tree(child))
+
+
+@verifies("INI-009")
+def test_init_leaves_no_probes(graphdriver: Subject) -> None:
+    """Two homes, freshly made, hold the same names; nothing lies beside them."""
+    home = graphdriver.home.parent / "other"
+    graphdriver.open_another(home)
+    before = set(os.listdir(home))
+
+    graphdriver.open_another(home)
+
+    assert before == set(os.listdir(home)), "a second init adds names to the home"
+    odd = [name for name in before if "check" in name or "probe" in name or "tmp" in name]
+    assert not odd, f"init left {odd}"
+    beside = {path.name for path in graphdriver.home.parent.iterdir()}
+    assert beside <= {graphdriver.home.name, "other"}, f"init left {beside} beside the home"
+
+
+@verifies("INI-010")
+def test_home_is_closed_to_others(graphdriver: Subject) -> None:
+    """Also one that was there before, with another mode."""
+    open_home = graphdriver.home.parent / "open"
+    open_home.mkdir(0o755)
+    graphdriver.open_another(open_home)
+
+    for home in (graphdriver.home, open_home):
+        mode = stat.S_IMODE(home.stat().st_mode)
+        assert not mode & 0o001, f"others can pass {home.name}, mode {mode:o}"
+
+
+@verifies("INI-011")
+def test_failing_init_changes_nothing(graphdriver: Subject) -> None:
+    """Neither in a home that is there, nor by making one."""
+    child = graphdriver.new_layer(graphdriver.build(IMAGE))
+    before = sorted(graphdriver.home.rglob("*"))
+    new = graphdriver.home.parent / "new"
+
+    _refused(graphdriver, graphdriver.home, ["no.such.option=1"])
+    _refused(graphdriver, new, ["no.such.option=1"])
+
+    assert before == sorted(graphdriver.home.rglob("*")), "the failed init changed the home"
+    assert not new.exists(), "the failed init made a home"
+    assert_same_tree(IMAGE, graphdriver.tree(child))
+
+
+@verifies("INI-012")
+@pytest.mark.parametrize(
+    "name", ["with blank", "com,ma", "co:lon", "back\\slash", "caf\u00e9", "equals=", '"quoted"']
+)
+def test_awkward_home_works_or_is_refused(graphdriver: Subject, name: str) -> None:
+    """Most of these separate something in mount options."""
+    try:
+        driver = graphdriver.open_another(graphdriver.home.parent / name / "home")
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"init refused: {error}")
+        return
+    graphdriver.use(driver)
+    child = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
+
+    assert_same_tree(IMAGE, graphdriver.tree(child))
+
+
+@verifies("INI-014")
+def test_home_behind_a_symlink(graphdriver: Subject) -> None:
+    """/var/lib/docker -> /srv/docker."""
+    real = graphdriver.home.parent / "real"
+    real.mkdir()
+    link = graphdriver.home.parent / "link"
+    link.symlink_to(real)
+    graphdriver.use(graphdriver.open_another(link / "home"))
+    child = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
+
+    assert_same_tree(IMAGE, graphdriver.tree(child))

@@ -1,0 +1,78 @@
+"""LIM: how many layers, and whether the last one still shows the first."""
+
+from graphdriver.errors import MaxDepthExceeded
+from graphdriver_conformance.effort import scaled
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.tree import Tree, file
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+
+def _chain(graphdriver: Subject, lowers: int, hint: str = "layer") -> list[str]:
+    """Make a chain whose last layer has `lowers` lowers; only its bottom holds a file."""
+    ids = [graphdriver.build(Tree.of({"bottom": b"still here"}))]
+    for _ in range(lowers):
+        id = graphdriver.new_id(hint)
+        graphdriver.create(id, ids[-1])
+        ids.append(id)
+    return ids
+
+
+@verifies("LIM-001")
+def test_deepest_chain_shows_its_bottom(graphdriver: Subject) -> None:
+    """Images of 125 layers are built every day, and a container adds two."""
+    ids = _chain(graphdriver, graphdriver.layer_limit)
+
+    with graphdriver.view(ids[-1]) as root:
+        assert b"still here" == (root / "bottom").read_bytes()
+
+
+@verifies("LIM-002")
+def test_one_layer_more_is_refused(graphdriver: Subject) -> None:
+    """At create: whoever finds out at mount has a broken image in the registry."""
+    ids = _chain(graphdriver, graphdriver.layer_limit)
+    before = sorted(graphdriver.home.rglob("*"))
+
+    error = graphdriver.refuses("create", "too-deep", ids[-1])
+
+    if graphdriver.source.in_process:
+        assert isinstance(error, MaxDepthExceeded), f"expected MaxDepthExceeded, got {error!r}"
+    assert not graphdriver.exists("too-deep"), "exists finds the layer whose create failed"
+    assert before == sorted(graphdriver.home.rglob("*")), "the failed create left something"
+
+
+@verifies("LIM-003")
+def test_every_depth_shows_the_layers_in_order(graphdriver: Subject) -> None:
+    """Each layer writes, rewrites or deletes one of five files and a directory."""
+    tree, id = Tree(), ""
+    for depth in range(scaled(60)):
+        name = b"dir/f%d" % (depth % 5)
+        if depth % 7 == 3:
+            tree = tree.without(b"dir")
+        elif depth % 3 == 2 and name in tree:
+            tree = tree.without(name)
+        else:
+            tree = Tree({**Tree.of({name: b""}), **tree}).with_(name, file(b"%d" % depth))
+        id = graphdriver.build(tree, id)
+        assert_same_tree(tree, graphdriver.tree(id), f"at depth {depth}")
+
+
+@verifies("LIM-004")
+def test_limit_holds_for_long_ids(graphdriver: Subject) -> None:
+    """64 characters, as Docker's are; without short links they would not fit."""
+    ids = _chain(graphdriver, graphdriver.layer_limit, "0123456789abcdef" * 4)
+
+    with graphdriver.view(ids[-1]) as root:
+        assert b"still here" == (root / "bottom").read_bytes()
+
+
+@verifies("LIM-005")
+def test_many_children_of_one_parent(graphdriver: Subject) -> None:
+    """Two hundred containers of one image."""
+    wanted = Tree.of({"etc/hosts": b"one\n"})
+    parent = graphdriver.build(wanted)
+
+    children = [graphdriver.new_layer(parent) for _ in range(scaled(200))]
+
+    for id in (children[0], children[-1]):
+        assert_same_tree(wanted, graphdriver.tree(id))

@@ -1,0 +1,141 @@
+"""LNK: the short links that keep 128 lowers on one page."""
+
+import os
+import re
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.effort import examples, scaled
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.tree import Tree
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+IMAGE = Tree.of({"etc/hosts": b"one\n"})
+
+
+def _link(graphdriver: Subject, id: str) -> str:
+    return (graphdriver.home / id / "link").read_text()
+
+
+def _assert_bijection(graphdriver: Subject, ids: set[str]) -> None:
+    """Every layer has its link, every link its layer."""
+    links = {link.name: os.readlink(link) for link in (graphdriver.home / "l").iterdir()}
+    wanted = {_link(graphdriver, id): f"../{id}/diff" for id in ids}
+    assert wanted == links, f"layers and links do not match: {wanted} and {links}"
+
+
+@verifies("LNK-001")
+def test_link_is_26_characters(graphdriver: Subject) -> None:
+    """dockerd reads the file and appends it to `l/`."""
+    base = graphdriver.new_layer()
+    for id in (base, graphdriver.new_layer(base)):
+        text = _link(graphdriver, id)
+        assert re.fullmatch("[A-Z2-7]{26}", text), f"the link of {id} is {text!r}"
+
+
+@verifies("LNK-002")
+def test_link_leads_to_diff(graphdriver: Subject) -> None:
+    """Relative, so that homes can move."""
+    id = graphdriver.new_layer()
+
+    target = os.readlink(graphdriver.home / "l" / _link(graphdriver, id))
+
+    assert f"../{id}/diff" == target
+
+
+@verifies("LNK-003")
+@given(steps=st.lists(st.sampled_from(["create", "fail", "exists", "remove"]), max_size=12))
+@examples(10)
+def test_layers_and_links_match(graphdriver: Subject, steps: list[str]) -> None:
+    """Through failing creates and removals too."""
+    kept = {graphdriver.new_layer()}
+    for step in steps:
+        some = sorted(kept)[0]
+        try:
+            if step == "create":
+                kept.add(graphdriver.new_layer(some))
+            elif step == "fail":
+                graphdriver.create(graphdriver.new_id(), "no-such-parent")
+            elif step == "exists":
+                graphdriver.create(some, "no-such-parent")
+            else:
+                gone = sorted(kept)[-1]
+                if gone != some:
+                    graphdriver.remove(gone)
+                    kept.discard(gone)
+        except (DriverError, OSError):
+            graphdriver.escaped = None
+        _assert_bijection(graphdriver, {id for id in kept if graphdriver.exists(id)} | kept)
+    for id in sorted(kept, reverse=True):
+        graphdriver.remove(id)
+    _assert_bijection(graphdriver, set())
+
+
+@verifies("LNK-004")
+def test_links_are_random(graphdriver: Subject) -> None:
+    """A counter, a hash of the id, or a bad seed would meet again in another home."""
+    links = [_link(graphdriver, graphdriver.new_layer()) for _ in range(scaled(300))]
+
+    assert len(links) == len(set(links)), "two layers have one link"
+    assert 32 == len(set("".join(links))), f"only {len(set(''.join(links)))} letters are used"
+
+
+@verifies("LNK-006")
+def test_moved_home_keeps_its_layers(graphdriver: Subject) -> None:
+    """mv /var/lib/docker /mnt/larger."""
+    base = graphdriver.build(IMAGE)
+    child = graphdriver.new_layer(base, writable=True)
+    graphdriver.cleanup()
+    moved = graphdriver.home.parent / "moved-to-a-longer-name"
+    shutil.move(graphdriver.home, moved)
+
+    graphdriver.use(graphdriver.open_another(moved))
+
+    assert_same_tree(IMAGE, graphdriver.tree(child))
+
+
+@verifies("LNK-008")
+@pytest.mark.parametrize("damage", ["", ".", "..", "../l", "/etc", "OTHER", "x\n"], ids=repr)
+def test_damaged_link_does_not_spread(graphdriver: Subject, damage: str) -> None:
+    """A power cut leaves files empty; remove then deleted `l/` + `""`."""
+    kept = graphdriver.build(IMAGE)
+    child = graphdriver.new_layer(kept)
+    damaged = graphdriver.new_layer()
+    text = damage.replace("OTHER", _link(graphdriver, kept))
+    (graphdriver.home / damaged / "link").write_text(text)
+
+    try:
+        graphdriver.remove(damaged)
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"remove was refused: {error}")
+        graphdriver.escaped = None
+
+    assert (graphdriver.home / "l" / _link(graphdriver, kept)).is_symlink(), "another link is gone"
+    assert_same_tree(IMAGE, graphdriver.tree(child), "another layer is damaged")
+
+
+@verifies("LNK-009")
+def test_planted_link_is_not_written_through(graphdriver: Subject) -> None:
+    """apply_diff and get of a layer whose parent's link leads to the host's files."""
+    base = graphdriver.build(IMAGE)
+    child = graphdriver.new_layer(base, writable=True)
+    host = graphdriver.home.parent / "host"
+    host.mkdir()
+    (host / "passwd").write_bytes(b"root")
+    link = graphdriver.home / "l" / _link(graphdriver, base)
+    link.unlink()
+    link.symlink_to(host)
+
+    try:
+        with graphdriver.view(child) as root:
+            (root / "passwd").write_bytes(b"intruder")
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"refused: {error}")
+        graphdriver.escaped = None
+
+    assert b"root" == (host / "passwd").read_bytes(), "a file outside the home was changed"

@@ -1,0 +1,81 @@
+"""MET: what a driver says of itself and its layers."""
+
+from pathlib import Path
+
+import pytest
+
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+
+@verifies("MET-001")
+def test_status_is_pairs_of_strings(graphdriver: Subject) -> None:
+    """docker info prints them as they are; asking twice must give the same."""
+    graphdriver.new_layer()
+    graphdriver.status()
+    before = sorted(graphdriver.home.rglob("*"))
+
+    rows = graphdriver.status()
+
+    assert all(2 == len(row) and all(isinstance(text, str) for text in row) for row in rows), rows
+    assert rows == graphdriver.status(), "asking again gave another answer"
+    assert before == sorted(graphdriver.home.rglob("*")), "status left something in the home"
+
+
+@verifies("MET-003")
+def test_metadata_of_an_unknown_id_is_an_error(graphdriver: Subject) -> None:
+    """An empty answer would be taken for a layer without directories."""
+    graphdriver.refuses("get_metadata", "no-such-layer")
+
+
+@verifies("MET-004")
+def test_metadata_has_the_documented_keys(graphdriver: Subject) -> None:
+    """LowerDir is absent without lowers, not empty."""
+    base = graphdriver.new_layer()
+    child = graphdriver.new_layer(base)
+    always = {"UpperDir", "WorkDir", "MergedDir"}
+
+    assert always == set(graphdriver.get_metadata(base)), "of a base layer"
+    assert always | {"LowerDir"} == set(graphdriver.get_metadata(child)), "of a child"
+    with graphdriver.view(child) as root:
+        assert root == Path(graphdriver.get_metadata(child)["MergedDir"])
+
+
+@verifies("MET-005")
+@pytest.mark.parametrize("depth", [1, 2, 7])
+def test_lower_directories_are_listed_topmost_first(graphdriver: Subject, depth: int) -> None:
+    """The order is that of the mount options."""
+    ids = [graphdriver.new_layer()]
+    for _ in range(depth):
+        ids.append(graphdriver.new_layer(ids[-1]))
+
+    listed = [Path(one) for one in graphdriver.get_metadata(ids[-1])["LowerDir"].split(":")]
+
+    uppers = [Path(graphdriver.get_metadata(id)["UpperDir"]) for id in reversed(ids[:-1])]
+    assert [one.resolve() for one in uppers] == [one.resolve() for one in listed]
+    assert all(one.is_absolute() and one.is_dir() for one in listed)
+
+
+@verifies("MET-006")
+def test_metadata_changes_nothing(graphdriver: Subject) -> None:
+    """docker inspect of a stopped container must not mount it."""
+    child = graphdriver.new_layer(graphdriver.new_layer())
+    before = sorted(graphdriver.home.rglob("*"))
+
+    metadata = graphdriver.get_metadata(child)
+
+    assert all(isinstance(text, str) for pair in metadata.items() for text in pair), metadata
+    assert [] == graphdriver.mounts(), "get_metadata has mounted the layer"
+    assert before == sorted(graphdriver.home.rglob("*"))
+
+
+@verifies("MET-007")
+@pytest.mark.parametrize(
+    "id", ["", "l", ".", "..", "README", "backingFsBlockDev", "a/b", "x" * 300]
+)
+def test_what_is_no_layer_does_not_exist(graphdriver: Subject, id: str) -> None:
+    """exists is a question, and has an answer for every string."""
+    graphdriver.new_layer()
+    (graphdriver.home / "README").write_text("")
+
+    assert not graphdriver.exists(id), f"exists({id!r}) is true"

@@ -65,7 +65,8 @@ def resolve(spec: str) -> DriverSource:
     scheme = spec.partition(":")[0].partition("+")[0]
     if scheme in ("plugin", "containers-storage", "containerd"):
         raise BadSpec(
-            f"{spec}: this version does not reach such drivers; it takes names, module:attribute and plugin+unix://"
+            f"{spec}: this version does not reach such drivers; "
+            "it takes names, module:attribute and plugin+unix://SOCKET"
         )
     return DriverSource(spec, _from_module(spec) if ":" in spec else _from_entry_point(spec))
 

@@ -203,7 +203,8 @@ class Session:
         where = self.environment
         who = "root" if not where.uid else f"uid {where.uid}"
         lines = [
-            f"graphdriver: {', '.join(self._sources)} on {where.filesystem}, kernel {where.kernel}, "
+            f"graphdriver: {', '.join(self._sources)} on {where.filesystem}, "
+            f"kernel {where.kernel}, "
             f"{who}, profile {self._config.getoption('graphdriver_profile')}, "
             f"seed {self._config.getoption('graphdriver_seed')}"
         ]

@@ -25,6 +25,8 @@ class DirectoryTarget:
         self.root = Place(os.open(root, flags), b"")
         self.placed: set[bytes] | None = set() if remember else None
         self.resolver = Resolver(self.root.dir_fd, below, self._clear_the_way)
+        # Directories that are there for a marker's sake only: a whiteout of them takes them away.
+        self.implied: set[bytes] = set()
         self._times: dict[bytes, int] = {}
 
     def place(self, member: Member, attributes: Attributes, reader: Reader) -> int:
@@ -74,7 +76,7 @@ class DirectoryTarget:
 
     def is_placed(self, path: bytes) -> bool:
         """Say whether this archive has put `path`, or something below it, there."""
-        return self.placed is None or path in self.placed
+        return path not in self.implied and (self.placed is None or path in self.placed)
 
     def discard(self, dir_fd: int, name: bytes, path: bytes) -> None:
         """Remove what is in the way of something else."""
@@ -105,6 +107,11 @@ class DirectoryTarget:
                 os.close(descriptor)
 
     def _note_placed(self, path: bytes) -> None:
+        above = path.rpartition(b"/")[0]
+        self.implied.discard(path)
+        while self.implied and above:
+            self.implied.discard(above)
+            above = above.rpartition(b"/")[0]
         while self.placed is not None and path and path not in self.placed:
             self.placed.add(path)
             path = path.rpartition(b"/")[0]

@@ -54,6 +54,7 @@ class UpperTarget(DirectoryTarget):
         """Copy a lower directory up, or make one that only its members speak of: 0755."""
         found = None if instead or self._is_hidden(path) else self._lowers.lookup(path)
         os.mkdir(name, 0o700, dir_fd=dir_fd)
+        self.implied.add(path)
         if found is not None and stat.S_ISDIR(found.stat.st_mode):
             set_attributes(dir_fd, name, attributes_of(found.path, found.stat))
             self.note_time(path, found.stat.st_mtime_ns)
@@ -88,9 +89,10 @@ class UpperTarget(DirectoryTarget):
             self._mknod_whiteout(place.dir_fd, name)
 
     def opaque(self, directory: bytes) -> None:
-        """Hide all that is below in `directory`, which this makes if it is missing."""
-        place = self.resolver.directory(directory)
-        assert place is not None
+        """Hide all that is below in `directory`; where there is none, there is nothing to hide."""
+        place = self.resolver.directory(directory, make=False)
+        if place is None:
+            return
         if not place.path:
             self._hide_root()
             return

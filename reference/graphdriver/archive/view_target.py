@@ -52,9 +52,9 @@ class ViewTarget(DirectoryTarget):
 
     def opaque(self, directory: bytes) -> None:
         """Delete all in `directory` that this archive did not place."""
-        place = self.resolver.directory(directory)
-        assert place is not None
-        self.drop_unplaced(place)
+        place = self.resolver.directory(directory, make=False)
+        if place is not None:
+            self.drop_unplaced(place)
 
     def _drop_below(self, place: Place, name: bytes, path: bytes) -> None:
         descriptor = open_directory(name, place.dir_fd)

@@ -155,8 +155,8 @@ def _trial(directory: Path, backing: str, home: Path) -> Support:
     except OSError as error:
         raise NotSupported(
             f"a trial mount of overlay below {home} failed: {error.strerror} ({error.errno})",
-            "it takes the overlay module, CAP_SYS_ADMIN over the mount namespace, and a file system "
-            "that can be an upper",
+            "it takes the overlay module, CAP_SYS_ADMIN over the mount namespace, and a file "
+            "system that can be an upper",
         ) from error
     return Support(backing, userxattr, prefix)
 

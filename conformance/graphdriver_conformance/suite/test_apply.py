@@ -1,0 +1,301 @@
+"""DIF-002 and DIF-018 on: archives applied, good ones and bad ones."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.effort import examples, scaled
+from graphdriver_conformance.oracle.archive import (
+    LayerEntry,
+    build_archive,
+    entry_of,
+    opaque,
+    whiteout,
+)
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.layer import apply_layer, flatten, make_layer
+from graphdriver_conformance.oracle.strategies import successors, trees
+from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
+
+
+def _applied(graphdriver: Subject, below: Tree, entries: list[LayerEntry]) -> Tree:
+    """Return what a fresh layer on `below` shows after the archive of `entries` was applied."""
+    layer = graphdriver.new_layer(graphdriver.build(below))
+    graphdriver.apply_diff(layer, "", build_archive(entries))
+    return graphdriver.tree(layer)
+
+
+def _assert_applies(graphdriver: Subject, below: Tree, entries: list[LayerEntry]) -> None:
+    wanted = apply_layer(below, entries)
+    assert_same_tree(wanted, _applied(graphdriver, below, entries))
+
+
+@verifies("DIF-002")
+@given(data=st.data(), old=trees(12))
+@examples(40)
+def test_archive_makes_a_sibling_equal(
+    graphdriver: Subject, data: st.DataObject, old: Tree
+) -> None:
+    """diff, apply_diff, compare: the round trip of every push and pull."""
+    new = data.draw(successors(old, 8))
+    base = graphdriver.build(old)
+    layer = graphdriver.build(new, base)
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    assert_same_tree(new, graphdriver.tree(sibling), "the sibling differs from the layer")
+    assert_same_tree(old, graphdriver.tree(base), "apply_diff changed the parent")
+
+
+@verifies("DIF-018")
+@given(data=st.data(), old=trees())
+@examples(15)
+def test_applying_to_a_layer_with_content(
+    graphdriver: Subject, data: st.DataObject, old: Tree
+) -> None:
+    """The second archive is to the first as a layer is to its parent."""
+    below = Tree.of({"d/a": b"below", "f": b"below"})
+    first = make_layer(below, data.draw(successors(below)))
+    middle = apply_layer(below, first)
+    second = make_layer(middle, data.draw(successors(middle)), use_opaque=data.draw(st.booleans()))
+    layer = graphdriver.new_layer(graphdriver.build(below))
+
+    graphdriver.apply_diff(layer, "", build_archive(first))
+    graphdriver.apply_diff(layer, "", build_archive(second))
+
+    assert_same_tree(apply_layer(middle, second), graphdriver.tree(layer))
+
+
+@verifies("DIF-019")
+@pytest.mark.parametrize(
+    "stream", [b"", bytes(1024), bytes(10240), bytes(10 << 20)], ids=lambda s: str(len(s))
+)
+def test_empty_streams_are_empty_layers(graphdriver: Subject, stream: bytes) -> None:
+    """And the size of nothing is nothing."""
+    layer = graphdriver.new_layer(graphdriver.build(IMAGE))
+
+    assert 0 == graphdriver.apply_diff(layer, "", stream)
+    assert_same_tree(IMAGE, graphdriver.tree(layer))
+
+
+@verifies("DIF-020")
+def test_cut_archive_is_an_error(graphdriver: Subject) -> None:
+    """At every block up to the end marker; the layer can then be removed, others are untouched."""
+    base = graphdriver.build(IMAGE)
+    entries = [entry_of("d", directory()), whiteout("d/a"), entry_of("big", file(b"x" * 3000))]
+    archive = build_archive([*entries, entry_of("last", file(b"end"))]).rstrip(b"\0")
+    end = -(-len(archive) // 512) * 512
+    cuts = [*range(512, end, 512), 1, 100, 513]
+    for cut in cuts[: scaled(40)]:
+        layer = graphdriver.new_layer(base)
+        graphdriver.refuses("apply_diff", layer, base, io.BytesIO(archive[:cut].ljust(cut, b"\0")))
+        graphdriver.remove(layer)
+        assert not graphdriver.exists(layer)
+
+    assert_same_tree(IMAGE, graphdriver.tree(base))
+
+
+@verifies("DIF-021")
+@pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz", "text", "noise", "half a block"])
+def test_junk_is_an_error(graphdriver: Subject, kind: str) -> None:
+    """Quickly, and without a trace in the layer."""
+    archive = build_archive([entry_of("a", file(b"a"))])
+    junk = {
+        "gzip": gzip.compress(archive),
+        "bzip2": bz2.compress(archive),
+        "xz": lzma.compress(archive),
+        "text": b"this is not an archive\n" * 100,
+        "noise": bytes(range(1, 256)) * 20,
+        "half a block": b"x" * 256,
+    }[kind]
+    layer = graphdriver.new_layer(graphdriver.build(IMAGE))
+
+    graphdriver.refuses("apply_diff", layer, "", io.BytesIO(junk))
+
+    assert_same_tree(IMAGE, graphdriver.tree(layer), "the refused stream left something")
+
+
+@verifies("DIF-022")
+def test_parent_argument_does_not_change_the_result(graphdriver: Subject) -> None:
+    """The direct parent, the grandparent, none."""
+    base = graphdriver.build(IMAGE)
+    middle = graphdriver.build(Tree.of({"d/a": b"a", "m": b"m"}), base)
+    archive = build_archive([whiteout("d/a"), entry_of("n", file(b"n"))])
+    shown = []
+    for parent in (middle, base, ""):
+        layer = graphdriver.new_layer(middle)
+        graphdriver.apply_diff(layer, parent, archive)
+        shown.append(graphdriver.tree(layer))
+
+    for tree in shown:
+        assert {b"", b"d", b"m", b"n"} == set(tree)
+
+
+@verifies("DIF-023")
+def test_applying_to_an_unknown_layer(graphdriver: Subject) -> None:
+    """It must not make one."""
+    archive = build_archive([entry_of("a", file(b"a"))])
+    before = sorted(graphdriver.home.rglob("*"))
+
+    graphdriver.refuses("apply_diff", "nope", "", io.BytesIO(archive))
+
+    assert not graphdriver.exists("nope")
+    assert before == sorted(graphdriver.home.rglob("*")), "the refused apply left something"
+
+
+@verifies("DIF-025")
+@given(data=st.data(), old=trees(12))
+@examples(25)
+def test_markers_of_either_kind_in_any_place(
+    graphdriver: Subject, data: st.DataObject, old: Tree
+) -> None:
+    """Opaque or explicit, first, last or in between."""
+    new = data.draw(successors(old))
+    layer = make_layer(old, new, use_opaque=data.draw(st.booleans()))
+    markers = [entry for entry in layer if b".wh." in entry.name]
+    content = [entry for entry in layer if b".wh." not in entry.name]
+    cut = data.draw(st.integers(0, len(content)))
+
+    _assert_applies(graphdriver, old, [*content[:cut], *markers, *content[cut:]])
+
+
+@verifies("DIF-026")
+@pytest.mark.parametrize("marker_first", [True, False], ids=["before", "after"])
+def test_whiteout_beside_its_directory(graphdriver: Subject, marker_first: bool) -> None:
+    """Only what the layer itself puts into d is there."""
+    content = [entry_of("d", directory()), entry_of("d/new", file(b"new"))]
+    marker = [whiteout("d")]
+
+    tree = _applied(graphdriver, IMAGE, marker + content if marker_first else content + marker)
+
+    inside = {name for name in tree if name.startswith(b"d/")}
+    assert {b"d/new"} == inside, f"d holds {inside}"
+
+
+@verifies("DIF-027")
+@pytest.mark.parametrize("marker_first", [True, False], ids=["before", "after"])
+def test_whiteout_beside_its_file(graphdriver: Subject, marker_first: bool) -> None:
+    """The file is the layer's; an error is acceptable, a missing file is not."""
+    content, marker = [entry_of("top", file(b"new"))], [whiteout("top")]
+    layer = graphdriver.new_layer(graphdriver.build(IMAGE))
+    entries = marker + content if marker_first else content + marker
+    try:
+        graphdriver.apply_diff(layer, "", build_archive(entries))
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"refused: {error}")
+        graphdriver.escaped = None
+        return
+
+    assert b"new" == graphdriver.tree(layer)[b"top"].content
+
+
+@verifies("DIF-028")
+def test_whiteout_inside_a_deleted_directory(graphdriver: Subject) -> None:
+    """In both orders."""
+    for entries in ([whiteout("d"), whiteout("d/a")], [whiteout("d/a"), whiteout("d")]):
+        tree = _applied(graphdriver, IMAGE, entries)
+        assert b"d" not in tree, "the deleted directory is there"
+        assert b"top" in tree
+
+
+@verifies("DIF-029")
+def test_whiteout_of_nothing(graphdriver: Subject) -> None:
+    """In the root, in a directory, in a directory that is not there, and opaque."""
+    entries = [whiteout("nope"), whiteout("d/nope"), whiteout("no/nope"), whiteout("top/x")]
+
+    assert_same_tree(IMAGE, _applied(graphdriver, IMAGE, entries))
+
+
+@verifies("DIF-030")
+@pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh...", "d/.wh.", "d/.wh..", "d/.wh..."])
+def test_whiteout_without_a_name(graphdriver: Subject, name: str) -> None:
+    """One of them wiped the directory, another its parent."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.new_layer(base)
+    try:
+        graphdriver.apply_diff(layer, "", build_archive([LayerEntry(name.encode(), file())]))
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"refused: {error}")
+        graphdriver.escaped = None
+
+    left = set(graphdriver.tree(layer))
+    assert set(IMAGE) <= left, f"{name!r} removed {set(IMAGE) - left}"
+    assert_same_tree(IMAGE, graphdriver.tree(base))
+
+
+@verifies("DIF-031")
+@pytest.mark.parametrize("marker_first", [True, False], ids=["before", "after"])
+def test_opaque_root(graphdriver: Subject, marker_first: bool) -> None:
+    """FROM scratch in the middle of an image."""
+    content = [entry_of("d", directory()), entry_of("d/new", file(b"new"))]
+    entries = [opaque(""), *content] if marker_first else [*content, opaque("")]
+
+    assert {b"", b"d", b"d/new"} == set(_applied(graphdriver, IMAGE, entries))
+
+
+@verifies("DIF-032")
+@pytest.mark.parametrize("target", ["usr/lib", "/usr/lib", "../usr/./lib"])
+def test_path_through_a_lower_symlink(graphdriver: Subject, target: str) -> None:
+    """The symlink stays, and the file is where it leads."""
+    below = Tree.of({"usr/lib/old": b"old", "lib": symlink(target)})
+    tree = _applied(graphdriver, below, [entry_of("lib/new", file(b"new"))])
+
+    assert b"lib" in tree, "the symlink is gone"
+    assert tree[b"lib"].target, "the symlink is something else"
+    assert {b"usr/lib/old", b"usr/lib/new"} <= set(tree), f"found {sorted(tree)}"
+
+
+@verifies("DIF-033")
+def test_implied_directories_keep_their_mode(graphdriver: Subject) -> None:
+    """One that is below keeps mode and all; one that is nowhere can be entered."""
+    below = Tree.of({"d": directory(0o1777), "d/sub": directory(0o750), "d/sub/old": b""})
+    tree = _applied(graphdriver, below, [entry_of("d/sub/new", file()), entry_of("x/y/z", file())])
+
+    assert (0o1777, 0o750) == (tree[b"d"].mode, tree[b"d/sub"].mode)
+    for name in (b"x", b"x/y"):
+        mode = tree[name].mode
+        assert mode & 0o555 == 0o555, f"{name!r} has mode {mode:o}"
+
+
+@verifies("DIF-034")
+@given(data=st.data())
+@examples(10)
+def test_layers_in_order_make_the_image(graphdriver: Subject, data: st.DataObject) -> None:
+    """Up to five layers, pulled one after the other."""
+    layers, tree, id = [], Tree(), ""
+    for _ in range(data.draw(st.integers(1, 5))):
+        new = data.draw(successors(tree))
+        layers.append(make_layer(tree, new, use_opaque=data.draw(st.booleans())))
+        child = graphdriver.new_layer(id)
+        graphdriver.apply_diff(child, id, build_archive(layers[-1]))
+        tree, id = flatten(layers), child
+        assert_same_tree(tree, graphdriver.tree(id), f"after layer {len(layers)}")
+
+
+@verifies("DIF-034")
+def test_gnu_and_pax_headers_are_understood(graphdriver: Subject) -> None:
+    """Long names in either form, a global header, a directory said twice."""
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        buffer = io.BytesIO()
+        headers = {"comment": "made by hand"} if form == tarfile.PAX_FORMAT else {}
+        with tarfile.open(fileobj=buffer, mode="w", format=form, pax_headers=headers) as archive:
+            for name in ("d", "d/" + "n" * 200):
+                info = tarfile.TarInfo(name)
+                info.type = tarfile.REGTYPE if "n" in name else tarfile.DIRTYPE
+                info.mode = 0o755
+                archive.addfile(info)
+        layer = graphdriver.new_layer()
+        graphdriver.apply_diff(layer, "", buffer.getvalue())
+        assert {b"", b"d", b"d/" + b"n" * 200} == set(graphdriver.tree(layer))

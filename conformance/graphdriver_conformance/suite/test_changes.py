@@ -1,0 +1,327 @@
+"""CHG: which paths differ. The oracle knows both trees; the driver has to find out."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphdriver.contract import Change, ChangeKind
+from graphdriver.errors import DriverError
+from graphdriver_conformance.effort import examples
+from graphdriver_conformance.oracle.archive import read_archive
+from graphdriver_conformance.oracle.changes import change_findings, expected_changes
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.strategies import successors, trees
+from graphdriver_conformance.oracle.tree import (
+    EPOCH,
+    Node,
+    NodeKind,
+    Tree,
+    directory,
+    fifo,
+    file,
+    symlink,
+)
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
+
+
+def _assert_changes(
+    graphdriver: Subject, old: Tree | None, new: Tree, id: str, parent: str
+) -> None:
+    reported = graphdriver.changes(id, parent)
+    findings = change_findings(old, new, reported)
+    shown = ", ".join(map(str, reported))
+    assert not findings, "\n  ".join([f"changes reported: {shown}", *findings])
+
+
+def _check(graphdriver: Subject, old: Tree, *steps: Tree) -> None:
+    """Build `old` and a layer that goes through `steps`; it has changed to the last of them."""
+    base = graphdriver.build(old)
+    layer = graphdriver.new_layer(base, writable=True)
+    for step in steps:
+        graphdriver.fill(layer, step)
+    _assert_changes(graphdriver, old, steps[-1], layer, base)
+
+
+@verifies("CHG-001")
+def test_empty_layer_has_no_changes(graphdriver: Subject) -> None:
+    """Neither freshly made nor after it was mounted."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.new_layer(base, writable=True)
+
+    assert [] == graphdriver.changes(layer, base)
+    with graphdriver.view(layer):
+        pass
+    assert [] == graphdriver.changes(layer, base), "mounting alone is reported as a change"
+
+
+@verifies("CHG-002")
+def test_added_modified_and_deleted_files(graphdriver: Subject) -> None:
+    """graphtest's twenty files, round robin, with their directory's own row."""
+    old = Tree.of({f"dir/file-{n}": b"old" for n in range(20)})
+    new = old
+    for number in range(20):
+        name = b"dir/file-%d" % number
+        if number % 3 == 0:
+            new = new.with_(name, file(b"modified"))
+        elif number % 3 == 1:
+            new = new.without(name)
+        else:
+            new = new.with_(b"dir/added-%d" % number, file(b"added"))
+    base = graphdriver.build(old)
+    layer = graphdriver.build(new, base)
+
+    _assert_changes(graphdriver, old, new, layer, base)
+    assert Change(b"/dir", ChangeKind.MODIFY) in graphdriver.changes(layer, base)
+
+
+@verifies("CHG-003")
+@given(data=st.data(), tree=trees())
+@examples(10)
+def test_without_a_parent_all_is_added(
+    graphdriver: Subject, data: st.DataObject, tree: Tree
+) -> None:
+    """Of a base layer and of a chain."""
+    base = graphdriver.build(tree)
+    new = data.draw(successors(tree))
+    layer = graphdriver.build(new, base)
+
+    _assert_changes(graphdriver, None, tree, base, "")
+    _assert_changes(graphdriver, None, new, layer, "")
+
+
+@verifies("CHG-004")
+def test_rows_are_clean(graphdriver: Subject) -> None:
+    """No blank rows, no doubles, no root, no markers, no slashes at the end."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.build(Tree.of({"d": directory(0o700), "new/x": b"", "top": b"2"}), base)
+
+    paths = [change.path for change in graphdriver.changes(layer, base)]
+
+    assert len(paths) == len(set(paths)), f"a path is there twice: {paths}"
+    for path in paths:
+        clean = path.startswith(b"/") and path != b"/" and b"//" not in path + b"/"
+        assert clean, f"{path!r} is not a clean absolute path"
+        assert not os.path.basename(path).startswith(b".wh."), f"{path!r} is a marker"
+
+
+@verifies("CHG-005")
+def test_kinds_are_the_three(graphdriver: Subject) -> None:
+    """With the values that go over the wire."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.build(Tree.of({"d/a": b"changed", "new": b""}), base)
+
+    kinds = {change.path: change.kind for change in graphdriver.changes(layer, base)}
+
+    assert (0, 1, 2) == (kinds[b"/d/a"], kinds[b"/new"], kinds[b"/top"])
+
+
+@verifies("CHG-006")
+def test_deleted_directory_is_one_row(graphdriver: Subject) -> None:
+    """Not one for each file of /usr."""
+    _check(graphdriver, IMAGE, IMAGE.without(b"e"))
+
+
+@verifies("CHG-007")
+def test_new_directory_is_added(graphdriver: Subject) -> None:
+    """On kernels too that mark every new directory opaque."""
+    new = IMAGE.with_(b"d/new", directory()).with_(b"d/new/deep", file(b"x"))
+    _check(graphdriver, IMAGE, new.with_(b"empty", directory()))
+
+
+@verifies("CHG-008")
+def test_directory_made_again(graphdriver: Subject) -> None:
+    """Its old children are gone, one is back with another content, one is new."""
+    old = Tree.of({"d/gone": b"1", "d/back": b"1", "d/sub/deep": b"1", "top": b""})
+    new = Tree.of({"d/back": b"2", "d/new": b"2", "top": b""})
+
+    _check(graphdriver, old, Tree.of({"top": b""}), new)
+
+
+@verifies("CHG-009")
+@pytest.mark.parametrize(
+    "new", [file(b"f"), directory(), symlink("top")], ids=lambda n: n.kind.value
+)
+@pytest.mark.parametrize(
+    "old", [file(b"f"), directory(), symlink("top")], ids=lambda n: n.kind.value
+)
+def test_changed_type_is_reported(graphdriver: Subject, old: Node, new: Node) -> None:
+    """As one modification, or as a deletion and an addition."""
+    before, after = Tree.of({"x": old}), Tree.of({"x": new})
+    _check(graphdriver, before, Tree(), after)
+
+
+@verifies("CHG-010")
+def test_changed_mode_is_reported(graphdriver: Subject) -> None:
+    """Of a file, an executable, and a directory."""
+    old = Tree.of({"file": b"x", "tool": file(b"x", 0o755), "dir/x": b""})
+    new = old.with_(b"file", file(b"x", 0o600)).with_(b"tool", file(b"x", 0o4755))
+
+    _check(graphdriver, old, new.with_(b"dir", directory(0o700)))
+
+
+@verifies("CHG-011")
+def test_symlink_led_elsewhere(graphdriver: Subject) -> None:
+    """Same length, same time."""
+    _check(graphdriver, Tree.of({"current": symlink("v1")}), Tree.of({"current": symlink("v2")}))
+
+
+@verifies("CHG-012")
+def test_edit_that_keeps_size_and_time(graphdriver: Subject) -> None:
+    """Only the bytes tell."""
+    _check(graphdriver, Tree.of({"a": b"one", "b": b"x"}), Tree.of({"a": b"two", "b": b"x"}))
+
+
+@verifies("CHG-013")
+def test_edits_within_a_second(graphdriver: Subject) -> None:
+    """Five layers, each with an edit of the same size in the same second."""
+    tree = Tree.of({"log": file(b"0")})
+    parent = graphdriver.build(tree)
+    for number in range(1, 6):
+        new = Tree.of({"log": file(b"%d" % number, mtime=EPOCH)})
+        layer = graphdriver.build(new, parent)
+        _assert_changes(graphdriver, tree, new, layer, parent)
+        tree, parent = new, layer
+
+
+@verifies("CHG-014")
+def test_name_back_after_a_whiteout_below(graphdriver: Subject) -> None:
+    """The middle layer's whiteout is not a file."""
+    first = graphdriver.build(Tree.of({"x": b"1", "y": b""}))
+    second = graphdriver.build(Tree.of({"y": b""}), first)
+    third = graphdriver.build(Tree.of({"x": b"3", "y": b""}), second)
+
+    assert [Change(b"/x", ChangeKind.ADD)] == graphdriver.changes(third, second)
+
+
+@verifies("CHG-015")
+def test_file_replaced_by_a_full_directory(graphdriver: Subject) -> None:
+    """lstat of base/x/y is ENOTDIR, and that means: not there."""
+    old = Tree.of({"x": b"file", "d/x": b"file"})
+    new = Tree.of({"x/y": b"inside", "d/x/deep/y": b"inside"})
+
+    _check(graphdriver, old, new)
+
+
+@verifies("CHG-016")
+def test_against_a_grandparent(graphdriver: Subject) -> None:
+    """What the middle layer did and the upper undid is no change."""
+    first = Tree.of({"kept": b"1", "gone": b"1", "undone": b"1"})
+    second = Tree.of({"kept": b"1", "undone": b"2", "middle": b"2"})
+    third = Tree.of({"kept": b"1", "undone": b"1", "middle": b"2", "new": b"3"})
+    a = graphdriver.build(first)
+    b = graphdriver.build(second, a)
+    c = graphdriver.build(third, b)
+
+    _assert_changes(graphdriver, first, third, c, a)
+
+
+@verifies("CHG-017")
+def test_against_an_unrelated_layer(graphdriver: Subject) -> None:
+    """Right or refused."""
+    one, other = Tree.of({"a": b"1", "same": b"s"}), Tree.of({"b": b"2", "same": b"s"})
+    layer, stranger = graphdriver.build(one), graphdriver.build(other)
+
+    try:
+        reported = graphdriver.changes(layer, stranger)
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"refused: {error}")
+        graphdriver.escaped = None
+        return
+    assert [] == change_findings(other, one, reported)
+
+
+@verifies("CHG-018")
+def test_changes_changes_nothing(graphdriver: Subject) -> None:
+    """Held and not held; the holder's view stays."""
+    base = graphdriver.build(IMAGE)
+    new = Tree.of({"d/a": b"changed", "d/b": b"b", "new": b""})
+    layer = graphdriver.build(new, base)
+
+    _assert_changes(graphdriver, IMAGE, new, layer, base)
+    assert [] == graphdriver.mounts(), "changes left mounts"
+    with graphdriver.view(layer) as root:
+        _assert_changes(graphdriver, IMAGE, new, layer, base)
+        assert_same_tree(new, observe(root), "changes unmounted, or changed, a held view")
+    assert [] == graphdriver.mounts(), "changes left mounts"
+
+
+@verifies("CHG-019")
+@given(data=st.data(), old=trees(12))
+@examples(40)
+def test_changes_between_any_two_trees(
+    graphdriver: Subject, data: st.DataObject, old: Tree
+) -> None:
+    """Whatever was added, edited, replaced, linked and removed."""
+    new = data.draw(successors(old, 8))
+    base = graphdriver.build(old)
+    layer = graphdriver.build(new, base)
+
+    reported = graphdriver.changes(layer, base)
+
+    findings = change_findings(old, new, reported)
+    assert not findings, "\n  ".join([f"from {old} to {new}", *findings])
+
+
+@verifies("CHG-019")
+def test_changes_in_a_large_directory(graphdriver: Subject) -> None:
+    """Docker's differ over fuse-overlayfs deleted a fifo that had more than forty neighbours."""
+    old = Tree.of({**{f"f{n}": b"x" for n in range(60)}, "pipe": fifo()})
+
+    _check(graphdriver, old, old.with_(b"new", file()))
+
+
+@verifies("CHG-020")
+def test_copy_up_alone_is_no_change(graphdriver: Subject) -> None:
+    """Opened for writing, moved away and back, read, listed."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.new_layer(base, writable=True)
+    with graphdriver.view(layer) as root:
+        with (root / "top").open("r+b") as opened:
+            opened.read()
+        (root / "d/a").rename(root / "d/z")
+        (root / "d/z").rename(root / "d/a")
+        (root / "e/sub/c").read_bytes()
+
+    reported = [change for change in graphdriver.changes(layer, base) if change.path != b"/d"]
+
+    assert [] == reported, f"reported {', '.join(map(str, reported))}"
+
+
+@verifies("CHG-021")
+@pytest.mark.parametrize(("id", "parent"), [("nope", ""), ("nope", "BASE"), ("BASE", "nope")])
+def test_unknown_layers_are_errors(graphdriver: Subject, id: str, parent: str) -> None:
+    """Silence would mean: nothing changed."""
+    base = graphdriver.build(IMAGE)
+
+    graphdriver.refuses("changes", id.replace("BASE", base), parent.replace("BASE", base))
+
+
+@verifies("CHG-022")
+@given(data=st.data(), old=trees())
+@examples(15)
+def test_changes_and_archive_agree(graphdriver: Subject, data: st.DataObject, old: Tree) -> None:
+    """What docker diff shows is what docker commit keeps."""
+    new = data.draw(successors(old))
+    base = graphdriver.build(old)
+    layer = graphdriver.build(new, base)
+
+    members = {_shown(entry.name) for entry in read_archive(graphdriver.diff_bytes(layer, base))}
+    missing = [
+        name
+        for name, kind in expected_changes(old, new).items()
+        if kind is not ChangeKind.DELETE
+        and name not in members
+        and new[name].kind is not NodeKind.SOCKET
+    ]
+
+    assert not missing, f"changed, but not in the archive: {missing}"
+
+
+def _shown(name: bytes) -> bytes:
+    return name.removeprefix(b"./").rstrip(b"/")

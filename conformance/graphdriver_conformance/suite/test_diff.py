@@ -1,0 +1,205 @@
+"""DIF-001 to DIF-013: what a layer's archive is."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphdriver_conformance.effort import examples
+from graphdriver_conformance.oracle.archive import archive_findings, read_archive
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.layer import apply_layer
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.strategies import successors, trees
+from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
+
+
+def _edited(graphdriver: Subject) -> tuple[str, str]:
+    """Return a base and a layer on it that adds, changes, deletes and replaces."""
+    base = graphdriver.build(IMAGE)
+    new = Tree.of({"d/a": b"changed", "e": file(b"now a file"), "new/deep/x": b"x"})
+    return base, graphdriver.build(new, base)
+
+
+@verifies("DIF-001")
+@given(data=st.data(), old=trees())
+@examples(10)
+def test_diff_is_a_tar_archive(graphdriver: Subject, data: st.DataObject, old: Tree) -> None:
+    """Whole blocks, two of zeros at the end, readable by a reader that is not ours."""
+    base = graphdriver.build(old)
+    layer = graphdriver.build(data.draw(successors(old)), base)
+
+    archive = graphdriver.diff_bytes(layer, base)
+
+    read_archive(archive)
+    assert 0 == len(archive) % 512, f"{len(archive)} bytes are no whole blocks"
+    assert bytes(1024) == archive[-1024:], "it does not end with two blocks of zeros"
+
+
+@verifies("DIF-003")
+@given(data=st.data(), old=trees(12))
+@examples(40)
+def test_archive_means_the_layers_tree(
+    graphdriver: Subject, data: st.DataObject, old: Tree
+) -> None:
+    """The oracle applies it to the parent's model, by the image-spec."""
+    new = data.draw(successors(old, 8))
+    base = graphdriver.build(old)
+    layer = graphdriver.build(new, base)
+
+    archive = graphdriver.diff_bytes(layer, base)
+
+    meant = apply_layer(old, read_archive(archive))
+    assert_same_tree(new, meant, "the archive does not mean the layer's tree")
+
+
+@verifies("DIF-004")
+@given(data=st.data(), old=trees())
+@examples(10)
+def test_diff_without_a_parent_is_everything(
+    graphdriver: Subject, data: st.DataObject, old: Tree
+) -> None:
+    """Of a base layer and of a chain of three."""
+    base = graphdriver.build(old)
+    middle = graphdriver.build(data.draw(successors(old)), base)
+    new = data.draw(successors(graphdriver.tree(middle)))
+    layer = graphdriver.build(new, middle)
+
+    for id, tree in ((base, old), (layer, new)):
+        entries = read_archive(graphdriver.diff_bytes(id))
+        assert_same_tree(tree, apply_layer(Tree(), entries), f"of layer {id}")
+        assert not [e.name for e in entries if b".wh." in e.name], "a full archive has whiteouts"
+
+
+@verifies("DIF-005")
+@given(data=st.data(), old=trees())
+@examples(10)
+def test_diff_against_a_grandparent(graphdriver: Subject, data: st.DataObject, old: Tree) -> None:
+    """Applied to the grandparent's tree it gives the layer's."""
+    base = graphdriver.build(old)
+    between = data.draw(successors(old))
+    new = data.draw(successors(between))
+    layer = graphdriver.build(new, graphdriver.build(between, base))
+
+    entries = read_archive(graphdriver.diff_bytes(layer, base))
+
+    assert_same_tree(new, apply_layer(old, entries))
+
+
+@verifies("DIF-006")
+def test_diff_is_repeatable(graphdriver: Subject) -> None:
+    """Before, between and after mounts, and on another mount."""
+    base, layer = _edited(graphdriver)
+    first = graphdriver.diff_bytes(layer, base)
+
+    with graphdriver.view(layer) as root:
+        observe(root)
+        assert first == graphdriver.diff_bytes(layer, base), "other bytes while it is held"
+    assert first == graphdriver.diff_bytes(layer, base), "other bytes after it was held"
+
+
+@verifies("DIF-007")
+def test_diff_of_an_empty_layer(graphdriver: Subject) -> None:
+    """It may name the root; it holds nothing else."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.new_layer(base)
+
+    names = {e.name.strip(b"./") for e in read_archive(graphdriver.diff_bytes(layer, base))}
+
+    assert names <= {b""}, f"it holds {names}"
+
+
+@verifies("DIF-008")
+@pytest.mark.parametrize(("id", "parent"), [("nope", ""), ("nope", "BASE"), ("BASE", "nope")])
+def test_diff_of_unknown_layers_is_an_error(graphdriver: Subject, id: str, parent: str) -> None:
+    """A valid archive of nothing was pushed as the layer."""
+    base = graphdriver.build(IMAGE)
+
+    graphdriver.refuses("diff", id.replace("BASE", base), parent.replace("BASE", base))
+
+
+@verifies("DIF-009")
+def test_closing_early_releases_everything(graphdriver: Subject) -> None:
+    """At the start, in the middle of a file, and unread; then the layer can be removed."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.build(Tree.of({"big": b"x" * (1 << 21), "top": b"2"}), base)
+    for parent in (base, ""):
+        for read in (0, 1, 600, 1 << 20):
+            with graphdriver.diff(layer, parent) as stream:
+                stream.read(read)
+            assert [] == graphdriver.mounts(), f"closed after {read} bytes, mounts are left"
+
+    graphdriver.remove(layer)
+
+    assert not graphdriver.exists(layer)
+
+
+@verifies("DIF-010")
+@given(data=st.data(), old=trees(12))
+@examples(15)
+def test_members_are_in_order(graphdriver: Subject, data: st.DataObject, old: Tree) -> None:
+    """Clean names, none twice, every directory before what is in it."""
+    base = graphdriver.build(old)
+    layer = graphdriver.build(data.draw(successors(old)), base)
+
+    archive = graphdriver.diff_bytes(layer, base)
+
+    assert [] == archive_findings(archive)
+    seen: list[bytes] = []
+    for entry in read_archive(archive):
+        name = entry.name.removeprefix(b"./").rstrip(b"/")
+        early = [one for one in seen if one.startswith(name + b"/")] if name else []
+        assert not early, f"{early[0]!r} comes before its directory {name!r}"
+        seen.append(name)
+
+
+@verifies("DIF-011")
+def test_deletions_are_whiteouts(graphdriver: Subject) -> None:
+    """In the root, in directories, of files and of directories: twelve of them share an inode."""
+    old = Tree.of({**{f"d/f{n}": b"" for n in range(12)}, "gone/x": b"", "top": b"", "d/kept": b""})
+    base = graphdriver.build(old)
+    layer = graphdriver.build(Tree.of({"d/kept": b""}), base)
+
+    entries = {e.name: e for e in read_archive(graphdriver.diff_bytes(layer, base))}
+
+    wanted = {b".wh.gone", b".wh.top", *(b"d/.wh.f%d" % n for n in range(12))}
+    markers = {name for name in entries if b".wh." in name}
+    assert wanted == markers, f"missing {wanted - markers}, too many {markers - wanted}"
+    for name in markers:
+        entry = entries[name]
+        assert entry.hardlink is None, f"{name!r} is a hard link"
+        assert ("file", b"") == (entry.node.kind.value, entry.node.content), f"{name!r}"
+
+
+@verifies("DIF-012")
+def test_whiteouts_come_first(graphdriver: Subject) -> None:
+    """Names before and after `.wh.` in the alphabet."""
+    old = Tree.of({"d/a": b"", "d/z": b"", "d/-": b""})
+    base = graphdriver.build(old)
+    layer = graphdriver.build(Tree.of({"d/-": b"2", "d/z": b"2", "d/0": b""}), base)
+
+    bases = [e.name for e in read_archive(graphdriver.diff_bytes(layer, base))]
+
+    inside = [
+        name.rpartition(b"/")[2] for name in bases if name.startswith(b"d/") and name != b"d/"
+    ]
+    assert b".wh.a" == inside[0], f"in d: {inside}"
+
+
+@verifies("DIF-013")
+def test_private_marks_are_not_exported(graphdriver: Subject) -> None:
+    """After copy-ups, deletions, a directory made again and one renamed."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.new_layer(base, writable=True)
+    graphdriver.fill(layer, Tree.of({"top": b"top"}))
+    graphdriver.fill(layer, Tree.of({"d/new": b"", "e": directory(), "top": file(b"top", 0o600)}))
+
+    for entry in read_archive(graphdriver.diff_bytes(layer, base)):
+        private = [k for k, _ in entry.node.xattrs if ".overlay." in k or k.startswith("trusted.")]
+        assert not private, f"{entry.name!r} carries {private}"
+        base_name = entry.name.rpartition(b"/")[2]
+        marker = base_name.startswith(b".wh..wh.") and base_name != b".wh..wh..opq"
+        assert not marker, f"{entry.name!r} is a marker of aufs"

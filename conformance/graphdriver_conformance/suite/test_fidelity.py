@@ -1,0 +1,251 @@
+"""ARC and SIZ: what of a node survives diff and apply_diff, and how large it is said to be."""
+
+import os
+import socket
+
+import pytest
+
+from graphdriver_conformance.oracle.archive import build_archive, entry_of
+from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
+from graphdriver_conformance.oracle.tree import (
+    Node,
+    NodeKind,
+    Tree,
+    device,
+    directory,
+    fifo,
+    file,
+    symlink,
+)
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+EMPTY = Tree.of({"below": b"below"})
+
+
+def _assert_survives(graphdriver: Subject, tree: Tree, aspects: Aspect = Aspect.DEFAULT) -> None:
+    """Build `tree` in a layer, carry it to a sibling by archive, and compare."""
+    base = graphdriver.build(EMPTY)
+    whole = Tree({**EMPTY, **tree})
+    layer = graphdriver.build(whole, base)
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    assert_same_tree(whole, graphdriver.tree(sibling), "after diff and apply_diff", aspects)
+
+
+@verifies("ARC-001")
+def test_contents_of_all_sizes(graphdriver: Subject) -> None:
+    """Around tar's blocks, pages, and the buffers of engines."""
+    sizes = (0, 1, 511, 512, 513, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, (1 << 20) + 1)
+    files = {f"f{n}": file(bytes(i % 251 for i in range(251)) * (n // 251 + 1)) for n in sizes}
+    tree = Tree(
+        {n.encode(): node.but(content=node.content[: int(n[1:])]) for n, node in files.items()}
+    )
+
+    _assert_survives(graphdriver, tree)
+
+
+@verifies("ARC-002")
+def test_modes(graphdriver: Subject) -> None:
+    """Each bit alone and the usual combinations, on files and directories."""
+    modes = [1 << bit for bit in range(12)] + [0, 0o777, 0o7777, 0o4755, 0o2755, 0o1777, 0o640]
+    nodes: dict[str | bytes, Node | bytes | str] = {}
+    for mode in modes:
+        nodes[f"f{mode:o}"], nodes[f"d{mode:o}"] = file(b"x", mode), directory(mode)
+
+    _assert_survives(graphdriver, Tree.of(nodes))
+
+
+@verifies("ARC-003")
+def test_owners(graphdriver: Subject) -> None:
+    """Around the width of tar's field, 2097151, and the largest there are."""
+    ids = (0, 1, 65534, 2097151, 2097152, 2**31 - 1, 2**31, 2**32 - 2)
+    files: dict[str | bytes, Node | bytes | str] = {
+        f"f{n}": file(b"x", uid=n, gid=ids[-1 - i]) for i, n in enumerate(ids)
+    }
+
+    _assert_survives(graphdriver, Tree.of({**files, "link": symlink("x", uid=7, gid=8)}))
+
+
+@verifies("ARC-004")
+def test_times(graphdriver: Subject) -> None:
+    """Whole seconds; the file system may not hold those after 2446."""
+    times = (0, 1, 1 << 30, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 33)
+
+    _assert_survives(graphdriver, Tree.of({f"f{time}": file(b"x", mtime=time) for time in times}))
+
+
+@verifies("ARC-006")
+def test_symlinks(graphdriver: Subject) -> None:
+    """Text that nobody has to understand."""
+    targets = [
+        b"nowhere",
+        b"self",
+        b"/etc/passwd",
+        b"../" * 30,
+        b"x" * 100,
+        b"y" * 101,
+        b"z" * 1000,
+    ]
+
+    _assert_survives(
+        graphdriver,
+        Tree.of({f"l{n}": symlink(target) for n, target in enumerate([*targets, b"\xff\n"])}),
+    )
+
+
+@verifies("ARC-007")
+def test_hard_links(graphdriver: Subject) -> None:
+    """Two names, three in several directories, of a symlink, of a fifo."""
+    groups = {
+        b"pair": (file(b"pair"), ["a1", "a2"]),
+        b"three": (file(b"three"), ["b1", "d/b2", "d/e/b3"]),
+        b"symlink": (symlink("a1"), ["s1", "s2"]),
+        b"fifo": (fifo(), ["p1", "d/p2"]),
+    }
+    nodes: dict[str | bytes, Node | bytes | str] = {
+        name: node.but(link=group) for group, (node, names) in groups.items() for name in names
+    }
+
+    _assert_survives(graphdriver, Tree.of(nodes).canonical(), Aspect.DEFAULT | Aspect.HARDLINKS)
+
+
+@verifies("ARC-008")
+def test_new_name_for_a_lower_file(graphdriver: Subject) -> None:
+    """Content, in the layer, in its archive, and after the next mount."""
+    base = graphdriver.build(Tree.of({"old": b"content", "pair": b"pair"}))
+    layer = graphdriver.new_layer(base, writable=True)
+    with graphdriver.view(layer) as root:
+        os.link(root / "old", root / "new")
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    for id in (layer, sibling):
+        tree = graphdriver.tree(id)
+        assert (b"content", b"content") == (tree[b"old"].content, tree[b"new"].content)
+
+
+@verifies("ARC-009")
+def test_special_files(graphdriver: Subject) -> None:
+    """Devices at the bounds of their numbers; a socket in a parent and in the layer."""
+    tree = Tree.of(
+        {
+            "pipe": fifo(0o622),
+            "null": device(NodeKind.CHARACTER, 1, 3, 0o666),
+            "large": device(NodeKind.CHARACTER, 4095, 1048575),
+            "disk": device(NodeKind.BLOCK, 259, 7, 0o640),
+        }
+    )
+    _assert_survives(graphdriver, tree)
+    base = graphdriver.build(tree)
+    with graphdriver.view(base) as root:
+        _bind(root)
+    layer = graphdriver.new_layer(base, writable=True)
+    graphdriver.diff_bytes(layer, base)
+    archive = graphdriver.diff_bytes(base)
+    copy = graphdriver.new_layer()
+    graphdriver.apply_diff(copy, "", archive)
+    assert_same_tree(tree, graphdriver.tree(copy), "a socket is left out, nothing else is")
+
+
+def _bind(root: os.PathLike[str]) -> None:
+    descriptor = os.open(root, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as made:
+        # The path of a view may be longer than a socket's name can be.
+        made.bind(f"/proc/self/fd/{descriptor}/socket")
+    os.close(descriptor)
+
+
+@verifies("ARC-010")
+def test_names(graphdriver: Subject) -> None:
+    """Every byte but / and NUL; dashes, blanks, quotes; one letter in two forms of Unicode."""
+    single = [b"n" + bytes([byte]) for byte in range(1, 256) if byte != ord("/")]
+    awkward = [b"-rf", b" lead", b"trail ", b"dot.", b"'\"", "\u00e9".encode(), "e\u0301".encode()]
+
+    _assert_survives(graphdriver, Tree.of(dict.fromkeys([*single, *awkward], b"x")))
+
+
+@verifies("ARC-011")
+@pytest.mark.parametrize("length", [99, 100, 101, 154, 155, 156, 255, 256, 257, 1000, 3000])
+def test_lengths_of_paths(graphdriver: Subject, length: int) -> None:
+    """Of a file, of a directory, of a link's target."""
+    part = b"p" * 50
+    path = (part + b"/") * (length // 51)
+    path = (path + b"f" * (length - len(path))).rstrip(b"/")
+    tree = Tree.of({path: b"x", b"dir/" + path[:200].rstrip(b"/"): directory(0o700)})
+
+    _assert_survives(graphdriver, tree.with_(b"link", symlink(path)))
+
+
+@verifies("ARC-013")
+def test_user_attributes(graphdriver: Subject) -> None:
+    """On files and directories."""
+    values = [b"", b"\0\0", b"a=b\nc", bytes(range(256)), b"x" * 1000]
+    attributes = frozenset((f"user.a{n}", value) for n, value in enumerate(values))
+    tree = Tree.of({"f": file(b"x", xattrs=attributes), "d": directory(xattrs=attributes)})
+
+    _assert_survives(graphdriver, tree)
+
+
+@verifies("ARC-016")
+def test_empty_directories(graphdriver: Subject) -> None:
+    """Nested, too."""
+    _assert_survives(graphdriver, Tree.of({"a/b/c": directory(0o700), "d": directory()}))
+
+
+@verifies("ARC-020")
+def test_case_matters(graphdriver: Subject) -> None:
+    """Three names that some file systems think are one."""
+    _assert_survives(graphdriver, Tree.of({"readme": b"1", "README": b"2", "ReadMe": b"3"}))
+
+
+@verifies("SIZ-001")
+def test_size_grows_with_what_is_added(graphdriver: Subject) -> None:
+    """From nothing, by the bytes of each file."""
+    base = graphdriver.build(Tree.of({"below": b"x" * 1000}))
+    layer = graphdriver.new_layer(base, writable=True)
+    assert 0 == graphdriver.diff_size(layer, base)
+    tree, total = Tree.of({"below": b"x" * 1000}), 0
+    for size in (1, 10, 5000):
+        tree, total = tree.with_(b"f%d" % size, file(b"y" * size)), total + size
+        graphdriver.fill(layer, tree)
+        assert total == graphdriver.diff_size(layer, base)
+
+
+@verifies("SIZ-002")
+def test_apply_returns_the_size(graphdriver: Subject) -> None:
+    """Without hard links there is nothing to argue about."""
+    entries = [
+        entry_of("d", directory()),
+        entry_of("d/a", file(b"x" * 700)),
+        entry_of("b", file(b"y")),
+    ]
+    base = graphdriver.build(EMPTY)
+    layer = graphdriver.new_layer(base)
+
+    returned = graphdriver.apply_diff(layer, base, build_archive(entries))
+
+    assert 701 == returned == graphdriver.diff_size(layer, base)
+
+
+@verifies("SIZ-003")
+def test_what_counts(graphdriver: Subject) -> None:
+    """A file of two names once; a deletion and a directory not at all."""
+    base = graphdriver.build(Tree.of({"gone": b"x" * 999, "kept": b"k"}))
+    pair = file(b"y" * 300, link=b"pair")
+    tree = Tree.of({"kept": b"k", "d": directory(), "p1": pair, "d/p2": pair})
+    layer = graphdriver.build(tree.canonical(), base)
+
+    assert 300 == graphdriver.diff_size(layer, base)
+
+
+@verifies("SIZ-004")
+@pytest.mark.parametrize(("id", "parent"), [("nope", ""), ("nope", "BASE"), ("BASE", "nope")])
+def test_size_of_unknown_layers_is_an_error(graphdriver: Subject, id: str, parent: str) -> None:
+    """0 would mean: nothing there."""
+    base = graphdriver.build(EMPTY)
+
+    graphdriver.refuses("diff_size", id.replace("BASE", base), parent.replace("BASE", base))

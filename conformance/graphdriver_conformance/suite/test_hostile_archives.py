@@ -1,0 +1,211 @@
+"""SEC: archives made to harm. Applied or refused, nothing outside the layer may change."""
+
+import io
+import os
+import tarfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.effort import examples
+from graphdriver_conformance.oracle.archive import LayerEntry, build_archive, entry_of, whiteout
+from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.plant import plant
+from graphdriver_conformance.oracle.tree import NodeKind, Tree, device, directory, file, symlink
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+VICTIM = Tree.of({"hello": b"hello", "dir/inner": file(b"inner", 0o600)})
+UP = "../" * 12
+
+
+def _escapes() -> dict[str, list[LayerEntry]]:
+    """Return the archives; `victim` lies beside the homes, and `/` leads everywhere."""
+    out = f"{UP}victim"
+    link, hard = symlink(out), file()
+    return {
+        "name with dots": [entry_of("../victim/new", file(b"x"))],
+        "name with many dots": [entry_of(f"{out}/new", file(b"x"))],
+        "dots in the middle": [entry_of("a/../../victim/new", file(b"x"))],
+        "absolute name": [entry_of("/victim/new", file(b"x"))],
+        "through a symlink": [entry_of("s", link), entry_of("s/new", file(b"x"))],
+        "over a file through a symlink": [entry_of("s", link), entry_of("s/hello", file(b"x"))],
+        "through two symlinks": [
+            entry_of("s", symlink("t")),
+            entry_of("t", link),
+            entry_of("s/new", file(b"x")),
+        ],
+        "through an absolute symlink": [entry_of("s", symlink("/")), entry_of("s/tmp/x", file())],
+        "symlink named as its file": [
+            entry_of("s", symlink(f"{out}/hello")),
+            entry_of("s", file()),
+        ],
+        "hard link out": [entry_of("h", hard, f"{out}/hello".encode()), entry_of("h", file(b"x"))],
+        "hard link out, absolute": [entry_of("h", hard, b"/victim/hello")],
+        "hard link through a symlink": [entry_of("s", link), entry_of("h", hard, b"s/hello")],
+        "hard link to a symlink": [
+            entry_of("s", symlink(f"{out}/hello")),
+            entry_of("h", hard, b"s"),
+            entry_of("h", file(b"x")),
+        ],
+        "directory over a symlink": [
+            entry_of("s", link),
+            entry_of("s", directory(0o777)),
+            entry_of("s/new", file(b"x")),
+        ],
+        "whiteout through a symlink": [entry_of("s", link), whiteout("s/hello")],
+        "whiteout with dots": [LayerEntry(b"../victim/.wh.hello", file())],
+        "opaque through a symlink": [entry_of("s", link), LayerEntry(b"s/.wh..wh..opq", file())],
+        "symlink loop": [
+            entry_of("a", symlink("b")),
+            entry_of("b", symlink("a")),
+            entry_of("a/x", file(b"x")),
+        ],
+    }
+
+
+def _try(graphdriver: Subject, layer: str, archive: bytes) -> None:
+    try:
+        graphdriver.apply_diff(layer, "", archive)
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"refused: {error}")
+        graphdriver.escaped = None
+
+
+def _victim(graphdriver: Subject) -> "os.PathLike[str]":
+    victim = graphdriver.home.parent / "victim"
+    victim.mkdir()
+    plant(VICTIM, victim)
+    return victim
+
+
+@verifies("SEC-001")
+@pytest.mark.parametrize("name", list(_escapes()))
+def test_nothing_leaves_the_layer(graphdriver: Subject, name: str) -> None:
+    """With the way out made by the same archive, and by the parent."""
+    victim = _victim(graphdriver)
+    entries = _escapes()[name]
+    beside = sorted(path.name for path in graphdriver.home.parent.iterdir())
+    parent = graphdriver.new_layer()
+    _try(graphdriver, parent, build_archive(entries[:1]))
+
+    _try(graphdriver, graphdriver.new_layer(), build_archive(entries))
+    _try(graphdriver, graphdriver.new_layer(parent), build_archive(entries[1:] or entries))
+
+    what = f"{name}: files outside the layer changed"
+    assert_same_tree(VICTIM, observe(os.fspath(victim)), what, Aspect.ALL & ~Aspect.ROOT)
+    assert beside == sorted(path.name for path in graphdriver.home.parent.iterdir())
+    assert not os.path.exists("/victim"), "the archive wrote to the root of the host"
+
+
+@verifies("SEC-002")
+def test_metadata_outside_is_not_touched(graphdriver: Subject) -> None:
+    """An entry for a symlink's or a hard link's name changes the link, not what it leads to."""
+    victim = _victim(graphdriver)
+    out = f"{UP}{os.fspath(victim).lstrip('/')}/hello"
+    entries = [
+        entry_of("s", symlink(out)),
+        entry_of("h", file(), out.encode()),
+        entry_of("h", file(b"", 0o4777, mtime=1)),
+        entry_of("s", file(b"", 0o4777, mtime=1)),
+    ]
+    for some in (entries, entries[:1] + entries[3:], entries[1:3]):
+        _try(graphdriver, graphdriver.new_layer(), build_archive(some))
+
+    assert_same_tree(VICTIM, observe(os.fspath(victim)), "", Aspect.ALL & ~Aspect.ROOT)
+
+
+@verifies("SEC-003")
+@pytest.mark.parametrize("space", ["trusted.overlay.", "user.overlay."])
+def test_private_attributes_are_not_obeyed(graphdriver: Subject, space: str) -> None:
+    """opaque would hide what is below, redirect show something else, whiteout delete."""
+    below = Tree.of({"d/secret": b"s", "e/kept": b"k"})
+    marks = frozenset({(f"{space}opaque", b"y"), (f"{space}redirect", b"/d")})
+    layer = graphdriver.new_layer(graphdriver.build(below))
+    entries = [entry_of("e", directory(xattrs=marks)), entry_of("e/new", file(b"n"))]
+
+    _try(graphdriver, layer, build_archive(entries))
+
+    tree = graphdriver.tree(layer)
+    assert b"e/kept" in tree, "the archive's opaque mark was obeyed"
+    assert b"e/secret" not in tree, "the archive's redirect was obeyed"
+
+
+@verifies("SEC-004")
+@pytest.mark.parametrize("numbers", [(1 << 12, 0), (0, 1 << 20), (2097151, 2097151)], ids=str)
+def test_device_numbers_are_not_cut(graphdriver: Subject, numbers: tuple[int, int]) -> None:
+    """Refused; or there with just these numbers."""
+    layer = graphdriver.new_layer()
+    wanted = device(NodeKind.CHARACTER, *numbers)
+
+    _try(graphdriver, layer, build_archive([entry_of("node", wanted)]))
+
+    found = graphdriver.tree(layer).get(b"node")
+    assert found is None or found.rdev == numbers, f"the device became {found and found.rdev}"
+
+
+@verifies("SEC-009")
+def test_deep_paths_do_not_crash(graphdriver: Subject) -> None:
+    """Two thousand levels: applied whole or refused."""
+    layer = graphdriver.new_layer()
+    name = b"/".join([b"d"] * 2000)
+
+    _try(graphdriver, layer, build_archive([LayerEntry(name + b"/f", file(b"x"))]))
+
+    graphdriver.remove(layer)
+    assert not graphdriver.exists(layer)
+
+
+@verifies("SEC-010")
+def test_names_of_owners_are_ignored(graphdriver: Subject) -> None:
+    """uid 1234 called root is uid 1234."""
+    info = tarfile.TarInfo("f")
+    info.uid, info.gid, info.uname, info.gname = 1234, 1235, "root", "root"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(info)
+    layer = graphdriver.new_layer()
+
+    graphdriver.apply_diff(layer, "", buffer.getvalue())
+
+    node = graphdriver.tree(layer)[b"f"]
+    assert (1234, 1235) == (node.uid, node.gid)
+
+
+@verifies("SEC-013")
+@given(places=st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 255)), max_size=8))
+@examples(30)
+def test_changed_bytes_do_no_harm(graphdriver: Subject, places: list[tuple[int, int]]) -> None:
+    """Checksums are mended, so that more than the checksum is tried."""
+    base = Tree.of({"d/a": b"a", "top": b"t"})
+    entries = [
+        entry_of("d", directory()),
+        entry_of("d/new", file(b"x" * 700)),
+        entry_of("s", symlink("d")),
+        whiteout("top"),
+        entry_of("h", file(), b"d/new"),
+    ]
+    data = bytearray(build_archive(entries))
+    for place, value in places:
+        data[place % len(data)] = value
+    for start in range(0, len(data) - 512, 512):
+        _mend(data, start)
+    outside = graphdriver.home.parent
+    before = sorted(path.name for path in outside.iterdir())
+    parent = graphdriver.build(base)
+
+    _try(graphdriver, graphdriver.new_layer(parent), bytes(data))
+
+    assert before == sorted(path.name for path in outside.iterdir())
+    assert_same_tree(base, graphdriver.tree(parent), "the parent changed")
+
+
+def _mend(data: bytearray, start: int) -> None:
+    """Write the right checksum into a block that has a header's magic."""
+    block = data[start : start + 512]
+    if block[257:262] == b"ustar":
+        total = sum(block) - sum(block[148:156]) + 256
+        data[start + 148 : start + 156] = b"%06o\0 " % total

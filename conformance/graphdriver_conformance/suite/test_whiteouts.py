@@ -1,0 +1,248 @@
+"""WHT: what is deleted is gone, and nothing else is."""
+
+import os
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphdriver.contract import Capability
+from graphdriver.errors import DriverError
+from graphdriver_conformance.effort import examples, scaled
+from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
+from graphdriver_conformance.oracle.strategies import trees
+from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "d/sub/c": b"c", "top": b"top"})
+
+
+def _on(graphdriver: Subject, tree: Tree = IMAGE) -> str:
+    return graphdriver.new_layer(graphdriver.build(tree), writable=True)
+
+
+@verifies("WHT-001")
+@given(data=st.data(), tree=trees())
+@examples(15)
+def test_deleted_names_are_gone(graphdriver: Subject, data: st.DataObject, tree: Tree) -> None:
+    """From the layer, from what stands on it, and after a restart."""
+    layer = _on(graphdriver, tree)
+    names = sorted(name for name in tree if name)
+    gone = data.draw(st.sampled_from(names)) if names else b""
+    wanted = tree.without(gone).canonical() if gone else tree
+
+    graphdriver.fill(layer, wanted)
+    child = graphdriver.new_layer(layer)
+
+    assert_same_tree(wanted, graphdriver.tree(layer), f"after deleting {gone!r}")
+    assert_same_tree(wanted, graphdriver.tree(child), f"in a child, after deleting {gone!r}")
+    if graphdriver.claims(Capability.RESTARTABLE):
+        graphdriver.reopen()
+        assert_same_tree(wanted, graphdriver.tree(child), f"after a restart, {gone!r} deleted")
+
+
+@verifies("WHT-002")
+def test_directory_made_again_is_empty(graphdriver: Subject) -> None:
+    """rm -r d; mkdir d."""
+    layer = _on(graphdriver)
+    wanted = Tree.of({"d": directory(), "top": b"top"})
+
+    graphdriver.fill(layer, Tree.of({"top": b"top"}))
+    graphdriver.fill(layer, wanted)
+
+    assert_same_tree(wanted, graphdriver.tree(layer))
+    assert_same_tree(wanted, graphdriver.tree(graphdriver.new_layer(layer)), "in a child")
+
+
+@verifies("WHT-003")
+def test_hidden_content_stays_hidden(graphdriver: Subject) -> None:
+    """Three layers write, hide and write again the same directory."""
+    first = graphdriver.build(Tree.of({"d/old": b"1", "d/both": b"1"}))
+    second = graphdriver.new_layer(first, writable=True)
+    graphdriver.fill(second, Tree())
+    graphdriver.fill(second, Tree.of({"d/hidden": b"2", "d/both": b"2"}))
+    third = graphdriver.new_layer(second, writable=True)
+    graphdriver.fill(third, Tree())
+    wanted = Tree.of({"d/new": b"3"})
+    graphdriver.fill(third, wanted)
+
+    assert_same_tree(wanted, graphdriver.tree(third))
+    assert_same_tree(wanted, graphdriver.tree(graphdriver.new_layer(third)), "in a child")
+
+
+@verifies("WHT-004")
+def test_types_can_change(graphdriver: Subject) -> None:
+    """Each kind takes the place of each other."""
+    kinds = [file(b"f"), directory(), symlink("top")]
+    for old in kinds:
+        for new in kinds:
+            layer = _on(
+                graphdriver, Tree.of({"x": old, **({"x/y": b"y"} if old.is_directory else {})})
+            )
+            wanted = Tree.of({"x": new, **({"x/z": b"z"} if new.is_directory else {})})
+            graphdriver.fill(layer, Tree())
+            graphdriver.fill(layer, wanted)
+            what = f"a {old.kind.value} became a {new.kind.value}"
+            assert_same_tree(wanted, graphdriver.tree(layer), what)
+
+
+@verifies("WHT-005")
+@given(present=st.lists(st.booleans(), min_size=2, max_size=8))
+@examples(8)
+def test_alternate_deletion_and_creation(graphdriver: Subject, present: list[bool]) -> None:
+    """One name at two depths."""
+    layer = ""
+    for number, there in enumerate(present):
+        content = b"%d" % number
+        tree = Tree.of({"x": content, "d/e/x": content}) if there else Tree.of({"d/e": directory()})
+        layer = graphdriver.build(tree, layer)
+        assert_same_tree(tree, graphdriver.tree(layer), f"at layer {number}")
+
+
+@verifies("WHT-006")
+def test_whiteouts_do_not_show(graphdriver: Subject) -> None:
+    """Not in the layer, nor in those above; and the name can be made again by rename."""
+    layer = _on(graphdriver)
+    graphdriver.fill(layer, Tree.of({"d/b": b"b"}))
+    above = graphdriver.new_layer(graphdriver.new_layer(layer), writable=True)
+
+    for id in (layer, above):
+        with graphdriver.view(id) as root:
+            shown = sorted(path.name for path in root.rglob("*"))
+            assert ["b", "d"] == shown, f"it lists {shown}"
+            assert not (root / "top").exists()
+    with graphdriver.view(above) as root:
+        (root / "d" / "b").rename(root / "top")
+    assert b"b" == graphdriver.tree(above)[b"top"].content
+
+
+@verifies("WHT-007")
+def test_longest_name_can_be_deleted(graphdriver: Subject) -> None:
+    """Through an archive, too, where the whiteout's name is longer than a file's may be."""
+    name = b"x" * 255
+    base = graphdriver.build(Tree.of({name: b"", b"other": b""}))
+    layer = graphdriver.build(Tree.of({"other": b""}), base)
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    for id in (layer, sibling):
+        assert {b"", b"other"} == set(graphdriver.tree(id)), "the long name is still there"
+
+
+@verifies("WHT-008")
+def test_users_whiteout_named_file_deletes_nothing(graphdriver: Subject) -> None:
+    """The view refuses the name, diff refuses the file, or applying it spares the other."""
+    base = graphdriver.build(Tree.of({"precious": b"data"}))
+    layer = graphdriver.new_layer(base, writable=True)
+    sibling = graphdriver.new_layer(base)
+    try:
+        with graphdriver.view(layer) as root:
+            (root / ".wh.precious").touch()
+        archive = graphdriver.diff_bytes(layer, base)
+        graphdriver.apply_diff(sibling, base, archive)
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"refused: {error}")
+        graphdriver.escaped = None
+
+    assert b"precious" in graphdriver.tree(sibling), "a file that a user may make deleted another's"
+
+
+@verifies("WHT-009")
+def test_rename_over_a_lower_file(graphdriver: Subject) -> None:
+    """From the layer itself and from below."""
+    layer = _on(graphdriver, Tree.of({"a": b"a", "b": b"b", "c": b"c"}))
+    with graphdriver.view(layer) as root:
+        (root / "new").write_bytes(b"new")
+        (root / "new").rename(root / "a")
+        (root / "c").rename(root / "b")
+
+    tree = graphdriver.tree(layer)
+    assert {b"": b"", b"a": b"new", b"b": b"c"} == {name: tree[name].content for name in tree}
+
+
+@verifies("WHT-010")
+def test_directory_of_deleted_files_can_be_removed(graphdriver: Subject) -> None:
+    """In the layer that deleted them, and in one above."""
+    layer = _on(graphdriver, Tree.of({"d/a": b"", "e/a": b""}))
+    with graphdriver.view(layer) as root:
+        (root / "d/a").unlink()
+        (root / "d").rmdir()
+        (root / "e/a").unlink()
+    above = graphdriver.new_layer(layer, writable=True)
+    with graphdriver.view(above) as root:
+        (root / "e").rmdir()
+
+    assert {b""} == set(graphdriver.tree(above))
+
+
+@verifies("WHT-011")
+def test_new_file_where_one_was_deleted(graphdriver: Subject) -> None:
+    """Made by user 1000, it is theirs."""
+    layer = _on(graphdriver, Tree.of({"a": file(b"old", 0o600)}))
+    wanted = Tree.of({"a": file(b"new", 0o640, uid=1000, gid=1001)})
+
+    graphdriver.fill(layer, Tree())
+    graphdriver.fill(layer, wanted)
+
+    assert_same_tree(wanted, graphdriver.tree(layer))
+
+
+@verifies("WHT-012")
+def test_listing_while_deleting(graphdriver: Subject) -> None:
+    """Names of the lower and of the layer, deleted while they are listed."""
+    count = scaled(400)
+    layer = _on(graphdriver, Tree.of({f"d/low{n}": b"" for n in range(count)}))
+    with graphdriver.view(layer) as root:
+        for number in range(count):
+            (root / "d" / f"up{number}").touch()
+        seen: list[str] = []
+        with os.scandir(root / "d") as entries:
+            for entry in entries:
+                seen.append(entry.name)
+                os.unlink(entry.path)
+        left = os.listdir(root / "d")
+
+    assert len(seen) == len(set(seen)), "a name was listed twice"
+    assert [] == left or set(left).isdisjoint(seen), "a deleted name is listed again"
+
+
+@verifies("WHT-013")
+def test_same_name_elsewhere_is_untouched(graphdriver: Subject) -> None:
+    """x in the root, in d, and in d/d."""
+    layer = _on(graphdriver, Tree.of({"x": b"1", "d/x": b"2", "d/d/x": b"3"}))
+    wanted = Tree.of({"d/x": b"2", "d/d/x": b"3"})
+
+    graphdriver.fill(layer, wanted)
+
+    assert_same_tree(wanted, graphdriver.tree(layer))
+
+
+@verifies("WHT-014")
+def test_directory_rename_loses_nothing(graphdriver: Subject) -> None:
+    """Of a lower directory, a new one, and one that has both old and new children."""
+    layer = _on(graphdriver)
+    with graphdriver.view(layer) as root:
+        (root / "d/new").write_bytes(b"new")
+        (root / "fresh").mkdir()
+        (root / "fresh/file").write_bytes(b"file")
+        _move(root / "fresh", root / "moved")
+        _move(root / "d", root / "e")
+
+    tree = graphdriver.tree(layer)
+    where = b"e" if b"e" in tree else b"d"
+    wanted = {where + b"/" + name for name in (b"a", b"b", b"sub", b"sub/c", b"new")}
+    assert wanted <= set(tree), f"lost in the rename: {wanted - set(tree)}"
+    assert b"moved/file" in tree or b"fresh/file" in tree, "the new directory's file is lost"
+    assert not {b"d", b"e"} <= set(tree), "both names are there"
+    child = graphdriver.tree(graphdriver.new_layer(layer))
+    assert_same_tree(tree, child, "in a child", Aspect.DEFAULT)
+
+
+def _move(old: Path, new: Path) -> None:
+    try:
+        old.rename(new)
+    except OSError as error:
+        if error.errno != 18:  # EXDEV: the program copies instead
+            raise

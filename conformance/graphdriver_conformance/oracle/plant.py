@@ -35,15 +35,20 @@ def plant(tree: Tree, root: Path) -> None:
 
 
 def rebuild(old: Tree, new: Tree, root: Path) -> None:
-    """Turn the tree `old` on disk below `root` into `new`: remove what goes, make the rest."""
+    """Turn the tree `old` on disk below `root` into `new`: remove what goes, make the rest.
+
+    A file that gets other content is written in place, as a program in a container would: that is
+    what makes an overlay copy it up.
+    """
     base = os.fsencode(root)
     groups = {old[name].link for name in old if name not in new or old[name] != new[name]} - {b""}
 
     def stays(name: bytes) -> bool:
-        return name in new and (
-            (old[name] == new[name] and old[name].link not in groups)
-            or (old[name].is_directory and new[name].is_directory)
-        )
+        if name not in new or old[name].kind is not new[name].kind:
+            return False
+        if old[name].link or new[name].link:
+            return old[name] == new[name] and old[name].link not in groups
+        return old[name] == new[name] or old[name].kind in (NodeKind.DIRECTORY, NodeKind.FILE)
 
     for name in sorted((one for one in old if one and not stays(one)), reverse=True):
         path = base + b"/" + name
@@ -60,10 +65,19 @@ def rebuild(old: Tree, new: Tree, root: Path) -> None:
             else:
                 make_node(path, node)
         elif old[name] != node:
+            if old[name].content != node.content:
+                _write_in_place(path, node.content)
             set_metadata(path if name else base, node)
         if node.link:
             first.setdefault(node.link, path)
     set_times(new, root)
+
+
+def _write_in_place(path: bytes, content: bytes) -> None:
+    os.chmod(path, 0o600)  # an ordinary user may have made it read-only
+    with open(path, "r+b") as opened:
+        opened.write(content)
+        opened.truncate()
 
 
 def make_node(path: bytes, node: Node) -> None:

@@ -59,6 +59,21 @@ def test_archive_makes_a_sibling_equal(
     assert_same_tree(old, graphdriver.tree(base), "apply_diff changed the parent")
 
 
+@verifies("DIF-002")
+def test_directory_made_again_is_empty_for_the_sibling(graphdriver: Subject) -> None:
+    """The opaque mark, or one whiteout for each old child, has to travel."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.new_layer(base, writable=True)
+    wanted = Tree.of({"d": directory(), "d/new": b"new"})
+    graphdriver.fill(layer, Tree())
+    graphdriver.fill(layer, wanted)
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    assert_same_tree(wanted, graphdriver.tree(sibling), "the sibling differs from the layer")
+
+
 @verifies("DIF-018")
 @given(data=st.data(), old=trees())
 @examples(15)
@@ -198,7 +213,9 @@ def test_whiteout_beside_its_file(graphdriver: Subject, marker_first: bool) -> N
         graphdriver.escaped = None
         return
 
-    assert b"new" == graphdriver.tree(layer)[b"top"].content
+    tree = graphdriver.tree(layer)
+    assert b"top" in tree, "the whiteout deleted the file of its own layer"
+    assert b"new" == tree[b"top"].content
 
 
 @verifies("DIF-028")

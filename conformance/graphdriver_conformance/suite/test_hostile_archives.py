@@ -22,15 +22,15 @@ VICTIM = Tree.of({"hello": b"hello", "dir/inner": file(b"inner", 0o600)})
 UP = "../" * 12
 
 
-def _escapes() -> dict[str, list[LayerEntry]]:
-    """Return the archives; `victim` lies beside the homes, and `/` leads everywhere."""
-    out = f"{UP}victim"
+def _escapes(victim: str) -> dict[str, list[LayerEntry]]:
+    """Return the archives that reach for the directory `victim`."""
+    out = f"{UP}{victim.lstrip('/')}"
     link, hard = symlink(out), file()
     return {
         "name with dots": [entry_of("../victim/new", file(b"x"))],
         "name with many dots": [entry_of(f"{out}/new", file(b"x"))],
         "dots in the middle": [entry_of("a/../../victim/new", file(b"x"))],
-        "absolute name": [entry_of("/victim/new", file(b"x"))],
+        "absolute name": [entry_of(f"{victim}/new", file(b"x"))],
         "through a symlink": [entry_of("s", link), entry_of("s/new", file(b"x"))],
         "over a file through a symlink": [entry_of("s", link), entry_of("s/hello", file(b"x"))],
         "through two symlinks": [
@@ -38,13 +38,16 @@ def _escapes() -> dict[str, list[LayerEntry]]:
             entry_of("t", link),
             entry_of("s/new", file(b"x")),
         ],
-        "through an absolute symlink": [entry_of("s", symlink("/")), entry_of("s/tmp/x", file())],
+        "through an absolute symlink": [
+            entry_of("s", symlink(victim)),
+            entry_of("s/new", file(b"x")),
+        ],
         "symlink named as its file": [
             entry_of("s", symlink(f"{out}/hello")),
             entry_of("s", file()),
         ],
         "hard link out": [entry_of("h", hard, f"{out}/hello".encode()), entry_of("h", file(b"x"))],
-        "hard link out, absolute": [entry_of("h", hard, b"/victim/hello")],
+        "hard link out, absolute": [entry_of("h", hard, f"{victim}/hello".encode())],
         "hard link through a symlink": [entry_of("s", link), entry_of("h", hard, b"s/hello")],
         "hard link to a symlink": [
             entry_of("s", symlink(f"{out}/hello")),
@@ -83,11 +86,11 @@ def _victim(graphdriver: Subject) -> "os.PathLike[str]":
 
 
 @verifies("SEC-001")
-@pytest.mark.parametrize("name", list(_escapes()))
+@pytest.mark.parametrize("name", list(_escapes("/victim")))
 def test_nothing_leaves_the_layer(graphdriver: Subject, name: str) -> None:
     """With the way out made by the same archive, and by the parent."""
     victim = _victim(graphdriver)
-    entries = _escapes()[name]
+    entries = _escapes(os.fspath(victim))[name]
     beside = sorted(path.name for path in graphdriver.home.parent.iterdir())
     parent = graphdriver.new_layer()
     _try(graphdriver, parent, build_archive(entries[:1]))
@@ -98,7 +101,6 @@ def test_nothing_leaves_the_layer(graphdriver: Subject, name: str) -> None:
     what = f"{name}: files outside the layer changed"
     assert_same_tree(VICTIM, observe(os.fspath(victim)), what, Aspect.ALL & ~Aspect.ROOT)
     assert beside == sorted(path.name for path in graphdriver.home.parent.iterdir())
-    assert not os.path.exists("/victim"), "the archive wrote to the root of the host"
 
 
 @verifies("SEC-002")

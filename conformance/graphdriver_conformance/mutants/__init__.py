@@ -1,0 +1,26 @@
+"""Broken drivers, each with a real bug: what proves that the suite can see.
+
+A mutant is a sound driver, taken from the entry points at run time, with one verb or one file made
+wrong. Its name is a SPEC: `pytest --driver=graphdriver_conformance.mutants:LinkLeaked`. The proof
+is in `tests/conformance/mutants`: each mutant is caught by the requirements it names.
+"""
+
+from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
+    archives,
+    changes,
+    init,
+    lifecycle,
+    links,
+    mounts,
+)
+from graphdriver_conformance.mutants.registry import MUTANTS, Mutant
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+def __getattr__(name: str) -> type[Mutant]:
+    """Return the mutant of that name, so that it can be named in a SPEC."""
+    try:
+        return MUTANTS[name]
+    except KeyError:
+        raise AttributeError(name) from None

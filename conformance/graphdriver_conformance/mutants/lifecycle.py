@@ -1,0 +1,189 @@
+"""Mutants of create and remove."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.mutants.registry import Mutant, mutant
+
+__all__: list[str] = []
+
+
+@mutant("LIF-008", "LNK-003", bug="moby #40709")
+class LinkLeaked(Mutant):
+    """A create that fails leaves its short link behind."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        try:
+            super().make(id, parent, storage_opt)
+        except DriverError:
+            (self.home / "l" / f"LEAKED{len(os.listdir(self.home / 'l')):020}").symlink_to(
+                f"../{id}/diff"
+            )
+            raise
+
+
+@mutant("LIF-008", bug="moby #40704")
+class HalfMadeLayer(Mutant):
+    """A create that fails leaves a layer without a parent."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if parent and not self.sound.exists(parent):
+            self.sound.create(id)
+        super().make(id, parent, storage_opt)
+
+
+@mutant("LIF-009", bug="moby overlay2: mkdir of an existing directory is no error")
+class CreateTwiceSucceeds(Mutant):
+    """A create of an existing id does nothing and says it worked."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if not self.sound.exists(id):
+            super().make(id, parent, storage_opt)
+
+
+@mutant("LIF-010", bug="moby overlay2: deferred RemoveAll of a failed create")
+class FailedCreateDestroys(Mutant):
+    """A create that fails removes the layer that had the id."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        try:
+            super().make(id, parent, storage_opt)
+        except DriverError:
+            self.sound.remove(id)
+            raise
+
+
+@mutant("LIF-012", bug="moby #36161")
+class EmptyIdWipesHome(Mutant):
+    """remove("") joins the home with nothing and deletes the result."""
+
+    def remove(self, id: str) -> None:
+        if id:
+            return super().remove(id)
+        for path in self.home.iterdir():
+            shutil.rmtree(path)
+        return None
+
+
+@mutant("LIF-013", bug="CVE-2014-9358")
+class IdsAreJoined(Mutant):
+    """An id is joined to the home unseen."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if id.startswith("../"):
+            (self.home / id / "diff").mkdir(parents=True)
+        else:
+            super().make(id, parent, storage_opt)
+
+
+@mutant("LIF-015", bug="moby #45939")
+class RemovedLayerStays(Mutant):
+    """remove hides a layer and keeps its files."""
+
+    def remove(self, id: str) -> None:
+        if self.sound.exists(id):
+            kept = self.home / f"{id}-removing"
+            shutil.copytree(self.home / id / "diff", kept, symlinks=True)
+        super().remove(id)
+
+
+@mutant("LIF-018", bug="a cache of layer directories by id")
+class OldContentComesBack(Mutant):
+    """An id that is used again finds the removed layer's files."""
+
+    def remove(self, id: str) -> None:
+        diff = self.home / id / "diff"
+        if diff.is_dir():
+            shutil.copytree(diff, self.home.parent / f"{id}.cached", symlinks=True)
+        super().remove(id)
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        cached = self.home.parent / f"{id}.cached"
+        if cached.is_dir():
+            shutil.copytree(cached, self.home / id / "diff", dirs_exist_ok=True)
+
+
+@mutant("LIF-019", bug="moby overlay2: remove does not look for children")
+class ParentTakenAway(Mutant):
+    """remove of a parent empties it under its children."""
+
+    def remove(self, id: str) -> None:
+        try:
+            super().remove(id)
+        except DriverError:
+            for path in (self.home / id / "diff").iterdir():
+                shutil.rmtree(path)
+                break
+
+
+@mutant("LIF-020", bug="ocurrent/obuilder #215")
+class RemovesThroughMount(Mutant):
+    """remove of a held layer deletes what its view shows, then fails."""
+
+    def remove(self, id: str) -> None:
+        try:
+            super().remove(id)
+        except DriverError:
+            for path in sorted((self.home / id / "merged").rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+            raise
+
+
+@mutant("LIF-022", bug="moby RemoveAll before EnsureRemoveAll")
+class DeletesBindMounts(Mutant):
+    """remove of a base layer goes through mounts that others made in it."""
+
+    sound_name = "vfs"
+
+    def remove(self, id: str) -> None:
+        layer = self.home / "dir" / id
+        if layer.is_dir():
+            _delete(layer)
+        super().remove(id)
+
+
+@mutant("LIF-025", bug="moby btrfs: unknown storage options are ignored")
+class StorageOptionsIgnored(Mutant):
+    """Nothing that storage_opt says matters."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, None)
+
+
+@mutant("LIF-005", "LIF-006", bug="vfs by hard links instead of copies")
+class CopiesByHardLink(Mutant):
+    """A child's files are the parent's own."""
+
+    sound_name = "vfs"
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        if parent:
+            above, here = self.home / "dir" / parent, self.home / "dir" / id
+            for path in above.rglob("*"):
+                copy = here / path.relative_to(above)
+                if path.is_file() and not path.is_symlink() and copy.exists():
+                    copy.unlink()
+                    os.link(path, copy)
+
+
+@mutant("LIF-002", bug="containers/storage #120")
+class RootIsPrivate(Mutant):
+    """A new base layer's root has mode 0700."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        if not parent:
+            (self.home / id / "diff").chmod(0o700)
+
+
+def _delete(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            _delete(path)
+        else:
+            path.unlink()

@@ -1,0 +1,197 @@
+"""Mutants of the layout: links, lower, modes, metadata, the limit."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from graphdriver.errors import MaxDepthExceeded
+from graphdriver_conformance.mutants.registry import Mutant, mutant
+
+__all__: list[str] = []
+
+
+class _Tampered(Mutant):
+    """Lets a subclass change a layer's files right after its creation."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        self.tamper(self.home / id)
+
+    def tamper(self, layer: Path) -> None:
+        """Change the files of a new layer."""
+        raise NotImplementedError
+
+
+@mutant("LNK-003", bug="moby #23535")
+class LinksNotRemoved(Mutant):
+    """remove leaves the short link."""
+
+    def remove(self, id: str) -> None:
+        link = self.home / id / "link"
+        name = link.read_text() if link.exists() else ""
+        super().remove(id)
+        if name:
+            (self.home / "l" / name).symlink_to(f"../{id}/diff")
+
+
+@mutant("LNK-008", bug="moby #36161")
+class EmptyLinkWipesLinks(Mutant):
+    """remove of a layer with an empty link file deletes l/ and all in it."""
+
+    def remove(self, id: str) -> None:
+        link = self.home / id / "link"
+        if link.exists() and not link.read_text():
+            shutil.rmtree(self.home / "l")
+            (self.home / "l").mkdir()
+        super().remove(id)
+
+
+@mutant("LNK-001", bug="a text file ends with a newline, editors say")
+class LinkWithNewline(_Tampered):
+    """The link file ends with a newline."""
+
+    def tamper(self, layer: Path) -> None:
+        link = layer / "link"
+        link.write_text(link.read_text() + "\n")
+
+
+@mutant("LNK-002", bug="overlay2 before relative links")
+class AbsoluteLinks(_Tampered):
+    """l/LINK names the layer by its absolute path."""
+
+    def tamper(self, layer: Path) -> None:
+        link = self.home / "l" / (layer / "link").read_text()
+        link.unlink()
+        link.symlink_to(layer / "diff")
+
+
+@mutant("LNK-004", bug="a random source without entropy")
+class LinksAreCounted(_Tampered):
+    """Links are numbers."""
+
+    def tamper(self, layer: Path) -> None:
+        old = self.home / "l" / (layer / "link").read_text()
+        new = "A" * 20 + f"{len(os.listdir(self.home / 'l')):06}".translate(
+            str.maketrans("0189", "BCDE")
+        )
+        old.rename(old.with_name(new))
+        (layer / "link").write_text(new)
+
+
+@mutant("LAY-002", "MNT-012", bug="the order of lowerdir read the wrong way round")
+class LowersReversed(_Tampered):
+    """The lower file lists the bottom first."""
+
+    def tamper(self, layer: Path) -> None:
+        lower = layer / "lower"
+        if lower.exists():
+            lower.write_text(":".join(reversed(lower.read_text().split(":"))))
+
+
+@mutant("LAY-004", bug="a text file ends with a newline, editors say")
+class LowerWithNewline(_Tampered):
+    """The lower file ends with a newline."""
+
+    def tamper(self, layer: Path) -> None:
+        lower = layer / "lower"
+        if lower.exists():
+            lower.write_text(lower.read_text() + "\n")
+
+
+@mutant("LAY-003", bug="CVE-2021-41091")
+class LayersAreOpen(_Tampered):
+    """Everybody may pass a layer's directory."""
+
+    def tamper(self, layer: Path) -> None:
+        layer.chmod(0o755)
+
+
+@mutant("LAY-003", bug="moby overlay: mkdir without a chmod")
+class DiffObeysUmask(_Tampered):
+    """The mode of diff depends on the daemon's umask."""
+
+    def tamper(self, layer: Path) -> None:
+        mask = os.umask(0)
+        os.umask(mask)
+        (layer / "diff").chmod(0o777 & ~mask)
+
+
+@mutant("LAY-001", bug="a driver that keeps its notes in the layer")
+class ExtraFiles(_Tampered):
+    """A layer holds a file that is not documented."""
+
+    def tamper(self, layer: Path) -> None:
+        (layer / "parent").write_text("")
+
+
+@mutant("MET-004", bug="overlay2: LowerDir empty instead of absent")
+class LowerDirAlways(Mutant):
+    """A base layer's metadata has an empty LowerDir."""
+
+    def get_metadata(self, id: str) -> dict[str, str]:
+        return {"LowerDir": "", **super().get_metadata(id)}
+
+
+@mutant("MET-005", bug="the order of lowerdir read the wrong way round")
+class LowerDirReversed(Mutant):
+    """LowerDir lists the bottom first."""
+
+    def get_metadata(self, id: str) -> dict[str, str]:
+        metadata = super().get_metadata(id)
+        if "LowerDir" in metadata:
+            metadata["LowerDir"] = ":".join(reversed(metadata["LowerDir"].split(":")))
+        return metadata
+
+
+@mutant("MET-003", bug="moby vfs, btrfs: GetMetadata answers nothing and no error")
+class MetadataOfNothing(Mutant):
+    """An unknown layer has empty metadata."""
+
+    def get_metadata(self, id: str) -> dict[str, str]:
+        return super().get_metadata(id) if self.sound.exists(id) else {}
+
+
+@mutant("MET-007", bug="moby overlay2: exists is a stat of home and id")
+class ExistsIsStat(Mutant):
+    """exists("l") and exists("") are true."""
+
+    def exists(self, id: str) -> bool:
+        try:
+            return (self.home / id).exists()
+        except (OSError, ValueError):
+            return False
+
+
+@mutant("LIM-001", bug="an off-by-one in the depth check")
+class LimitOneLess(Mutant):
+    """127 lowers are the most."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        lower = self.home / parent / "lower"
+        if parent and lower.exists() and lower.read_text().count(":") >= 126:
+            raise MaxDepthExceeded("max depth exceeded")
+        super().make(id, parent, storage_opt)
+
+
+@mutant("LIM-002", bug="containers/storage: the limit is noticed at mount")
+class LimitAtMountOnly(Mutant):
+    """A layer beyond the limit can be created, and never mounted."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        try:
+            super().make(id, parent, storage_opt)
+        except MaxDepthExceeded:
+            self.sound.create(id)
+
+
+@mutant("LIM-002", bug="moby #40709, by way of the limit")
+class LimitLeavesDirectory(Mutant):
+    """A create beyond the limit leaves the layer's directory."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        try:
+            super().make(id, parent, storage_opt)
+        except MaxDepthExceeded:
+            (self.home / id).mkdir()
+            raise

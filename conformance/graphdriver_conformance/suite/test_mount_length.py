@@ -15,6 +15,7 @@ from graphdriver.errors import DriverError
 from graphdriver_conformance.effort import examples, scaled
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.plant import make_node
 from graphdriver_conformance.oracle.tree import Tree, file
 from graphdriver_conformance.requirement import verifies
 from graphdriver_conformance.subject import Subject
@@ -23,11 +24,17 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def _chain(graphdriver: Subject, depth: int) -> tuple[list[str], Tree]:
-    """Build `depth` layers of one file each; return their ids and the tree of the last."""
+    """Make `depth` layers of one new file each; return their ids and the tree of the last.
+
+    Nothing but the new file is written: what is missing from a view must not be written again.
+    """
     ids, tree = [""], Tree()
     for number in range(depth):
-        tree = tree.with_(b"f%d" % number, file(b"%d" % number))
-        ids.append(graphdriver.build(tree, ids[-1]))
+        name, node = b"f%d" % number, file(b"%d" % number)
+        ids.append(graphdriver.new_layer(ids[-1], writable=True))
+        with graphdriver.view(ids[-1]) as root:
+            make_node(os.fsencode(root) + b"/" + name, node)
+        tree = tree.with_(name, node)
     return ids[1:], tree
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from graphdriver_conformance.mutants import MUTANTS
+from graphdriver_conformance.mutants.__main__ import document
 from graphdriver_conformance.requirement import catalogue
 
 
@@ -45,3 +46,11 @@ def test_mutants_name_requirements_that_exist_and_real_bugs() -> None:
         assert mutant.bug, name
         assert mutant.__doc__, name
         assert set(mutant.breaks) <= set(catalogue()), name
+
+
+def test_page_of_mutants_is_what_the_code_says() -> None:
+    page = Path(__file__).parents[3] / "docs" / "mutants.md"
+
+    assert document() == page.read_text(), (
+        "python -m graphdriver_conformance.mutants > docs/mutants.md"
+    )

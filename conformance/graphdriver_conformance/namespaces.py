@@ -6,6 +6,7 @@ lines for this: it shares none with the drivers it judges.
 
 import ctypes
 import os
+import pwd
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ def _become_root(uid: int, gid: int) -> None:
         mapped = _map_subordinate_ids(os.getppid(), uid, gid)
         os.write(done[1], b"y" if mapped else b"n")
         os._exit(0)
+    # Inside, we are called root; what others name after the user must not meet the real root's.
+    os.environ["LOGNAME"] = _name(uid)
     try:
         _unshare(_CLONE_NEWUSER)
         os.write(ready[1], b"x")
@@ -94,18 +97,20 @@ def _map_subordinate_ids(process: int, uid: int, gid: int) -> bool:
 
 
 def _subordinate_range(file: str, uid: int) -> tuple[int, int] | None:
-    import pwd
-
-    try:
-        names = {str(uid), pwd.getpwuid(uid).pw_name}
-    except KeyError:
-        names = {str(uid)}
+    names = {str(uid), _name(uid)}
     try:
         lines = Path(file).read_text().splitlines()
     except OSError:
         return None
     rows = (line.split(":") for line in lines)
     return next(((int(r[1]), int(r[2])) for r in rows if len(r) == 3 and r[0] in names), None)
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid-{uid}"
 
 
 def _unshare(flags: int) -> None:

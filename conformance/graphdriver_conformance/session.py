@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from graphdriver.errors import DriverError
 from graphdriver_conformance import namespaces, outcome, verdict
@@ -35,6 +36,8 @@ def activate(config: pytest.Config) -> None:
         homes = Homes(Path(worker["graphdriver_base"]) / worker["workerid"])
     else:
         homes = Homes.make(config.getoption("graphdriver_home"), bool(not privileges.trouble))
+    # Hypothesis would otherwise leave a directory of notes where the user stands.
+    set_hypothesis_home_dir(homes.base / "hypothesis")
     config.pluginmanager.register(
         Session(config, sources, homes, privileges), "graphdriver-session"
     )

@@ -16,6 +16,8 @@ from graphdriver.linux.files import at
 __all__ = ["Attributes", "attributes_of", "copy_node", "make_node", "remove_node", "set_attributes"]
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Levels of a tree that are removed with a descriptor open for each.
+_DEEP = 100
 _DEVICES = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 
 
@@ -111,31 +113,43 @@ def remove_node(dir_fd: int, name: bytes) -> None:
 
 
 def _remove_tree(dir_fd: int, name: bytes) -> None:
-    """Empty the directory from its first level on; what lies deep is moved up to there first.
+    """Empty the directory depth first, holding one descriptor for each level.
 
-    So neither depth nor PATH_MAX nor the number of descriptors sets a limit.
+    What lies deeper than that is worth is moved up to the first level, where its turn comes later;
+    so neither depth nor PATH_MAX sets a limit. Overlay views refuse to move lower directories
+    (EXDEV); there the descriptors have to do.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    root = os.open(name, flags, dir_fd=dir_fd)
+    stack = [(name, os.open(name, flags, dir_fd=dir_fd))]
     moved = 0
     try:
-        while children := os.listdir(root):
-            for child in map(os.fsencode, children):
-                if _unlink(root, child):
+        while stack:
+            base, descriptor = stack[-1]
+            children = map(os.fsencode, os.listdir(descriptor))
+            inner = next((child for child in children if not _unlink(descriptor, child)), None)
+            if inner is None:
+                stack.pop()
+                os.close(descriptor)
+                os.rmdir(base, dir_fd=stack[-1][1] if stack else dir_fd)
+                continue
+            if len(stack) > _DEEP:
+                moved += 1
+                if _move_up(descriptor, inner, stack[0][1], b".removed-%d" % moved):
                     continue
-                descriptor = os.open(child, flags, dir_fd=root)
-                try:
-                    for grandchild in map(os.fsencode, os.listdir(descriptor)):
-                        if not _unlink(descriptor, grandchild):
-                            moved += 1
-                            up = b".removed-%d" % moved
-                            os.rename(grandchild, up, src_dir_fd=descriptor, dst_dir_fd=root)
-                finally:
-                    os.close(descriptor)
-                os.rmdir(child, dir_fd=root)
+            stack.append((inner, os.open(inner, flags, dir_fd=descriptor)))
     finally:
-        os.close(root)
-    os.rmdir(name, dir_fd=dir_fd)
+        for _, descriptor in stack:
+            os.close(descriptor)
+
+
+def _move_up(dir_fd: int, name: bytes, root: int, new_name: bytes) -> bool:
+    try:
+        os.rename(name, new_name, src_dir_fd=dir_fd, dst_dir_fd=root)
+    except OSError as error:
+        if error.errno != 18:  # EXDEV
+            raise
+        return False
+    return True
 
 
 def _unlink(dir_fd: int, name: bytes) -> bool:

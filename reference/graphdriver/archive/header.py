@@ -86,7 +86,8 @@ def padding(size: int) -> bytes:
 
 def parse_ustar(block: bytes) -> Raw:
     """Decode one block. Raises BadArchive when its checksum is not that of its bytes."""
-    said = _number(block[148:156])
+    field = block[148:156].strip(b" \0")
+    said = int(field, 8) if field.isdigit() and not set(field) & set(b"89") else -1
     unsigned = sum(block) - sum(block[148:156]) + 256
     if said != unsigned and said != unsigned - 256 * sum(byte > 127 for byte in block):
         raise BadArchive(

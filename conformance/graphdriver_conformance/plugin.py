@@ -11,6 +11,8 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,8 @@ SUITE = "graphdriver_conformance.suite"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register the options."""
+    """Register the options, and see to it that `--driver=SPEC` is rewritten before it is parsed."""
+    _rewrite_before_parsing(parser)
     group = parser.getgroup("graphdriver", "conformance of layered-storage drivers")
     add = group.addoption
     add(
@@ -83,8 +86,6 @@ def pytest_load_initial_conftests(
         return
     args.append(f"--hypothesis-seed={known.graphdriver_seed}")
     if not any(os.path.exists(path.split("::")[0]) for path in known.file_or_dir):
-        # A project may have named its own tests otherwise; these are ours.
-        args += ["-o", "python_files=test_*.py", "-o", "python_functions=test_*"]
         args += ["--pyargs", SUITE]
 
 
@@ -127,6 +128,22 @@ def _driver_arguments(args: list[str]) -> list[tuple[int, int, str]]:
         elif arg == "--driver" and position + 1 < len(args):
             found.append((position, 2, args[position + 1]))
     return found
+
+
+def _rewrite_before_parsing(parser: pytest.Parser) -> None:
+    """Rewrite whatever list of arguments the parser is given, before it looks at it.
+
+    pytest parses the command line once before any hook sees it; pytest-selenium's `--driver` has
+    choices, and would refuse ours there.
+    """
+    parse_known_args = parser.parse_known_args
+
+    def rewriting(args: Sequence[str | os.PathLike[str]], *rest: Any, **named: Any) -> Any:
+        if isinstance(args, list):
+            _rewrite(args)
+        return parse_known_args(args, *rest, **named)
+
+    parser.parse_known_args = rewriting  # type: ignore[method-assign]
 
 
 def _rewrite(args: list[str]) -> None:

@@ -36,6 +36,9 @@ def activate(config: pytest.Config) -> None:
         homes = Homes(Path(worker["graphdriver_base"]) / worker["workerid"])
     else:
         homes = Homes.make(config.getoption("graphdriver_home"), bool(not privileges.trouble))
+    # A project may have named its own tests otherwise; these are ours.
+    config.addinivalue_line("python_files", "test_*.py")
+    config.addinivalue_line("python_functions", "test_*")
     # Hypothesis would otherwise leave a directory of notes where the user stands.
     set_hypothesis_home_dir(homes.base / "hypothesis")
     config.pluginmanager.register(
@@ -156,7 +159,8 @@ class Session:
         subject = item.stash.get(_SUBJECT, None)
         level = catalogue()[id].level.value
         if call.when == "setup":
-            report.user_properties += [("requirement", id), ("level", level)]
+            # The item's, not the report's: JUnit's are written with the last report of a test.
+            item.user_properties += [("requirement", id), ("level", level)]
         error = call.excinfo.value if call.excinfo else None
         if error is None and call.when != "call":
             return

@@ -1,0 +1,294 @@
+"""The plugin's door: whose --driver it is, what comes of bad ones, and what it costs others."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+BROWSER = """
+import pytest
+def pytest_addoption(parser):
+    parser.addoption("--driver", choices=["firefox", "chrome"], help="browser")
+"""
+PRINTS_DRIVER = "def test_it(request): print('driver is', request.config.getoption('driver'))"
+
+
+def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+
+
+def _left(pytester: pytest.Pytester) -> set[str]:
+    """Return what a run left, besides what pytester itself makes."""
+    names = {path.name for path in pytester.path.iterdir()}
+    return {name for name in names if not name.startswith(("runpytest", "stdout", "stderr"))}
+
+
+def test_driver_alone_runs_the_suite_from_anywhere(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, "--driver=vfs", "--requirement=LIF-001")
+
+    result.stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])
+    assert 0 == result.ret
+    assert set() == _left(pytester), "the run left something behind"
+
+
+def test_option_and_value_may_be_two_words(pytester: pytest.Pytester) -> None:
+    assert 0 == _run(pytester, "--driver", "vfs", "--requirement=LIF-001").ret
+
+
+def test_projects_own_settings_do_not_get_in_the_way(pytester: pytest.Pytester) -> None:
+    pytester.makeini(
+        "[pytest]\ntestpaths = mine\npython_files = check_*.py\nfilterwarnings = error\n"
+        "addopts = --strict-markers --driver=vfs --requirement=LIF-001\n"
+    )
+    (pytester.path / "mine").mkdir()
+
+    result = _run(pytester)
+
+    result.stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])
+
+
+def test_environment_may_name_the_driver(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--driver=vfs --requirement=LIF-001")
+
+    _run(pytester).stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])
+
+
+def test_conftest_that_owns_driver_keeps_it(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(BROWSER)
+    pytester.makepyfile(PRINTS_DRIVER)
+
+    result = _run(pytester, "--driver=firefox", "-s")
+
+    result.stdout.fnmatch_lines(["*driver is firefox*"])
+    assert 0 == result.ret
+
+
+def test_conftest_that_owns_driver_does_not_keep_ours(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(BROWSER)
+
+    result = _run(pytester, "--driver=vfs", "--requirement=LIF-001")
+
+    result.stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_plugin_that_owns_driver_lives_beside_us(pytester: pytest.Pytester, first: bool) -> None:
+    name = "aaa_browser" if first else "zzz_browser"
+    pytester.makepyfile(**{name: BROWSER})
+    pytester.makepyfile(test_mine=PRINTS_DRIVER)
+    pytester.syspathinsert()
+
+    theirs = _run(pytester, "-p", name, "--driver=firefox", "-s", "test_mine.py")
+    ours = _run(pytester, "-p", name, "--driver=vfs", "--requirement=LIF-001")
+
+    theirs.stdout.fnmatch_lines(["*driver is firefox*"])
+    ours.stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])
+
+
+def test_misspelt_name_is_answered_with_the_right_one(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, "--driver=overlya2")
+
+    assert 4 == result.ret
+    result.stderr.fnmatch_lines(["*no such driver; did you mean overlay2?*"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("nowhere:Driver", "importing nowhere raised ModuleNotFoundError"),
+        ("broken:Driver", "importing broken raised RuntimeError: at import"),
+        ("mine:Nothing", "Nothing is nothing"),
+        ("mine:number", "number is a int"),
+        ("mine:raises", "the factory raised ValueError: on purpose"),
+        ("mine:Empty", "the driver lacks create"),
+        ("mine:Narrow", "put cannot be called with 1 arguments"),
+        ("containerd+unix:///x?snapshotter=y", "does not reach such drivers"),
+    ],
+)
+def test_bad_spec_is_one_sentence(pytester: pytest.Pytester, spec: str, words: str) -> None:
+    pytester.makepyfile(
+        broken="raise RuntimeError('at import')",
+        mine="""
+        from graphdriver.vfs import Driver
+        number = 3
+        def raises(home, *_): raise ValueError("on purpose")
+        class Empty:
+            def __init__(self, *_): pass
+        class Narrow(Driver):
+            def put(self): pass
+        """,
+    )
+
+    result = _run(pytester, f"--driver={spec}")
+
+    assert 4 == result.ret
+    text = result.stderr.str() + result.stdout.str()
+    assert words in text
+    assert "Traceback" not in text
+
+
+def test_unknown_requirement_and_missing_home_are_usage_errors(pytester: pytest.Pytester) -> None:
+    assert 4 == _run(pytester, "--driver=vfs", "--requirement=XYZ-1").ret
+    assert 4 == _run(pytester, "--driver=vfs", "--graphdriver-home=/no/such/place").ret
+
+
+def test_runs_without_a_driver_are_left_alone(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_mine="""
+        import sys
+        def test_nothing_of_ours_is_loaded():
+            ours = {name for name in sys.modules if name.startswith("graphdriver_conformance.")}
+            assert {"graphdriver_conformance.plugin"} == ours
+            assert "hypothesis.stateful" not in sys.modules
+        """
+    )
+
+    result = _run(pytester)
+
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("graphdriver:*")
+    result.stdout.no_fnmatch_line("*verdict*")
+
+
+def test_result_file_has_every_requirement(pytester: pytest.Pytester) -> None:
+    _run(
+        pytester,
+        "--driver=vfs",
+        "--requirement=LNK",
+        "--requirement=LIF-001",
+        "--graphdriver-report=r.json",
+    )
+
+    result = json.loads((pytester.path / "r.json").read_text())
+    outcomes = {row["id"]: row["outcome"] for row in result["requirements"]}
+    keys = {"schema", "suite", "driver", "environment", "started", "seconds", "seed", "verdict"}
+    assert keys | {"counts", "requirements"} == set(result)
+    assert 1 == result["schema"]
+    assert "met" == outcomes["LIF-001"]
+    assert "not-claimed" == outcomes["LNK-001"]
+    assert "not-provable" == outcomes["DIF-001"], "what was not selected is not a pass"
+    assert "inconclusive" == result["verdict"]
+    assert len(outcomes) == sum(result["counts"].values())
+
+
+def test_violation_reads_like_a_bug_report(pytester: pytest.Pytester) -> None:
+    spec = "graphdriver_conformance.mutants:UnknownDiffIsEmpty"
+
+    result = _run(pytester, f"--driver={spec}", "--requirement=DIF-008", "--junitxml=j.xml")
+
+    assert 1 == result.ret
+    result.stdout.fnmatch_lines(
+        [
+            "VIOLATED  DIF-008 (MUST)*",
+            "*has to be an error, but it returned*",
+            "*program:*",
+            "*diff('nope')*",
+            f"*reproduce: pytest --driver={spec} --requirement=DIF-008*",
+            "*NOT CONFORMANT*",
+        ]
+    )
+    junit = (pytester.path / "j.xml").read_text()
+    assert 'name="requirement" value="DIF-008"' in junit
+    assert 'name="level" value="MUST"' in junit
+
+
+def test_level_decides_what_fails(pytester: pytest.Pytester) -> None:
+    spec = "--driver=graphdriver_conformance.mutants:WhiteoutsLast"  # DIF-012 is a SHOULD
+
+    assert 0 == _run(pytester, spec, "--requirement=DIF-012", "--requirement=DIF-001").ret
+    level = "--graphdriver-level=should"
+    assert 1 == _run(pytester, spec, level, "--requirement=DIF-012", "--requirement=DIF-001").ret
+
+
+def test_nothing_proven_is_a_failure(pytester: pytest.Pytester) -> None:
+    assert 1 == _run(pytester, "--driver=vfs", "--requirement=LNK").ret
+
+
+def test_broken_create_blocks_what_rests_on_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        mine="""
+        from graphdriver.vfs import Driver
+        class Mine(Driver):
+            def exists(self, id): return False
+        """
+    )
+
+    result = _run(
+        pytester, "--driver=mine:Mine", "--requirement=LIF", "--graphdriver-report=r.json"
+    )
+
+    rows = json.loads((pytester.path / "r.json").read_text())["requirements"]
+    outcomes = {row["id"]: row["outcome"] for row in rows}
+    assert ("violated", "blocked") == (outcomes["LIF-001"], outcomes["LIF-014"])
+    result.stdout.fnmatch_lines(["*blocked by LIF-001: *LIF-014*"])
+
+
+def test_two_workers_and_two_drivers(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+
+    result = _run(
+        pytester,
+        "--driver=vfs",
+        "--driver=overlay2",
+        "-n2",
+        "--requirement=LIF-00",
+        "--graphdriver-report=r.json",
+    )
+
+    result.stdout.fnmatch_lines(["*verdict on vfs*", "*verdict on overlay2*"])
+    assert {"r-vfs.json", "r-overlay2.json"} == _left(pytester)
+
+
+def test_same_seed_is_the_same_run(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        mine="""
+        from graphdriver.vfs import Driver
+        class Mine(Driver):
+            def create(self, id, *rest):
+                super().create(id, *rest)
+            create_read_write = create
+            def changes(self, id, parent=""):
+                found = super().changes(id, parent)
+                with open("log", "a") as log: print(found, file=log)
+                return found
+        """
+    )
+    logs = []
+    for seed in (1, 1, 2):
+        (pytester.path / "log").write_text("")
+        _run(pytester, "--driver=mine:Mine", "--requirement=CHG-019", f"--graphdriver-seed={seed}")
+        logs.append((pytester.path / "log").read_text())
+
+    assert logs[0] == logs[1]
+    assert logs[0] != logs[2]
+
+
+def test_command_line_lists_and_explains(pytester: pytest.Pytester) -> None:
+    def graphdriver(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "graphdriver_conformance", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "LIF-001" in graphdriver("list", "LIF").stdout
+    assert "moby #36161" in graphdriver("explain", "LNK-008").stdout
+    assert 4 == graphdriver("explain", "NOPE-1").returncode
+    assert 2 == graphdriver("nonsense").returncode
+
+
+def test_home_on_overlay_is_refused(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    script = f"""
+    cd {tmp_path} && mkdir l u w m
+    mount -t overlay -o lowerdir=l,upperdir=u,workdir=w overlay m
+    {sys.executable} -m pytest --driver=vfs --graphdriver-home=m --requirement=LIF-001
+    """
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-ec", script]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert 4 == done.returncode, done.stdout + done.stderr
+    assert "is on overlay" in done.stderr

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 __all__ = ["PROFILE_VARIABLE", "examples", "scaled"]
 
@@ -38,6 +38,7 @@ def examples(count: int) -> Callable[[_Test], _Test]:
             deadline=None,
             database=None,
             report_multiple_bugs=False,
+            phases=(Phase.explicit, Phase.generate, Phase.shrink),  # explaining takes minutes
             suppress_health_check=list(HealthCheck),
         )(one_example)  # type: ignore[return-value]
 

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,16 +18,33 @@ _RECENT = "import sys, venv, ensurepip; assert sys.version_info >= (3, 11)"
 pytestmark = pytest.mark.xdist_group("installed-wheel")
 
 
+# Not below pytest's own temporary directory: that one is closed to the ordinary user.
+def _open_to_all(mode: int) -> Iterator[Path]:
+    base = Path(tempfile.mkdtemp(prefix="graphdriver-wheel-"))
+    base.chmod(mode)
+    yield base
+    shutil.rmtree(base)
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def here() -> Iterator[Path]:
+    """Yield a directory that anyone may enter."""
+    yield from _open_to_all(0o755)
+
+
+@pytest.fixture
+def empty() -> Iterator[Path]:
+    """Yield an empty directory that anyone may enter and write."""
+    yield from _open_to_all(0o777)
+
+
+@pytest.fixture(scope="module")
+def installed(here: Path) -> Path:
     """Return the bin directory of a virtual environment that holds only the wheel."""
-    base = tmp_path_factory.mktemp("installed")
-    for directory in (base, *base.parents[:2]):
-        directory.chmod(0o755)  # the ordinary user has to get there, too
-    built = base / "dist"
+    built = here / "dist"
     _run(sys.executable, "-m", "build", "--wheel", "--outdir", str(built), str(ROOT))
     (wheel,) = built.glob("*.whl")
-    environment = base / "venv"
+    environment = here / "venv"
     _run(_interpreter(), "-m", "venv", str(environment))
     _run(str(environment / "bin/pip"), "install", "-q", str(wheel))
     return environment / "bin"
@@ -39,16 +58,6 @@ def _interpreter() -> str:
         return sys.executable
     done = subprocess.run([system, "-c", _RECENT], check=False, capture_output=True)
     return sys.executable if done.returncode else system
-
-
-@pytest.fixture
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an empty directory that anyone may enter and write."""
-    directory = tmp_path_factory.mktemp("empty")
-    for parent in directory.parents[:2]:
-        parent.chmod(0o755)
-    directory.chmod(0o777)
-    return directory
 
 
 def _run(*command: str, cwd: Path | None = None) -> str:

@@ -19,19 +19,23 @@ _FORMATS = {
 def plant(tree: Tree, root: Path) -> None:
     """Make every node of `tree` below `root`, which is an empty directory; times come last."""
     base = os.fsencode(root)
+    set_metadata(base, tree[b""])
     first: dict[bytes, bytes] = {}
-    for name in sorted(tree):
-        node, path = tree[name], base + b"/" + name
-        if node.link and node.link in first:
-            os.link(first[node.link], path, follow_symlinks=False)
-            continue
-        if name:
-            make_node(path, node)
-        else:
-            set_metadata(base, node)
-        if node.link:
-            first[node.link] = path
+    for name in sorted(one for one in tree if one):
+        _make_or_link(tree, name, base, first)
     set_times(tree, root)
+
+
+def _make_or_link(tree: Tree, name: bytes, base: bytes, first: dict[bytes, bytes]) -> None:
+    """Make the node, or link it to the first of its group; `first` has each group's first name."""
+    node, path = tree[name], base + b"/" + name
+    there = first.setdefault(node.link, name) if node.link else name
+    if there == name:
+        make_node(path, node)
+        return
+    # One inode can't be two: a model that says so would be blamed on the driver later.
+    assert tree[there] == node, f"{there!r} and {name!r} are one group of links, and differ"
+    os.link(base + b"/" + there, path, follow_symlinks=False)
 
 
 def rebuild(old: Tree, new: Tree, root: Path) -> None:
@@ -60,16 +64,14 @@ def rebuild(old: Tree, new: Tree, root: Path) -> None:
     for name in sorted(new):
         node, path = new[name], base + b"/" + name
         if name and not (name in old and stays(name)):
-            if node.link and node.link in first:
-                os.link(first[node.link], path, follow_symlinks=False)
-            else:
-                make_node(path, node)
-        elif old[name] != node:
+            _make_or_link(new, name, base, first)
+            continue
+        if node.link:
+            first.setdefault(node.link, name)
+        if old[name] != node:
             if old[name].content != node.content:
                 _write_in_place(path, node.content)
             set_metadata(path if name else base, node)
-        if node.link:
-            first.setdefault(node.link, path)
     set_times(new, root)
 
 

@@ -64,7 +64,9 @@ def _grown(draw: st.DrawFn, tree: Tree, count: int) -> Tree:
             target = draw(st.sampled_from(files))
             group = tree[target].link or target
             tree = tree.with_(target, tree[target].but(link=group))
-            tree = tree.with_(name, tree[target]) if target in tree else tree
+            tree = tree.with_(name, tree[target])
         else:
             tree = tree.with_(name, draw(nodes()))
-    return tree.canonical()
+        # At every step: a group whose first name has gone would be taken for a later one's.
+        tree = tree.canonical()
+    return tree

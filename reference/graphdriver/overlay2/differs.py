@@ -134,6 +134,7 @@ class Differ:
             else:
                 size = self._apply_to_staged_view(id, stage, diff)
             renameat2(_STAGE.encode() + b"/diff", b"diff", RENAME_EXCHANGE, directory)
+            _forget_index(layer)
             return size
         finally:
             _discard(directory)
@@ -150,6 +151,17 @@ class Differ:
             (stage / name).mkdir(0o700)
         with self._mounts.staged(id, stage) as view:
             return unpack(diff, ViewTarget(view, self._ids.root), self._ids)
+
+
+def _forget_index(layer: Path) -> None:
+    """Remove the index of the old upper: with index=on the kernel refuses it for another one."""
+    work = layer / "work"
+    if (work / "index").exists():
+        directory = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_node(directory, b"index")
+        finally:
+            os.close(directory)
 
 
 def _discard(layer: int) -> None:

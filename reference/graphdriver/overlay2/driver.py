@@ -22,8 +22,10 @@ __all__ = ["Driver"]
 class Driver:
     """overlay2 on the home directory `home`, which is made if it is missing.
 
-    `options` are `overlay2.override_kernel_check=BOOL` and `overlay2.size=SIZE`. Raises
-    NotSupported, IncompatibleFS, PrerequisitesNotMet; nothing was changed then.
+    `options` are `overlay2.override_kernel_check=BOOL`, `overlay2.size=SIZE` and, beyond Docker's,
+    `overlay2.mountopt=LIST`: redirect_dir, metacopy, index, xino for every mount, to try what
+    kernels do by themselves. Raises NotSupported, IncompatibleFS, PrerequisitesNotMet; nothing was
+    changed then.
     """
 
     capabilities = frozenset(Capability)
@@ -39,7 +41,8 @@ class Driver:
         self._options = parse_options(options)
         ids = IDMapping(uid_maps, gid_maps)
         path = _real_home(home)
-        self._support = probe(path, self._options.override_kernel_check)
+        wanted = self._options
+        self._support = probe(path, wanted.override_kernel_check, wanted.mountopt)
         self._home = Home(path, ids)
         self._mounts = Mounts(self._home, self._support.prefix, ids)
         self._differ = Differ(self._home, self._mounts, self._support, ids)

@@ -17,17 +17,28 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:ib|b)?", re.IGNORECASE)
 _MULTIPLES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
+# What may be asked of every mount. Kernels differ in what they do without being asked, so that a
+# driver has to be right with each (Documentation/filesystems/overlayfs.rst).
+_MOUNT_OPTIONS = {
+    "redirect_dir": {"on", "off", "follow", "nofollow"},
+    "metacopy": {"on", "off"},
+    "index": {"on", "off"},
+    "xino": {"on", "off", "auto"},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one driver; `size` in bytes, 0 for no default."""
+    """The options of one driver; `size` in bytes, 0 for no default; `mountopt` as mount takes it."""
 
     override_kernel_check: bool = False
     size: int = 0
+    mountopt: str = ""
 
 
 def parse_options(options: Iterable[str]) -> Options:
     """Read `key=value` strings; keys in any case. Raises PrerequisitesNotMet, naming the key."""
-    override, size = False, 0
+    override, size, mountopt = False, 0, ""
     for option in options:
         key, equals, value = str(option).partition("=")
         key = key.strip().lower()
@@ -39,12 +50,14 @@ def parse_options(options: Iterable[str]) -> Options:
             override = _parse_bool(key, value.strip())
         elif key == "overlay2.size":
             size = parse_size(key, value)
+        elif key == "overlay2.mountopt":
+            mountopt = _parse_mountopt(key, value.strip())
         else:
             raise PrerequisitesNotMet(
                 f"overlay2: unknown option {key}",
-                "there are overlay2.override_kernel_check and overlay2.size",
+                "there are overlay2.override_kernel_check, overlay2.size and overlay2.mountopt",
             )
-    return Options(override, size)
+    return Options(override, size, mountopt)
 
 
 def parse_storage_opt(storage_opt: Mapping[str, str] | None) -> int:
@@ -69,6 +82,17 @@ def parse_size(key: str, text: str) -> int:
             f"overlay2: {key}={text} is not a size", "write it as 10G or 512m"
         )
     return size
+
+
+def _parse_mountopt(key: str, value: str) -> str:
+    for option in value.split(","):
+        name, _, setting = option.partition("=")
+        if setting not in _MOUNT_OPTIONS.get(name, ()):
+            known = "; ".join(f"{k}={'|'.join(sorted(v))}" for k, v in _MOUNT_OPTIONS.items())
+            raise PrerequisitesNotMet(
+                f"overlay2: {key} cannot have {option!r}", f"it takes, comma-separated, {known}"
+            )
+    return value
 
 
 def _parse_bool(key: str, value: str) -> bool:

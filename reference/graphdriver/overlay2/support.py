@@ -70,8 +70,10 @@ def kernel_is_too_old(release: str) -> bool:
     return numbers is not None and (int(numbers[1]), int(numbers[2])) < _OLDEST
 
 
-def probe(home: Path, override_kernel_check: bool) -> Support:
+def probe(home: Path, override_kernel_check: bool, mountopt: str = "") -> Support:
     """Find out whether `home`, which need not exist, can hold layers; change nothing.
+
+    `mountopt` is what every mount is to have on top.
 
     Raises NotSupported, IncompatibleFS, OSError.
     """
@@ -91,7 +93,7 @@ def probe(home: Path, override_kernel_check: bool) -> Support:
         )
     with _probe_directory(ground) as directory:
         _require_d_type(directory, backing, home)
-        return _trial(directory, backing, home)
+        return _trial(directory, backing, home, mountopt)
 
 
 def is_native_diff_right(home: Path, support: Support) -> bool:
@@ -140,21 +142,23 @@ def _require_d_type(directory: Path, backing: str, home: Path) -> None:
         )
 
 
-def _trial(directory: Path, backing: str, home: Path) -> Support:
+def _trial(directory: Path, backing: str, home: Path, mountopt: str) -> Support:
     """Mount two lowers and an upper, the way every layer will be."""
     for name in ("lower1", "lower2", "upper", "work", "merged"):
         (directory / name).mkdir()
     # index=on ties an upper to its lowers' inodes, which copies of a home do not keep (moby
     # #37993).
-    index = "index=off," if Path("/sys/module/overlay/parameters/index").exists() else ""
+    knows_index = Path("/sys/module/overlay/parameters/index").exists()
+    index = "index=off," if knows_index and "index=" not in mountopt else ""
     # trusted.* cannot be written in a user namespace; overlayfs then uses user.* (since 5.11).
     userxattr = not _can_set_trusted(directory / "upper")
-    prefix = index + ("userxattr," if userxattr else "")
+    prefix = index + ("userxattr," if userxattr else "") + (f"{mountopt}," if mountopt else "")
     try:
         _mount_trial(directory, prefix)
     except OSError as error:
         raise NotSupported(
-            f"a trial mount of overlay below {home} failed: {error.strerror} ({error.errno})",
+            f"a trial mount of overlay below {home}, {prefix or 'with no options'}, failed: "
+            f"{error.strerror} ({error.errno})",
             "it takes the overlay module, CAP_SYS_ADMIN over the mount namespace, and a file "
             "system that can be an upper",
         ) from error

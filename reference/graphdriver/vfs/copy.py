@@ -15,12 +15,14 @@ __all__ = ["copy_tree"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+# What an upper directory means. Where a copy came from (origin, uuid) is about the old inodes.
+_MARKS = (".opaque", ".whiteout", ".redirect", ".metacopy")
+
 
 def copy_tree(source: Path, target: Path, *, with_overlay_marks: bool = False) -> None:
     """Copy the directory `source` to `target`, which must not exist.
 
-    `with_overlay_marks` keeps what overlayfs needs of an upper: whiteouts and opaque directories.
-    Its notes on where a copy came from (origin, uuid) are about the old inodes and stay behind.
+    `with_overlay_marks` keeps what overlayfs has noted in an upper.
     """
     target.mkdir(0o700)
     copier = _Copier(with_overlay_marks)
@@ -133,7 +135,7 @@ class _Copier:
 
     def _travels(self, name: str) -> bool:
         if name.startswith(("trusted.overlay.", "user.overlay.")):
-            return self._marks and name.endswith((".opaque", ".whiteout"))
+            return self._marks and name.endswith(_MARKS)
         return not name.startswith("security.selinux")
 
 

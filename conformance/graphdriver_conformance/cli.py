@@ -50,7 +50,7 @@ def check(arguments: list[str]) -> int:
     ):
         command += ["-n", str(min(4, len(os.sched_getaffinity(0))))]
     # The suite ends with its own summary; pytest's would say the same in test names.
-    command += ["--no-header", "--tb=no", "-p", "no:cacheprovider", *arguments]
+    command += ["--no-header", "--tb=no", "-rN", "-p", "no:cacheprovider", *arguments]
     return subprocess.call(command)
 
 

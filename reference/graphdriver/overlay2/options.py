@@ -29,7 +29,7 @@ _MOUNT_OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one driver; `size` in bytes, 0 for no default; `mountopt` as mount takes it."""
+    """The options of one driver; `size` in bytes, 0 for no default; `mountopt` for every mount."""
 
     override_kernel_check: bool = False
     size: int = 0

@@ -31,11 +31,14 @@ _TYPES = {
 }
 _UNMEANT = {b".", b"..", b""}
 
-parts = st.binary(min_size=1, max_size=255).map(lambda b: b.replace(b"\0", b"0").replace(b"/", b"_"))
+parts = st.binary(min_size=1, max_size=255).map(
+    lambda b: b.replace(b"\0", b"0").replace(b"/", b"_")
+)
 paths = st.lists(parts.filter(lambda part: part not in _UNMEANT), min_size=1, max_size=5).map(
     b"/".join
 )
-# A PAX value may hold anything but is read as UTF-8 by others; raw bytes go through surrogateescape.
+# A PAX value may hold anything but is read as UTF-8 by others; raw bytes go through
+# surrogateescape.
 xattrs = st.dictionaries(
     st.sampled_from([b"user.a", b"user.long.name", b"security.capability"]),
     st.binary(max_size=300),
@@ -111,7 +114,7 @@ def test_tarfile_reads_what_the_writer_wrote(
             assert (entry.mode, entry.uid, entry.gid) == (info.mode, info.uid, info.gid)
             assert entry.mtime == int(info.mtime)
             assert (entry.major, entry.minor) == (info.devmajor, info.devminor)
-            assert content == (info.isreg() and archive.extractfile(info).read() or b"")  # type: ignore[union-attr]
+            assert content == ((info.isreg() and archive.extractfile(info).read()) or b"")  # type: ignore[union-attr]
             assert dict(entry.xattrs) == {
                 os.fsencode(key.removeprefix("SCHILY.xattr.")): os.fsencode(value)
                 for key, value in info.pax_headers.items()
@@ -142,14 +145,10 @@ def test_same_records_give_the_same_bytes(
     st.lists(entries(), max_size=4),
     st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
 )
-def test_reader_reads_what_tarfile_wrote(
-    members: list[tuple[Entry, bytes]], format: int
-) -> None:
+def test_reader_reads_what_tarfile_wrote(members: list[tuple[Entry, bytes]], format: int) -> None:
     buffer = io.BytesIO()
     written = []
-    with tarfile.open(
-        fileobj=buffer, mode="w", format=format, errors="surrogateescape"
-    ) as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=format, errors="surrogateescape") as archive:
         for entry, data in members:
             with_xattrs = entry if format == tarfile.PAX_FORMAT else entry._replace(xattrs={})
             try:
@@ -229,7 +228,5 @@ def test_gnu_tar_lists_what_the_writer_wrote(
     )
 
     assert (0, b"") == (done.returncode, done.stderr)
-    names = [
-        entry.name + b"/" * (entry.kind is Kind.DIRECTORY) + b"\n" for entry, _ in members
-    ]
+    names = [entry.name + b"/" * (entry.kind is Kind.DIRECTORY) + b"\n" for entry, _ in members]
     assert b"".join(names) == done.stdout

@@ -69,18 +69,22 @@ def records(new: Path, old: Path | None, ids: IDMapping) -> Iterator[Record]:
     """Yield the archive records that turn `old` into `new`. Raises UnmappedId, OSError."""
     maker = RecordMaker(ids)
     yield from _root_record(new, old, ids, maker)
+    regrouped = _regrouped(new, old) if old else set()
     waiting: list[Record | None] = []
     for pair in _walk(new, old):
         del waiting[pair.depth :]
+        changed = _inode(pair.new) in regrouped or pair.is_changed()
+        if not changed and not pair.is_directory:
+            continue
         if pair.new is None:
             directory, _, base = pair.name.rpartition(b"/")
             record: Record | None = maker.whiteout(directory, base)
         else:
             record = maker.node(pair.new_fd, pair.base, pair.name, pair.new)
-        if pair.is_directory and not pair.is_changed():
+        if not changed:
             waiting.append(record)
             continue
-        if record is not None and (_is_linked(pair) or pair.is_changed()):
+        if record is not None:
             yield from (one for one in waiting if one)
             waiting = [None] * len(waiting)
             yield record
@@ -176,14 +180,34 @@ def _root_record(
             yield record
 
 
-def _is_linked(pair: _Pair) -> bool:
-    """Say whether a file has other names, which are to be links again after apply_diff.
+def _regrouped(new: Path, old: Path) -> set[tuple[int, int]]:
+    """Return the inodes of `new` whose names are not those of one inode of `old`.
 
-    Only where the link itself may have changed: a group that is whole on both sides says nothing.
+    All names of such a group go into the archive, so that they are links again after apply_diff:
+    what changes one may have any of them, and the archive can link to what is in it only.
     """
-    if pair.new is None or pair.old is None or pair.is_directory:
-        return False
-    return pair.new.st_nlink > 1 and pair.new.st_nlink != pair.old.st_nlink
+    names: dict[tuple[int, int], int] = {}
+    origins: dict[tuple[int, int], set[tuple[int, int] | None]] = {}
+    counts: dict[tuple[int, int], int] = {}
+    for pair in _walk(new, old):
+        inode = _inode(pair.new)
+        linked = any(side is not None and side.st_nlink > 1 for side in (pair.new, pair.old))
+        if inode is None or pair.is_directory or not linked:
+            continue
+        names[inode] = names.get(inode, 0) + 1
+        origin = _inode(pair.old)
+        origins.setdefault(inode, set()).add(origin)
+        if origin and pair.old:
+            counts[origin] = pair.old.st_nlink
+    return {
+        inode
+        for inode, found in origins.items()
+        if len(found) > 1 or (origin := next(iter(found))) is None or counts[origin] != names[inode]
+    }
+
+
+def _inode(found: os.stat_result | None) -> tuple[int, int] | None:
+    return (found.st_dev, found.st_ino) if found else None
 
 
 def _walk(new: Path, old: Path | None) -> Iterator[_Pair]:

@@ -150,3 +150,19 @@ def test_file_copied_up_without_a_change_is_no_change(driver: Driver) -> None:
     assert 0 == driver.diff_size("child", "base")
     with driver.diff("child", "base") as archive:
         assert bytes(1024) == archive.read()
+
+
+def test_name_that_joins_a_group_of_links_brings_the_whole_group(tmp_path: Path) -> None:
+    """The group has two names before and after: counting links does not show it."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for root, second in ((old, "dir/x"), (new, "dir")):
+        root.mkdir()
+        (root / "a").write_bytes(b"same")
+        (root / second).parent.mkdir(exist_ok=True)
+        os.link(root / "a", root / second)
+        os.utime(root / "a", (1, 1))
+
+    with open_stream(naive.records(new, old, IDMapping())) as archive:
+        entries = [member.entry for member in Reader(io.BytesIO(archive.read()))]
+
+    assert [(b"a", b""), (b"dir", b"a")] == [(one.name, one.linkname) for one in entries]

@@ -1,0 +1,106 @@
+"""`python -m graphdriver.plugin` as a process, spoken to over its socket as Docker would."""
+
+import http.client
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class Client(http.client.HTTPConnection):
+    """An HTTP connection over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("plugin", timeout=20)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(os.fspath(self._path))
+
+    def ask(self, call: str, body: object = None) -> Any:
+        self.request("POST", f"/{call}", json.dumps(body or {}))
+        return json.loads(self.getresponse().read())
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Client, "subprocess.Popen[bytes]"]]:
+    path = tmp_path / "plugin.sock"
+    command = [sys.executable, "-m", "graphdriver.plugin", "vfs", "--socket", os.fspath(path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert process.stderr
+    process.stderr.readline()  # it says when it listens
+    client = Client(path)
+    yield client, process
+    client.close()
+    process.terminate()
+    process.wait(10)
+    process.stderr.close()
+
+
+def _archive(name: str, data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def test_life_of_a_layer_over_the_socket(served: tuple[Client, object], tmp_path: Path) -> None:
+    client, _ = served
+    home = tmp_path / "home"
+
+    assert {"Implements": ["GraphDriver"]} == client.ask("Plugin.Activate")
+    assert not client.ask("GraphDriver.Init", {"Home": str(home), "Opts": None}).get("Err")
+    assert not client.ask("GraphDriver.Create", {"ID": "a", "Parent": ""}).get("Err")
+    client.request("POST", "/GraphDriver.ApplyDiff?id=a&parent=", _archive("f", b"data"))
+    assert 4 == json.loads(client.getresponse().read())["Size"]
+    view = client.ask("GraphDriver.Get", {"ID": "a", "MountLabel": ""})["Dir"]
+    assert b"data" == (Path(view) / "f").read_bytes()
+    assert not client.ask("GraphDriver.Put", {"ID": "a"}).get("Err")
+    changes = client.ask("GraphDriver.Changes", {"ID": "a", "Parent": ""})["Changes"]
+    assert [{"Path": "/f", "Kind": 1}] == changes
+    client.request("POST", "/GraphDriver.Diff", json.dumps({"ID": "a", "Parent": ""}))
+    with tarfile.open(fileobj=io.BytesIO(client.getresponse().read())) as archive:
+        assert ["f"] == archive.getnames()
+    assert client.ask("GraphDriver.Exists", {"ID": "a"})["Exists"]
+    assert not client.ask("GraphDriver.Remove", {"ID": "a"}).get("Err")
+    assert not client.ask("GraphDriver.Exists", {"ID": "a"})["Exists"]
+
+
+def test_errors_are_told_and_the_server_lives(
+    served: tuple[Client, object], tmp_path: Path
+) -> None:
+    client, _ = served
+    client.ask("GraphDriver.Init", {"Home": str(tmp_path / "home")})
+
+    assert "no layer nope" in client.ask("GraphDriver.Get", {"ID": "nope"})["Err"]
+    assert client.ask("GraphDriver.Create", {"ID": "../x", "Parent": ""})["Err"]
+    client.request("POST", "/GraphDriver.Nonsense", "{}")
+    assert 404 == client.getresponse().status
+    client.close()
+    assert not client.ask("GraphDriver.Create", {"ID": "a", "Parent": ""}).get("Err")
+
+
+def test_termination_takes_the_socket_away(
+    served: tuple[Client, "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    client, process = served
+    client.ask("Plugin.Activate")
+    client.close()
+
+    process.send_signal(signal.SIGTERM)
+
+    assert 0 == process.wait(10)
+    assert not (tmp_path / "plugin.sock").exists()

@@ -9,12 +9,15 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from graphdriver.archive.entry import Entry, Kind
+from graphdriver.archive.entry import Entry, Kind, exported_xattrs, listxattr
 from graphdriver.archive.header import BLOCK, encode, padding
 from graphdriver.archive.sparse import Segment, data_segments, map_block
+from graphdriver.errors import DriverError
 
-__all__ = ["FileData", "Record", "pack"]
+__all__ = ["FileData", "NotNative", "Record", "pack"]
 
+# O_NONBLOCK: a fifo that took the file's place must not hang us.
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PIECE = 1 << 20
 # Below this a file is read into the buffer at once; above, it goes from the page cache straight to
 # whoever reads the stream.
@@ -27,12 +30,19 @@ _SPARSE_FROM = 16 << 20
 class Record(NamedTuple):
     """An entry and, for a file, where its data is: `name` in the directory open as `dir_fd`.
 
-    The descriptor has to stay open until the next record is asked for, no longer.
+    The descriptor has to stay open until the next record is asked for, no longer. A file's
+    attributes are read when it is opened for its data; one with the attribute `refuse` raises
+    NotNative.
     """
 
     entry: Entry
     dir_fd: int = -1
     name: bytes = b""
+    refuse: str = ""
+
+
+class NotNative(DriverError):
+    """The upper directory cannot be read on its own: it holds a redirect or a metacopy."""
 
 
 class FileData(NamedTuple):
@@ -51,14 +61,14 @@ class FileData(NamedTuple):
 def pack(records: Iterable[Record]) -> Iterator[bytes | FileData]:
     """Yield the archive of `records`. Raises OSError for what cannot be read as announced."""
     buffer = bytearray()
-    for entry, dir_fd, name in records:
-        if entry.kind is not Kind.FILE or not entry.size:
+    for record in records:
+        entry = record.entry
+        if entry.kind is not Kind.FILE or record.dir_fd < 0:
             buffer += encode(entry)
         elif entry.size <= _SMALL:
-            buffer += encode(entry)
-            _read_small(entry, dir_fd, name, buffer)
+            _read_small(record, buffer)
         else:
-            yield from _large(entry, dir_fd, name, buffer)
+            yield from _large(record, buffer)
         if len(buffer) >= _PIECE:
             yield bytes(buffer)
             buffer.clear()
@@ -66,22 +76,27 @@ def pack(records: Iterable[Record]) -> Iterator[bytes | FileData]:
     yield bytes(buffer)
 
 
-def _read_small(entry: Entry, dir_fd: int, name: bytes, buffer: bytearray) -> None:
-    descriptor = _open(dir_fd, name, entry)
+def _read_small(record: Record, buffer: bytearray) -> None:
+    entry = record.entry
+    descriptor = _open(record)
     try:
+        if names := listxattr(descriptor):
+            entry = _with_attributes(record, descriptor, names)
         # One byte more than there should be: what has grown shows at once.
         data = os.read(descriptor, entry.size + 1)
     finally:
         os.close(descriptor)
     if len(data) != entry.size:
         raise _changed(entry.name, f"it has {len(data)} bytes or more, not {entry.size}")
+    buffer += encode(entry)
     buffer += data
     buffer += padding(len(data))
 
 
-def _large(entry: Entry, dir_fd: int, name: bytes, buffer: bytearray) -> Iterator[bytes | FileData]:
-    descriptor = _open(dir_fd, name, entry)
+def _large(record: Record, buffer: bytearray) -> Iterator[bytes | FileData]:
+    descriptor = _open(record)
     try:
+        entry = _with_attributes(record, descriptor, listxattr(descriptor))
         now = os.fstat(descriptor)
         if now.st_size != entry.size:
             raise _changed(entry.name, f"it has {now.st_size} bytes, not {entry.size}")
@@ -122,13 +137,17 @@ def _sparse_header(entry: Entry, segments: list[Segment]) -> tuple[bytes, int]:
     return encode(stand_in, pax) + before, len(before) + data
 
 
-def _open(dir_fd: int, name: bytes, entry: Entry) -> int:
-    # O_NONBLOCK: a fifo that took the file's place must not hang us.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+def _with_attributes(record: Record, descriptor: int, names: list[str]) -> Entry:
+    if record.refuse and record.refuse in names:
+        raise NotNative(f"{record.entry.name!r} is a metacopy, its data lies below")
+    return record.entry._replace(xattrs=exported_xattrs(descriptor, names))
+
+
+def _open(record: Record) -> int:
     try:
-        return os.open(name, flags, dir_fd=dir_fd)
+        return os.open(record.name, _FLAGS, dir_fd=record.dir_fd)
     except OSError as error:
-        error.filename = entry.name
+        error.filename = record.entry.name
         error.add_note("the file was there when the directory was listed; the diff ends here")
         raise
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graphdriver.archive.entry import exported_xattrs, listxattr
-from graphdriver.archive.writer import Record
+from graphdriver.archive.writer import NotNative, Record
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.differ.compare import report, same_directory, same_node
 from graphdriver.differ.lowers import Found, LowerTree, is_opaque, is_whiteout
-from graphdriver.differ.records import NotNative, RecordMaker
+from graphdriver.differ.records import RecordMaker
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import at
 
@@ -107,6 +107,10 @@ class Upper:
         """
         maker = RecordMaker(self._ids, self._prefix + "metacopy")
         yield from self._root_record(maker)
+        if not self._lowers:
+            with _opened(self._diff) as root:
+                yield from maker.whole(root, b"")
+            return
         # The directories on the way to the current one whose records were not needed so far.
         waiting: list[Record | None] = []
         for step in self._walk():
@@ -133,7 +137,7 @@ class Upper:
         Only directories are looked at. A metacopy is met when its turn comes: mounts without the
         option refuse it as well.
         """
-        todo = [self._diff]
+        todo = [self._diff] if self._lowers else []
         while todo:
             directory = todo.pop()
             if self._prefix + "redirect" in listxattr(directory):

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Iterator
 
 from graphdriver.archive.entry import (
     OPAQUE_MARKER,
@@ -11,13 +12,14 @@ from graphdriver.archive.entry import (
     exported_xattrs,
     listxattr,
 )
-from graphdriver.archive.writer import Record
+from graphdriver.archive.writer import NotNative, Record
 from graphdriver.errors import DriverError
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import at
 
 __all__ = ["NotNative", "RecordMaker"]
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
     stat.S_IFDIR: Kind.DIRECTORY,
@@ -26,10 +28,6 @@ _KINDS = {
     stat.S_IFBLK: Kind.BLOCK,
     stat.S_IFIFO: Kind.FIFO,
 }
-
-
-class NotNative(DriverError):
-    """The upper directory cannot be read on its own: it holds a redirect or a metacopy."""
 
 
 class RecordMaker:
@@ -59,14 +57,14 @@ class RecordMaker:
             first = self._links.setdefault((found.st_dev, found.st_ino), name)
             if first is not name:
                 return Record(self._entry(name, Kind.HARDLINK, found)._replace(linkname=first))
+        if kind is Kind.FILE and found.st_size:
+            return Record(self._entry(name, kind, found), dir_fd, base, self._refuse)
         entry = self._entry(name, kind, found)
         path = at(dir_fd, base)
         if names := listxattr(path):
             if self._refuse in names:
                 raise NotNative(f"{name!r} is a metacopy, its data lies below")
             entry = entry._replace(xattrs=exported_xattrs(path, names))
-        if kind is Kind.FILE:
-            return Record(entry._replace(size=found.st_size), dir_fd, base)
         if kind is Kind.SYMLINK:
             entry = entry._replace(linkname=os.readlink(base, dir_fd=dir_fd))
         elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
@@ -74,10 +72,41 @@ class RecordMaker:
             entry = entry._replace(major=os.major(device), minor=os.minor(device))
         return Record(entry)
 
+    def whole(self, dir_fd: int, name: bytes) -> Iterator[Record]:
+        """Yield the records of all that is in the directory `name`, open as `dir_fd`, depth first.
+
+        For directories with nothing below them: nothing has to be compared then.
+        """
+        stack = [(dir_fd, name + b"/" if name else b"", _listed(dir_fd))]
+        try:
+            while stack:
+                here, prefix, names = stack[-1]
+                if not names:
+                    stack.pop()
+                    if stack:
+                        os.close(here)
+                    continue
+                base = names.pop()
+                found = os.stat(base, dir_fd=here, follow_symlinks=False)
+                mode = found.st_mode
+                if stat.S_ISCHR(mode) and not found.st_rdev:
+                    continue  # a whiteout of nothing
+                record = self.node(here, base, prefix + base, found)
+                if record is not None:
+                    yield record
+                if stat.S_ISDIR(mode):
+                    inner = os.open(base, _DIRECTORY, dir_fd=here)
+                    stack.append((inner, prefix + base + b"/", _listed(inner)))
+        finally:
+            for descriptor, _, _ in stack[1:]:
+                os.close(descriptor)
+
     def _entry(self, name: bytes, kind: Kind, found: os.stat_result) -> Entry:
         uid, gid = self._ids.to_container(found.st_uid, found.st_gid)
-        seconds = found.st_mtime_ns // 1_000_000_000
-        return Entry(name, kind, stat.S_IMODE(found.st_mode), uid, gid, seconds)
+        # The tuple's times are tv_sec, which rounds down before 1970, too.
+        mtime = int(found[stat.ST_MTIME])
+        size = found.st_size if kind is Kind.FILE else 0
+        return Entry(name, kind, found.st_mode & 0o7777, uid, gid, mtime, size)
 
     @staticmethod
     def whiteout(directory: bytes, base: bytes) -> Record:
@@ -88,6 +117,11 @@ class RecordMaker:
     def opaque(directory: bytes) -> Record:
         """Return the record that hides all that lies below in `directory`."""
         return Record(Entry(_join(directory, OPAQUE_MARKER), Kind.FILE, 0o600))
+
+
+def _listed(dir_fd: int) -> list[bytes]:
+    """Return the names in an open directory, the first one last."""
+    return sorted(map(os.fsencode, os.listdir(dir_fd)), reverse=True)
 
 
 def _join(directory: bytes, base: bytes) -> bytes:

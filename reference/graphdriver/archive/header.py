@@ -23,9 +23,8 @@ _OCTAL7 = 0o7777777
 _OCTAL11 = 0o77777777777
 # The fields that are the same in every header of ours, and what they add to the checksum.
 _TAIL = b"ustar\x0000" + bytes(64)
-_TAIL_SUM = sum(_TAIL) + 8 * 32
 _FLAGS = {kind: kind.value for kind in Kind}
-_FLAG_SUM = {kind: kind.value[0] for kind in Kind}
+_CONSTANT_SUM = {kind: sum(_TAIL) + 8 * 32 + kind.value[0] - 1 for kind in Kind}
 # What follows the type flag of a member without link target, device numbers and prefix.
 _PLAIN_REST = bytes(100) + _TAIL + bytes(183)
 
@@ -69,7 +68,16 @@ def encode(entry: Entry, pax: Mapping[bytes, bytes] = {}) -> bytes:
     if entry.kind is Kind.DIRECTORY:
         name += b"/"
     size = entry.size if entry.kind is Kind.FILE else 0
-    if _is_plain(entry, name, size) and not pax:
+    if (
+        len(name) <= 100
+        and not entry.xattrs
+        and not pax
+        and 0 <= entry.mtime <= _OCTAL11
+        and 0 <= entry.uid <= _OCTAL7
+        and 0 <= entry.gid <= _OCTAL7
+        and size <= _OCTAL11
+        and len(entry.linkname) <= 100
+    ):  # most members need no more
         return _ustar(name, entry, entry.uid, entry.gid, size, entry.mtime, entry.linkname, b"")
     records = dict(pax)
     prefix = b""
@@ -84,19 +92,6 @@ def encode(entry: Entry, pax: Mapping[bytes, bytes] = {}) -> bytes:
         records[_XATTR + key] = value
     header = _ustar(name, entry, uid, gid, stored, mtime, linkname, prefix)
     return _pax_header(entry, records) + header if records else header
-
-
-def _is_plain(entry: Entry, name: bytes, size: int) -> bool:
-    """Say whether ustar alone can say it, without its prefix: most members are so."""
-    return (
-        len(name) <= 100
-        and not entry.xattrs
-        and 0 <= entry.mtime <= _OCTAL11
-        and 0 <= entry.uid <= _OCTAL7
-        and 0 <= entry.gid <= _OCTAL7
-        and size <= _OCTAL11
-        and len(entry.linkname) <= 100
-    )
 
 
 def padding(size: int) -> bytes:
@@ -143,9 +138,10 @@ def _ustar(
     prefix: bytes,
 ) -> bytes:
     kind = entry.kind
-    numbers = b"%b%011o\0%011o\0" % (_owner_fields(entry.mode, uid, gid), size, mtime)
+    owner = _owner_fields(entry.mode, uid, gid)
+    front = b"%b%b%011o\0%011o\0" % (name.ljust(100, b"\0"), owner, size, mtime)
     # Summing the fields that are not constant is faster than summing the block.
-    checksum = _TAIL_SUM + _FLAG_SUM[kind] + _byte_sum(name) + _byte_sum(numbers)
+    checksum = _CONSTANT_SUM[kind] + (adler32(front) & 0xFFFF)
     rest = _PLAIN_REST
     if linkname or prefix or kind is Kind.CHARACTER or kind is Kind.BLOCK:
         is_device = kind is Kind.CHARACTER or kind is Kind.BLOCK
@@ -158,7 +154,7 @@ def _ustar(
             prefix.ljust(155, b"\0"),
             _ZEROS[:12],
         )
-    return b"%b%b%06o\0 %b%b" % (name.ljust(100, b"\0"), numbers, checksum, _FLAGS[kind], rest)
+    return b"%b%06o\0 %b%b" % (front, checksum, _FLAGS[kind], rest)
 
 
 @lru_cache(maxsize=4096)
@@ -221,6 +217,12 @@ def _number_field(value: int, largest: int, key: bytes, records: dict[bytes, byt
 
 def _number(field: bytes) -> int:
     """Read a number: octal digits, or GNU's base 256 marked by the top bit."""
+    digits = field[:-1]
+    if field[-1] == 0 and digits.isdigit():
+        try:
+            return int(digits, 8)  # as nearly all tars write it
+        except ValueError:
+            pass
     first = field[0]
     if first & 0x80:
         value = int.from_bytes(field, "big")

@@ -22,6 +22,9 @@ _LARGEST_HEADER = 1 << 20
 _LARGEST_PADDING = 1 << 30
 _NOBODY = 2**32 - 1
 _XATTR = b"SCHILY.xattr."
+# What a name that is clean neither begins with nor holds.
+_UNCLEAN = (b"/", b".")
+_PARTS = (b"/.", b"//", b"\0")
 _KINDS = {kind.value: kind for kind in Kind} | {b"\0": Kind.FILE, b"7": Kind.FILE, b"S": Kind.FILE}
 
 _COMPRESSED = (
@@ -188,6 +191,9 @@ def clean_name(name: bytes) -> bytes:
 
     Raises BadArchive for what leaves the root or is no file name.
     """
+    name = name.removeprefix(b"./")
+    if len(name) < 256 and name[:1] not in _UNCLEAN and not any(map(name.__contains__, _PARTS)):
+        return name.removesuffix(b"/")  # nearly all names are so
     parts = [part for part in name.split(b"/") if part and part != b"."]
     if b".." in parts:
         raise BadArchive(f"{name[:200]!r} leaves the layer", "paths must not contain '..'")

@@ -12,6 +12,8 @@ from graphdriver.errors import BadArchive
 __all__ = ["Source"]
 
 _PIECE = 1 << 20
+# What is copied through stays in the processor's cache.
+_SCRATCH = 1 << 17
 
 
 class Source:
@@ -86,8 +88,8 @@ class Source:
         if self.readinto is None:
             return memoryview(self._read(min(count, _PIECE)))
         if self._scratch is None:
-            self._scratch = memoryview(bytearray(_PIECE))
-        room = self._scratch[: min(count, _PIECE)]
+            self._scratch = memoryview(bytearray(_SCRATCH))
+        room = self._scratch[: min(count, _SCRATCH)]
         return room[: self.readinto(room) or 0]
 
     def _take_across(self, count: int) -> bytes:

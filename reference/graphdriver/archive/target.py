@@ -44,13 +44,18 @@ class DirectoryTarget:
             return 0
         if entry.kind is Kind.HARDLINK:
             return self._place_link(entry, place, base, path)
-        freed = self._make_room(place, base, path)
 
         def fill(descriptor: int) -> None:
             _write(member, reader, descriptor)
 
-        make_node(entry, place.dir_fd, base, attributes, fill)
-        return (entry.size if entry.kind is Kind.FILE else len(entry.linkname)) - freed
+        size = entry.size if entry.kind is Kind.FILE else len(entry.linkname)
+        try:
+            make_node(entry, place.dir_fd, base, attributes, fill)
+        except FileExistsError:
+            # Rare: looking first would cost every file a system call.
+            size -= self._make_room(place, base, path)
+            make_node(entry, place.dir_fd, base, attributes, fill)
+        return size
 
     def finish(self) -> None:
         """Set the directories' times, which writing into them has changed."""

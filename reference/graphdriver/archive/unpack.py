@@ -55,10 +55,11 @@ def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
             directory, _, base = entry.name.rpartition(b"/")
             if base.startswith(WHITEOUT_PREFIX):
                 _whiteout(target, directory, base)
-            elif any(part.startswith(_AUFS) for part in directory.split(b"/")):
+            elif _AUFS in directory and (b"/" + directory).count(b"/" + _AUFS):
                 continue  # .wh..wh.plnk/ holds aufs's hard links
             else:
-                _check_length(entry)
+                if len(entry.name) > 255:
+                    _check_length(entry)
                 size += target.place(member, _attributes(entry, ids), reader)
         target.finish()
     finally:
@@ -87,5 +88,9 @@ def _check_length(entry: Entry) -> None:
 
 def _attributes(entry: Entry, ids: IDMapping) -> Attributes:
     uid, gid = ids.to_host(entry.uid, entry.gid)
-    mtime = max(-_LATEST, min(entry.mtime, _LATEST)) * _NS
-    return Attributes(entry.mode, uid, gid, mtime, entry.xattrs)
+    mtime = entry.mtime if -_LATEST < entry.mtime < _LATEST else _clamped(entry.mtime)
+    return Attributes(entry.mode, uid, gid, mtime * _NS, entry.xattrs)
+
+
+def _clamped(mtime: int) -> int:
+    return _LATEST if mtime > 0 else -_LATEST

@@ -36,6 +36,7 @@ class RecordMaker:
     def __init__(self, ids: IDMapping, refuse: str = "") -> None:
         """Map owners with `ids`; a file with the attribute `refuse` raises NotNative."""
         self._ids = ids
+        self._maps = not ids.identity
         self._refuse = refuse
         self._links: dict[tuple[int, int], bytes] = {}
 
@@ -102,7 +103,9 @@ class RecordMaker:
                 os.close(descriptor)
 
     def _entry(self, name: bytes, kind: Kind, found: os.stat_result) -> Entry:
-        uid, gid = self._ids.to_container(found.st_uid, found.st_gid)
+        uid, gid = found.st_uid, found.st_gid
+        if self._maps:
+            uid, gid = self._ids.to_container(uid, gid)
         # The tuple's times are tv_sec, which rounds down before 1970, too.
         mtime = int(found[stat.ST_MTIME])
         size = found.st_size if kind is Kind.FILE else 0

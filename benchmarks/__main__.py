@@ -3,13 +3,17 @@
 import argparse
 import json
 import platform
+import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.chart import draw
 from benchmarks.contest import Contest
-from benchmarks.contests import all_contests
+from benchmarks.contests import all_contests, peaks
 from benchmarks.filesystem import enter_private_namespace, ext4_on_tmpfs
+
+_MEMORY_AIM = 64
 
 
 def main() -> int:
@@ -25,10 +29,13 @@ def main() -> int:
             contest.hold(options.runs)
             contests.append(contest)
             print(_row(contest), flush=True)
+        memory = dict(_peaks(ground, spare)) if options.only in "memory" else {}
         # The image is busy until the loop mount goes; both go before the directory can.
         _detach(ground, spare)
     if options.json:
-        options.json.write_text(json.dumps(_as_data(contests, options.runs), indent=1) + "\n")
+        options.json.write_text(
+            json.dumps(_as_data(contests, memory, options.runs), indent=1) + "\n"
+        )
     if options.chart:
         options.chart.write_text(draw(contests))
     return 0
@@ -59,7 +66,16 @@ def _row(contest: Contest) -> str:
     return f"{contest.title}\n    {times}\n    {ratios or 'alone'}    aim {aim}: {verdict}"
 
 
-def _as_data(contests: list[Contest], runs: int) -> dict[str, object]:
+def _peaks(ground: Path, spare: Path) -> Iterator[tuple[str, float]]:
+    """Print and yield each verb's peak memory."""
+    for title, mebibytes in peaks(ground, spare):
+        verdict = "reached" if mebibytes < _MEMORY_AIM else "missed"
+        print(f"memory, {title}\n    {mebibytes:.1f} MiB above idle    ", end="")
+        print(f"aim < {_MEMORY_AIM} MiB: {verdict}", flush=True)
+        yield title, mebibytes
+
+
+def _as_data(contests: list[Contest], memory: dict[str, float], runs: int) -> dict[str, object]:
     return {
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -72,12 +88,11 @@ def _as_data(contests: list[Contest], runs: int) -> dict[str, object]:
             }
             for contest in contests
         ],
+        "peak_mebibytes_above_idle": memory,
     }
 
 
 def _detach(*mounts: Path) -> None:
-    import subprocess
-
     for mount in mounts:
         subprocess.run(["umount", "--recursive", "--lazy", str(mount)], check=False)
 

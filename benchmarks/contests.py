@@ -11,10 +11,11 @@ from pathlib import Path
 
 from benchmarks import trees
 from benchmarks.contest import Contest, Contestant, hold
+from benchmarks.memory import peak_above_idle
 from benchmarks.peers import ContainersStorage
 from graphdriver.overlay2 import Driver
 
-__all__ = ["all_contests"]
+__all__ = ["all_contests", "peaks"]
 
 _BUFFER = 1 << 20
 
@@ -39,6 +40,33 @@ def all_contests(ground: Path, spare: Path) -> Iterator[Contest]:
     yield _changes(driver, storage, ground, spare)
     for lowers, milliseconds in ((1, 2.0), (20, 2.0), (120, 5.0)):
         yield _cycle(driver, lowers, milliseconds)
+
+
+def peaks(ground: Path, spare: Path) -> Iterator[tuple[str, float]]:
+    """Yield verbs and their peak memory in MiB above an idle interpreter."""
+    for title, plant in (("10,000 files of 1 KiB", trees.many), ("one 1 GiB file", trees.big)):
+        tree = ground / "tree"
+        tree.mkdir()
+        plant(tree)
+        archive = spare / "layer.tar"
+        subprocess.run(["tar", "-C", tree, "-cf", archive, "."], check=True)
+        shutil.rmtree(tree)
+        home = ground / f"peak-{abs(hash(title))}"
+        setup = Driver(home)
+        for layer in ("packed", "fresh"):
+            setup.create(layer)
+        with archive.open("rb") as stream:
+            setup.apply_diff("packed", "", stream)
+        yield f"diff, {title}", peak_above_idle(home, lambda driver: _drain(driver, "packed"))
+        yield f"apply, {title}", peak_above_idle(home, partial(_unpack, archive))
+        yield f"changes, {title}", peak_above_idle(home, lambda driver: driver.changes("packed"))
+        archive.unlink()
+        shutil.rmtree(home)
+
+
+def _unpack(archive: Path, driver: Driver) -> None:
+    with archive.open("rb") as stream:
+        driver.apply_diff("fresh", "", stream)
 
 
 def _diff(

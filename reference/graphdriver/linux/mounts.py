@@ -111,15 +111,20 @@ def filesystem_type(path: str | os.PathLike[str]) -> int:
 def mountinfo(below: Path | None = None) -> list[MountEntry]:
     """Return the mounts of this mount namespace, in the order made; only those below, if given."""
     entries = []
+    prefix = os.fsencode(below) + b"/" if below else b"/"
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         left, _, right = line.partition(b" - ")
-        point = Path(os.fsdecode(_unescape(left.split(b" ")[4])))
-        if below is None or below in point.parents:
+        point = _unescape(left.split(b" ", 5)[4])
+        # Hosts have thousands of mounts; only what is wanted becomes an object.
+        if point.startswith(prefix):
             kind, _, options = right.split(b" ", 2)
-            entries.append(MountEntry(point, kind.decode(), os.fsdecode(_unescape(options))))
+            text = os.fsdecode(_unescape(options))
+            entries.append(MountEntry(Path(os.fsdecode(point)), kind.decode(), text))
     return entries
 
 
 def _unescape(field: bytes) -> bytes:
     """Undo the octal escapes of blanks and backslashes (proc(5))."""
+    if b"\\" not in field:
+        return field
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)

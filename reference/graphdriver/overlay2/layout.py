@@ -120,8 +120,8 @@ class Home:
             stage = self.path / f"{_STAGING}{link}"
             try:
                 self._build(stage, link, lowers, parent, prepare)
+                # Not made durable by itself: the next start makes a lost one anew from `link`.
                 os.symlink(f"../{id}/diff", self.path / LINKS / link)
-                _fsync(self.path / LINKS)
                 renameat2(os.fsencode(stage), os.fsencode(self.path / id), RENAME_NOREPLACE)
             except BaseException:
                 with suppress(FileNotFoundError):
@@ -210,9 +210,13 @@ class Home:
     def _link(self, id: str) -> str:
         """Return a layer's short name, "" when its file is missing or holds none (moby #36161)."""
         try:
-            link = (self.path / id / "link").read_text(errors="replace")
+            descriptor = os.open(f"{id}/link", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
         except (FileNotFoundError, NotADirectoryError):
             return ""
+        try:
+            link = os.fsdecode(os.read(descriptor, 64))
+        finally:
+            os.close(descriptor)
         return link if _LINK.fullmatch(link) else ""
 
     def _target(self, lower: str) -> str:
@@ -251,7 +255,7 @@ class Home:
         self._scanned = now
 
     def _sweep(self) -> None:
-        """Remove what a crash has left: remnants, and short names that lead nowhere."""
+        """Mend what a crash has left: remnants, short names that lead nowhere, lost ones."""
         for name in os.listdir(self.descriptor):
             if name.startswith(_REMNANTS):
                 self._remove_tree(name)
@@ -260,6 +264,9 @@ class Home:
                 with suppress(OSError):
                     remove_node(layer, b".applying")
                 os.close(layer)
+            if (link := self._link(name)) and os.path.isdir(self.path / name / "diff"):
+                with suppress(FileExistsError):
+                    os.symlink(f"../{name}/diff", self.path / LINKS / link)
         for link in os.listdir(self.path / LINKS):
             path = self.path / LINKS / link
             if path.is_symlink() and not path.exists():

@@ -230,3 +230,16 @@ def test_unreadable_file_ends_the_diff_with_an_error(driver: Driver) -> None:
 
     with stream, pytest.raises(OSError, match="changed while the diff read it"):
         stream.read()
+
+
+def test_lost_short_names_come_back_at_the_next_start(driver: Driver, tmp_path: Path) -> None:
+    driver.create("base")
+    driver.create("child", "base")
+    links = tmp_path / "home" / "l"
+    before = {link.name: os.readlink(link) for link in links.iterdir()}
+    for link in links.iterdir():
+        link.unlink()
+
+    Driver(tmp_path / "home")
+
+    assert before == {link.name: os.readlink(link) for link in links.iterdir()}

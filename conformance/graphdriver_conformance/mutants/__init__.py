@@ -8,6 +8,7 @@ is in `tests/conformance/mutants`: each mutant is caught by the requirements it 
 from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
     archives,
     changes,
+    fidelity,
     init,
     lifecycle,
     links,

@@ -10,21 +10,21 @@ from typing import BinaryIO
 from graphdriver.errors import BadArchive, DriverError
 from graphdriver_conformance.mutants.registry import Mutant, mutant
 
-__all__: list[str] = []
+__all__ = ["Member", "RewritesApply", "RewritesDiff"]
 
-_Member = tuple[tarfile.TarInfo, bytes]
+Member = tuple[tarfile.TarInfo, bytes]
 
 
-def _members(data: bytes) -> list[_Member]:
+def _members(data: bytes) -> list[Member]:
     with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
-        found: list[_Member] = []
+        found: list[Member] = []
         for member in archive:
             opened = archive.extractfile(member) if member.isreg() else None
             found.append((member, opened.read() if opened else b""))
         return found
 
 
-def _archive(members: Iterable[_Member]) -> BinaryIO:
+def _archive(members: Iterable[Member]) -> BinaryIO:
     buffer = io.BytesIO()
     with tarfile.open(
         fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
@@ -42,22 +42,24 @@ def _is_whiteout(member: tarfile.TarInfo) -> bool:
     return os.path.basename(member.name).startswith(".wh.")
 
 
-class _RewritesDiff(Mutant):
+class RewritesDiff(Mutant):
     """Lets a subclass change the members of a diff."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Driver.diff, rewritten."""
         with super().diff(id, parent) as stream:
             return _archive(self.rewritten(_members(stream.read())))
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         """Yield the members as the broken driver writes them."""
         raise NotImplementedError
 
 
-class _RewritesApply(Mutant):
+class RewritesApply(Mutant):
     """Lets a subclass change the members of what is applied."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff of what was rewritten."""
         data = diff.read()
         try:
             changed = _archive(self.rewritten(_members(data)))
@@ -65,30 +67,30 @@ class _RewritesApply(Mutant):
             changed = io.BytesIO(data)
         return super().apply_diff(id, parent, changed)
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         """Yield the members as the broken driver takes them."""
         raise NotImplementedError
 
 
-def _each(change: Callable[[tarfile.TarInfo], None], members: list[_Member]) -> Iterator[_Member]:
+def _each(change: Callable[[tarfile.TarInfo], None], members: list[Member]) -> Iterator[Member]:
     for member, data in members:
         change(member)
         yield member, data
 
 
 @mutant("DIF-003", "DIF-011", bug="moby #23863")
-class WhiteoutsMissing(_RewritesDiff):
+class WhiteoutsMissing(RewritesDiff):
     """Deletions are not in the archive."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return (one for one in members if not _is_whiteout(one[0]))
 
 
 @mutant("DIF-011", bug="moby #25086")
-class WhiteoutsMisnamed(_RewritesDiff):
+class WhiteoutsMisnamed(RewritesDiff):
     """A whiteout in a directory is `.wh.dir/name`."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def rename(member: tarfile.TarInfo) -> None:
             above, base = os.path.split(member.name)
             if above and base.startswith(".wh."):
@@ -98,10 +100,10 @@ class WhiteoutsMisnamed(_RewritesDiff):
 
 
 @mutant("DIF-011", bug="buildkit #4516")
-class WhiteoutsAreLinks(_RewritesDiff):
+class WhiteoutsAreLinks(RewritesDiff):
     """The second whiteout is a hard link to the first, whose inode it has."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         first = ""
         for member, data in members:
             if _is_whiteout(member):
@@ -112,26 +114,26 @@ class WhiteoutsAreLinks(_RewritesDiff):
 
 
 @mutant("DIF-012", bug="whiteouts written as they are met")
-class WhiteoutsLast(_RewritesDiff):
+class WhiteoutsLast(RewritesDiff):
     """Deletions come after their siblings."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return iter(sorted(members, key=lambda one: _is_whiteout(one[0])))
 
 
 @mutant("DIF-002", bug="containers/storage #141")
-class OpaqueDropped(_RewritesDiff):
+class OpaqueDropped(RewritesDiff):
     """A directory that was made again is not marked opaque."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return (one for one in members if not one[0].name.endswith(".wh..wh..opq"))
 
 
 @mutant("ARC-002", bug="moby #3845: modes lost by the order of chown and chmod")
-class SetuidLost(_RewritesDiff):
+class SetuidLost(RewritesDiff):
     """Setuid, setgid and sticky bits do not travel."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def strip(member: tarfile.TarInfo) -> None:
             member.mode &= 0o777
 
@@ -139,10 +141,10 @@ class SetuidLost(_RewritesDiff):
 
 
 @mutant("ARC-003", bug="owners through a field of 21 bits")
-class OwnersCut(_RewritesDiff):
+class OwnersCut(RewritesDiff):
     """Owners are cut to what ustar's field holds."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def cut(member: tarfile.TarInfo) -> None:
             member.uid, member.gid = member.uid & 0o7777777, member.gid & 0o7777777
 
@@ -150,10 +152,10 @@ class OwnersCut(_RewritesDiff):
 
 
 @mutant("ARC-004", bug="a differ that stamps its archive")
-class TimesAreNow(_RewritesDiff):
+class TimesAreNow(RewritesDiff):
     """Every member has the time of the diff."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def stamp(member: tarfile.TarInfo) -> None:
             member.mtime = int(time.time())
 
@@ -161,10 +163,10 @@ class TimesAreNow(_RewritesDiff):
 
 
 @mutant("ARC-007", bug="appc/docker2aci #98")
-class LinksAreCopies(_RewritesDiff):
+class LinksAreCopies(RewritesDiff):
     """Hard links become files of their own."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         by_name = {member.name: (member, data) for member, data in members}
         for member, data in members:
             if member.islnk() and by_name[member.linkname][0].isreg():
@@ -174,10 +176,10 @@ class LinksAreCopies(_RewritesDiff):
 
 
 @mutant("ARC-013", bug="moby #20331: user attributes are not exported")
-class AttributesLost(_RewritesDiff):
+class AttributesLost(RewritesDiff):
     """Extended attributes do not travel."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def strip(member: tarfile.TarInfo) -> None:
             member.pax_headers = {}
 
@@ -185,19 +187,19 @@ class AttributesLost(_RewritesDiff):
 
 
 @mutant("ARC-016", bug="a differ that lists files")
-class EmptyDirectoriesLost(_RewritesDiff):
+class EmptyDirectoriesLost(RewritesDiff):
     """Directories without files are left out."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         used = {member.name.rpartition("/")[0] for member, _ in members}
         return (one for one in members if not one[0].isdir() or one[0].name in used)
 
 
 @mutant("DIF-010", bug="tar of absolute paths")
-class NamesAreAbsolute(_RewritesDiff):
+class NamesAreAbsolute(RewritesDiff):
     """Members begin with a slash."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def root(member: tarfile.TarInfo) -> None:
             member.name = "/" + member.name
 
@@ -205,12 +207,12 @@ class NamesAreAbsolute(_RewritesDiff):
 
 
 @mutant("DIF-006", bug="a map walked in random order")
-class OtherBytesEachTime(_RewritesDiff):
+class OtherBytesEachTime(RewritesDiff):
     """The same layer gives another archive each time."""
 
     _count = 0
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         type(self)._count += 1
         count = type(self)._count
 
@@ -221,10 +223,10 @@ class OtherBytesEachTime(_RewritesDiff):
 
 
 @mutant("DIF-013", bug="containers/storage: overlay attributes in layers")
-class PrivateAttributesExported(_RewritesDiff):
+class PrivateAttributesExported(RewritesDiff):
     """overlay's own attributes are in the archive."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def mark(member: tarfile.TarInfo) -> None:
             member.pax_headers = {"SCHILY.xattr.trusted.overlay.origin": "x"}
 
@@ -275,10 +277,10 @@ class BadArchiveAccepted(Mutant):
 
 
 @mutant("DIF-026", bug="buildkit #2614; moby: a directory over its whiteout is not opaque")
-class HiddenContentReappears(_RewritesApply):
+class HiddenContentReappears(RewritesApply):
     """`.wh.d` beside `d/` is forgotten."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         directories = {member.name for member, _ in members if member.isdir()}
         for member, data in members:
             if member.name.replace(".wh.", "", 1) not in directories or not _is_whiteout(member):
@@ -286,10 +288,10 @@ class HiddenContentReappears(_RewritesApply):
 
 
 @mutant("DIF-027", bug="moby UnpackLayer: f, then .wh.f, deletes f")
-class WhiteoutDeletesOwnFile(_RewritesApply):
+class WhiteoutDeletesOwnFile(RewritesApply):
     """A whiteout hides the file of its own layer."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         hidden = {
             member.name.replace(".wh.", "", 1) for member, _ in members if _is_whiteout(member)
         }
@@ -297,10 +299,10 @@ class WhiteoutDeletesOwnFile(_RewritesApply):
 
 
 @mutant("DIF-030", bug="moby UnpackLayer: RemoveAll of the directory")
-class BareWhiteoutWipes(_RewritesApply):
+class BareWhiteoutWipes(RewritesApply):
     """`.wh.` deletes the directory it stands in."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
             if member.name.endswith(".wh."):
                 member.name += ".wh..opq"
@@ -308,10 +310,10 @@ class BareWhiteoutWipes(_RewritesApply):
 
 
 @mutant("DIF-028", bug="containerd #4659")
-class NestedWhiteoutFails(_RewritesApply):
+class NestedWhiteoutFails(RewritesApply):
     """A whiteout inside a deleted directory is ENOTDIR."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         gone = {member.name.replace(".wh.", "", 1) for member, _ in members if _is_whiteout(member)}
         for member, data in members:
             if _is_whiteout(member) and os.path.dirname(member.name) in gone:
@@ -320,10 +322,10 @@ class NestedWhiteoutFails(_RewritesApply):
 
 
 @mutant("DIF-033", bug="moby UnpackLayer: missing parents are made with 0600")
-class ParentsAreClosed(_RewritesApply):
+class ParentsAreClosed(RewritesApply):
     """Directories that are only implied get mode 0600."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         known = {member.name for member, _ in members}
         for member, data in members:
             above = os.path.dirname(member.name)
@@ -336,18 +338,18 @@ class ParentsAreClosed(_RewritesApply):
 
 
 @mutant("DIF-031", bug="the kernel ignores the opaque mark of an upper root")
-class RootOpaqueIgnored(_RewritesApply):
+class RootOpaqueIgnored(RewritesApply):
     """An opaque marker at the root hides nothing."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return (one for one in members if one[0].name != ".wh..wh..opq")
 
 
 @mutant("SEC-010", bug="uname wins over uid")
-class NamesOfOwnersObeyed(_RewritesApply):
+class NamesOfOwnersObeyed(RewritesApply):
     """A member of user root belongs to uid 0."""
 
-    def rewritten(self, members: list[_Member]) -> Iterator[_Member]:
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def obey(member: tarfile.TarInfo) -> None:
             if member.uname == "root":
                 member.uid = 0

@@ -170,6 +170,18 @@ def test_applying_to_an_unknown_layer(graphdriver: Subject) -> None:
     assert before == sorted(graphdriver.home.rglob("*")), "the refused apply left something"
 
 
+@verifies("DIF-024")
+def test_stream_is_read_to_its_end(graphdriver: Subject) -> None:
+    """A megabyte of zeros after the archive's end."""
+    base = graphdriver.build(Tree.of({"below": b""}))
+    layer = graphdriver.new_layer(base)
+    stream = io.BytesIO(build_archive([entry_of(b"f", file(b"x"))]) + bytes(1 << 20))
+
+    graphdriver.apply_diff(layer, base, stream)
+
+    assert b"" == stream.read(), "a part of the stream was not read"
+
+
 @verifies("DIF-025")
 @given(data=st.data(), old=trees(12))
 @examples(25)

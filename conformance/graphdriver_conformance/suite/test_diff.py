@@ -1,4 +1,6 @@
-"""DIF-001 to DIF-013: what a layer's archive is."""
+"""DIF-001 to DIF-015: what a layer's archive is."""
+
+import shutil
 
 import pytest
 from hypothesis import given
@@ -135,6 +137,53 @@ def test_closing_early_releases_everything(graphdriver: Subject) -> None:
     graphdriver.remove(layer)
 
     assert not graphdriver.exists(layer)
+
+
+@verifies("DIF-014")
+def test_new_directories_keep_mode_and_owner(graphdriver: Subject) -> None:
+    """A directory that is new, one that was made again, and one whose mode changed."""
+    old = Tree.of({"again/x": b"old", "changed/x": b"kept"})
+    new = Tree.of(
+        {
+            "again": directory(0o2750),
+            "again/y": b"new",
+            "changed": directory(0o1777),
+            "changed/x": b"kept",
+            "fresh": directory(0o700),
+            "fresh/z": b"",
+        }
+    )
+    base = graphdriver.build(old)
+    layer = graphdriver.new_layer(base)
+    with graphdriver.view(layer) as root:
+        shutil.rmtree(root / "again")
+    graphdriver.fill(layer, new)
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    assert_same_tree(new, graphdriver.tree(sibling), "in the sibling")
+
+
+@verifies("DIF-015")
+def test_renamed_and_touched_nodes_are_whole(graphdriver: Subject) -> None:
+    """A directory moved with mv, one moved into a new one, a file that is made executable."""
+    old = Tree.of({"a/sub/f": b"moved", "b/g": b"nested", "tool": b"#!" * 5000, "keep/h": b""})
+    base = graphdriver.build(old)
+    layer = graphdriver.new_layer(base, writable=True)
+    with graphdriver.view(layer) as root:
+        # As mv does: a rename, or a copy where the kernel says EXDEV.
+        shutil.move(root / "a", root / "moved")
+        (root / "new").mkdir()
+        shutil.move(root / "b", root / "new" / "b")
+        (root / "tool").chmod(0o755)
+    whole = graphdriver.tree(layer)
+    assert b"moved" == whole[b"moved/sub/f"].content
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    assert_same_tree(whole, graphdriver.tree(sibling), "in the sibling")
 
 
 @verifies("DIF-010")

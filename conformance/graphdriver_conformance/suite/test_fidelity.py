@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 
 import pytest
 
@@ -180,6 +181,24 @@ def test_lengths_of_paths(graphdriver: Subject, length: int) -> None:
     _assert_survives(graphdriver, tree.with_(b"link", symlink(path)))
 
 
+@verifies("ARC-012")
+def test_file_capabilities(graphdriver: Subject) -> None:
+    """Version 2, on a file with an owner of its own; as `setcap cap_net_raw+ep` writes it."""
+    # struct vfs_cap_data: magic with the effective bit, then permitted and inheritable, twice.
+    capability = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+    base = graphdriver.build(EMPTY)
+    layer = graphdriver.build(Tree({**EMPTY, b"ping": file(b"x", 0o755, uid=7)}), base)
+    with graphdriver.view(layer) as root:
+        os.setxattr(root / "ping", "security.capability", capability)
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    with graphdriver.view(sibling) as root:
+        assert "security.capability" in os.listxattr(root / "ping"), "the capability is lost"
+        assert capability == os.getxattr(root / "ping", "security.capability")
+
+
 @verifies("ARC-013")
 def test_user_attributes(graphdriver: Subject) -> None:
     """On files and directories."""
@@ -190,10 +209,49 @@ def test_user_attributes(graphdriver: Subject) -> None:
     _assert_survives(graphdriver, tree)
 
 
+@verifies("ARC-015")
+def test_huge_hole(graphdriver: Subject) -> None:
+    """Three bytes at either end; an archive over 64 MiB is not read on."""
+    base = graphdriver.build(EMPTY)
+    layer = graphdriver.new_layer(base, writable=True)
+    with graphdriver.view(layer) as root, (root / "sparse").open("wb") as opened:
+        opened.write(b"one")
+        opened.seek((1 << 40) - 3)
+        opened.write(b"two")
+    with graphdriver.diff(layer, base) as stream:
+        archive = b""
+        while piece := stream.read(1 << 20):
+            archive += piece
+            assert len(archive) <= 64 << 20, "the archive spells the hole out"
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, archive)
+
+    with graphdriver.view(sibling) as root, (root / "sparse").open("rb") as opened:
+        found = os.fstat(opened.fileno())
+        assert 1 << 40 == found.st_size
+        assert found.st_blocks * 512 < 1 << 20, f"it takes {found.st_blocks * 512} bytes"
+        assert b"one" == opened.read(3)
+        opened.seek(-3, os.SEEK_END)
+        assert b"two" == opened.read()
+
+
 @verifies("ARC-016")
 def test_empty_directories(graphdriver: Subject) -> None:
     """Nested, too."""
     _assert_survives(graphdriver, Tree.of({"a/b/c": directory(0o700), "d": directory()}))
+
+
+@verifies("ARC-018")
+def test_setuid_of_other_owners(graphdriver: Subject) -> None:
+    """Each combination of the bits, with a user and a group of its own."""
+    nodes: dict[str | bytes, Node | bytes | str] = {
+        f"f{mode:o}-{uid}": file(b"x", mode, uid=uid, gid=uid + 1)
+        for mode in (0o4755, 0o2755, 0o6755, 0o6711)
+        for uid in (0, 7, 1000)
+    }
+
+    _assert_survives(graphdriver, Tree.of(nodes))
 
 
 @verifies("ARC-020")

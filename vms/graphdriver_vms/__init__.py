@@ -1,4 +1,4 @@
-"""The kernel matrix: runs the suite in one virtual machine per kernel and collects the results.
+"""Will run the suite in one virtual machine per kernel; nothing is here yet.
 
-It talks to the suite through the command line and JSON files only.
+It is to talk to the suite through the command line and JSON files only.
 """

@@ -12,7 +12,7 @@ from functools import lru_cache
 from zlib import adler32
 
 from graphdriver.archive.entry import Entry, Kind
-from graphdriver.errors import BadArchive
+from graphdriver.errors import BadArchive, DriverError
 
 __all__ = ["BLOCK", "Raw", "encode", "padding", "parse_pax", "parse_ustar"]
 
@@ -63,7 +63,10 @@ class Raw:
 
 
 def encode(entry: Entry, pax: Mapping[bytes, bytes] = {}) -> bytes:
-    """Return the header blocks of `entry`; `pax` adds records of the caller's own."""
+    """Return the header blocks of `entry`; `pax` adds records of the caller's own.
+
+    Raises DriverError for an attribute whose name no PAX record can hold.
+    """
     name = entry.name or b"."
     if entry.kind is Kind.DIRECTORY:
         name += b"/"
@@ -89,6 +92,12 @@ def encode(entry: Entry, pax: Mapping[bytes, bytes] = {}) -> bytes:
     mtime = _number_field(entry.mtime, _OCTAL11, b"mtime", records)
     stored = _number_field(size, _OCTAL11, b"size", records)
     for key, value in entry.xattrs.items():
+        if b"=" in key:
+            # A PAX key ends at the first '='; GNU tar escapes, Go refuses, neither reads the other.
+            raise DriverError(
+                f"the attribute {key!r} of {entry.name!r} cannot be in an archive",
+                "rename it without '='",
+            )
         records[_XATTR + key] = value
     header = _ustar(name, entry, uid, gid, stored, mtime, linkname, prefix)
     return _pax_header(entry, records) + header if records else header

@@ -15,6 +15,7 @@ from graphdriver.archive.entry import Entry, Kind
 from graphdriver.archive.reader import Reader
 from graphdriver.archive.stream import open_stream
 from graphdriver.archive.writer import Record
+from graphdriver.errors import DriverError
 
 on_disk = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -230,3 +231,13 @@ def test_gnu_tar_lists_what_the_writer_wrote(
     assert (0, b"") == (done.returncode, done.stderr)
     names = [entry.name + b"/" * (entry.kind is Kind.DIRECTORY) + b"\n" for entry, _ in members]
     assert b"".join(names) == done.stdout
+
+
+def test_attribute_that_no_record_can_hold_ends_the_diff(tmp_path: Path) -> None:
+    entry = Entry(b"f", Kind.SYMLINK, linkname=b"x", xattrs={b"user.a=b": b"value"})
+
+    with (
+        open_stream(iter([Record(entry)])) as stream,
+        pytest.raises(DriverError, match=r"user\.a=b"),
+    ):
+        stream.read()

@@ -96,7 +96,7 @@ def _reason(result: Result, verdict: Verdict) -> str:
         unasked = sum(not one.was_asked for one in must)
         texts = [f"{unproven} MUST not provable here"] * bool(unproven)
         texts += [f"{unasked} MUST not selected"] * bool(unasked)
-        return f"no violation, but {' and '.join(texts) or 'nothing was proven'}"
+        return f"no MUST violated, but {' and '.join(texts) or 'nothing was proven'}"
     unclaimed = count[Outcome.NOT_CLAIMED]
     also = f", {unclaimed} not claimed" if unclaimed else ""
     return f"all {count[Outcome.MET]} claimed MUST met{also}"

@@ -80,6 +80,14 @@ class PaddingUnread(Mutant):
         return super().apply_diff(id, parent, io.BytesIO(data + bytes(1024)))
 
 
+@mutant("SEC-006", bug="CVE-2017-14992: what a stream claimed was read into memory")
+class WholeArchiveInMemory(Mutant):
+    """apply_diff reads all of the stream before it looks."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        return super().apply_diff(id, parent, io.BytesIO(diff.read()))
+
+
 @mutant("ARC-015", bug="moby and containerd: holes are sent as zeros")
 class HolesSpelledOut(Mutant):
     """The archive of a layer with a hole is as long as the file."""

@@ -149,6 +149,68 @@ def test_device_numbers_are_not_cut(graphdriver: Subject, numbers: tuple[int, in
     assert found is None or found.rdev == numbers, f"the device became {found and found.rdev}"
 
 
+class _Bomb(io.RawIOBase):
+    """A header, then filler without end; whoever takes 64 MiB of it gets no more."""
+
+    def __init__(self, start: bytes, filler: bytes) -> None:
+        super().__init__()
+        self._start, self._filler = start, filler * (1 << 16)
+        self.left = 64 << 20
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        source = self._start or self._filler[: self.left]
+        count = min(len(buffer), len(source))
+        buffer[:count] = source[:count]
+        if self._start:
+            self._start = self._start[count:]
+        else:
+            self.left -= count
+        return count
+
+
+def _claiming(type: bytes, size: int) -> bytes:
+    info = tarfile.TarInfo("bomb")
+    info.type, info.size = type, size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _sparse_claiming(segments: int) -> bytes:
+    info = tarfile.TarInfo("GNUSparseFile.0/bomb")
+    info.size = 4 << 30
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "bomb",
+        "GNU.sparse.realsize": str(1 << 40),
+    }
+    return info.tobuf(tarfile.PAX_FORMAT) + b"%d\n" % segments
+
+
+@verifies("SEC-006")
+@pytest.mark.parametrize(
+    ("start", "filler"),
+    [
+        (_claiming(tarfile.XHDTYPE, 4 << 30), b"a"),
+        (_claiming(tarfile.GNUTYPE_LONGNAME, 4 << 30), b"a"),
+        (_claiming(tarfile.GNUTYPE_LONGLINK, 4 << 30), b"a"),
+        (_sparse_claiming(10**12), b"1\n"),
+    ],
+    ids=["pax-header", "long-name", "long-link", "sparse-map"],
+)
+def test_claims_of_gigabytes(graphdriver: Subject, start: bytes, filler: bytes) -> None:
+    """Refused with most of the filler unread, and the layer goes away."""
+    id = graphdriver.new_layer()
+    bomb = _Bomb(start, filler)
+
+    graphdriver.refuses("apply_diff", id, "", bomb)
+
+    assert bomb.left, "64 MiB of it were read before it was refused"
+    graphdriver.remove(id)
+
+
 @verifies("SEC-009")
 def test_deep_paths_do_not_crash(graphdriver: Subject) -> None:
     """Two thousand levels: applied whole or refused."""

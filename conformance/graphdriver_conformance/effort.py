@@ -7,7 +7,10 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 
-__all__ = ["PROFILE_VARIABLE", "examples", "scaled"]
+__all__ = ["PHASES", "PROFILE_VARIABLE", "examples", "scaled"]
+
+PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
+"""What Hypothesis does; without Phase.explain, which takes minutes where mounts are made."""
 
 PROFILE_VARIABLE = "GRAPHDRIVER_PROFILE"
 _FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
@@ -38,7 +41,7 @@ def examples(count: int) -> Callable[[_Test], _Test]:
             deadline=None,
             database=None,
             report_multiple_bugs=False,
-            phases=(Phase.explicit, Phase.generate, Phase.shrink),  # explaining takes minutes
+            phases=PHASES,
             suppress_health_check=list(HealthCheck),
         )(one_example)  # type: ignore[return-value]
 

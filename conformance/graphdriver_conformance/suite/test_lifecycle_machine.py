@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import scaled
+from graphdriver_conformance.effort import PHASES, scaled
 from graphdriver_conformance.oracle.changes import change_findings
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.strategies import successors
@@ -149,5 +149,6 @@ def test_any_sequence_of_verbs(graphdriver: Subject) -> None:
             database=None,
             suppress_health_check=list(HealthCheck),
             report_multiple_bugs=False,
+            phases=PHASES,
         ),
     )

@@ -55,11 +55,10 @@ def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
             directory, _, base = entry.name.rpartition(b"/")
             if base.startswith(WHITEOUT_PREFIX):
                 _whiteout(target, directory, base)
-            elif _AUFS in directory and (b"/" + directory).count(b"/" + _AUFS):
+            elif b"/" + _AUFS in b"/" + directory:
                 continue  # .wh..wh.plnk/ holds aufs's hard links
             else:
-                if len(entry.name) > 255:
-                    _check_length(entry)
+                _check_length(entry)
                 size += target.place(member, _attributes(entry, ids), reader)
         target.finish()
     finally:
@@ -82,7 +81,7 @@ def _whiteout(target: Target, directory: bytes, base: bytes) -> None:
 
 
 def _check_length(entry: Entry) -> None:
-    if any(len(part) > 255 for part in entry.name.split(b"/")):
+    if len(entry.name) > 255 and max(map(len, entry.name.split(b"/"))) > 255:
         raise BadArchive(f"{entry.name[:300]!r} has a name of more than 255 bytes")
 
 

@@ -77,11 +77,8 @@ def pack(records: Iterable[Record]) -> Iterator[bytes | FileData]:
 
 
 def _read_small(record: Record, buffer: bytearray) -> None:
-    entry, dir_fd, base, _ = record
-    try:
-        descriptor = os.open(base, _FLAGS, dir_fd=dir_fd)
-    except OSError as error:
-        raise _vanished(error, entry) from None
+    entry = record.entry
+    descriptor = _open(record)
     try:
         if names := listxattr(descriptor):
             entry = _with_attributes(record, descriptor, names)
@@ -97,10 +94,7 @@ def _read_small(record: Record, buffer: bytearray) -> None:
 
 
 def _large(record: Record, buffer: bytearray) -> Iterator[bytes | FileData]:
-    try:
-        descriptor = os.open(record.name, _FLAGS, dir_fd=record.dir_fd)
-    except OSError as error:
-        raise _vanished(error, record.entry) from None
+    descriptor = _open(record)
     try:
         entry = _with_attributes(record, descriptor, listxattr(descriptor))
         now = os.fstat(descriptor)
@@ -149,10 +143,13 @@ def _with_attributes(record: Record, descriptor: int, names: list[str]) -> Entry
     return record.entry._replace(xattrs=exported_xattrs(descriptor, names))
 
 
-def _vanished(error: OSError, entry: Entry) -> OSError:
-    error.filename = entry.name
-    error.add_note("the file was there when the directory was listed; the diff ends here")
-    return error
+def _open(record: Record) -> int:
+    try:
+        return os.open(record.name, _FLAGS, dir_fd=record.dir_fd)
+    except OSError as error:
+        error.filename = record.entry.name
+        error.add_note("the file was there when the directory was listed; the diff ends here")
+        raise
 
 
 def _changed(name: bytes, how: str) -> OSError:

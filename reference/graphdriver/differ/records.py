@@ -36,7 +36,6 @@ class RecordMaker:
     def __init__(self, ids: IDMapping, refuse: str = "") -> None:
         """Map owners with `ids`; a file with the attribute `refuse` raises NotNative."""
         self._ids = ids
-        self._maps = not ids.identity
         self._refuse = refuse
         self._links: dict[tuple[int, int], bytes] = {}
 
@@ -104,7 +103,7 @@ class RecordMaker:
 
     def _entry(self, name: bytes, kind: Kind, found: os.stat_result) -> Entry:
         uid, gid = found.st_uid, found.st_gid
-        if self._maps:
+        if not self._ids.identity:
             uid, gid = self._ids.to_container(uid, gid)
         # The tuple's times are tv_sec, which rounds down before 1970, too.
         mtime = int(found[stat.ST_MTIME])

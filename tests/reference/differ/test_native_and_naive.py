@@ -74,11 +74,16 @@ def test_native_and_naive_agree(driver: Driver, three: tuple[Tree, Tree, Tree]) 
     driver.put(below)
 
 
-REDIRECTED = ["overlay2.mountopt=redirect_dir=on,metacopy=on,index=on,xino=on"]
+@pytest.fixture
+def redirecting(tmp_path: Path) -> Iterator[Driver]:
+    options = "redirect_dir=on,metacopy=on,index=on,xino=on"
+    made = Driver(tmp_path / "home", [f"overlay2.mountopt={options}"])
+    yield made
+    made.cleanup()
 
 
-def test_renamed_directory_is_whole_in_the_archive(tmp_path: Path) -> None:
-    driver = Driver(tmp_path / "home", REDIRECTED)
+def test_renamed_directory_is_whole_in_the_archive(redirecting: Driver, tmp_path: Path) -> None:
+    driver = redirecting
     driver.create("base")
     tree = driver.get("base")
     (tree / "d/sub").mkdir(parents=True)
@@ -99,11 +104,10 @@ def test_renamed_directory_is_whole_in_the_archive(tmp_path: Path) -> None:
     with driver.diff("child", "base") as archive:
         names = [member.entry.name for member in Reader(io.BytesIO(archive.read()))]
     assert [b".wh.d", b"e", b"e/sub", b"e/sub/f"] == names
-    driver.cleanup()
 
 
-def test_metadata_only_copy_up_keeps_its_data(tmp_path: Path) -> None:
-    driver = Driver(tmp_path / "home", REDIRECTED)
+def test_metadata_only_copy_up_keeps_its_data(redirecting: Driver, tmp_path: Path) -> None:
+    driver = redirecting
     driver.create("base")
     (driver.get("base") / "f").write_bytes(b"content" * 1000)
     driver.create_read_write("child", "base")
@@ -117,11 +121,11 @@ def test_metadata_only_copy_up_keeps_its_data(tmp_path: Path) -> None:
         found = {member.entry.name: (member.entry.mode, reader.read()) for member in reader}
 
     assert {b"f": (0o600, b"content" * 1000)} == found
-    driver.cleanup()
 
 
-def test_layer_of_a_redirecting_mount_is_read_by_a_plain_driver(tmp_path: Path) -> None:
-    redirecting = Driver(tmp_path / "home", REDIRECTED)
+def test_layer_of_a_redirecting_mount_is_read_by_a_plain_driver(
+    redirecting: Driver, tmp_path: Path
+) -> None:
     redirecting.create("base")
     (redirecting.get("base") / "d").mkdir()
     (redirecting.get("base") / "d/f").write_bytes(b"content")
@@ -135,7 +139,6 @@ def test_layer_of_a_redirecting_mount_is_read_by_a_plain_driver(tmp_path: Path) 
         names = [member.entry.name for member in Reader(io.BytesIO(archive.read()))]
 
     assert [b".wh.d", b"e", b"e/f"] == names
-    driver.cleanup()
 
 
 def test_file_copied_up_without_a_change_is_no_change(driver: Driver) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from graphdriver import IDMap, errors
-from graphdriver.overlay2 import Driver
+from graphdriver.overlay2 import Driver, support
 from graphdriver.overlay2.options import parse_options, parse_size
 from graphdriver.overlay2.support import kernel_is_too_old
 
@@ -61,6 +61,16 @@ def test_overlay_on_overlay_is_incompatible(tmp_path: Path, mounted: Path) -> No
         Driver(mounted / "home")
 
     assert [] == os.listdir(mounted)
+
+
+def test_nfs_is_incompatible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its number: it takes a server to mount one, and many kernels have no client."""
+    monkeypatch.setattr(support, "filesystem_type", lambda _path: 0x6969)
+
+    with pytest.raises(errors.IncompatibleFS, match="nfs"):
+        Driver(tmp_path / "home")
+
+    assert [] == os.listdir(tmp_path)
 
 
 def test_xfs_without_file_types_is_incompatible(tmp_path: Path, mounted: Path) -> None:

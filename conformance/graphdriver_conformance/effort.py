@@ -7,10 +7,7 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 
-__all__ = ["PHASES", "PROFILE_VARIABLE", "examples", "scaled"]
-
-PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
-"""What Hypothesis does; without Phase.explain, which takes minutes where mounts are made."""
+__all__ = ["PROFILE_VARIABLE", "examples", "scaled", "search"]
 
 PROFILE_VARIABLE = "GRAPHDRIVER_PROFILE"
 _FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
@@ -20,6 +17,25 @@ _Test = TypeVar("_Test", bound=Callable[..., None])
 def scaled(count: int) -> int:
     """Return `count` for the default profile, less or more of it for another one; 3 at least."""
     return max(3, round(count * _FACTORS[os.environ.get(PROFILE_VARIABLE, "default")]))
+
+
+def search(count: int, **more: Any) -> settings:
+    """Return Hypothesis's settings for so many examples at the default profile.
+
+    Not derandomized, which Hypothesis does by itself where CI is set: it would then draw the same
+    whatever `--graphdriver-seed` says. Without Phase.explain, which takes minutes where mounts are
+    made.
+    """
+    return settings(
+        max_examples=scaled(count),
+        deadline=None,
+        database=None,
+        derandomize=False,
+        report_multiple_bugs=False,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        **more,
+    )
 
 
 def examples(count: int) -> Callable[[_Test], _Test]:
@@ -36,13 +52,6 @@ def examples(count: int) -> Callable[[_Test], _Test]:
                 subject.start_example()
             test(*args, **kwargs)
 
-        return settings(
-            max_examples=scaled(count),
-            deadline=None,
-            database=None,
-            report_multiple_bugs=False,
-            phases=PHASES,
-            suppress_health_check=list(HealthCheck),
-        )(one_example)  # type: ignore[return-value]
+        return search(count)(one_example)  # type: ignore[return-value]
 
     return decorate

@@ -1,6 +1,5 @@
 """LIF-028: any sequence of verbs, with the model beside it."""
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -15,7 +14,7 @@ from hypothesis.stateful import (
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import PHASES, scaled
+from graphdriver_conformance.effort import search
 from graphdriver_conformance.oracle.changes import change_findings
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.strategies import successors
@@ -142,13 +141,5 @@ def test_any_sequence_of_verbs(graphdriver: Subject) -> None:
     """Drivers break in combinations that nobody thought of."""
     run_state_machine_as_test(
         lambda: _Machine(graphdriver),  # type: ignore[arg-type]  # a factory will do
-        settings=settings(
-            max_examples=scaled(12),
-            stateful_step_count=25,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            report_multiple_bugs=False,
-            phases=PHASES,
-        ),
+        settings=search(12, stateful_step_count=25),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphdriver.contract import Driver, DriverFactory
-from graphdriver_conformance.adapters.plugin import PluginDriver
+from graphdriver_conformance.adapters import SCHEMES
 
 __all__ = ["BadSpec", "DriverSource", "resolve"]
 
@@ -55,18 +55,14 @@ class DriverSource:
 
 def resolve(spec: str) -> DriverSource:
     """Return the source of the driver that SPEC names. Raises BadSpec."""
-    if spec.startswith("plugin+unix://"):
-        path = Path(spec.removeprefix("plugin+unix://"))
-
-        def plugin(home: Path, options: tuple[str, ...] = (), *maps: object) -> Driver:
-            return PluginDriver(path, home, options, *maps)  # type: ignore[arg-type]
-
-        return DriverSource(spec, plugin, in_process=False)
-    scheme = spec.partition(":")[0].partition("+")[0]
-    if scheme in ("plugin", "containers-storage", "containerd"):
+    scheme = spec.partition(":")[0]
+    if scheme in SCHEMES and ":" in spec:
+        source: DriverSource = importlib.import_module(SCHEMES[scheme]).source(spec)
+        return source
+    if "+" in scheme or scheme in ("plugin", "containers-storage", "containerd"):
         raise BadSpec(
-            f"{spec}: this version does not reach such drivers; "
-            "it takes names, module:attribute and plugin+unix://SOCKET"
+            f"{spec}: no such kind of driver; there are names, module:attribute and "
+            + ", ".join(f"{known}:..." for known in SCHEMES)
         )
     return DriverSource(spec, _from_module(spec) if ":" in spec else _from_entry_point(spec))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
-from graphdriver.contract import Change, ChangeKind, IDMap
+from graphdriver.contract import Change, ChangeKind, Driver, IDMap
 from graphdriver.errors import (
     DriverError,
     IncompatibleFS,
@@ -31,8 +31,9 @@ from graphdriver.errors import (
     NotSupported,
     QuotaNotSupported,
 )
+from graphdriver_conformance.drivers import DriverSource
 
-__all__ = ["PluginDriver", "PluginUnreachable"]
+__all__ = ["PluginDriver", "PluginUnreachable", "source"]
 
 _ACCEPT = "application/vnd.docker.plugins.v1.2+json"
 _PIECE = 1 << 20
@@ -250,6 +251,21 @@ class _Archive(io.RawIOBase):
             self._response.close()
             self._connection.close()
         super().close()
+
+
+def source(spec: str) -> DriverSource:
+    """Return the plugin that listens on the socket which `spec` names."""
+    path = Path(spec.removeprefix("plugin+unix://"))
+
+    def plugin(
+        home: Path,
+        options: tuple[str, ...] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> Driver:
+        return PluginDriver(path, home, options, uid_maps, gid_maps)
+
+    return DriverSource(spec, plugin, in_process=False)
 
 
 @contextmanager

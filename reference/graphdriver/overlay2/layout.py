@@ -6,6 +6,7 @@ removes.
 """
 
 import base64
+import fcntl
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from graphdriver.archive.nodes import attributes_of, remove_node, set_attributes
 from graphdriver.errors import DriverError, LayerExists, LayerNotFound, MaxDepthExceeded
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
+from graphdriver.overlay2.support import PROBE_PREFIX, is_abandoned
 
 __all__ = ["MAX_LOWERS", "Home", "new_link"]
 
@@ -28,7 +30,7 @@ MAX_LOWERS = 128
 LINKS = "l"
 _LINK = re.compile(r"[A-Z2-7]{26}")
 _STAGING, _REMOVED = ".creating-", ".removed-"
-_REMNANTS = (_STAGING, _REMOVED, ".probe-")
+_REMNANTS = (_STAGING, _REMOVED, PROBE_PREFIX)
 
 
 def new_link() -> str:
@@ -49,7 +51,11 @@ class Home:
         _make_closed(path, ids)
         _make_closed(path / LINKS, ids)
         self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._sweep()
+        if _is_ours_alone(self.descriptor):
+            self._sweep()
+        # Kept while we live: another driver that starts on this home leaves our stages alone.
+        fcntl.flock(self.descriptor, fcntl.LOCK_SH)
+        self._restore_links()
         self._scan()
 
     def __del__(self) -> None:
@@ -255,22 +261,35 @@ class Home:
         self._scanned = now
 
     def _sweep(self) -> None:
-        """Mend what a crash has left: remnants, short names that lead nowhere, lost ones."""
+        """Take away what a crash has left: remnants, and short names that lead nowhere."""
         for name in os.listdir(self.descriptor):
             if name.startswith(_REMNANTS):
-                self._remove_tree(name)
+                if not name.startswith(PROBE_PREFIX) or is_abandoned(self.path / name):
+                    self._remove_tree(name)
             elif os.path.isdir(self.path / name / ".applying"):
                 layer = os.open(self.path / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 with suppress(OSError):
                     remove_node(layer, b".applying")
                 os.close(layer)
-            if (link := self._link(name)) and os.path.isdir(self.path / name / "diff"):
-                with suppress(FileExistsError):
-                    os.symlink(f"../{name}/diff", self.path / LINKS / link)
         for link in os.listdir(self.path / LINKS):
             path = self.path / LINKS / link
             if path.is_symlink() and not path.exists():
                 path.unlink()
+
+    def _restore_links(self) -> None:
+        """Make short names anew that a power cut has lost."""
+        for name in os.listdir(self.descriptor):
+            if (link := self._link(name)) and os.path.isdir(self.path / name / "diff"):
+                with suppress(FileExistsError):
+                    os.symlink(f"../{name}/diff", self.path / LINKS / link)
+
+
+def _is_ours_alone(home: int) -> bool:
+    """Say whether no other driver has this home open, and keep others from opening it if so."""
+    with suppress(BlockingIOError):
+        fcntl.flock(home, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _make_closed(path: Path, ids: IDMapping) -> None:

@@ -4,6 +4,7 @@ Each probe happens in a directory of its own and takes it away again, with what 
 when it fails.
 """
 
+import fcntl
 import os
 import re
 import stat
@@ -25,7 +26,14 @@ from graphdriver.linux.mounts import (
     with_own_directory,
 )
 
-__all__ = ["PROBE_PREFIX", "Support", "is_native_diff_right", "kernel_is_too_old", "probe"]
+__all__ = [
+    "PROBE_PREFIX",
+    "Support",
+    "is_abandoned",
+    "is_native_diff_right",
+    "kernel_is_too_old",
+    "probe",
+]
 
 PROBE_PREFIX = ".probe-"
 
@@ -96,6 +104,21 @@ def probe(home: Path, override_kernel_check: bool, mountopt: str = "") -> Suppor
         return _trial(directory, backing, home, mountopt)
 
 
+def is_abandoned(directory: Path) -> bool:
+    """Say whether the process that probed in `directory` is gone: its lock went with it."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def is_native_diff_right(home: Path, support: Support) -> bool:
     """Say whether an upper directory tells what a layer changes, on this home with this kernel.
 
@@ -115,9 +138,12 @@ def is_native_diff_right(home: Path, support: Support) -> bool:
 @contextmanager
 def _probe_directory(ground: Path) -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix=PROBE_PREFIX, dir=ground))
+    ours = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        fcntl.flock(ours, fcntl.LOCK_EX)
         yield directory
     finally:
+        os.close(ours)
         with suppress(OSError):
             umount2(directory / "merged", UnmountFlag.DETACH)
         parent = os.open(ground, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

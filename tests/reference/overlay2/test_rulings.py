@@ -208,9 +208,9 @@ def test_metadata_and_status(driver: Driver) -> None:
     assert "Backing Filesystem" == driver.status()[0][0]
 
 
-def test_crash_remnants_go_at_the_next_start(driver: Driver, tmp_path: Path) -> None:
-    driver.create("whole")
+def test_crash_remnants_go_at_the_next_start(tmp_path: Path) -> None:
     home = tmp_path / "home"
+    Driver(home).create("whole")
     (home / ".creating-X" / "diff").mkdir(parents=True)
     (home / ".removed-X" / "diff").mkdir(parents=True)
     (home / "l" / "ORPHAN").symlink_to("../gone/diff")
@@ -219,6 +219,18 @@ def test_crash_remnants_go_at_the_next_start(driver: Driver, tmp_path: Path) -> 
 
     assert {"l", "whole"} == set(os.listdir(home))
     assert 1 == len(os.listdir(home / "l"))
+
+
+def test_start_beside_a_living_driver_leaves_its_stages_alone(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """A second daemon, or fsck, that starts while the first is in the middle of a create."""
+    stage = tmp_path / "home" / ".creating-X" / "diff"
+    stage.mkdir(parents=True)
+
+    Driver(tmp_path / "home")
+
+    assert stage.is_dir()
 
 
 def test_unreadable_file_ends_the_diff_with_an_error(driver: Driver) -> None:

@@ -20,11 +20,9 @@ from graphdriver_conformance.environment import Environment, mounts_below
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.plant import rebuild
 from graphdriver_conformance.oracle.tree import Tree
+from graphdriver_conformance.program import Program, shown_call, shown_edits, shown_result
 
-__all__ = ["NotClaimed", "NotProvable", "Subject"]
-
-# A shrunk example is short; a test that makes a thousand layers need not list them all.
-_LONGEST_PROGRAM = 40
+__all__ = ["NotClaimed", "NotProvable", "NotRefused", "Subject"]
 
 
 class NotClaimed(Skipped):
@@ -33,6 +31,15 @@ class NotClaimed(Skipped):
 
 class NotProvable(Skipped):
     """This environment cannot show it; the message says why and what would."""
+
+
+class NotRefused(AssertionError):
+    """A call that had to fail did not: `called` is the call, `came` what it did instead."""
+
+    def __init__(self, called: str, came: str) -> None:
+        super().__init__(f"{called} has to be an error, but {came}")
+        self.called = called
+        self.came = came
 
 
 class Subject:
@@ -48,7 +55,7 @@ class Subject:
         self.source = source
         self.home = home
         self.environment = environment
-        self.program: list[str] = []
+        self.program = Program()
         self.notes: list[str] = []
         self.escaped: BaseException | None = None
         self.examples = 0
@@ -155,8 +162,10 @@ class Subject:
 
     def fill(self, id: str, tree: Tree) -> None:
         """Turn what the layer's view shows into `tree`."""
-        with self.view(id) as root:
-            rebuild(observe(root), tree, root)
+        with self.program.folded(f"edit({id!r})") as step, self.view(id) as root:
+            old = observe(root)
+            step.edits = shown_edits(old, tree)
+            rebuild(old, tree, root)
 
     @contextmanager
     def view(self, id: str, mount_label: str = "") -> Iterator[Path]:
@@ -169,7 +178,7 @@ class Subject:
 
     def tree(self, id: str) -> Tree:
         """Return what the layer's view shows."""
-        with self.view(id) as root:
+        with self.program.folded(f"look({id!r})"), self.view(id) as root:
             return observe(root)
 
     def diff_bytes(self, id: str, parent: str = "") -> bytes:
@@ -181,14 +190,14 @@ class Subject:
         """Call a verb that has to fail, and return its error; a stream is read to its end."""
         try:
             result = self._call(verb, *arguments)
+            came = f"it returned {result!r}"
             if verb == "diff":
                 with result as stream:
-                    stream.read()
+                    came = f"it returned a stream of {len(stream.read())} bytes"
         except (DriverError, OSError) as error:
             self.escaped = None
             return error
-        called = _shown(verb, arguments)
-        raise AssertionError(f"{called} has to be an error, but it returned {result!r}")
+        raise NotRefused(shown_call(verb, arguments), came)
 
     def open_another(
         self,
@@ -200,7 +209,8 @@ class Subject:
         """Return one more driver, on the same home unless another is given."""
         chosen = self._options if options is None else tuple(options)
         where = home or self.home
-        self.program.append(f"init({str(where)!r}, {list(chosen)!r})")
+        shown = "HOME" if where == self.home else str(where)
+        self.program.line(f"another = init({shown}, {list(chosen)!r})")
         driver = self.source.factory(where, chosen, uid_maps, gid_maps)
         self._others.append(driver)
         return driver
@@ -214,7 +224,7 @@ class Subject:
         """Go on with a fresh driver on the same home, as after a restart of the daemon."""
         if cleanup:
             self.cleanup()
-        self.program.append("driver = init(home)")
+        self.program.line("driver = init(HOME)")
         self.driver = self._made(self.home)
 
     def mounts(self) -> list[str]:
@@ -250,17 +260,12 @@ class Subject:
         return self.source.factory(home, self._options, (), ())
 
     def _call(self, verb: str, *arguments: object) -> Any:
-        self.program.append(_shown(verb, arguments))
-        del self.program[:-_LONGEST_PROGRAM]
+        step = self.program.call(verb, arguments)
         try:
-            return getattr(self.driver, verb)(*arguments)
+            result = getattr(self.driver, verb)(*arguments)
         except Exception as error:
+            step.came = f"raises {type(error).__name__}"
             self.escaped = error
             raise
-
-
-def _shown(verb: str, arguments: Sequence[object]) -> str:
-    texts = ["<archive>" if hasattr(one, "read") else repr(one)[:160] for one in arguments]
-    while texts and texts[-1] in ("''", "None"):
-        texts.pop()
-    return f"{verb}({', '.join(texts)})"
+        step.came = shown_result(result)
+        return result

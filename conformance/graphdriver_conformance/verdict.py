@@ -47,7 +47,9 @@ def _violation(one: Judgement) -> Iterator[tuple[str, str]]:
     word = "VIOLATED" if one.outcome is Outcome.VIOLATED else "SUITE ERROR"
     yield f"{word}  {requirement.id} ({requirement.level})  {requirement.title}", "red"
     for line in (one.detail or "").splitlines():
-        yield f"    {line}", ""
+        # The rule is right above; what is expected may be nothing but the rule.
+        if line != f"expected:  {requirement.title}":
+            yield f"    {line}", ""
     yield f"    reproduce: {one.reproduce}", ""
     yield f"    see:       graphdriver explain {requirement.id}", ""
     yield "", ""

@@ -4,7 +4,7 @@ from enum import Flag, auto
 
 from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree
 
-__all__ = ["Aspect", "assert_same_tree", "differences"]
+__all__ = ["Aspect", "TreesDiffer", "assert_same_tree", "differences"]
 
 _MOST_LINES = 20
 
@@ -22,6 +22,17 @@ class Aspect(Flag):
     ROOT = auto()
     DEFAULT = MODE | OWNER | CONTENT | MTIME | XATTRS
     ALL = DEFAULT | DIRECTORY_MTIME | HARDLINKS | ROOT
+
+
+class TreesDiffer(AssertionError):
+    """Two trees differ: `lines` say how, `count` in how many places, `message` which trees."""
+
+    def __init__(self, message: str, lines: list[str]) -> None:
+        self.message = message or "the trees differ"
+        self.count = len(lines)
+        cut = len(lines) - _MOST_LINES
+        self.lines = lines if cut <= 0 else [*lines[:_MOST_LINES], f"... and {cut} more"]
+        super().__init__("\n  ".join([self.message, *self.lines]))
 
 
 def differences(expected: Tree, actual: Tree, aspects: Aspect = Aspect.DEFAULT) -> list[str]:
@@ -46,11 +57,9 @@ def differences(expected: Tree, actual: Tree, aspects: Aspect = Aspect.DEFAULT) 
 def assert_same_tree(
     expected: Tree, actual: Tree, message: str = "", aspects: Aspect = Aspect.DEFAULT
 ) -> None:
-    """Raise AssertionError with the differences, under `message`."""
-    lines = differences(expected, actual, aspects)
-    more = [f"... and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
-    text = "\n  ".join([message or "the trees differ", *lines[:_MOST_LINES], *more])
-    assert not lines, text
+    """Raise TreesDiffer, an AssertionError, with the differences, under `message`."""
+    if lines := differences(expected, actual, aspects):
+        raise TreesDiffer(message, lines)
 
 
 def _of_node(expected: Node, actual: Node, aspects: Aspect) -> list[str]:

@@ -4,7 +4,7 @@ Immutable: every change gives a new tree. Nothing here touches a disk.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 
 __all__ = ["EPOCH", "Node", "NodeKind", "Tree", "device", "directory", "fifo", "file", "symlink"]
@@ -25,7 +25,7 @@ class NodeKind(Enum):
     SOCKET = "socket"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Node:
     """One node. `mtime` is in whole seconds; `link` names its group of hard links, or is b""."""
 
@@ -39,6 +39,19 @@ class Node:
     rdev: tuple[int, int] = (0, 0)
     xattrs: frozenset[tuple[str, bytes]] = frozenset()
     link: bytes = b""
+
+    def __repr__(self) -> str:
+        """Return the kind and what is not as usual for it."""
+        usual = Node(self.kind, 0o755 if self.is_directory else 0o644)
+        own = [
+            f"{one.name}={getattr(self, one.name)!r}"
+            for one in fields(self)
+            if one.name not in ("kind", "mode")
+            and getattr(self, one.name) != getattr(usual, one.name)
+        ]
+        if self.mode != usual.mode and self.kind is not NodeKind.SYMLINK:
+            own.insert(0, f"mode={self.mode:o}")
+        return f"{self.kind.value}({', '.join(own)})" if own else self.kind.value
 
     def but(self, **changes: object) -> "Node":
         """Return this node with some fields changed."""
@@ -112,7 +125,8 @@ class Tree(Mapping[bytes, Node]):
         return len(self._nodes)
 
     def __repr__(self) -> str:
-        return f"Tree({', '.join(f'{name!r}: {node.kind.value}' for name, node in self.items())})"
+        shown = [f"/{name.decode('utf-8', 'backslashreplace')} {n!r}" for name, n in self.items()]
+        return f"Tree({', '.join(sorted(shown))})"
 
     def with_(self, name: bytes, node: Node) -> "Tree":
         """Return the tree with `node` at `name`; only a directory keeps what was below it."""

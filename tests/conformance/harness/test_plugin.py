@@ -186,8 +186,10 @@ def test_violation_reads_like_a_bug_report(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         [
             "VIOLATED  DIF-008 (MUST)*",
-            "*has to be an error, but it returned*",
+            "*expected:  diff('nope') is an error",
+            "*actual:    it returned a stream of 1024 bytes",
             "*program:*",
+            "*create_read_write('layer-0')*",
             "*diff('nope')*",
             f"*reproduce: pytest --driver={spec} --requirement=DIF-008*",
             "*NOT CONFORMANT*",

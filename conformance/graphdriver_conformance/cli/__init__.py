@@ -1,0 +1,50 @@
+"""The command `graphdriver`: the suite and its catalogue without pytest's vocabulary.
+
+One module for each subcommand, loaded when it is called: `run(arguments)` returns the exit code.
+Commands of the other packages are passed on to them as processes, as this one does not import
+them.
+"""
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "check": ("[SPEC ...] [pytest options]", "judge drivers (default: overlay2)"),
+    "list": ("[PREFIX]", "the requirements, one a line"),
+    "explain": ("ID", "a requirement: rule, reason, source, tests"),
+}
+PASSED_ON = {
+    "serve": ("DRIVER --socket PATH", "be a Docker graphdriver plugin", "graphdriver.plugin"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit code; 2 when there is no such command."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name = given[0] if given else ""
+    if name in PASSED_ON:
+        return subprocess.call([sys.executable, "-m", PASSED_ON[name][2], *given[1:]])
+    if name in COMMANDS:
+        code: int = importlib.import_module(f"{__name__}.{name}").run(given[1:])
+        return code
+    if name in ("-h", "--help"):
+        print(_usage())
+        return 0
+    print(_usage(), file=sys.stderr)
+    if name:
+        print(f"\ngraphdriver: there is no command {name}", file=sys.stderr)
+    return 2
+
+
+def _usage() -> str:
+    shown = {name: texts[:2] for name, texts in {**COMMANDS, **PASSED_ON}.items()}
+    rows = [f"{name} {takes}" for name, (takes, _) in shown.items()]
+    width = max(map(len, rows))
+    texts = [help for _, help in shown.values()]
+    return "usage:\n" + "\n".join(
+        f"  graphdriver {row:<{width}}  {text}" for row, text in zip(rows, texts, strict=True)
+    )

@@ -1,0 +1,53 @@
+"""A run of the suite inside pytest, loaded when a driver is named.
+
+`Run` is what the run knows; the hooks are in one module for each part of it: `collection` chooses
+and orders the tests, `fixture` hands them the driver, `reports` says of each test what it means for
+its requirement, `ending` judges and writes.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from graphdriver_conformance import namespaces
+from graphdriver_conformance.drivers import BadSpec, resolve
+from graphdriver_conformance.effort import PROFILE_VARIABLE
+from graphdriver_conformance.homes import Homes
+from graphdriver_conformance.session.collection import Collection
+from graphdriver_conformance.session.ending import Ending
+from graphdriver_conformance.session.fixture import Fixture
+from graphdriver_conformance.session.reports import Reports
+from graphdriver_conformance.session.run import Run
+
+__all__ = ["activate"]
+
+
+def activate(config: pytest.Config) -> None:
+    """Prepare the run and register the rest of the plugin. Raises pytest.UsageError."""
+    os.environ[PROFILE_VARIABLE] = config.getoption("graphdriver_profile")
+    try:
+        sources = [resolve(spec) for spec in config.getoption("graphdriver")]
+    except BadSpec as error:
+        raise pytest.UsageError(str(error)) from None
+    privileges = namespaces.enter()
+    worker = getattr(config, "workerinput", None)
+    if worker:
+        homes = Homes(Path(worker["graphdriver_base"]) / worker["workerid"])
+    else:
+        homes = Homes.make(config.getoption("graphdriver_home"), bool(not privileges.trouble))
+    # A project may have named its own tests otherwise; these are ours.
+    config.addinivalue_line("python_files", "test_*.py")
+    config.addinivalue_line("python_functions", "test_*")
+    # Hypothesis would otherwise leave a directory of notes where the user stands.
+    set_hypothesis_home_dir(homes.base / "hypothesis")
+    run = Run(config, sources, homes, privileges)
+    reports = Reports(run)
+    for name, part in (
+        ("collection", Collection(run)),
+        ("fixture", Fixture(run)),
+        ("reports", reports),
+        ("ending", Ending(run, reports)),
+    ):
+        config.pluginmanager.register(part, f"graphdriver-{name}")

@@ -1,0 +1,78 @@
+"""The end of a run: the judgement, the files, the exit code, the verdict."""
+
+import datetime
+import time
+
+import pytest
+
+from graphdriver_conformance import outcome, verdict
+from graphdriver_conformance.outcome import Outcome
+from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.result import Result, report_path, write_result
+from graphdriver_conformance.session.reports import Reports
+from graphdriver_conformance.session.run import Run
+
+__all__ = ["Ending"]
+
+
+class Ending:
+    """The hooks of the run's beginning and end."""
+
+    def __init__(self, run: Run, reports: Reports) -> None:
+        self._run = run
+        self._reports = reports
+        self._results: list[Result] = []
+        self._clock = time.monotonic()
+        self._started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def pytest_report_header(self) -> list[str]:
+        """Say what is judged, and where."""
+        run, where = self._run, self._run.environment
+        who = "root" if not where.uid else f"uid {where.uid}"
+        lines = [
+            f"graphdriver: {', '.join(run.sources)} on {where.filesystem}, "
+            f"kernel {where.kernel}, "
+            f"{who}, profile {run.config.getoption('graphdriver_profile')}, "
+            f"seed {run.config.getoption('graphdriver_seed')}"
+        ]
+        return lines + [text for text in (run.homes.remark, run.trouble) if text]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Judge, write the result files, and set the exit code."""
+        run = self._run
+        run.homes.discard_all()
+        if run.is_worker or exitstatus not in (0, 1, 5):
+            return
+        seconds = time.monotonic() - self._clock
+        for spec, driver in run.drivers.items():
+            judged = outcome.fold(catalogue(), self._reports.said[spec])
+            seed = run.config.getoption("graphdriver_seed")
+            result = Result(driver, run.environment, self._started, seconds, seed, judged)
+            self._results.append(result)
+            if path := run.config.getoption("graphdriver_report"):
+                write_result(report_path(path, spec, len(run.drivers) > 1), result)
+        failed = self._reports.foreign_failures or any(map(self._fails, self._results))
+        session.exitstatus = 1 if failed else 0
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the verdict."""
+        for result in self._results:
+            terminalreporter.section(f"verdict on {result.driver['spec']}")
+            for line, colour in verdict.lines(result):
+                terminalreporter.line(line, **({colour: True} if colour else {}))
+
+    def _fails(self, result: Result) -> bool:
+        level = self._run.config.getoption("graphdriver_level")
+        strict = self._run.config.getoption("graphdriver_strict")
+        bad = {Outcome.VIOLATED, Outcome.BLOCKED}
+        judged = result.judged.values()
+        return (
+            any(one.outcome in bad and one.requirement.level.fails(level) for one in judged)
+            or any(one.outcome is Outcome.ERROR for one in judged)
+            or not any(one.outcome is Outcome.MET for one in judged)
+            or (
+                strict
+                and any(one.outcome is Outcome.NOT_PROVABLE and one.was_asked for one in judged)
+            )
+        )

@@ -1,0 +1,58 @@
+"""The fixture `graphdriver`: the driver under test, where the test may ask for it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from graphdriver_conformance.drivers import DriverSource
+from graphdriver_conformance.environment import Environment
+from graphdriver_conformance.requirement import Requirement, catalogue
+from graphdriver_conformance.session.run import SUBJECT, Run, verified
+from graphdriver_conformance.subject import NotClaimed, NotProvable, Subject
+
+__all__ = ["Fixture"]
+
+
+class Fixture:
+    """The plugin that has the fixture."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @pytest.fixture
+    def graphdriver(self, request: pytest.FixtureRequest) -> Iterator[Subject]:
+        """The driver under test, in a home of its own; see `Subject`."""
+        run = self._run
+        source = run.sources[request.param]
+        requirement = catalogue()[verified(request.node)] if verified(request.node) else None
+        self._check_needs(requirement, self._capabilities(source))
+        home = run.homes.new()
+        try:
+            subject = Subject(source, home, run.options, run.environment)
+            request.node.stash[SUBJECT] = subject
+            yield subject
+            subject.close()
+        finally:
+            run.homes.discard(home)
+
+    def _capabilities(self, source: DriverSource) -> frozenset[str] | None:
+        declared = getattr(source.factory, "capabilities", None)
+        if declared is None or not isinstance(declared, (set, frozenset, list, tuple)):
+            home = self._run.homes.new()
+            try:
+                driver = source.make(home, self._run.options)
+                declared = getattr(driver, "capabilities", None)
+                driver.cleanup()
+            finally:
+                self._run.homes.discard(home)
+        return None if declared is None else frozenset(map(str, declared))
+
+    def _check_needs(
+        self, requirement: Requirement | None, declared: frozenset[str] | None
+    ) -> None:
+        for need in requirement.needs if requirement else ():
+            if need in Environment.needs():
+                if lack := self._run.environment.lacks(need):
+                    raise NotProvable(lack)
+            elif declared is not None and need not in declared:
+                raise NotClaimed(f"the driver does not claim {need}")

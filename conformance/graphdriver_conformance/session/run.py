@@ -1,0 +1,59 @@
+"""What a run knows: the drivers it judges, where, and on what machine."""
+
+from typing import Any
+
+import pytest
+
+from graphdriver_conformance.drivers import BadSpec, DriverSource
+from graphdriver_conformance.environment import probe
+from graphdriver_conformance.homes import Homes
+from graphdriver_conformance.namespaces import Privileges
+from graphdriver_conformance.subject import Subject
+
+__all__ = ["SUBJECT", "Run", "verified"]
+
+SUBJECT = pytest.StashKey[Subject]()
+"""Where a test's item keeps the driver that it was given."""
+
+
+class Run:
+    """A run; the process that starts it introduces the drivers, xdist's workers do not."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        sources: list[DriverSource],
+        homes: Homes,
+        privileges: Privileges,
+    ) -> None:
+        self.config = config
+        self.sources = {source.spec: source for source in sources}
+        self.homes = homes
+        self.options = tuple(config.getoption("graphdriver_option"))
+        self.is_worker = hasattr(config, "workerinput")
+        self.environment = probe(homes.base, privileges)
+        self.trouble = privileges.trouble
+        self.drivers = {} if self.is_worker else {s.spec: self._introduce(s) for s in sources}
+
+    def _introduce(self, source: DriverSource) -> dict[str, Any]:
+        """Make the driver once and ask who it is. Raises pytest.UsageError when that fails."""
+        home = self.homes.new()
+        try:
+            driver = source.make(home, self.options)
+            declared = getattr(driver, "capabilities", None)
+            return {
+                "spec": source.spec,
+                "name": str(driver),
+                "status": [list(row) for row in driver.status()],
+                "capabilities": None if declared is None else sorted(map(str, declared)),
+            }
+        except BadSpec as error:
+            raise pytest.UsageError(str(error)) from None
+        finally:
+            self.homes.discard(home)
+
+
+def verified(item: pytest.Item) -> str:
+    """Return the id of the requirement that a test verifies, "" for other tests."""
+    marker = item.get_closest_marker("verifies")
+    return str(marker.args[0]) if marker else ""

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphdriver_conformance.requirement import Requirement
 
-__all__ = ["Judgement", "Outcome", "Verdict", "fold", "verdict_of"]
+__all__ = ["NOT_SELECTED", "Judgement", "Outcome", "Verdict", "fold", "verdict_of"]
 
 
 class Outcome(StrEnum):
@@ -38,7 +38,8 @@ _WEIGHT = (
     Outcome.NOT_CLAIMED,
     Outcome.MET,
 )
-_NOT_SELECTED = "not selected in this run"
+NOT_SELECTED = "not selected in this run"
+"""The detail of a requirement that `--requirement` left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Judgement:
     @property
     def was_asked(self) -> bool:
         """Whether the run was to look at it at all."""
-        return self.detail != _NOT_SELECTED
+        return self.detail != NOT_SELECTED
 
 
 def fold(
@@ -83,7 +84,7 @@ def verdict_of(judged: Mapping[str, Judgement]) -> Verdict:
 
 def _judge(requirement: Requirement, reports: list[Mapping[str, Any]]) -> Judgement:
     if not reports:
-        return Judgement(requirement, Outcome.NOT_PROVABLE, _NOT_SELECTED)
+        return Judgement(requirement, Outcome.NOT_PROVABLE, NOT_SELECTED)
     worst = min(reports, key=lambda one: _WEIGHT.index(Outcome(one["outcome"])))
     return Judgement(
         requirement,

@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="option for the driver; repeatable",
     )
     add("--graphdriver-report", metavar="FILE.json", help="write the result file")
+    add("--graphdriver-html", metavar="FILE.html", help="write the result as a page")
     add(
         "--graphdriver-profile",
         choices=("quick", "default", "thorough"),

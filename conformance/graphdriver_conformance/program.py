@@ -97,7 +97,8 @@ def shown_result(result: Any) -> str:
 
 def shown_edits(old: Tree, new: Tree) -> list[str]:
     """Return what a program in the layer's view does to make `new` of `old`."""
-    edits = [f"rm {_name(name)}" for name in sorted(old) if name not in new]
+    gone = [name for name in sorted(old) if name not in new]
+    edits = [f"rm -r {_name(one)}" for one in gone if one.rpartition(b"/")[0] not in gone]
     for name in sorted(new):
         if name in old and old[name].but(mtime=0) == new[name].but(mtime=0):
             continue  # times are set on everything, and tell nothing

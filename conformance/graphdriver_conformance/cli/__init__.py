@@ -16,6 +16,7 @@ COMMANDS = {
     "check": ("[SPEC ...] [pytest options]", "judge drivers (default: overlay2)"),
     "list": ("[PREFIX]", "the requirements, one a line"),
     "explain": ("ID", "a requirement: rule, reason, source, tests"),
+    "report": ("FILE.json ... -o OUT.html", "result files side by side; also --markdown"),
 }
 PASSED_ON = {
     "serve": ("DRIVER --socket PATH", "be a Docker graphdriver plugin", "graphdriver.plugin"),

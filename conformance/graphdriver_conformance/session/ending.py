@@ -2,11 +2,14 @@
 
 import datetime
 import time
+from pathlib import Path
 
 import pytest
 
 from graphdriver_conformance import outcome, verdict
 from graphdriver_conformance.outcome import Outcome
+from graphdriver_conformance.report import runs as report
+from graphdriver_conformance.report.page import page
 from graphdriver_conformance.requirement import catalogue
 from graphdriver_conformance.result import Result, report_path, write_result
 from graphdriver_conformance.session.reports import Reports
@@ -50,8 +53,7 @@ class Ending:
             seed = run.config.getoption("graphdriver_seed")
             result = Result(driver, run.environment, self._started, seconds, seed, judged)
             self._results.append(result)
-            if path := run.config.getoption("graphdriver_report"):
-                write_result(report_path(path, spec, len(run.drivers) > 1), result)
+        self._write()
         failed = self._reports.foreign_failures or any(map(self._fails, self._results))
         session.exitstatus = 1 if failed else 0
 
@@ -61,6 +63,17 @@ class Ending:
             terminalreporter.section(f"verdict on {result.driver['spec']}")
             for line, colour in verdict.lines(result):
                 terminalreporter.line(line, **({colour: True} if colour else {}))
+
+    def _write(self) -> None:
+        """Write a result file for each driver, and the page of all."""
+        option = self._run.config.getoption
+        several = len(self._results) > 1
+        for result in self._results:
+            if path := option("graphdriver_report"):
+                write_result(report_path(path, result.driver["spec"], several), result)
+        if path := option("graphdriver_html"):
+            runs = [report.Run.of(result.as_data()) for result in self._results]
+            Path(path).write_text(page(runs), "utf-8")
 
     def _fails(self, result: Result) -> bool:
         level = self._run.config.getoption("graphdriver_level")

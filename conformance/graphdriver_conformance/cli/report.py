@@ -1,0 +1,36 @@
+"""`graphdriver report`: result files side by side, as a page or as Markdown."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from graphdriver_conformance.report.markdown import markdown
+from graphdriver_conformance.report.page import page
+from graphdriver_conformance.report.runs import BadReport, read_runs
+
+__all__ = ["run"]
+
+
+def run(arguments: list[str]) -> int:
+    """Write the report; 4 when a file is no result file, or the report cannot be written."""
+    parser = argparse.ArgumentParser("graphdriver report", description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.json")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.html", help="where it goes")
+    parser.add_argument("--markdown", action="store_true", help="as Markdown, on stdout without -o")
+    options = parser.parse_args(arguments)
+    if options.output is None and not options.markdown:
+        parser.error("name the page with -o OUT.html, or ask for --markdown")
+    try:
+        runs = read_runs(options.files)
+        text = markdown(runs) if options.markdown else page(runs)
+        if options.output is None:
+            sys.stdout.write(text)
+        else:
+            options.output.write_text(text, "utf-8")
+    except BadReport as error:
+        print(f"graphdriver report: {error}", file=sys.stderr)
+        return 4
+    except OSError as error:
+        print(f"graphdriver report: {options.output}: {error.strerror}", file=sys.stderr)
+        return 4
+    return 0

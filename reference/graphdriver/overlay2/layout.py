@@ -116,7 +116,7 @@ class Home:
         Raises LayerExists, LayerNotFound, MaxDepthExceeded, OSError; nothing is left then.
         """
         with self._lock:
-            if os.path.lexists(self.path / id):
+            if os.path.lexists(self.path / id) and not self._is_taken_away(id):
                 raise LayerExists(
                     f"there is a layer {id} already", "choose another id, or remove it"
                 )
@@ -240,6 +240,13 @@ class Home:
             return os.readlink(self.path / LINKS / link)
         except OSError:
             return None
+
+    def _is_taken_away(self, id: str) -> bool:
+        """Remove the empty directory that dockerd leaves when it is killed early in create."""
+        with suppress(OSError):
+            os.rmdir(self.path / id)
+            return True
+        return False
 
     def _remove_tree(self, name: str) -> None:
         with suppress(FileNotFoundError):

@@ -96,7 +96,9 @@ class Mounts:
                 self._holders[id] = holders - 1
             elif holders:
                 del self._holders[id]
-                self._unmount(self._home.path / id / "merged")
+                merged = self._home.path / id / "merged"
+                self._unmount(merged)
+                self._renew(merged)
 
     def is_held(self, id: str) -> bool:
         """Say whether someone holds the layer. Ask with its lock."""
@@ -148,7 +150,7 @@ class Mounts:
         read_only = self._home.has_children(id)
         data = mount_data(id, lowers, label, self._prefix, read_only=read_only)
         if not view.is_dir():  # dockerd makes it on get and removes it on put since 17.12
-            view.mkdir(0o700)
+            self._make_mount_point(view)
         self._mount_relative(id, data, os.fsencode(f"{id}/merged"))
         if not read_only and not self._ids.identity:
             # The kernel makes work/work root's; a mapped root has to be able to use it.
@@ -164,6 +166,20 @@ class Mounts:
             error.add_note(f"mounting layer {id} with {len(data)} bytes of options")
             error.add_note(_HINTS.get(error.errno or 0, "see the kernel log"))
             raise
+
+    def _renew(self, merged: Path) -> None:
+        """Make the mount point anew: with the old one go its copies in other mount namespaces.
+
+        They would keep the upper in use (moby #34948; rmdir(2) does this since Linux 3.18).
+        """
+        with suppress(OSError):
+            merged.rmdir()
+            self._make_mount_point(merged)
+
+    def _make_mount_point(self, merged: Path) -> None:
+        merged.mkdir(0o700)
+        if not self._ids.identity:
+            os.chown(merged, *self._ids.root)
 
     def _unmount(self, point: Path) -> None:
         """Take a mount out of the tree, even while files in it are open (moby #33638)."""

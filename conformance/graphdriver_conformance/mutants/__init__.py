@@ -9,10 +9,12 @@ from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
     archives,
     changes,
     fidelity,
+    idmap,
     init,
     lifecycle,
     links,
     mounts,
+    whiteouts,
 )
 from graphdriver_conformance.mutants.registry import MUTANTS, Mutant
 

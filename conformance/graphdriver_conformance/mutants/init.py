@@ -1,12 +1,13 @@
 """Mutants of Init and restart."""
 
+import importlib
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from graphdriver.contract import IDMap
-from graphdriver.errors import PrerequisitesNotMet
+from graphdriver.errors import DriverError, IncompatibleFS, NotSupported, PrerequisitesNotMet
 from graphdriver_conformance.mutants.registry import Mutant, mutant
 
 __all__: list[str] = []
@@ -84,3 +85,89 @@ class FailedInitMakesHome(Mutant):
         except PrerequisitesNotMet:
             (Path(home) / "failed").touch()
             raise
+
+
+class _Opens(Mutant):
+    """Lets a subclass decide how the sound driver is made."""
+
+    def __init__(
+        self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
+    ) -> None:
+        self.opening(Path(home), list(options))
+        super().__init__(home, self.options, uid_maps, gid_maps)
+
+    def opening(self, home: Path, options: list[str]) -> None:
+        """See what the driver is made with, before it is."""
+        self.options = options
+
+
+@mutant("INI-001", bug="names of drivers with the version in them")
+class NameChanges(Mutant):
+    """The name says how many layers there are."""
+
+    def __str__(self) -> str:
+        return f"{self.sound} ({len(os.listdir(self.home))})"
+
+
+@mutant("INI-002", "INI-003", bug="moby: errors of Init other than ErrNotSupported end the daemon")
+class InitFailsAnyhow(Mutant):
+    """What the host cannot do is an error like any other."""
+
+    def __init__(
+        self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
+    ) -> None:
+        try:
+            super().__init__(home, options, uid_maps, gid_maps)
+        except (NotSupported, IncompatibleFS) as error:
+            raise DriverError(f"cannot use {home}: {error}") from error
+
+
+@mutant("INI-004", bug="moby 20.10 without the trial mount that took the place of the check")
+class KernelNotChecked(_Opens):
+    """override_kernel_check is always on."""
+
+    def opening(self, home: Path, options: list[str]) -> None:
+        self.options = [one for one in options if "kernel_check" not in one]
+        self.options.append("overlay2.override_kernel_check=true")
+
+
+@mutant("INI-005", bug="a boolean read as: anything but nothing")
+class AnythingIsTrue(_Opens):
+    """override_kernel_check=maybe is on."""
+
+    def opening(self, home: Path, options: list[str]) -> None:
+        self.options = [
+            "overlay2.override_kernel_check=true" if "kernel_check" in one else one
+            for one in options
+        ]
+
+
+@mutant("INI-005", bug="Python's bool instead of Go's ParseBool")
+class OnlyTrueAndFalse(_Opens):
+    """Booleans are the words true and false, and no others."""
+
+    def opening(self, home: Path, options: list[str]) -> None:
+        self.options = options
+        for one in options:
+            if "kernel_check" in one and one.partition("=")[2].lower() not in ("true", "false"):
+                raise PrerequisitesNotMet(f"{one} is neither true nor false")
+
+
+@mutant("INI-013", bug="moby #27443")
+class TypesNotAsked(Mutant):
+    """A file system without types in its directories will do."""
+
+    def __init__(
+        self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
+    ) -> None:
+        # The check is one function of the sound driver; without it whiteouts are listed as files.
+        support = importlib.import_module(f"graphdriver.{self.sound_name}.support")
+        asked = support._require_d_type
+        support._require_d_type = lambda *_: None  # type: ignore[attr-defined]
+        try:
+            super().__init__(home, options, uid_maps, gid_maps)
+        finally:
+            support._require_d_type = asked  # type: ignore[attr-defined]
+
+    def status(self) -> list[tuple[str, str]]:
+        return [row for row in super().status() if row[0] != "Supports d_type"]

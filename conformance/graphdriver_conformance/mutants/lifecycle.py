@@ -4,8 +4,9 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from graphdriver.errors import DriverError
+from graphdriver.errors import DriverError, InvalidLayerId, LayerNotFound, PrerequisitesNotMet
 from graphdriver_conformance.mutants.registry import Mutant, mutant
 
 __all__: list[str] = []
@@ -187,3 +188,113 @@ def _delete(directory: Path) -> None:
             _delete(path)
         else:
             path.unlink()
+
+
+@mutant("LIF-001", bug="moby overlay2: exists is a stat of whatever path comes out")
+class ExistsAlways(Mutant):
+    """Every id exists."""
+
+    def exists(self, id: str) -> bool:
+        return True
+
+
+@mutant("LIF-004", bug="containerd #13030: an unpack that got a bind mount instead of the chain")
+class ParentForgotten(Mutant):
+    """A child shows nothing of its parent."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if parent and not self.sound.exists(parent):
+            super().make(id, parent, storage_opt)
+        super().make(id, "", storage_opt)
+
+
+@mutant("LIF-007", bug="a driver that knows containers on images only")
+class ImagesHaveNoImages(Mutant):
+    """create on a layer of create_read_write drops the parent."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._written: set[str] = set()
+
+    def create(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        self.make(id, "" if parent in self._written else parent, storage_opt)
+
+    def create_read_write(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        self.make(id, parent, storage_opt)
+        self._written.add(id)
+
+
+@mutant("LIF-011", bug="moby overlay2: the layer's directory is there when its parent is looked up")
+class OwnParent(Mutant):
+    """A layer can be its own parent."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, "" if parent == id else parent, storage_opt)
+
+
+@mutant("LIF-014", bug="CVE-2014-8178, mended too well: ids are 64 hexadecimal digits")
+class OnlyDigests(Mutant):
+    """Ids longer than 64 characters are refused, -init and all."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if len(id) > 64:
+            raise InvalidLayerId(f"{id} is no digest")
+        super().make(id, parent, storage_opt)
+
+
+@mutant("LIF-016", bug="a store that looks for a layer by the beginning of its id")
+class RemoveGuesses(Mutant):
+    """remove of an unknown id removes the layer it resembles most, or any."""
+
+    def remove(self, id: str) -> None:
+        if id and not self.sound.exists(id):
+            names = [one for one in os.listdir(self.home) if self.sound.exists(one)]
+            for name in sorted(names):
+                try:
+                    return super().remove(name)
+                except DriverError:
+                    continue
+        return super().remove(id)
+
+
+@mutant("LIF-017", bug="moby #30392: a second remove failed, and the container stayed Dead")
+class RemoveOnce(Mutant):
+    """remove of what is gone is an error."""
+
+    def remove(self, id: str) -> None:
+        if not self.sound.exists(id):
+            raise LayerNotFound(f"there is no layer {id}")
+        super().remove(id)
+
+
+@mutant("LIF-024", bug="moby overlay2: diff is 0755, whatever the parent's is")
+class RootIsAlways0755(Mutant):
+    """A child's root is 0755, root's."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        diff = self.home / id / "diff"
+        os.chown(diff, 0, 0)
+        diff.chmod(0o755)
+
+
+@mutant("LIF-026", bug="a driver that asks whether there are options, not which")
+class EmptyOptionsRefused(Mutant):
+    """storage_opt={} is an option that it does not have."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if storage_opt is not None and not storage_opt:
+            raise PrerequisitesNotMet("storage options are not supported")
+        super().make(id, parent, storage_opt)

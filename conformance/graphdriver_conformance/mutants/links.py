@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from graphdriver.errors import MaxDepthExceeded
 from graphdriver_conformance.mutants.registry import Mutant, mutant
@@ -195,3 +196,87 @@ class LimitLeavesDirectory(Mutant):
         except MaxDepthExceeded:
             (self.home / id).mkdir()
             raise
+
+
+@mutant("LNK-007", bug="containers/storage #859: a layer whose link is gone is skipped")
+class MissingLinksSkipped(Mutant):
+    """Lowers whose links are gone are left out of the mount."""
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        lower = self.home / id / "lower"
+        whole = lower.read_text() if lower.exists() else ""
+        there = [one for one in whole.split(":") if one and (self.home / one).exists()]
+        if there:
+            lower.write_text(":".join(there))
+        try:
+            return super().get(id, mount_label)
+        finally:
+            if there:
+                lower.write_text(whole)
+
+
+@mutant("LNK-009", bug="a driver that goes through l/ to write")
+class WritesThroughLinks(Mutant):
+    """get makes the root of every lower its own again, by way of l/."""
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        lower = self.home / id / "lower"
+        for one in lower.read_text().split(":") if lower.exists() else ():
+            for path in (self.home / one).iterdir() if (self.home / one).is_dir() else ():
+                if path.is_file() and not path.is_symlink():
+                    path.write_bytes(b"")
+        return super().get(id, mount_label)
+
+
+@mutant("MET-001", bug="a list of rows that lives as long as the driver")
+class StatusGrows(Mutant):
+    """Each status has one more row."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._asked: list[tuple[str, str]] = []
+
+    def status(self) -> list[tuple[str, str]]:
+        self._asked.append(("Asked", str(len(self._asked))))
+        return [*super().status(), *self._asked]
+
+
+@mutant("MET-002", bug="moby before d_type: file systems that it did not know were <unknown>")
+class BackingUnknown(Mutant):
+    """Every file system is <unknown>."""
+
+    def status(self) -> list[tuple[str, str]]:
+        return [(k, "<unknown>" if k.startswith("Backing") else v) for k, v in super().status()]
+
+
+@mutant("MET-006", bug="moby #22116: inspecting mounts")
+class MetadataMounts(Mutant):
+    """get_metadata holds the layer."""
+
+    def get_metadata(self, id: str) -> dict[str, str]:
+        metadata = super().get_metadata(id)
+        self.sound.get(id)
+        return metadata
+
+
+@mutant("MET-008", bug="moby #44909")
+class HalfLayersStay(Mutant):
+    """remove does not take away what has no link."""
+
+    def remove(self, id: str) -> None:
+        link = self.home / id / "link"
+        if link.exists() and link.read_text():
+            super().remove(id)
+
+
+@mutant("LIM-003", bug="a chain that is flattened every so often, without its whiteouts")
+class DeepDeletionsForgotten(Mutant):
+    """Whiteouts of layers with more than nine lowers do not count."""
+
+    def put(self, id: str) -> None:
+        super().put(id)
+        lower, upper = self.home / id / "lower", self.home / id / "diff"
+        if lower.exists() and lower.read_text().count(":") > 8:
+            for path in upper.rglob("*"):
+                if path.is_char_device():
+                    path.unlink()

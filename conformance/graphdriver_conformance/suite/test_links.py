@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
 from graphdriver_conformance.effort import examples, scaled
 from graphdriver_conformance.oracle.compare import assert_same_tree
@@ -142,3 +143,26 @@ def test_planted_link_is_not_written_through(graphdriver: Subject) -> None:
         graphdriver.escaped = None
 
     assert b"root" == (host / "passwd").read_bytes(), "a file outside the home was changed"
+
+
+@verifies("LNK-007")
+@pytest.mark.parametrize("which", [0, 1, -1], ids=["bottom", "middle", "parent"])
+def test_missing_link_shows_nothing_wrong(graphdriver: Subject, which: int) -> None:
+    """rm l/*: an error, or the link is made anew; before a restart and after."""
+    ids = [graphdriver.build(Tree.of({"bottom": b"0"}))]
+    for number in range(1, 3):
+        ids.append(graphdriver.build(Tree.of({"bottom": b"0", f"f{number}": b"1"}), ids[-1]))
+    top = graphdriver.new_layer(ids[-1], writable=True)
+    wanted = graphdriver.tree(top)
+    (graphdriver.home / "l" / _link(graphdriver, ids[which])).unlink()
+
+    for when in ("with the link gone", "after a restart with the link gone"):
+        try:
+            shown = graphdriver.tree(top)
+        except (DriverError, OSError) as error:
+            graphdriver.note(f"{when}, refused: {error}")
+            graphdriver.escaped = None
+        else:
+            assert_same_tree(wanted, shown, when)
+        if graphdriver.claims(Capability.RESTARTABLE):
+            graphdriver.reopen()

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.requirement import verifies
 from graphdriver_conformance.subject import Subject
 
@@ -79,3 +81,44 @@ def test_what_is_no_layer_does_not_exist(graphdriver: Subject, id: str) -> None:
     (graphdriver.home / "README").write_text("")
 
     assert not graphdriver.exists(id), f"exists({id!r}) is true"
+
+
+@verifies("MET-002")
+def test_status_names_the_backing_file_system(graphdriver: Subject) -> None:
+    """The first thing a bug report is asked for; booleans are words that scripts compare."""
+    rows = dict(graphdriver.status())
+    kind = graphdriver.environment.filesystem
+    docker = {"ext4": "extfs", "ext3": "extfs", "ext2": "extfs", "overlay": "overlayfs"}
+
+    backing = rows.get("Backing Filesystem")
+    assert docker.get(kind, kind) == backing, f"Backing Filesystem is {backing!r} on {kind}"
+    for key in ("Supports d_type", "Native Overlay Diff", "userxattr"):
+        assert rows.get(key, "true") in ("true", "false"), f"{key} is {rows[key]!r}"
+
+
+_HALVES = {
+    "directory only": (),
+    "diff": ("diff",),
+    "diff and an empty link": ("diff", "link"),
+    "diff, link and work": ("diff", "link", "work"),
+}
+
+
+@verifies("MET-008")
+@pytest.mark.parametrize("parts", list(_HALVES.values()), ids=list(_HALVES))
+def test_half_made_layer_can_be_removed(graphdriver: Subject, parts: tuple[str, ...]) -> None:
+    """As dockerd leaves one when it is killed inside create; the next pull uses the same id."""
+    wanted = Tree.of({"etc/hosts": b"one\n"})
+    base = graphdriver.build(wanted)
+    half = graphdriver.home / "half"
+    half.mkdir(0o700)
+    for part in parts:
+        (half / part).touch() if part == "link" else (half / part).mkdir()
+
+    graphdriver.reopen()
+    if graphdriver.exists("half"):
+        graphdriver.remove("half")
+    assert not graphdriver.exists("half"), "exists finds the half-made layer after its removal"
+    graphdriver.create_read_write("half", base)
+
+    assert_same_tree(wanted, graphdriver.tree("half"), "the layer made in its place")

@@ -296,3 +296,37 @@ def test_many_threads_get_one_layer(graphdriver: Subject) -> None:
         assert_same_tree(IMAGE, tree, "a thread saw a view that was not there yet")
     assert len(points) == len(set(points)), f"mounted more than once: {points}"
     assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+
+
+@verifies("MNT-010")
+def test_failed_get_is_not_counted(graphdriver: Subject) -> None:
+    """A label that fits no page fails; the get after it is the first and its put the last."""
+    id = _container(graphdriver)
+    for _ in range(3):
+        graphdriver.refuses("get", id, "l" * (4 * os.sysconf("SC_PAGE_SIZE")))
+
+    assert [] == graphdriver.mounts(), "get failed, but something is mounted"
+    assert_same_tree(IMAGE, graphdriver.tree(id), "after the gets that failed")
+    assert [] == graphdriver.mounts(), "the failed gets were counted: put left the mount"
+    graphdriver.remove(id)
+
+
+@verifies("MNT-023")
+def test_copies_of_the_mount_end_with_it(graphdriver: Subject) -> None:
+    """A service that systemd starts meanwhile has a copy of every mount, and keeps it."""
+    id = _container(graphdriver)
+    graphdriver.get(id)
+    # It says when its namespace is there, then waits; what it prints last is what it has mounted.
+    script = f"echo there; read -r _; grep -c -F ' {graphdriver.home}/' /proc/self/mountinfo"
+    command = ["unshare", "--mount", "--propagation=private", "sh", "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as peer:
+        assert peer.stdout is not None
+        if peer.stdout.readline() != "there\n":
+            graphdriver.not_provable("unshare(1), of util-linux, makes no mount namespace here")
+        graphdriver.put(id)
+        left, _ = peer.communicate("\n", timeout=30)
+    graphdriver.remove(id)
+
+    assert "0" == left.strip(), "after put another namespace still has the layer mounted"

@@ -1,6 +1,7 @@
 """WHT: what is deleted is gone, and nothing else is."""
 
 import os
+import subprocess
 from pathlib import Path
 
 from hypothesis import given
@@ -246,3 +247,47 @@ def _move(old: Path, new: Path) -> None:
     except OSError as error:
         if error.errno != 18:  # EXDEV: the program copies instead
             raise
+
+
+@verifies("WHT-015")
+def test_deletion_on_a_full_disk(graphdriver: Subject) -> None:
+    """A whiteout takes an inode; without one the file is what it was, not what it was before."""
+    ground = graphdriver.home.parent / "ground"
+    ground.mkdir()
+    options = ["-t", "tmpfs", "-o", "nr_inodes=200,mode=755", "tmpfs", str(ground)]
+    subprocess.run(["mount", *options], check=True)
+    graphdriver.use(graphdriver.open_another(ground / "home"))
+    layer = _on(graphdriver, Tree.of({"f": b"old", "other": b"other"}))
+    with graphdriver.view(layer) as root:
+        (root / "f").write_bytes(b"new")
+        fillers = _use_up_inodes(ground)
+        gone = {name for name in (b"f", b"other") if _unlinked(root / name.decode())}
+    for filler in fillers:
+        filler.unlink()
+
+    wanted = {b"": b"", b"f": b"new", b"other": b"other"}
+    tree = graphdriver.tree(layer)
+    shown = {name: tree[name].content for name in tree}
+    assert {name: wanted[name] for name in wanted if name not in gone} == shown, (
+        f"unlink said that {sorted(gone)} went"
+    )
+
+
+def _use_up_inodes(ground: Path) -> list[Path]:
+    made: list[Path] = []
+    try:
+        for number in range(1000):
+            path = ground / f"filler-{number}"
+            path.touch()
+            made.append(path)
+    except OSError:
+        return made
+    raise RuntimeError("a tmpfs of 200 inodes held 1000 files")
+
+
+def _unlinked(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True

@@ -5,13 +5,18 @@ import importlib.metadata
 import inspect
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from graphdriver.contract import Driver, DriverFactory
 from graphdriver_conformance.adapters import SCHEMES
 
-__all__ = ["BadSpec", "DriverSource", "resolve"]
+__all__ = ["OFFERS", "BadSpec", "DriverSource", "Keeper", "resolve"]
+
+OFFERS = {
+    "plugin": "the driver is not behind a plugin socket; with plugin+exec:COMMAND it would be",
+}
+"""What a requirement may need of the way to the driver, and what to say where it lacks."""
 
 _VERBS = {
     "create": 4,
@@ -34,13 +39,40 @@ class BadSpec(Exception):
     """The SPEC leads to no driver; the message is one sentence that says what to do."""
 
 
+class Keeper:
+    """Who starts and ends drivers. For those of this process there is nothing to do."""
+
+    def release(self, driver: Driver) -> None:
+        """Take back a driver that was cleaned up and is not used any more."""
+
+    def end(self, driver: Driver, *, killed: bool) -> None:
+        """End the process of a driver that is not used any more: asked to, or killed."""
+
+    def process_of(self, driver: Driver) -> int:
+        """Return the id of the process that a driver runs in, 0 when it cannot be seen."""
+        return os.getpid()
+
+    def close(self) -> None:
+        """End what was started: the run is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class DriverSource:
-    """A driver that can be made: by whom, and what it was called on the command line."""
+    """A driver that can be made: by whom, and what it was called on the command line.
+
+    `offers` names needs of requirements that come with the way to the driver, not with the driver.
+    A driver that does not `mount_here` mounts where whoever started it does; the run then has to
+    stay in that mount namespace. One that is there `one_at_a_time` serves a single home, so
+    that processes of a run cannot share it. `keeper` ends what `factory` starts.
+    """
 
     spec: str
     factory: DriverFactory
     in_process: bool = True
+    offers: frozenset[str] = frozenset()
+    mount_here: bool = True
+    one_at_a_time: bool = False
+    keeper: Keeper = field(default_factory=Keeper)
 
     def make(self, home: Path, options: tuple[str, ...]) -> Driver:
         """Make it and look whether it has its verbs. Raises BadSpec."""

@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Privileges", "enter"]
+__all__ = ["Privileges", "enter", "stay"]
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
@@ -47,6 +47,13 @@ def enter() -> Privileges:
     privileges = Privileges(uid, bool(uid) and not trouble, trouble)
     os.environ[_VARIABLE] = f"{uid},{int(privileges.user_namespace)},{trouble}"
     return privileges
+
+
+def stay() -> Privileges:
+    """Stay in the mount namespace that is there: what others mount in it has to be seen."""
+    uid = os.geteuid()
+    trouble = "no namespaces of our own: a driver that is already there mounts in this one"
+    return Privileges(uid, False, trouble if uid else "")
 
 
 def _become_root(uid: int, gid: int) -> None:

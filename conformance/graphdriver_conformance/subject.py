@@ -221,11 +221,20 @@ class Subject:
         self.driver = driver
 
     def reopen(self, *, cleanup: bool = True) -> None:
-        """Go on with a fresh driver on the same home, as after a restart of the daemon."""
+        """Go on with a fresh driver on the same home, as after a restart of the daemon.
+
+        A driver in a process of its own gets a new one; without `cleanup` the old one is killed.
+        """
         if cleanup:
             self.cleanup()
+        self.source.keeper.end(self.driver, killed=not cleanup)
         self.program.line("driver = init(HOME)")
         self.driver = self._made(self.home)
+
+    @property
+    def process(self) -> int:
+        """The id of the process that the driver runs in; our own for most."""
+        return self.source.keeper.process_of(self.driver)
 
     def mounts(self) -> list[str]:
         """Return what is mounted below the home: point, type and options."""
@@ -251,8 +260,13 @@ class Subject:
 
     def close(self) -> None:
         """Clean up; AssertionError when the driver leaves mounts behind."""
-        for driver in (self.driver, *self._others):
-            driver.cleanup()
+        made = (self.driver, *self._others)
+        try:
+            for driver in made:
+                driver.cleanup()
+        finally:
+            for driver in made:
+                self.source.keeper.release(driver)
         left = self.mounts()
         assert not left, f"after cleanup() {len(left)} mount(s) are left below the home: {left[:3]}"
 

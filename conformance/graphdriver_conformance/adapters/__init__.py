@@ -7,6 +7,7 @@ else.
 __all__ = ["SCHEMES"]
 
 SCHEMES = {
+    "plugin+exec": "graphdriver_conformance.adapters.plugin",
     "plugin+unix": "graphdriver_conformance.adapters.plugin",
 }
 """Scheme of a SPEC, up to its first colon: the module whose `source(spec)` resolves it."""

@@ -31,7 +31,13 @@ def activate(config: pytest.Config) -> None:
         sources = [resolve(spec) for spec in config.getoption("graphdriver")]
     except BadSpec as error:
         raise pytest.UsageError(str(error)) from None
-    privileges = namespaces.enter()
+    if any(source.one_at_a_time for source in sources) and _is_distributed(config):
+        raise pytest.UsageError(
+            "a plugin that is already there serves one home at a time: run without -n, or let each "
+            "process start its own with plugin+exec:COMMAND"
+        )
+    here = all(source.mount_here for source in sources)
+    privileges = namespaces.enter() if here else namespaces.stay()
     worker = getattr(config, "workerinput", None)
     if worker:
         homes = Homes(Path(worker["graphdriver_base"]) / worker["workerid"])
@@ -51,3 +57,7 @@ def activate(config: pytest.Config) -> None:
         ("ending", Ending(run, reports)),
     ):
         config.pluginmanager.register(part, f"graphdriver-{name}")
+
+
+def _is_distributed(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput") or bool(config.getoption("numprocesses", None))

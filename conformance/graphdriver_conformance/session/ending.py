@@ -44,6 +44,8 @@ class Ending:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Judge, write the result files, and set the exit code."""
         run = self._run
+        for source in run.sources.values():
+            source.keeper.close()
         run.homes.discard_all()
         if run.is_worker or exitstatus not in (0, 1, 5):
             return

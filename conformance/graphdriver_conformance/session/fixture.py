@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from graphdriver_conformance.drivers import DriverSource
+from graphdriver_conformance.drivers import OFFERS, DriverSource
 from graphdriver_conformance.environment import Environment
 from graphdriver_conformance.requirement import Requirement, catalogue
 from graphdriver_conformance.session.run import SUBJECT, Run, verified
@@ -18,6 +18,7 @@ class Fixture:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._declared: dict[str, frozenset[str] | None] = {}
 
     @pytest.fixture
     def graphdriver(self, request: pytest.FixtureRequest) -> Iterator[Subject]:
@@ -25,7 +26,7 @@ class Fixture:
         run = self._run
         source = run.sources[request.param]
         requirement = catalogue()[verified(request.node)] if verified(request.node) else None
-        self._check_needs(requirement, self._capabilities(source))
+        self._check_needs(requirement, source)
         home = run.homes.new()
         try:
             subject = Subject(source, home, run.options, run.environment)
@@ -36,23 +37,25 @@ class Fixture:
             run.homes.discard(home)
 
     def _capabilities(self, source: DriverSource) -> frozenset[str] | None:
-        declared = getattr(source.factory, "capabilities", None)
-        if declared is None or not isinstance(declared, (set, frozenset, list, tuple)):
-            home = self._run.homes.new()
-            try:
-                driver = source.make(home, self._run.options)
-                declared = getattr(driver, "capabilities", None)
-                driver.cleanup()
-            finally:
-                self._run.homes.discard(home)
-        return None if declared is None else frozenset(map(str, declared))
+        """Return what a driver declares; asked once, as some have to be started for it."""
+        if source.spec not in self._declared:
+            declared = getattr(source.factory, "capabilities", None)
+            if not isinstance(declared, (set, frozenset, list, tuple)):
+                with self._run.made(source) as driver:
+                    declared = getattr(driver, "capabilities", None)
+                    driver.cleanup()
+            self._declared[source.spec] = (
+                None if declared is None else frozenset(map(str, declared))
+            )
+        return self._declared[source.spec]
 
-    def _check_needs(
-        self, requirement: Requirement | None, declared: frozenset[str] | None
-    ) -> None:
+    def _check_needs(self, requirement: Requirement | None, source: DriverSource) -> None:
         for need in requirement.needs if requirement else ():
             if need in Environment.needs():
                 if lack := self._run.environment.lacks(need):
                     raise NotProvable(lack)
-            elif declared is not None and need not in declared:
+            elif need in OFFERS:
+                if need not in source.offers:
+                    raise NotClaimed(OFFERS[need])
+            elif (declared := self._capabilities(source)) is not None and need not in declared:
                 raise NotClaimed(f"the driver does not claim {need}")

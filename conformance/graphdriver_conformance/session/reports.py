@@ -1,5 +1,6 @@
 """What each test says of its requirement."""
 
+import shlex
 from collections.abc import Generator
 from typing import Any
 
@@ -46,7 +47,7 @@ class Reports:
             return
         outcome, detail = judge(requirement, error, subject, self._compared)
         self._compared = None
-        rerun = f"pytest --driver={spec} --requirement={id}"
+        rerun = f"pytest --driver={shlex.quote(spec)} --requirement={id}"
         if outcome is Outcome.VIOLATED:
             report.longrepr = f"{id}: {requirement.title}\n{detail}\nreproduce: {rerun}"
         report.graphdriver = {

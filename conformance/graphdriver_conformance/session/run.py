@@ -1,9 +1,12 @@
 """What a run knows: the drivers it judges, where, and on what machine."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from graphdriver.contract import Driver
 from graphdriver_conformance.drivers import BadSpec, DriverSource
 from graphdriver_conformance.environment import probe
 from graphdriver_conformance.homes import Homes
@@ -37,18 +40,26 @@ class Run:
 
     def _introduce(self, source: DriverSource) -> dict[str, Any]:
         """Make the driver once and ask who it is. Raises pytest.UsageError when that fails."""
+        try:
+            with self.made(source) as driver:
+                declared = getattr(driver, "capabilities", None)
+                return {
+                    "spec": source.spec,
+                    "name": str(driver),
+                    "status": [list(row) for row in driver.status()],
+                    "capabilities": None if declared is None else sorted(map(str, declared)),
+                }
+        except BadSpec as error:
+            raise pytest.UsageError(str(error)) from None
+
+    @contextmanager
+    def made(self, source: DriverSource) -> Iterator[Driver]:
+        """Make a driver on a home of its own, for as long as the block runs. Raises BadSpec."""
         home = self.homes.new()
         try:
             driver = source.make(home, self.options)
-            declared = getattr(driver, "capabilities", None)
-            return {
-                "spec": source.spec,
-                "name": str(driver),
-                "status": [list(row) for row in driver.status()],
-                "capabilities": None if declared is None else sorted(map(str, declared)),
-            }
-        except BadSpec as error:
-            raise pytest.UsageError(str(error)) from None
+            yield driver
+            source.keeper.release(driver)
         finally:
             self.homes.discard(home)
 

@@ -32,9 +32,7 @@ class Calls:
         self.json: Mapping[str, Callable[[Json], Json]] = {
             "Plugin.Activate": lambda _: {"Implements": ["GraphDriver"]},
             "GraphDriver.Init": self._init,
-            # Layers come back from apply_diff with other bytes than they went in (order, PAX
-            # records), so Docker has to keep its own tar-split data.
-            "GraphDriver.Capabilities": lambda _: {"Capabilities": {"ReproducesExactDiffs": False}},
+            "GraphDriver.Capabilities": self._capabilities,
             "GraphDriver.Create": self._create,
             "GraphDriver.CreateReadWrite": self._create_read_write,
             "GraphDriver.Remove": self._remove,
@@ -76,6 +74,19 @@ class Calls:
                 home, options, _id_maps(body, "UIDMaps"), _id_maps(body, "GIDMaps")
             )
         return {}
+
+    def _capabilities(self, _: Json) -> Json:
+        """Answer Docker's one question; beside it, for the suite, what the driver claims.
+
+        Layers come back from apply_diff with other bytes than they went in (order, PAX records), so
+        Docker has to keep its own tar-split data. It ignores fields that it does not know.
+        """
+        answer: Json = {"Capabilities": {"ReproducesExactDiffs": False}}
+        claims = getattr(self._driver, "capabilities", None)
+        if claims is not None:
+            answer |= {"Claims": sorted(map(str, claims))}
+            answer |= {"LayerLimit": getattr(self._driver, "layer_limit", 0)}
+        return answer
 
     def _create(self, body: Json) -> Json:
         self.driver.create(*_creation(body))

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from _pytest.outcomes import Skipped
+from hypothesis import currently_in_test_context, reject
 
 from graphdriver.contract import Capability, Change, Driver, IDMap
 from graphdriver.errors import DriverError
+from graphdriver_conformance.adapters import NotTold
 from graphdriver_conformance.drivers import DriverSource
 from graphdriver_conformance.environment import Environment, mounts_below
 from graphdriver_conformance.oracle.observe import observe
@@ -120,8 +122,18 @@ class Subject:
         return stream
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
-        """Driver.changes."""
-        return list(self._call("changes", id, parent))
+        """Driver.changes; ends an example, or a test, whose answer the way to it cannot carry."""
+        try:
+            return list(self._call("changes", id, parent))
+        except NotTold as error:
+            self.escaped = None
+            if currently_in_test_context():
+                reject()
+            raise NotProvable(str(error)) from None
+
+    def can_tell(self, tree: Tree) -> bool:
+        """Say whether `changes` can name all paths of a tree: over some ways only texts go."""
+        return "plugin" not in self.source.offers or all(map(_is_text, tree))
 
     def apply_diff(self, id: str, parent: str, diff: bytes | BinaryIO) -> int:
         """Driver.apply_diff."""
@@ -283,3 +295,11 @@ class Subject:
             raise
         step.came = shown_result(result)
         return result
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -4,10 +4,20 @@ A module is loaded when a SPEC asks for it, so that what it needs (grpcio, say) 
 else.
 """
 
-__all__ = ["SCHEMES"]
+from graphdriver.errors import DriverError
+
+__all__ = ["SCHEMES", "NotTold"]
 
 SCHEMES = {
     "plugin+exec": "graphdriver_conformance.adapters.plugin",
     "plugin+unix": "graphdriver_conformance.adapters.plugin",
 }
 """Scheme of a SPEC, up to its first colon: the module whose `source(spec)` resolves it."""
+
+
+class NotTold(DriverError):
+    """The driver may know, but the way to it cannot carry the answer.
+
+    Such as a path that is no text over a protocol of texts: what a test asks then is not provable
+    this way, and an example that asks it is not one.
+    """

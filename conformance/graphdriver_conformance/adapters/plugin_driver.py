@@ -24,6 +24,7 @@ from graphdriver.errors import (
     NotSupported,
     QuotaNotSupported,
 )
+from graphdriver_conformance.adapters import NotTold
 from graphdriver_conformance.adapters.plugin_process import PluginProcess
 from graphdriver_conformance.adapters.plugin_wire import (
     BodyBroke,
@@ -35,11 +36,14 @@ from graphdriver_conformance.adapters.plugin_wire import (
 __all__ = ["PluginDriver"]
 
 _PIECE = 1 << 20
+# What Go, for one, writes into JSON for bytes that are not UTF-8.
+_UNKNOWN = "\ufffd"
 _Kind = TypeVar("_Kind")
 
 # The wire carries no error classes, only text. Each pattern is looked for in order; what matches
 # none stays a DriverError, which every requirement accepts where it asks for "an error".
 _CLASSES: tuple[tuple[str, type[DriverError]], ...] = (
+    (r"not (valid )?utf-?8|invalid utf-?8", NotTold),
     (r"max depth|too many l(ower|ayer)", MaxDepthExceeded),
     (r"too large|too long", MountOptionsTooLong),
     (r"quota|pquota", QuotaNotSupported),
@@ -178,6 +182,8 @@ class PluginDriver:
         answer = self._call("GraphDriver.Changes", {"ID": id, "Parent": parent})
         rows = _typed("GraphDriver.Changes", answer, "Changes", list)
         with _reading("GraphDriver.Changes", rows):
+            if any(_UNKNOWN in row["Path"] for row in rows):
+                raise NotTold(f"GraphDriver.Changes has a path with {_UNKNOWN} in it")
             return [Change(row["Path"].encode(), ChangeKind(row["Kind"])) for row in rows]
 
     def diff_size(self, id: str, parent: str = "") -> int:
@@ -190,7 +196,7 @@ class PluginDriver:
         body = json.dumps({"ID": id, "Parent": parent}).encode()
         with self._telling():
             self._take_turn()
-            connection, response = self.wire.post("GraphDriver.Diff", body)
+            connection, response = self.wire.post("GraphDriver.Diff", body, last=True)
             if response.status != 200:
                 raise DriverError(self.wire.refuse("GraphDriver.Diff", connection, response))
         return cast(BinaryIO, _Archive(self, connection, response))
@@ -271,7 +277,7 @@ class _Archive(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            self._driver.wire.done(self._connection, self._response)
+            self._connection.hang_up()
             self._response.close()
         super().close()
 

@@ -5,6 +5,7 @@ The requests are Docker's to the letter (daemon/graphdriver/proxy.go and pkg/plu
 sends a body twice, so a plugin that drops a connection is seen to do so.
 """
 
+import contextlib
 import errno
 import http.client
 import json
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from graphdriver.errors import DriverError
 
@@ -31,7 +32,8 @@ _PIECE = 1 << 20
 _LARGEST_ANSWER = 256 << 20
 # A verb that did not answer this often in one run gets a second from then on.
 _OFTEN = 2
-_Result = TypeVar("_Result")
+# How long a plugin may take, in seconds, to see that its answer is not wanted any more.
+_HANGING_UP = 5.0
 
 
 def deadline() -> float:
@@ -101,6 +103,22 @@ class Connection(http.client.HTTPConnection):
         if isinstance(self.sock, _PatientSocket):
             self.sock.patience = patience
 
+    def hang_up(self) -> bool:
+        """End a call before its answer has ended; say whether the plugin hung up, too, in time.
+
+        Once it has, it has released what the answer held. Only our reading end is shut before
+        that: a whole end would look like both at once.
+        """
+        if self.sock is None:
+            return True
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RD)
+        poll = select.poll()
+        poll.register(self.sock, 0)
+        hung_up = bool(poll.poll(1000 * min(self._patience, _HANGING_UP)))
+        self.close()
+        return hung_up
+
     def is_stale(self) -> bool:
         """Say whether the plugin has closed its end, or said something that nobody asked for."""
         return self.sock is None or bool(select.select([self.sock], [], [], 0)[0])
@@ -129,12 +147,17 @@ class Wire:
         return self.answer(method, connection, response)
 
     def post(
-        self, path: str, body: bytes | Iterator[bytes]
+        self, path: str, body: bytes | Iterator[bytes], last: bool = False
     ) -> tuple[Connection, http.client.HTTPResponse]:
-        """Send a request, an iterator in chunks, and return when the answer has begun."""
+        """Send a request, an iterator in chunks, and return when the answer has begun.
+
+        The `last` request of a connection is followed by the plugin's hanging up.
+        """
         method = path.partition("?")[0]
         chunked = not isinstance(body, bytes)
         headers = {"Accept": ACCEPT, **({"Transfer-Encoding": "chunked"} if chunked else {})}
+        if last:
+            headers["Connection"] = "close"
         connection = self._connection(method)
         with self._reaching(method, connection):
             try:

@@ -1,12 +1,11 @@
 """The command `graphdriver`: the suite and its catalogue without pytest's vocabulary.
 
 One module for each subcommand, loaded when it is called: `run(arguments)` returns the exit code.
-Commands of the other packages are passed on to them as processes, as this one does not import
-them.
+Commands of the other packages are passed on to them as programs, as this one does not import them.
 """
 
 import importlib
-import subprocess
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = given[0] if given else ""
     if name in PASSED_ON:
-        return subprocess.call([sys.executable, "-m", PASSED_ON[name][2], *given[1:]])
+        # It takes this process over: whoever started `graphdriver serve` can then end it.
+        os.execv(sys.executable, [sys.executable, "-m", PASSED_ON[name][2], *given[1:]])
     if name in COMMANDS:
         code: int = importlib.import_module(f"{__name__}.{name}").run(given[1:])
         return code

@@ -207,7 +207,9 @@ def test_claims_of_gigabytes(graphdriver: Subject, start: bytes, filler: bytes) 
 
     graphdriver.refuses("apply_diff", id, "", bomb)
 
-    assert bomb.left, "64 MiB of it were read before it was refused"
+    if graphdriver.source.in_process:
+        # A server reads on after a refusal, so that its client hears of it.
+        assert bomb.left, "64 MiB of it were read before it was refused"
     graphdriver.remove(id)
 
 

@@ -85,6 +85,8 @@ class _Machine(RuleBasedStateMachine):
         """Ask what a layer changed."""
         parent = self.parents[layer]
         old = self.trees[parent] if parent else None
+        if not all(map(self.graphdriver.can_tell, (old or Tree(), self.trees[layer]))):
+            return
         reported = self.graphdriver.changes(layer, parent)
         assert [] == change_findings(old, self.trees[layer], reported)
 

@@ -72,6 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer one call."""
+        self._in_archive = False
         body = self._body()
         try:
             self._answer(body)
@@ -124,21 +125,28 @@ class _Handler(BaseHTTPRequestHandler):
         return parsed or {}
 
     def _stream(self, request: dict[str, Any]) -> None:
-        with self.server.calls.diff(request) as archive:
-            # The first piece is read before the status is sent: what fails early is a clean 500.
-            piece = archive.read(_PIECE)
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", _CONTENT_TYPE)
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            try:
+        try:
+            with self.server.calls.diff(request) as archive:
+                # Read before the status is sent: what fails early is a clean 500.
+                piece = archive.read(_PIECE)
+                self._begin_archive()
                 while piece:
                     self._send_all(b"%x\r\n" % len(piece), piece, b"\r\n")
                     piece = archive.read(_PIECE)
-                self._send_all(b"0\r\n\r\n")
-            except BaseException:
-                self.close_connection = True
-                _log.warning("diff %s broke off", request, exc_info=True)
+            # The archive is closed by now: who has seen its end may remove the layer.
+            self._send_all(b"0\r\n\r\n")
+        except Exception:
+            if not self._in_archive:
+                raise
+            self.close_connection = True
+            _log.warning("diff %s broke off", request, exc_info=True)
+
+    def _begin_archive(self) -> None:
+        self._in_archive = True
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", _CONTENT_TYPE)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
 
     def _send_all(self, *pieces: bytes) -> None:
         for piece in pieces:

@@ -19,6 +19,7 @@ __all__ = ["BLOCK", "Raw", "encode", "padding", "parse_pax", "parse_ustar"]
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _XATTR = b"SCHILY.xattr."
+_SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 _OCTAL7 = 0o7777777
 _OCTAL11 = 0o77777777777
 # The fields that are the same in every header of ours, and what they add to the checksum.
@@ -121,8 +122,12 @@ def parse_ustar(block: bytes) -> Raw:
 
 
 def parse_pax(data: bytes) -> dict[bytes, bytes]:
-    """Decode the records `length key=value newline`; later ones win. Raises BadArchive."""
+    """Decode the records `length key=value newline`; later ones win. Raises BadArchive.
+
+    Sparse 0.0 says each segment in two records of the same keys; they become the map of 0.1.
+    """
     records: dict[bytes, bytes] = {}
+    sparse: list[bytes] = []
     position = 0
     while position < len(data):
         digits, space, _ = data[position : position + 20].partition(b" ")
@@ -131,8 +136,12 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
         key, equals, value = record[len(digits) + 1 :].partition(b"=")
         if len(record) < 5 or len(record) != length or not equals or record[-1:] != b"\n":
             raise BadArchive(f"a PAX record is malformed: {data[position : position + 40]!r}")
+        if key in _SPARSE_PAIR:
+            sparse.append(value[:-1])
         records[key] = value[:-1]
         position += length
+    if sparse:
+        records[b"GNU.sparse.map"] = b",".join(sparse)
     return records
 
 

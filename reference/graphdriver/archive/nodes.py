@@ -7,11 +7,12 @@ mode, then attributes; times last, because everything else touches them.
 import os
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from graphdriver.archive.entry import Entry, Kind, exported_xattrs, is_exported
 from graphdriver.errors import BadArchive
-from graphdriver.linux.files import at
+from graphdriver.linux.files import at, clear_immutable
 
 __all__ = ["Attributes", "attributes_of", "copy_node", "make_node", "remove_node", "set_attributes"]
 
@@ -121,7 +122,7 @@ def _remove_tree(dir_fd: int, name: bytes) -> None:
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     stack = [(name, os.open(name, flags, dir_fd=dir_fd))]
-    moved = 0
+    moved = 1
     try:
         while stack:
             base, descriptor = stack[-1]
@@ -130,11 +131,11 @@ def _remove_tree(dir_fd: int, name: bytes) -> None:
             if inner is None:
                 stack.pop()
                 os.close(descriptor)
-                os.rmdir(base, dir_fd=stack[-1][1] if stack else dir_fd)
+                _rmdir(base, stack[-1][1] if stack else dir_fd)
                 continue
-            if len(stack) > _DEEP:
-                moved += 1
-                if _move_up(descriptor, inner, stack[0][1], b".removed-%d" % moved):
+            if len(stack) > _DEEP and moved:
+                moved = _move_up(descriptor, inner, stack[0][1], moved)
+                if moved:
                     continue
             stack.append((inner, os.open(inner, flags, dir_fd=descriptor)))
     finally:
@@ -142,14 +143,22 @@ def _remove_tree(dir_fd: int, name: bytes) -> None:
             os.close(descriptor)
 
 
-def _move_up(dir_fd: int, name: bytes, root: int, new_name: bytes) -> bool:
-    try:
-        os.rename(name, new_name, src_dir_fd=dir_fd, dst_dir_fd=root)
-    except OSError as error:
-        if error.errno != 18:  # EXDEV
-            raise
-        return False
-    return True
+def _move_up(dir_fd: int, name: bytes, root: int, number: int) -> int:
+    """Move a directory to the first free name from `number` on in `root`; 0 where it has to stay.
+
+    A name can be taken, by the layer itself or by a removal that was cut short.
+    """
+    while True:
+        number += 1
+        try:
+            os.rename(name, b".removed-%d" % number, src_dir_fd=dir_fd, dst_dir_fd=root)
+        except OSError as error:
+            if error.errno == 18:  # EXDEV
+                return 0
+            if error.errno not in (17, 20, 39):  # EEXIST, ENOTDIR, ENOTEMPTY
+                raise
+        else:
+            return number
 
 
 def _unlink(dir_fd: int, name: bytes) -> bool:
@@ -160,10 +169,35 @@ def _unlink(dir_fd: int, name: bytes) -> bool:
         return False
     except PermissionError:
         # POSIX lets unlink(2) of a directory be EPERM; an immutable file is EPERM, too.
-        if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            return False
+        if not _made_mutable(dir_fd, name if stat.S_ISREG(found.st_mode) else b"."):
             raise
-        return False
+        os.unlink(name, dir_fd=dir_fd)
     return True
+
+
+def _rmdir(name: bytes, dir_fd: int) -> None:
+    try:
+        os.rmdir(name, dir_fd=dir_fd)
+    except PermissionError:
+        if not _made_mutable(dir_fd, name):
+            raise
+        os.rmdir(name, dir_fd=dir_fd)
+
+
+def _made_mutable(dir_fd: int, name: bytes) -> bool:
+    """Clear what chattr(1) set on `name` or its directory; False when that was not the matter."""
+    cleared = False
+    for one in (b".", name):
+        with suppress(OSError):  # a file system without such flags
+            descriptor = os.open(one, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+            try:
+                cleared = clear_immutable(descriptor) or cleared
+            finally:
+                os.close(descriptor)
+    return cleared
 
 
 def _set_by_descriptor(descriptor: int, attributes: Attributes) -> None:

@@ -1,19 +1,25 @@
 """Find, and make, the directory that a member belongs into, without ever leaving the root.
 
-Every step is one openat(2) that does not follow symlinks, from a descriptor that is held: a symlink
-swapped in by someone else (CVE-2018-15664) fails the step instead of leading it away. Symlinks are
-read and resolved here, inside the root, as a container would see them. The walk goes through the
-upper directory; what is only below is copied up on the way.
+A way that is there already is one openat2(2) that the kernel keeps in the root. Elsewhere, and on
+kernels before 5.6, every step is one openat(2) that does not follow symlinks, from a descriptor
+that is held. Either way a symlink swapped in by someone else (CVE-2018-15664) fails the step
+instead of leading it away. Symlinks are read and resolved here, inside the root, as a container
+would see them. The walk goes through the upper directory; what is only below is copied up on the
+way.
 """
 
+import functools
 import os
 import stat
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from graphdriver.errors import BadArchive
+from graphdriver.linux import files
 
-__all__ = ["Below", "Place", "Resolver", "lstat_at", "open_directory"]
+__all__ = ["Below", "Place", "Resolver", "has_openat2", "lstat_at", "open_below", "open_directory"]
+
+has_openat2 = functools.cache(files.has_openat2)
 
 # As the kernel's MAXSYMLINKS.
 _MOST_SYMLINKS = 40
@@ -37,6 +43,9 @@ class Below(Protocol):
     def is_directory(self, path: bytes) -> bool:
         """Say whether `path` is a directory below."""
 
+    def entered(self, path: bytes, found: os.stat_result) -> None:
+        """Take note of a directory that was there before, as it was."""
+
 
 class Place(NamedTuple):
     """A directory that is open: its descriptor, and its real path from the root."""
@@ -57,6 +66,7 @@ class Resolver:
     ) -> None:
         """Take `discard(dir_fd, name, path)` to remove a non-directory that is in the way."""
         self._root = Place(root_fd, b"")
+        self._root_path = _path_of(root_fd)
         self._below = below
         self._discard = discard
         self._known: dict[bytes, Place] = {}
@@ -106,6 +116,8 @@ class Resolver:
         """Go down from the nearest directory that is open; at most two descriptors at a time."""
         above, _, base = name.rpartition(b"/")
         start = self._known.get(above, self._root) if above else self._root
+        if start is self._root and above and (place := self._open_in_root(name)):
+            return place
         todo = [base] if start is not self._root or not above else name.split(b"/")[::-1]
         here = Place(os.dup(start.dir_fd), start.path)
         symlinks = 0
@@ -136,15 +148,29 @@ class Resolver:
             raise
         return here
 
+    def _open_in_root(self, name: bytes) -> Place | None:
+        """Let the kernel go all of the way; None where something is to be made, or read below.
+
+        Right without a look below: what the directory that is written has, hides what is there.
+        """
+        if not has_openat2():
+            return None
+        try:
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            descriptor = files.openat2(self._root.dir_fd, name, flags, files.RESOLVE_IN_ROOT)
+        except OSError:
+            return None
+        path = _path_of(descriptor)
+        if path is None or self._root_path is None or not path.startswith(self._root_path + b"/"):
+            os.close(descriptor)
+            return None
+        place = Place(descriptor, path[len(self._root_path) + 1 :])
+        self._below.entered(place.path, os.fstat(descriptor))
+        return place
+
     def _reopen(self, here: Place, path: bytes) -> Place:
         """Go to the real directory `path`, from the root: `..` on disk could be somewhere else."""
-        descriptor = os.dup(self._root.dir_fd)
-        for part in path.split(b"/") if path else ():
-            try:
-                below = open_directory(part, descriptor)
-            finally:
-                os.close(descriptor)
-            descriptor = below
+        descriptor = open_below(self._root.dir_fd, path)
         os.close(here.dir_fd)
         return Place(descriptor, path)
 
@@ -165,6 +191,8 @@ class Resolver:
             if found is not None:
                 self._discard(here.dir_fd, part, path)
             self._below.make_directory(here.dir_fd, part, path, found is not None)
+        else:
+            self._below.entered(path, found)
         return Place(open_directory(part, here.dir_fd), path)
 
 
@@ -172,6 +200,27 @@ def open_directory(name: bytes, dir_fd: int) -> int:
     """Open the directory `name`, not a symlink to one."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(name, flags, dir_fd=dir_fd)
+
+
+def open_below(root: int, path: bytes) -> int:
+    """Open the directory `path`, of any length, below `root`; no part may be a symlink."""
+    descriptor = os.dup(root)
+    for part in path.split(b"/") if path else ():
+        try:
+            below = open_directory(part, descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = below
+    return descriptor
+
+
+def _path_of(descriptor: int) -> bytes | None:
+    """Return the path of an open directory; None where it has none, or one over PATH_MAX."""
+    try:
+        path = os.readlink(b"/proc/self/fd/%d" % descriptor)
+    except OSError:
+        return None
+    return path if path.startswith(b"/") and not path.endswith(b" (deleted)") else None
 
 
 def lstat_at(dir_fd: int, name: bytes) -> os.stat_result | None:

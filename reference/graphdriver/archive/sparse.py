@@ -53,7 +53,7 @@ def from_pax(records: dict[bytes, bytes], source: Source, stored: int) -> tuple[
         return _map_before_data(source, stored)
     if (text := records.get(b"GNU.sparse.map")) is not None:
         return _pairs(text.split(b",") if text else []), 0
-    raise BadArchive("a sparse member without a map", "PAX sparse 0.1 or 1.0 is read")
+    raise BadArchive("a sparse member without a map", "PAX sparse 0.0, 0.1 and 1.0 are read")
 
 
 def map_block(segments: list[Segment]) -> bytes:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from graphdriver.archive.entry import Entry, Kind
@@ -9,6 +10,7 @@ from graphdriver.archive.nodes import Attributes, make_node, remove_node, set_at
 from graphdriver.archive.reader import Member, Reader
 from graphdriver.archive.resolve import Below, Place, Resolver, lstat_at, open_directory
 from graphdriver.errors import BadArchive
+from graphdriver.linux.descent import Descent
 
 __all__ = ["DirectoryTarget"]
 
@@ -38,12 +40,11 @@ class DirectoryTarget:
         place = self.resolver.directory(directory)
         assert place is not None
         path = place.child(base)
-        self._note_placed(path)
+        again = self._note_placed(path)
         if entry.kind is Kind.DIRECTORY:
-            self._place_directory(place, base, path, attributes)
-            return 0
+            return -self._place_directory(place, base, path, attributes, again)
         if entry.kind is Kind.HARDLINK:
-            return self._place_link(entry, place, base, path)
+            return self._place_link(entry, place, base, path, again)
 
         def fill(descriptor: int) -> None:
             _write(member, reader, descriptor)
@@ -53,13 +54,17 @@ class DirectoryTarget:
             make_node(entry, place.dir_fd, base, attributes, fill)
         except FileExistsError:
             # Rare: looking first would cost every file a system call.
-            size -= self._make_room(place, base, path)
+            size -= self._make_room(place, base, path, again)
             make_node(entry, place.dir_fd, base, attributes, fill)
         return size
 
     def finish(self) -> None:
-        """Set the directories' times, which writing into them has changed."""
-        for path in sorted(self._times, reverse=True):
+        """Set the directories' times, which writing into them has changed.
+
+        Parents first, as their descriptors are then at hand: utime(2) of a child leaves its
+        parent's time alone.
+        """
+        for path in sorted(self._times):
             directory, _, base = path.rpartition(b"/")
             place = self.resolver.directory(directory, make=False)
             if place is None or not (found := lstat_at(place.dir_fd, base or b".")):
@@ -78,6 +83,10 @@ class DirectoryTarget:
     def note_time(self, path: bytes, mtime: int) -> None:
         """Remember what a directory's mtime is to be in the end, in nanoseconds."""
         self._times[path] = mtime
+
+    def entered(self, path: bytes, found: os.stat_result) -> None:
+        """Let a directory that the archive only speaks of keep its time (resolve.Below)."""
+        self._times.setdefault(path, found.st_mtime_ns)
 
     def is_placed(self, path: bytes) -> bool:
         """Say whether this archive has put `path`, or something below it, there."""
@@ -99,27 +108,26 @@ class DirectoryTarget:
     def drop_unplaced(self, place: Place) -> None:
         """Remove what was there before this archive, at any depth of `place`."""
         assert self.placed is not None
-        for child in map(os.fsencode, os.listdir(place.dir_fd)):
-            path = place.child(child)
-            found = lstat_at(place.dir_fd, child)
-            if found is None:
-                continue
+        for walk, path, child, found in _nodes_below(place):
             if path not in self.placed:
-                self.discard(place.dir_fd, child, path)
+                self.discard(walk.here.fd, child, path)
             elif stat.S_ISDIR(found.st_mode):
-                descriptor = open_directory(child, place.dir_fd)
-                self.drop_unplaced(Place(descriptor, path))
-                os.close(descriptor)
+                walk.enter(child)
 
-    def _note_placed(self, path: bytes) -> None:
+    def _note_placed(self, path: bytes) -> bool:
+        """Note that `path` is this archive's; say whether an earlier member had put it there."""
         above = path.rpartition(b"/")[0]
         self.implied.discard(path)
         while self.implied and above:
             self.implied.discard(above)
             above = above.rpartition(b"/")[0]
-        while self.placed is not None and path and path not in self.placed:
+        if self.placed is None:
+            return True
+        again = path in self.placed
+        while path and path not in self.placed:
             self.placed.add(path)
             path = path.rpartition(b"/")[0]
+        return again
 
     def _clear_the_way(self, dir_fd: int, name: bytes, path: bytes) -> None:
         found = lstat_at(dir_fd, name)
@@ -135,18 +143,20 @@ class DirectoryTarget:
         return 0
 
     def _place_directory(
-        self, place: Place, base: bytes, path: bytes, attributes: Attributes
-    ) -> None:
-        found = lstat_at(place.dir_fd, base)
+        self, place: Place, base: bytes, path: bytes, attributes: Attributes, again: bool
+    ) -> int:
+        """Make a directory, or give the one that is there its attributes; return what went."""
+        found, freed = lstat_at(place.dir_fd, base), 0
         if found is None or not stat.S_ISDIR(found.st_mode):
             if found is not None:
-                self._make_room(place, base, path)
+                freed = self._make_room(place, base, path, again)
             os.mkdir(base, 0o700, dir_fd=place.dir_fd)
             self.before_directory(place, base, path, replaced=found is not None)
         set_attributes(place.dir_fd, base, attributes)
         self.note_time(path, attributes.mtime)
+        return freed
 
-    def _place_link(self, entry: Entry, place: Place, base: bytes, path: bytes) -> int:
+    def _place_link(self, entry: Entry, place: Place, base: bytes, path: bytes, again: bool) -> int:
         directory, _, name = entry.linkname.rpartition(b"/")
         source = self.resolver.directory(directory, make=False) if name else None
         found = lstat_at(source.dir_fd, name) if source else None
@@ -168,7 +178,7 @@ class DirectoryTarget:
             if source_path == path:
                 raise BadArchive(f"{entry.name!r} is a hard link to itself")
             place = self.resolver.directory(entry.name.rpartition(b"/")[0]) or place
-            freed = self._make_room(place, base, path)
+            freed = self._make_room(place, base, path, again)
             os.link(
                 name, base, src_dir_fd=source_fd, dst_dir_fd=place.dir_fd, follow_symlinks=False
             )
@@ -176,28 +186,57 @@ class DirectoryTarget:
             os.close(source_fd)
         return -freed
 
-    def _make_room(self, place: Place, base: bytes, path: bytes) -> int:
-        """Remove what has the name; return the bytes of this archive that go with it."""
+    def _make_room(self, place: Place, base: bytes, path: bytes, again: bool) -> int:
+        """Remove what has the name; return the bytes that go, if `again` this archive's own."""
         found = lstat_at(place.dir_fd, base)
         if found is None:
             return 0
+        freed = 0
         if stat.S_ISDIR(found.st_mode):
-            freed = self._bytes_below(place, base)
-            self.discard(place.dir_fd, base, path)
-            return freed
+            freed = self._bytes_below(place, base, path) if again else 0
+        elif again and found.st_nlink == 1:
+            freed = found.st_size
         self.discard(place.dir_fd, base, path)
-        return found.st_size if self.placed is None and found.st_nlink == 1 else 0
+        return freed
 
-    def _bytes_below(self, place: Place, base: bytes) -> int:
-        if self.placed is not None:
-            return 0
+    def _bytes_below(self, place: Place, base: bytes, path: bytes) -> int:
         total = 0
         descriptor = open_directory(base, place.dir_fd)
-        for _, _, names, at in os.fwalk(b".", dir_fd=descriptor):
-            nodes = [os.stat(name, dir_fd=at, follow_symlinks=False) for name in names]
-            total += sum(node.st_size for node in nodes if node.st_nlink == 1)
-        os.close(descriptor)
+        try:
+            for walk, name, child, found in _nodes_below(Place(descriptor, path)):
+                if stat.S_ISDIR(found.st_mode):
+                    walk.enter(child)
+                elif found.st_nlink == 1 and (self.placed is None or name in self.placed):
+                    total += found.st_size
+        finally:
+            os.close(descriptor)
         return total
+
+
+def _nodes_below(
+    place: Place,
+) -> Iterator[tuple[Descent, bytes, bytes, os.stat_result]]:
+    """Yield what is in `place`: the walk, path, name, lstat; who wants what is below, enters it."""
+    walk = Descent(place.dir_fd)
+    todo = [(place.path, os.listdir(place.dir_fd))]
+    try:
+        while todo:
+            path, names = todo[-1]
+            if not names:
+                todo.pop()
+                if todo:
+                    walk.leave()
+                continue
+            child = os.fsencode(names.pop())
+            found = lstat_at(walk.here.fd, child)
+            if found is None:
+                continue
+            name = path + b"/" + child if path else child
+            yield walk, name, child, found
+            if len(walk) > len(todo):
+                todo.append((name, os.listdir(walk.here.fd)))
+    finally:
+        walk.close()
 
 
 def is_whiteout(found: os.stat_result) -> bool:

@@ -10,12 +10,14 @@ import stat
 from pathlib import Path
 
 from graphdriver.archive.nodes import Attributes, attributes_of, copy_node, set_attributes
-from graphdriver.archive.resolve import Place, lstat_at, open_directory
+from graphdriver.archive.resolve import Place, lstat_at, open_below, open_directory
 from graphdriver.archive.target import DirectoryTarget, is_whiteout
 from graphdriver.differ.lowers import LowerTree, is_opaque
-from graphdriver.linux.files import at
 
 __all__ = ["UpperTarget"]
+
+# Directories of which is remembered whether what is below shows in them.
+_REMEMBERED = 4096
 
 
 class UpperTarget(DirectoryTarget):
@@ -36,6 +38,8 @@ class UpperTarget(DirectoryTarget):
         self._owner = owner
         self._root_is_opaque = False
         self._opaque: set[bytes] = set()
+        # Whether what is below shows in a directory, as far as it was asked for.
+        self._hidden: dict[bytes, bool] = {}
 
     # What lies below (resolve.Below).
 
@@ -61,6 +65,11 @@ class UpperTarget(DirectoryTarget):
         else:
             set_attributes(dir_fd, name, Attributes(0o755, *self._owner, 0, {}))
             self.before_directory(Place(dir_fd, b""), name, path, replaced=instead)
+
+    def discard(self, dir_fd: int, name: bytes, path: bytes) -> None:
+        """Remove what is in the way of something else."""
+        self._hidden.clear()
+        super().discard(dir_fd, name, path)
 
     def copy_up(self, place: Place, name: bytes, path: bytes) -> bool:
         """Copy the lower non-directory `path` up; False when there is none."""
@@ -135,21 +144,31 @@ class UpperTarget(DirectoryTarget):
             return True
         if not self._opaque and self.placed is None:
             return False
+        unknown = []
         above = path.rpartition(b"/")[0]
-        while above:
-            if above in self._opaque:
-                return True
-            if self.placed is not None and self._was_opaque(above):
-                return True
+        while above and above not in self._hidden:
+            unknown.append(above)
             above = above.rpartition(b"/")[0]
-        return False
+        hidden = bool(above) and self._hidden[above]
+        if len(self._hidden) > _REMEMBERED:
+            self._hidden.clear()
+        for above in reversed(unknown):
+            hidden = hidden or above in self._opaque or self._was_opaque(above)
+            self._hidden[above] = hidden
+        return hidden
 
     def _was_opaque(self, path: bytes) -> bool:
         """Say whether an earlier archive has left the directory opaque."""
+        if self.placed is None:
+            return False
         try:
-            return is_opaque(at(self.root.dir_fd, path), self._prefix)
+            directory = open_below(self.root.dir_fd, path)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        try:
+            return is_opaque(directory, self._prefix)
+        finally:
+            os.close(directory)
 
     def _set_opaque(self, name: bytes, dir_fd: int, path: bytes) -> None:
         descriptor = open_directory(name, dir_fd)
@@ -158,6 +177,7 @@ class UpperTarget(DirectoryTarget):
         finally:
             os.close(descriptor)
         self._opaque.add(path)
+        self._hidden.clear()
 
     def _mknod_whiteout(self, dir_fd: int, name: bytes) -> None:
         """Make a whiteout; since 5.8 that takes no privilege."""

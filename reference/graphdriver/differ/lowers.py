@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 __all__ = ["Found", "LowerTree", "is_opaque", "is_whiteout"]
 
+# Paths are kept shorter than PATH_MAX, 4096, less the longest name.
+_LONG = 3800
 # Directories whose contributors are remembered; a walk needs those on its way, not all.
 _REMEMBERED = 4096
 
@@ -22,6 +24,35 @@ class Found(NamedTuple):
 
     path: bytes
     stat: os.stat_result
+
+
+class _Descriptor:
+    """Closes itself when nobody needs it any more."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+class _Deep(bytes):
+    """A path below a directory that is kept open, as one from the root would exceed PATH_MAX."""
+
+    start: _Descriptor
+
+    @classmethod
+    def opened(cls, path: bytes) -> "_Deep":
+        """Return a short path to the directory `path`."""
+        number = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return cls.below(b"/proc/self/fd/%d" % number, _Descriptor(number))
+
+    @classmethod
+    def below(cls, path: bytes, start: _Descriptor) -> "_Deep":
+        """Return `path`, which leads through the descriptor `start`."""
+        deep = cls(path)
+        deep.start = start
+        return deep
 
 
 class LowerTree:
@@ -53,38 +84,42 @@ class LowerTree:
     def lookup_in(self, contributors: Sequence[bytes], base: bytes) -> Found | None:
         """Return what `base` is in the merge of the directories `contributors`."""
         for directory in contributors:
-            path = directory + b"/" + base
+            path = _join(directory, base)
             try:
                 found = os.lstat(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            return None if is_whiteout(found) else Found(path, found)
+            return None if self._is_deletion(path, found) else Found(path, found)
         return None
 
     def contributors(self, name: bytes) -> tuple[bytes, ...]:
         """Return the directories that are merged at `name`, topmost first; () for no directory."""
-        known = self._contributors.get(name)
-        if known is not None:
-            return known
-        directory, _, base = name.rpartition(b"/")
+        missing = []
+        while (known := self._contributors.get(name)) is None:
+            missing.append(name)
+            name = name.rpartition(b"/")[0]
+        for name in reversed(missing):
+            known = self._merged(known, name.rpartition(b"/")[2])
+            if len(self._contributors) >= _REMEMBERED:
+                self._contributors = {b"": self._contributors[b""]}
+            self._contributors[name] = known
+        return known
+
+    def _merged(self, parents: Sequence[bytes], base: bytes) -> tuple[bytes, ...]:
+        """Return what is merged at `base` in the merge of the directories `parents`."""
         merged: list[bytes] = []
-        for parent in self.contributors(directory):
-            path = parent + b"/" + base
+        for parent in parents:
+            path = _join(parent, base)
             try:
                 found = os.lstat(path)
             except FileNotFoundError:
                 continue
             if not stat.S_ISDIR(found.st_mode):
                 break
-            merged.append(path)
+            merged.append(path if len(path) < _LONG else _Deep.opened(path))
             if is_opaque(path, self._prefix):
                 break
-        if len(self._contributors) >= _REMEMBERED:
-            roots = self._contributors[b""]
-            self._contributors.clear()
-            self._contributors[b""] = roots
-        self._contributors[name] = tuple(merged)
-        return self._contributors[name]
+        return tuple(merged)
 
     def listdir(self, name: bytes) -> dict[bytes, Found]:
         """Return what the merged directory `name` holds; {} for no directory."""
@@ -95,15 +130,28 @@ class LowerTree:
         seen: set[bytes] = set()
         present: dict[bytes, Found] = {}
         for directory in contributors:
+            marked = _mark(directory, self._prefix) == b"x"
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if entry.name in seen:
                         continue
                     seen.add(entry.name)
                     found = entry.stat(follow_symlinks=False)
-                    if not is_whiteout(found):
-                        present[entry.name] = Found(entry.path, found)
+                    if is_whiteout(found) or (marked and self._is_deletion(entry.path, found)):
+                        continue
+                    present[entry.name] = Found(_join(directory, entry.name), found)
         return present
+
+    def _is_deletion(self, path: bytes, found: os.stat_result) -> bool:
+        """Say whether a node is a whiteout: of either kind, since 6.7 may be an empty file, too."""
+        if found.st_size or not stat.S_ISREG(found.st_mode):
+            return is_whiteout(found)
+        return _attribute(path, self._prefix + "whiteout") is not None
+
+
+def _join(directory: bytes, base: bytes) -> bytes:
+    path = directory + b"/" + base
+    return _Deep.below(path, directory.start) if isinstance(directory, _Deep) else path
 
 
 def is_whiteout(found: os.stat_result) -> bool:
@@ -112,11 +160,19 @@ def is_whiteout(found: os.stat_result) -> bool:
 
 
 def is_opaque(path: bytes | int, xattr_prefix: str) -> bool:
-    """Say whether a directory hides what lies below it; `x` (6.8) marks xwhiteouts, not opacity."""
+    """Say whether a directory hides what lies below it."""
+    return _mark(path, xattr_prefix) == b"y"
+
+
+def _mark(path: bytes | int, xattr_prefix: str) -> bytes | None:
+    """Return a directory's mark: `y` hides what is below, `x` says that files may be whiteouts."""
+    return _attribute(path, xattr_prefix + "opaque")
+
+
+def _attribute(path: bytes | int, name: str) -> bytes | None:
     try:
-        follow = isinstance(path, int)
-        return os.getxattr(path, xattr_prefix + "opaque", follow_symlinks=follow) == b"y"
+        return os.getxattr(path, name, follow_symlinks=isinstance(path, int))
     except OSError as error:
         if error.errno in (61, 95, 1):  # ENODATA, EOPNOTSUPP, EPERM
-            return False
+            return None
         raise

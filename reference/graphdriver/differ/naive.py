@@ -8,7 +8,7 @@ and apply_diff.
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -21,11 +21,17 @@ from graphdriver.contract import Change, ChangeKind
 from graphdriver.differ.compare import report, same_directory, same_node
 from graphdriver.differ.records import RecordMaker
 from graphdriver.idmapping import IDMapping
+from graphdriver.linux.descent import Descent, OpenDirectory
 from graphdriver.linux.files import at
 
 __all__ = ["NaiveDiffer", "Views", "changes", "records", "size"]
 
-_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+class _Sides(NamedTuple):
+    """A directory on the new side, and the old side's of that name, None where it has none."""
+
+    new: OpenDirectory
+    old: OpenDirectory | None
 
 
 class _Pair(NamedTuple):
@@ -33,8 +39,7 @@ class _Pair(NamedTuple):
 
     name: bytes
     base: bytes
-    new_fd: int
-    old_fd: int
+    sides: "_Sides"
     new: os.stat_result | None
     old: os.stat_result | None
     depth: int
@@ -49,7 +54,9 @@ class _Pair(NamedTuple):
         if self.new is None or self.old is None:
             return True
         same = same_directory if self.is_directory else same_node
-        return not same(at(self.new_fd, self.base), self.new, at(self.old_fd, self.base), self.old)
+        assert self.sides.old
+        new, old = (at(side.fd, self.base) for side in (self.sides.new, self.sides.old))
+        return not same(new, self.new, old, self.old)
 
 
 def changes(new: Path, old: Path | None) -> list[Change]:
@@ -80,7 +87,7 @@ def records(new: Path, old: Path | None, ids: IDMapping) -> Iterator[Record]:
             directory, _, base = pair.name.rpartition(b"/")
             record: Record | None = maker.whiteout(directory, base)
         else:
-            record = maker.node(pair.new_fd, pair.base, pair.name, pair.new)
+            record = maker.node(pair.sides.new.fd, pair.base, pair.name, pair.new)
         if not changed:
             waiting.append(record)
             continue
@@ -212,44 +219,47 @@ def _inode(found: os.stat_result | None) -> tuple[int, int] | None:
 
 def _walk(new: Path, old: Path | None) -> Iterator[_Pair]:
     """Go through both sides, parents first, deletions before their siblings."""
-    new_root = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    old_root = os.open(old, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if old else -1
-    stack = [(new_root, old_root, _children(b"", new_root, old_root, 0))]
-    try:
-        while stack:
-            new_fd, old_fd, children = stack[-1]
-            pair = next(children, None)
-            if pair is None:
-                stack.pop()
-                _close(new_fd, old_fd)
-                continue
-            yield pair
-            if pair.is_directory:
-                inner = os.open(pair.base, _FLAGS, dir_fd=new_fd)
-                old_is_directory = pair.old is not None and stat.S_ISDIR(pair.old.st_mode)
-                outer = os.open(pair.base, _FLAGS, dir_fd=old_fd) if old_is_directory else -1
-                stack.append((inner, outer, _children(pair.name, inner, outer, pair.depth + 1)))
-    finally:
-        for new_fd, old_fd, _ in stack:
-            _close(new_fd, old_fd)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    with ExitStack() as held:
+        roots = []
+        for root in (new, old) if old else (new,):
+            roots.append(os.open(root, flags))
+            held.callback(os.close, roots[-1])
+        walks = [held.enter_context(closing(Descent(root))) for root in roots]
+        yield from _pairs(walks[0], walks[1] if old else None)
 
 
-def _children(directory: bytes, new_fd: int, old_fd: int, depth: int) -> Iterator[_Pair]:
-    new = _nodes(new_fd)
-    old = _nodes(old_fd) if old_fd >= 0 else {}
+def _pairs(new: Descent, old: Descent | None) -> Iterator[_Pair]:
+    """Walk from where both descents are; `old` stays behind where it has no such directory."""
+    sides = _Sides(new.here, old.here if old else None)
+    stack = [(sides, _children(b"", sides, 0))]
+    while stack:
+        sides, children = stack[-1]
+        pair = next(children, None)
+        if pair is None:
+            stack.pop()
+            if stack:
+                new.leave()
+                if old and sides.old:
+                    old.leave()
+            continue
+        yield pair
+        if pair.is_directory:
+            both = pair.old is not None and stat.S_ISDIR(pair.old.st_mode)
+            below = _Sides(new.enter(pair.base), old.enter(pair.base) if old and both else None)
+            stack.append((below, _children(pair.name, below, pair.depth + 1)))
+
+
+def _children(directory: bytes, sides: _Sides, depth: int) -> Iterator[_Pair]:
+    new = _nodes(sides.new.fd)
+    old = _nodes(sides.old.fd) if sides.old else {}
     prefix = directory + b"/" if directory else b""
     for base in sorted(old.keys() - new.keys()):
-        yield _Pair(prefix + base, base, new_fd, old_fd, None, old[base], depth)
+        yield _Pair(prefix + base, base, sides, None, old[base], depth)
     for base in sorted(new):
-        yield _Pair(prefix + base, base, new_fd, old_fd, new[base], old.get(base), depth)
+        yield _Pair(prefix + base, base, sides, new[base], old.get(base), depth)
 
 
 def _nodes(descriptor: int) -> dict[bytes, os.stat_result]:
     names = map(os.fsencode, os.listdir(descriptor))
     return {name: os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in names}
-
-
-def _close(*descriptors: int) -> None:
-    for descriptor in descriptors:
-        if descriptor >= 0:
-            os.close(descriptor)

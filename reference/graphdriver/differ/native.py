@@ -19,6 +19,7 @@ from graphdriver.differ.compare import report, same_directory, same_node
 from graphdriver.differ.lowers import Found, LowerTree, is_opaque, is_whiteout
 from graphdriver.differ.records import RecordMaker
 from graphdriver.idmapping import IDMapping
+from graphdriver.linux.descent import Descent, OpenDirectory
 from graphdriver.linux.files import at
 
 __all__ = ["NotNative", "Upper"]
@@ -30,7 +31,7 @@ _FEW = 4
 class _Directory(NamedTuple):
     """A directory of the upper; `hidden` says that none of `lowers` shows through."""
 
-    descriptor: int
+    opened: OpenDirectory
     name: bytes
     lowers: Sequence[bytes]
     hidden: bool
@@ -54,7 +55,7 @@ class _Step(NamedTuple):
     @property
     def path(self) -> bytes:
         """The node in the upper, for calls that take no descriptor."""
-        return at(self.here.descriptor, self.base)
+        return at(self.here.opened.fd, self.base)
 
     @property
     def is_directory(self) -> bool:
@@ -118,7 +119,7 @@ class Upper:
             if step.status is None:
                 record = None if step.here.hidden else maker.whiteout(step.here.name, step.base)
             else:
-                record = maker.node(step.here.descriptor, step.base, step.name, step.status)
+                record = maker.node(step.here.opened.fd, step.base, step.name, step.status)
             if step.is_directory and not self._is_needed(step):
                 waiting.append(record)
                 continue
@@ -137,13 +138,23 @@ class Upper:
         Only directories are looked at. A metacopy is met when its turn comes: mounts without the
         option refuse it as well.
         """
-        todo = [self._diff] if self._lowers else []
-        while todo:
-            directory = todo.pop()
-            if self._prefix + "redirect" in listxattr(directory):
-                raise NotNative(f"{directory!r} is a renamed directory, its content lies elsewhere")
-            with os.scandir(directory) as entries:
-                todo += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        if not self._lowers:
+            return
+        with _opened(self._diff) as root:
+            walk = Descent(root)
+            todo = [_directories(root)]
+            try:
+                while todo:
+                    if self._prefix + "redirect" in listxattr(walk.here.fd):
+                        raise NotNative("a directory was renamed, its content lies elsewhere")
+                    while todo and not todo[-1]:
+                        todo.pop()
+                        if todo:
+                            walk.leave()
+                    if todo:
+                        todo.append(_directories(walk.enter(todo[-1].pop()).fd))
+            finally:
+                walk.close()
 
     def size(self) -> int:
         """Return the bytes of added and modified non-directories, hard links counted once."""
@@ -183,34 +194,34 @@ class Upper:
     def _walk(self) -> Iterator[_Step]:
         """Go through the upper, parents first, names in order of their bytes, deletions first."""
         with _opened(self._diff) as descriptor:
-            root = _Directory(descriptor, b"", self._lowers.contributors(b""), False)
-            stack = [(root, self._children(root, 0))]
+            walk = Descent(descriptor)
+            root = _Directory(walk.here, b"", self._lowers.contributors(b""), False)
+            stack = [self._children(root, 0)]
             try:
                 while stack:
-                    step = next(stack[-1][1], None)
+                    step = next(stack[-1], None)
                     if step is None:
-                        here, _ = stack.pop()
-                        if here is not root:
-                            os.close(here.descriptor)
+                        stack.pop()
+                        if stack:
+                            walk.leave()
                         continue
                     yield step
                     if step.is_directory:
-                        below = self._enter(step)
-                        stack.append((below, self._children(below, step.depth + 1)))
+                        below = self._enter(step, walk)
+                        stack.append(self._children(below, step.depth + 1))
             finally:
-                for here, _ in stack[1:]:
-                    os.close(here.descriptor)
+                walk.close()
 
-    def _enter(self, step: _Step) -> _Directory:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(step.base, flags, dir_fd=step.here.descriptor)
+    def _enter(self, step: _Step, walk: Descent) -> _Directory:
         lowers = self._lowers.contributors(step.name) if step.here.lowers else ()
-        return _Directory(descriptor, step.name, lowers, step.here.hidden or step.opaque)
+        hidden = step.here.hidden or step.opaque
+        return _Directory(walk.enter(step.base), step.name, lowers, hidden)
 
     def _children(self, here: _Directory, depth: int) -> Iterator[_Step]:
+        descriptor = here.opened.fd
         nodes = {
-            name: os.stat(name, dir_fd=here.descriptor, follow_symlinks=False)
-            for name in sorted(map(os.fsencode, os.listdir(here.descriptor)))
+            name: os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            for name in sorted(map(os.fsencode, os.listdir(descriptor)))
         }
         below = self._lookup(here, len(nodes))
         gone = [name for name, status in nodes.items() if is_whiteout(status)]
@@ -238,12 +249,17 @@ class Upper:
 
     def _marks(self, here: _Directory, name: bytes, lower: Found | None) -> bool:
         """Say whether a directory is opaque over something. Raises NotNative for a redirect."""
-        names = listxattr(at(here.descriptor, name))
+        names = listxattr(at(here.opened.fd, name))
         if self._prefix + "redirect" in names:
             raise NotNative(f"{name!r} is a renamed directory, its content lies elsewhere below")
         if lower is None or self._prefix + "opaque" not in names:
             return False
-        return is_opaque(at(here.descriptor, name), self._prefix)
+        return is_opaque(at(here.opened.fd, name), self._prefix)
+
+
+def _directories(descriptor: int) -> list[bytes]:
+    with os.scandir(descriptor) as entries:
+        return [os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 @contextmanager

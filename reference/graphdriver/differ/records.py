@@ -15,11 +15,11 @@ from graphdriver.archive.entry import (
 from graphdriver.archive.writer import NotNative, Record
 from graphdriver.errors import DriverError
 from graphdriver.idmapping import IDMapping
+from graphdriver.linux.descent import Descent
 from graphdriver.linux.files import at
 
 __all__ = ["NotNative", "RecordMaker"]
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
     stat.S_IFDIR: Kind.DIRECTORY,
@@ -77,16 +77,17 @@ class RecordMaker:
 
         For directories with nothing below them: nothing has to be compared then.
         """
-        stack = [(dir_fd, name + b"/" if name else b"", _listed(dir_fd))]
+        walk = Descent(dir_fd)
+        stack = [(name + b"/" if name else b"", _listed(dir_fd))]
         try:
             while stack:
-                here, prefix, names = stack[-1]
+                prefix, names = stack[-1]
                 if not names:
                     stack.pop()
                     if stack:
-                        os.close(here)
+                        walk.leave()
                     continue
-                base = names.pop()
+                base, here = names.pop(), walk.here.fd
                 found = os.stat(base, dir_fd=here, follow_symlinks=False)
                 mode = found.st_mode
                 if stat.S_ISCHR(mode) and not found.st_rdev:
@@ -95,11 +96,10 @@ class RecordMaker:
                 if record is not None:
                     yield record
                 if stat.S_ISDIR(mode):
-                    inner = os.open(base, _DIRECTORY, dir_fd=here)
-                    stack.append((inner, prefix + base + b"/", _listed(inner)))
+                    inner = walk.enter(base)
+                    stack.append((prefix + base + b"/", _listed(inner.fd)))
         finally:
-            for descriptor, _, _ in stack[1:]:
-                os.close(descriptor)
+            walk.close()
 
     def _entry(self, name: bytes, kind: Kind, found: os.stat_result) -> Entry:
         uid, gid = found.st_uid, found.st_gid

@@ -1,22 +1,75 @@
-"""Calls on files that `os` does not offer: exchange of names, clones, O_PATH tricks."""
+"""Calls on files that `os` does not offer: exchange of names, clones, lookups kept in a root."""
 
 import ctypes
+import errno
+import os
+import struct
 from fcntl import ioctl
 
-from graphdriver.linux.libc import call
+from graphdriver.linux.libc import call, syscall
 
-__all__ = ["RENAME_EXCHANGE", "RENAME_NOREPLACE", "at", "ficlone", "getdents64", "renameat2"]
+__all__ = [
+    "RENAME_EXCHANGE",
+    "RENAME_NOREPLACE",
+    "RESOLVE_IN_ROOT",
+    "at",
+    "clear_immutable",
+    "ficlone",
+    "getdents64",
+    "has_openat2",
+    "openat2",
+    "renameat2",
+]
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
+# include/uapi/linux/openat2.h
+RESOLVE_IN_ROOT = 0x10
+_OPEN_HOW = struct.Struct("=QQQ")
+_OPENAT2 = 437  # the same on every architecture but Alpha; since 5.6
+
 # include/uapi/linux/fs.h: _IOW(0x94, 9, int)
 _FICLONE = 0x40049409
+# The same file; chattr(1) calls these flags i and a.
+_GETFLAGS, _SETFLAGS = 0x80086601, 0x40086602
+_IMMUTABLE, _APPEND = 0x10, 0x20
 
 
 def renameat2(source: bytes, target: bytes, flags: int, dir_fd: int = -100) -> None:
     """Rename `source` to `target`, relative to `dir_fd`; RENAME_EXCHANGE swaps them at once."""
     call("renameat2", dir_fd, source, dir_fd, target, ctypes.c_uint(flags), path=target)
+
+
+def openat2(dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
+    """Open `path`; RESOLVE_IN_ROOT takes `dir_fd` for the root of all symlinks on the way.
+
+    No race with whoever swaps a directory for a symlink leads out of it (CVE-2018-15664). Raises
+    OSError; EAGAIN means that such a race was lost and can be tried again.
+    """
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
+    size = ctypes.c_size_t(len(how))
+    return syscall("openat2", _OPENAT2, dir_fd, path, how, size, path=path)
+
+
+def has_openat2() -> bool:
+    """Say whether openat2(2) is there: not before 5.6, nor where an old seccomp profile bars it."""
+    try:
+        os.close(openat2(-100, b"/", os.O_PATH, RESOLVE_IN_ROOT))
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return False
+        raise
+    return True
+
+
+def clear_immutable(descriptor: int) -> bool:
+    """Clear the flags that keep even root from removing a file; False when none was set."""
+    flags = ctypes.c_long.from_buffer_copy(ioctl(descriptor, _GETFLAGS, bytes(8))).value
+    kept = flags & ~(_IMMUTABLE | _APPEND)
+    if kept != flags:
+        ioctl(descriptor, _SETFLAGS, bytes(ctypes.c_long(kept)))
+    return kept != flags
 
 
 def ficlone(target: int, source: int) -> None:

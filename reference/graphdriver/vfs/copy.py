@@ -9,11 +9,10 @@ from pathlib import Path
 
 from graphdriver.archive.entry import listxattr
 from graphdriver.archive.sparse import data_segments
+from graphdriver.linux.descent import Descent
 from graphdriver.linux.files import at, ficlone
 
 __all__ = ["copy_tree"]
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # What an upper directory means. Where a copy came from (origin, uuid) is about the old inodes.
 _MARKS = (".opaque", ".whiteout", ".redirect", ".metacopy")
@@ -46,37 +45,39 @@ class _Copier:
     def directory(self, old: int, new: int) -> None:
         """Copy what is in the open directory `old`, and its own attributes, to `new`."""
         self._root = new
-        stack = [(old, new, b"", os.listdir(old))]
+        source, target = Descent(old), Descent(new)
+        stack = [(b"", os.listdir(old))]
         try:
             while stack:
-                old_fd, new_fd, path, names = stack[-1]
+                path, names = stack[-1]
                 if names:
                     base = os.fsencode(names.pop())
-                    below = self._child(old_fd, new_fd, path, base)
-                    if below is not None:
-                        stack.append((*below, path + base + b"/", os.listdir(below[0])))
+                    if self._child(source.here.fd, target.here.fd, path, base):
+                        inner = source.enter(base)
+                        target.enter(base)
+                        stack.append((path + base + b"/", os.listdir(inner.fd)))
                     continue
                 stack.pop()
-                self._finish(old_fd, new_fd)
+                self._finish(source.here.fd, target.here.fd)
                 if stack:
-                    os.close(old_fd)
-                    os.close(new_fd)
+                    source.leave()
+                    target.leave()
         finally:
-            for old_fd, new_fd, *_ in stack[1:]:
-                os.close(old_fd)
-                os.close(new_fd)
+            source.close()
+            target.close()
 
-    def _child(self, old: int, new: int, path: bytes, base: bytes) -> tuple[int, int] | None:
+    def _child(self, old: int, new: int, path: bytes, base: bytes) -> bool:
+        """Copy one node; True for a directory, which is made and to be filled."""
         found = os.stat(base, dir_fd=old, follow_symlinks=False)
         mode = found.st_mode
         if stat.S_ISDIR(mode):
             os.mkdir(base, 0o700, dir_fd=new)
-            return os.open(base, _DIRECTORY, dir_fd=old), os.open(base, _DIRECTORY, dir_fd=new)
+            return True
         key = (found.st_dev, found.st_ino)
         if found.st_nlink > 1 and key in self._links:
             first = self._links[key][1]
             os.link(at(self._root, first), base, dst_dir_fd=new, follow_symlinks=False)
-            return None
+            return False
         if stat.S_ISREG(mode):
             self._file(old, new, base, found)
         else:
@@ -89,7 +90,7 @@ class _Copier:
             self._attributes(old, new, base, found)
         if found.st_nlink > 1:
             self._links[key] = (new, path + base)
-        return None
+        return False
 
     def _file(self, old: int, new: int, base: bytes, found: os.stat_result) -> None:
         source = os.open(

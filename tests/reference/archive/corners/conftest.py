@@ -1,0 +1,30 @@
+"""Each corner case is decided twice: on plain mounts, and on those that redirect and metacopy."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from graphdriver.archive.nodes import remove_node
+from graphdriver.linux.mounts import mountinfo
+from reference.archive.corners.layers import Layers
+
+_MOUNTS = {"plain": [], "redirecting": ["redirect_dir=on,metacopy=on,index=on,xino=on"]}
+
+
+@pytest.fixture(params=list(_MOUNTS))
+def layers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Layers]:
+    """A home on such mounts."""
+    if os.getuid():
+        pytest.skip("needs root: mounts without a namespace")
+    options = [f"overlay2.mountopt={one}" for one in _MOUNTS[request.param]]
+    made = Layers(tmp_path / "home", options)
+    yield made
+    made.driver.cleanup()
+    left = mountinfo(tmp_path)
+    assert not left, f"mounts are left: {left}"
+    # Some trees are deeper than what pytest's own cleaning can remove.
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    remove_node(directory, b"home")
+    os.close(directory)

@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Privileges", "enter", "stay"]
+__all__ = ["Privileges", "enter", "leave", "stay"]
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
@@ -54,6 +54,12 @@ def stay() -> Privileges:
     uid = os.geteuid()
     trouble = "no namespaces of our own: a driver that is already there mounts in this one"
     return Privileges(uid, False, trouble if uid else "")
+
+
+def leave() -> None:
+    """Go on in one more mount namespace, whose mounts the run does not see."""
+    _unshare(_CLONE_NEWNS)
+    _make_private()
 
 
 def _become_root(uid: int, gid: int) -> None:

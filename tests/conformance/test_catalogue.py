@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from graphdriver.contract import Capability
+from graphdriver_conformance.drivers import OFFERS
 from graphdriver_conformance.environment import Environment
 from graphdriver_conformance.requirement import catalogue
 
@@ -39,7 +40,7 @@ def test_every_test_says_why_a_user_would_care() -> None:
 
 
 def test_needs_are_capabilities_or_facts_that_can_be_probed() -> None:
-    known = {capability.value for capability in Capability} | Environment.needs()
+    known = {capability.value for capability in Capability} | Environment.needs() | set(OFFERS)
 
     assert {} == {
         one.id: unknown for one in catalogue().values() if (unknown := set(one.needs) - known)

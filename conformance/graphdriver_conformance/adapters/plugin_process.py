@@ -1,8 +1,8 @@
 """A plugin that the suite starts, kills and starts again: `plugin+exec:COMMAND`.
 
 COMMAND finds where to listen in $GRAPHDRIVER_SOCKET. It is no shell line: words as a shell splits
-them, the first looked for in PATH and beside this Python. It runs in the run's mount namespace, so
-its mounts are seen here and end with the run.
+them, the first looked for beside this Python, then in PATH. It runs in the run's mount namespace,
+so its mounts are seen here and end with the run.
 """
 
 import os
@@ -31,7 +31,7 @@ def words_of(command: str) -> list[str]:
     if not words:
         raise ValueError("there is no command; write plugin+exec:COMMAND")
     beside = os.path.dirname(sys.executable)
-    program = shutil.which(words[0]) or shutil.which(words[0], path=beside)
+    program = shutil.which(words[0], path=beside) or shutil.which(words[0])
     if program is None:
         raise ValueError(f"there is no program {words[0]} in PATH; name it with its path")
     return [program, *words[1:]]

@@ -1,8 +1,9 @@
 """Broken drivers, each with a real bug: what proves that the suite can see.
 
 A mutant is a sound driver, taken from the entry points at run time, with one verb or one file made
-wrong. Its name is a SPEC: `pytest --driver=graphdriver_conformance.mutants:LinkLeaked`. The proof
-is in `tests/conformance/mutants`: each mutant is caught by the requirements it names.
+wrong. Its name is a SPEC: `pytest --driver=graphdriver_conformance.mutants:LinkLeaked`. Those of
+the plugin protocol are plugins: `wire_server` says how one is started. The proof is in
+`tests/conformance/mutants`: each mutant is caught by the requirements it names.
 """
 
 from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
@@ -15,13 +16,14 @@ from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
     links,
     mounts,
     whiteouts,
+    wire,
 )
-from graphdriver_conformance.mutants.registry import MUTANTS, Mutant
+from graphdriver_conformance.mutants.registry import MUTANTS, Broken, Mutant
 
-__all__ = ["MUTANTS", "Mutant"]
+__all__ = ["MUTANTS", "Broken", "Mutant"]
 
 
-def __getattr__(name: str) -> type[Mutant]:
+def __getattr__(name: str) -> type[Broken]:
     """Return the mutant of that name, so that it can be named in a SPEC."""
     try:
         return MUTANTS[name]

@@ -9,8 +9,9 @@ _HEAD = """# Broken drivers
 
 What proves that the suite can see: each of these drivers is sound but for one bug that some driver
 really had, and each is caught by the requirements named (`tests/conformance/mutants`). Run one with
-`pytest --driver=graphdriver_conformance.mutants:NAME`. This page is printed by
-`python -m graphdriver_conformance.mutants`.
+`pytest --driver=graphdriver_conformance.mutants:NAME`, one of the wire (WIR) with
+`pytest --driver="plugin+exec:python -m graphdriver_conformance.mutants.wire_server NAME"`. This
+page is printed by `python -m graphdriver_conformance.mutants`.
 
 | mutant | what it does | where the bug was real | caught by |
 |---|---|---|---|

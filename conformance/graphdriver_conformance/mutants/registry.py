@@ -4,24 +4,32 @@ import importlib.metadata
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, TypeVar
 
 from graphdriver.contract import Change, Driver, IDMap
 
-__all__ = ["MUTANTS", "Mutant", "mutant"]
+__all__ = ["MUTANTS", "Broken", "Mutant", "mutant"]
 
-MUTANTS: dict[str, type["Mutant"]] = {}
+_Broken = TypeVar("_Broken", bound="Broken")
+MUTANTS: dict[str, type["Broken"]] = {}
 
 
-class Mutant:
-    """Delegates every verb to a sound driver; subclasses break one thing.
+class Broken:
+    """`breaks` names the requirements that have to notice, `bug` where the bug was real."""
 
-    `breaks` names the requirements that have to notice, `bug` where the bug was real.
-    """
-
-    sound_name: ClassVar[str] = "overlay2"
     breaks: ClassVar[tuple[str, ...]] = ()
     bug: ClassVar[str] = ""
+
+    @classmethod
+    def spec(cls) -> str:
+        """Return the SPEC that runs it."""
+        return f"graphdriver_conformance.mutants:{cls.__name__}"
+
+
+class Mutant(Broken):
+    """Delegates every verb to a sound driver; subclasses break one thing."""
+
+    sound_name: ClassVar[str] = "overlay2"
 
     def __init__(
         self,
@@ -111,10 +119,10 @@ class Mutant:
         return self.sound.diff_size(id, parent)
 
 
-def mutant(*breaks: str, bug: str) -> Callable[[type[Mutant]], type[Mutant]]:
+def mutant(*breaks: str, bug: str) -> Callable[[type[_Broken]], type[_Broken]]:
     """Register a mutant: the requirements it breaks, and where its bug was real."""
 
-    def register(broken: type[Mutant]) -> type[Mutant]:
+    def register(broken: type[_Broken]) -> type[_Broken]:
         broken.breaks, broken.bug = breaks, bug
         MUTANTS[broken.__name__] = broken
         return broken

@@ -25,9 +25,8 @@ def _judged(spec: str, directory: Path, *options: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_mutant_is_caught(name: str, tmp_path: Path) -> None:
     breaks = MUTANTS[name].breaks
-    spec = f"graphdriver_conformance.mutants:{name}"
 
-    outcomes = _judged(spec, tmp_path, *(f"--requirement={id}" for id in breaks))
+    outcomes = _judged(MUTANTS[name].spec(), tmp_path, *(f"--requirement={id}" for id in breaks))
 
     assert dict.fromkeys(breaks, "violated") == {id: outcomes[id] for id in breaks}
 

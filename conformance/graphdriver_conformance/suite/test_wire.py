@@ -1,0 +1,322 @@
+"""WIR: the plugin protocol's requests and answers, as they stand on the wire."""
+
+import http.client
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphdriver.contract import Capability
+from graphdriver_conformance.adapters.plugin_raw import Raw, Reply
+from graphdriver_conformance.effort import examples, scaled
+from graphdriver_conformance.oracle.tree import Tree
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+IMAGE = Tree.of({"etc/hosts": b"one\n"})
+NO_LAYER = "no-such-layer"
+
+
+def _raw(graphdriver: Subject) -> Raw:
+    return Raw(graphdriver.driver, graphdriver.program)
+
+
+def _succeeds(reply: Reply, what: str) -> Reply:
+    assert reply.is_success, f"{what} was answered with {reply}"
+    return reply
+
+
+@verifies("WIR-001")
+def test_activation_says_graphdriver(graphdriver: Subject) -> None:
+    """Before Init and after it; the daemon asks again when it is restarted."""
+    raw = _raw(graphdriver)
+    graphdriver.new_layer()
+
+    for _ in range(3):
+        reply = _succeeds(raw.call("Plugin.Activate", b""), "Plugin.Activate")
+        assert "GraphDriver" in (reply.json or {}).get("Implements", []), f"it answered {reply}"
+
+
+@verifies("WIR-002")
+@given(
+    rest=st.fixed_dictionaries(
+        {},
+        optional={
+            "Opts": st.sampled_from([None, []]),
+            "UIDMaps": st.sampled_from([None, []]),
+            "GIDMaps": st.sampled_from([None, []]),
+        },
+    ),
+)
+@examples(8)
+def test_init_takes_every_dockers_body(graphdriver: Subject, rest: dict[str, object]) -> None:
+    """1.12 sends Home and Opts only; Go writes an empty list as null."""
+    raw = _raw(graphdriver)
+    home = graphdriver.home.parent / "other"
+    raw.forget_init()
+
+    _succeeds(raw.call("GraphDriver.Init", {"Home": str(home), **rest}), f"Init with {rest}")
+
+    _succeeds(raw.call("GraphDriver.Status"), "Status after it")
+
+
+@verifies("WIR-002")
+def test_init_takes_id_maps(graphdriver: Subject) -> None:
+    """In snake case, which is what Docker sends, whatever its documentation says."""
+    if not graphdriver.claims(Capability.IDMAP):
+        graphdriver.not_claimed("the driver does not claim idmap")
+    raw = _raw(graphdriver)
+    maps = [{"container_id": 0, "host_id": 100000, "size": 65536}]
+    home = graphdriver.home.parent / "mapped"
+    raw.forget_init()
+
+    body = {"Home": str(home), "Opts": None, "UIDMaps": maps, "GIDMaps": maps}
+    _succeeds(raw.call("GraphDriver.Init", body), "Init with maps")
+    _succeeds(raw.call("GraphDriver.Create", {"ID": "a"}), "Create")
+    view = _succeeds(raw.call("GraphDriver.Get", {"ID": "a"}), "Get").json or {}
+
+    owner = Path(view["Dir"]).stat().st_uid
+    _succeeds(raw.call("GraphDriver.Put", {"ID": "a"}), "Put")
+    assert 100000 == owner, "the layer's root is not the maps' root"
+
+
+@verifies("WIR-003")
+def test_success_looks_like_success(graphdriver: Subject) -> None:
+    """Every verb once."""
+    raw = _raw(graphdriver)
+    calls: list[tuple[str, object]] = [
+        ("GraphDriver.Create", {"ID": "base"}),
+        ("GraphDriver.CreateReadWrite", {"ID": "top", "Parent": "base"}),
+        ("GraphDriver.Get", {"ID": "top"}),
+        ("GraphDriver.Put", {"ID": "top"}),
+        ("GraphDriver.Exists", {"ID": "top"}),
+        ("GraphDriver.Status", {}),
+        ("GraphDriver.GetMetadata", {"ID": "top"}),
+        ("GraphDriver.Changes", {"ID": "top", "Parent": "base"}),
+        ("GraphDriver.DiffSize", {"ID": "top", "Parent": "base"}),
+        ("GraphDriver.Remove", {"ID": "top"}),
+        ("GraphDriver.Cleanup", {}),
+    ]
+    for method, body in calls:
+        _succeeds(raw.call(method, body), method)
+
+
+@verifies("WIR-004")
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("Create", {"ID": "orphan", "Parent": NO_LAYER}),
+        ("CreateReadWrite", {"ID": "orphan", "Parent": NO_LAYER}),
+        ("Get", {"ID": NO_LAYER}),
+        ("Changes", {"ID": NO_LAYER, "Parent": ""}),
+        ("DiffSize", {"ID": NO_LAYER, "Parent": ""}),
+        ("ApplyDiff?id=no-such-layer&parent=", b"\0" * 1024),
+    ],
+)
+def test_failure_is_told(graphdriver: Subject, method: str, body: object) -> None:
+    """All that the caller has is the answer."""
+    reply = _raw(graphdriver).call(f"GraphDriver.{method}", body)
+
+    assert not reply.is_success, f"{method} of an unknown layer was answered with {reply}"
+
+
+@verifies("WIR-005")
+@pytest.mark.parametrize("method", ["GraphDriver.NoSuchVerb", "VolumeDriver.List", "x"])
+def test_unknown_method_is_not_found(graphdriver: Subject, method: str) -> None:
+    """Newer daemons ask for more."""
+    reply = _raw(graphdriver).call(method, {})
+
+    assert 404 == reply.status, f"{method} was answered with {reply}"
+
+
+@verifies("WIR-006")
+@given(
+    method=st.sampled_from(["Create", "Get", "Changes", "Remove", "Exists"]),
+    body=st.one_of(
+        st.sampled_from([b"{", b"[]", b'"x"', b"\xff\xfe", b'{"ID": 5}', b'{"ID": ["a"]}', b"7"]),
+        st.sampled_from([b'{"ID": "a"', b"[" * 5000, b'{"ID": {"ID": "a"}}', b"\0", b"nul"]),
+    ),
+)
+@examples(25)
+def test_nonsense_is_refused_and_survived(graphdriver: Subject, method: str, body: bytes) -> None:
+    """Also by Exists, whose false would be believed."""
+    raw = _raw(graphdriver)
+
+    reply = raw.call(f"GraphDriver.{method}", body)
+
+    assert not reply.is_success, f"{method} of {body[:20]!r} was answered with {reply}"
+    _succeeds(raw.call("GraphDriver.Status"), "Status after it")
+
+
+@verifies("WIR-007")
+def test_parent_may_be_left_out(graphdriver: Subject) -> None:
+    """omitempty leaves out what is empty."""
+    raw = _raw(graphdriver)
+    id = graphdriver.build(IMAGE)
+
+    _succeeds(raw.call("GraphDriver.Create", {"ID": "none"}), "Create without Parent")
+    _succeeds(raw.call("GraphDriver.Create", {"ID": "empty", "Parent": ""}), "with an empty one")
+    for method in ("Changes", "DiffSize"):
+        without = raw.call(f"GraphDriver.{method}", {"ID": id})
+        empty = raw.call(f"GraphDriver.{method}", {"ID": id, "Parent": ""})
+        assert empty.json == without.json, f"{method} tells no Parent from an empty one"
+    assert raw.call("GraphDriver.Diff", {"ID": id}).status == 200, "Diff without Parent failed"
+
+
+@verifies("WIR-008")
+@given(
+    extra=st.dictionaries(
+        st.sampled_from(["Future", "future_field", "X", "ParentID", "Labels"]),
+        st.sampled_from([None, 1, "x", [1], {"a": {}}]),
+        min_size=1,
+    )
+)
+@examples(8)
+def test_unknown_fields_are_ignored(graphdriver: Subject, extra: dict[str, object]) -> None:
+    """Newer daemons say more."""
+    raw = _raw(graphdriver)
+    id = graphdriver.new_id()
+
+    for method in ("Create", "Exists", "Changes", "Remove"):
+        reply = raw.call(f"GraphDriver.{method}", {"ID": id, **extra})
+        _succeeds(reply, f"{method} with {extra}")
+
+
+@verifies("WIR-015")
+def test_capabilities_have_their_form(graphdriver: Subject) -> None:
+    """Before 17.06 nobody asked, so 404 is an answer."""
+    reply = _raw(graphdriver).call("GraphDriver.Capabilities", {})
+
+    if reply.status != 404:
+        _succeeds(reply, "Capabilities")
+        said = (reply.json or {}).get("Capabilities", {})
+        assert isinstance(said, dict), f"Capabilities was answered with {reply}"
+        exact = said.get("ReproducesExactDiffs", False)
+        assert isinstance(exact, bool), f"ReproducesExactDiffs is {exact!r}"
+
+
+@verifies("WIR-016")
+def test_exists_answers_yes_or_no(graphdriver: Subject) -> None:
+    """Go leaves out a false."""
+    raw = _raw(graphdriver)
+    id = graphdriver.new_layer()
+
+    yes = _succeeds(raw.call("GraphDriver.Exists", {"ID": id}), "Exists of a layer")
+    no = _succeeds(raw.call("GraphDriver.Exists", {"ID": NO_LAYER}), "Exists of no layer")
+
+    assert (yes.json or {}).get("Exists") is True, f"Exists of a layer was answered with {yes}"
+    assert (no.json or {}).get("Exists") in (None, False), f"Exists of no layer: {no}"
+
+
+@verifies("WIR-019")
+def test_connections_are_kept(graphdriver: Subject) -> None:
+    """Ten requests on one, while twenty others say nothing."""
+    raw = _raw(graphdriver)
+    idle = [raw.connection() for _ in range(20)]
+    busy = raw.connection()
+    try:
+        for connection in idle:
+            connection.connect()
+        for number in range(10):
+            _succeeds(raw.ask(busy, "GraphDriver.Status"), f"request {number}")
+            assert busy.sock is not None, f"the plugin closed the connection after request {number}"
+    except (http.client.HTTPException, OSError) as error:
+        raise AssertionError(f"a second request on one connection failed: {error}") from error
+    finally:
+        for connection in (busy, *idle):
+            connection.close()
+
+
+@verifies("WIR-020")
+def test_home_is_honoured_or_not(graphdriver: Subject) -> None:
+    """A layer of one home is looked for in another, and in the first again."""
+    raw = _raw(graphdriver)
+    id = graphdriver.new_layer()
+    found = []
+    for home in (graphdriver.home.parent / "other", graphdriver.home):
+        raw.forget_init()
+        _succeeds(raw.call("GraphDriver.Init", {"Home": str(home), "Opts": None}), "Init")
+        reply = _succeeds(raw.call("GraphDriver.Exists", {"ID": id}), "Exists")
+        found.append(bool((reply.json or {}).get("Exists")))
+
+    assert found[1], "after another Home the first one's layer is lost"
+    graphdriver.note(f"another Home is {'ignored' if found[0] else 'another set of layers'}")
+
+
+@verifies("WIR-021")
+def test_get_can_be_followed(graphdriver: Subject) -> None:
+    """An absolute path, and in it the parent's files: both have to be visible from here."""
+    raw = _raw(graphdriver)
+    id = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
+
+    reply = _succeeds(raw.call("GraphDriver.Get", {"ID": id}), "Get")
+    view = Path(str((reply.json or {}).get("Dir", "")))
+    seen = view.is_absolute() and (view / "etc/hosts").is_file()
+    raw.call("GraphDriver.Put", {"ID": id})
+
+    elsewhere = _namespace(graphdriver.process) != _namespace(0)
+    why = "the plugin is in another mount namespace; run it in this one" if elsewhere else ""
+    assert seen, f"Get was answered with {str(view)!r}, where the parent's files are not; {why}"
+
+
+@verifies("WIR-022")
+def test_path_that_is_no_text_is_not_another_path(graphdriver: Subject) -> None:
+    """Names are bytes, JSON's strings are not."""
+    raw = _raw(graphdriver)
+    id = graphdriver.build(Tree.of({b"caf\xe9": b"x"}))
+
+    reply = raw.call("GraphDriver.Changes", {"ID": id, "Parent": ""})
+
+    rows = (reply.json or {}).get("Changes") or []
+    paths = [str(row.get("Path")).encode("utf-8", "surrogateescape") for row in rows]
+    assert not reply.is_success or b"/caf\xe9" in paths, f"Changes names {paths}"
+
+
+@verifies("WIR-023")
+def test_many_changes_are_all_named(graphdriver: Subject) -> None:
+    """Ten thousand files, in directories of a thousand."""
+    count = scaled(10_000)
+    id = graphdriver.new_layer(writable=True)
+    with graphdriver.view(id) as root:
+        for number in range(count):
+            above = root / str(number // 1000)
+            if number % 1000 == 0:
+                above.mkdir()
+            (above / str(number)).touch()
+
+    reply = _succeeds(
+        _raw(graphdriver).call("GraphDriver.Changes", {"ID": id, "Parent": ""}), "Changes"
+    )
+
+    named = {row["Path"] for row in (reply.json or {})["Changes"]}
+    wanted = {f"/{number // 1000}/{number}" for number in range(count)}
+    missing = wanted - named
+    assert not missing, f"{len(missing)} of {count} paths are missing"
+
+
+@verifies("WIR-024")
+@given(
+    accept=st.sampled_from(["", ".v1", ".v1.1", ".v1.2"]),
+    content=st.sampled_from([None, "application/json", "application/vnd.docker.plugins.v1.1+json"]),
+    host=st.sampled_from(["plugin.moby.localhost", "", "x.sock"]),
+)
+@examples(10)
+def test_headers_of_every_version(
+    graphdriver: Subject, accept: str, content: str | None, host: str
+) -> None:
+    """The daemon says v1.2, the documentation v1, and some clients what they want."""
+    headers = {"Accept": f"application/vnd.docker.plugins{accept}+json" if accept else "*/*"}
+    headers |= {"Content-Type": content} if content else {}
+
+    reply = _raw(graphdriver).call("GraphDriver.Status", b"{}", {**headers, "Host": host})
+
+    _succeeds(reply, f"a request with {json.dumps(headers)}")
+
+
+def _namespace(process: int) -> str:
+    try:
+        return str(Path(f"/proc/{process or 'self'}/ns/mnt").readlink())
+    except OSError:
+        return ""

@@ -1,0 +1,213 @@
+"""FSX-008 to FSX-013, FSX-015, FSX-017: what programs do with open files."""
+
+import fcntl
+import mmap
+import os
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from graphdriver_conformance.oracle.tree import Tree, file
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.twins import Call, plain_directory, result_of
+from graphdriver_conformance.syscalls import fallocate, syncfs
+
+_PUNCH_HOLE_KEEP_SIZE = 3
+_PAGE = mmap.PAGESIZE
+IMAGE = Tree.of({"f": b"lower" + b"x" * (3 * _PAGE), "d/f": b"lower"})
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _container(graphdriver: Subject) -> str:
+    return graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
+
+
+def _make_nameless(root: Path) -> bytes:
+    with _opened(root / "d", os.O_TMPFILE | os.O_RDWR) as descriptor:
+        os.write(descriptor, b"nameless")
+        os.link(f"/proc/self/fd/{descriptor}", root / "d/named", follow_symlinks=True)
+    return (root / "d/named").read_bytes()
+
+
+def _allocate(root: Path) -> int:
+    with _opened(root / "f", os.O_RDWR) as descriptor:
+        fallocate(descriptor, 0, 0, 10 * _PAGE)
+    return (root / "f").stat().st_size
+
+
+def _punch(root: Path) -> bytes:
+    with _opened(root / "f", os.O_RDWR) as descriptor:
+        fallocate(descriptor, _PUNCH_HOLE_KEEP_SIZE, _PAGE, _PAGE)
+    return (root / "f").read_bytes()
+
+
+@verifies("FSX-008")
+def test_nameless_files_and_allocation(graphdriver: Subject) -> None:
+    """Databases allocate ahead and punch holes; what a view cannot do it has to refuse."""
+    layer = _container(graphdriver)
+    plain = plain_directory(graphdriver, IMAGE)
+    calls: dict[str, Call] = {
+        "O_TMPFILE": _make_nameless,
+        "fallocate": _allocate,
+        "punch hole": _punch,
+    }
+    with graphdriver.view(layer) as root:
+        for name, call in calls.items():
+            expected, actual = result_of(call, plain), result_of(call, root)
+            if actual in ("EOPNOTSUPP", "EISDIR"):  # before Linux 6.3 overlay had no O_TMPFILE
+                graphdriver.note(f"{name} is refused")
+                continue
+            assert expected == actual, f"{name}: not what a plain directory gives"
+
+
+@verifies("FSX-009")
+def test_shared_mapping_is_written_through(graphdriver: Subject) -> None:
+    """By reads at once, and after the last put, which an open mapping outlives."""
+    layer = _container(graphdriver)
+    root = graphdriver.get(layer)
+    with _opened(root / "f", os.O_RDWR) as descriptor, mmap.mmap(descriptor, _PAGE) as mapped:
+        mapped[:6] = b"mapped"
+        assert b"mapped" == (root / "f").read_bytes()[:6], "a read does not show it"
+        os.pwrite(descriptor, b"write", _PAGE - 5)
+        assert b"write" == mapped[-5:], "the mapping does not show what was written"
+        graphdriver.put(layer)
+        mapped[6:11] = b" late"
+
+    with graphdriver.view(layer) as root:
+        assert b"mapped late" == (root / "f").read_bytes()[:11], "lost when the layer was put"
+
+
+@verifies("FSX-010")
+def test_locks_hold_over_copy_up(graphdriver: Subject) -> None:
+    """apt and dpkg lock files that came with the image, opened this way and that."""
+    layer = _container(graphdriver)
+    with (
+        graphdriver.view(layer) as root,
+        _opened(root / "f", os.O_RDONLY) as reader,
+        _opened(root / "d/f", os.O_RDONLY) as other_reader,
+    ):
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        fcntl.fcntl(other_reader, fcntl.F_OFD_SETLK, _lock(fcntl.F_RDLCK))
+        with _opened(root / "f", os.O_RDWR) as writer:
+            os.write(writer, b"x")
+            assert not _gets(lambda: fcntl.flock(writer, fcntl.LOCK_EX | fcntl.LOCK_NB)), (
+                "flock: after copy-up the file can be locked a second time"
+            )
+        with _opened(root / "d/f", os.O_RDWR) as writer:
+            os.write(writer, b"x")
+            assert not _gets(
+                lambda: fcntl.fcntl(writer, fcntl.F_OFD_SETLK, _lock(fcntl.F_WRLCK))
+            ), "fcntl: after copy-up the file can be locked a second time"
+
+
+def _lock(kind: int) -> bytes:
+    """Return a struct flock over the whole file (type, whence, start, length, pid)."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+
+
+def _gets(lock: object) -> bool:
+    try:
+        lock()  # type: ignore[operator]
+    except BlockingIOError:
+        return False
+    return True
+
+
+@verifies("FSX-012")
+def test_socket_in_a_view(graphdriver: Subject) -> None:
+    """Bound in the view, reached through it, also when someone else has held the layer since."""
+    layer = _container(graphdriver)
+    with graphdriver.view(layer) as root, _opened(root, os.O_PATH) as descriptor:
+        address = f"/proc/self/fd/{descriptor}/socket"  # a socket's path has 107 bytes at most
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(address)
+            server.listen()
+            with graphdriver.view(layer) as again:
+                assert (again / "socket").is_socket()
+            for directory in (root, again):
+                with _opened(directory, os.O_PATH) as way, socket.socket(socket.AF_UNIX) as client:
+                    client.settimeout(5)
+                    client.connect(f"/proc/self/fd/{way}/socket")
+
+    with graphdriver.view(layer) as root:
+        assert (root / "socket").is_socket(), "the socket's name is gone"
+
+
+@verifies("FSX-013")
+def test_programs_run(graphdriver: Subject) -> None:
+    """A script, a program, and one that is set to another user's id, as from a plain directory."""
+    program = shutil.which("id")
+    assert program, "id(1) is part of every Linux"
+    content = Path(program).read_bytes()
+    tree = Tree.of(
+        {
+            "script": file(b"#!/bin/sh\necho script\n", 0o755),
+            "program": file(content, 0o755),
+            "closed": file(content, 0o644),
+        }
+    )
+    if not graphdriver.environment.lacks("ids"):
+        tree = tree.with_(b"setuid", file(content, 0o4755, uid=1000, gid=1001))
+    plain = plain_directory(graphdriver, tree)
+    layer = graphdriver.new_layer(graphdriver.build(tree), writable=True)
+    with graphdriver.view(layer) as root:
+        for when in ("from below", "copied up"):
+            for name in sorted(one.decode() for one in tree if one):
+                expected, actual = result_of(_run(name), plain), result_of(_run(name), root)
+                assert expected == actual, f"{name}, {when}: not as from a plain directory"
+                os.utime(root / name)
+
+
+def _run(name: str) -> Call:
+    def call(root: Path) -> str:
+        done = subprocess.run([root / name, "-u"], capture_output=True, text=True, check=False)
+        return done.stdout or done.stderr
+
+    return call
+
+
+@verifies("FSX-015")
+def test_space_is_told(graphdriver: Subject) -> None:
+    """Package managers look at the free space and refuse to install into none."""
+    with graphdriver.view(_container(graphdriver)) as root:
+        found = os.statvfs(root)
+
+    assert found.f_bsize > 0, "blocks of no size"
+    assert found.f_blocks > 0, "a disk of no size"
+    assert 0 < found.f_bavail <= found.f_bfree <= found.f_blocks, "no space, or more than there is"
+    assert found.f_namemax >= 255, "names may be 255 bytes"
+
+
+@verifies("FSX-017")
+def test_written_data_can_be_synced(graphdriver: Subject) -> None:
+    """Files and directories, of below and new, for reading and writing, and the file system."""
+    layer = _container(graphdriver)
+    with graphdriver.view(layer) as root:
+        (root / "new").write_bytes(b"new")
+        (root / "made").mkdir()
+        for name, flags in (
+            ("f", os.O_RDONLY),
+            ("d", os.O_RDONLY | os.O_DIRECTORY),
+            ("new", os.O_RDWR),
+            ("made", os.O_RDONLY | os.O_DIRECTORY),
+            ("d/f", os.O_RDWR),
+            (".", os.O_RDONLY | os.O_DIRECTORY),
+        ):
+            with _opened(root / name, flags) as descriptor:
+                os.fsync(descriptor)
+                os.fdatasync(descriptor)
+        with _opened(root, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+            syncfs(descriptor)

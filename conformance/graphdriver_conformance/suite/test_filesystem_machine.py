@@ -1,0 +1,270 @@
+"""FSX-020: the same random calls on a view and on a plain directory, layer upon layer."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from graphdriver.contract import Capability
+from graphdriver_conformance.effort import search
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.plant import make_node, set_times
+from graphdriver_conformance.oracle.tree import EPOCH, Tree, directory, file
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.twins import plain_directory, result_of
+from graphdriver_conformance.syscalls import Rename, renameat2
+
+_MOST_LAYERS = 10
+_LINKED = file(b"lower", link=b"one")
+# Something of each kind to begin with, in the lowest layer.
+_FIRST = Tree.of(
+    {
+        "a": file(b"lower a", 0o640),
+        "b/a": b"lower b/a",
+        "b/b/a": b"lower b/b/a",
+        "c": "b/a",
+        "d": directory(0o2770),
+    }
+)
+
+
+def _names(machine: "_Machine") -> st.SearchStrategy[bytes]:
+    """Return names that are there, names that can be made, and a few that cannot."""
+    there = sorted(machine.tree)
+    directories = [name for name in there if machine.tree[name].is_directory]
+    above = st.one_of(st.sampled_from(directories), st.sampled_from(directories + there))
+    new = st.tuples(above, st.sampled_from([b"a", b"b", b"c", b"d"]))
+    below = new.map(lambda pair: b"/".join(filter(None, pair)))
+    return st.one_of(st.sampled_from(there[1:]), below) if there[1:] else below
+
+
+_name = st.runner().flatmap(_names)
+_time = st.integers(1, 99).map(lambda offset: EPOCH + offset)
+_mode = st.sampled_from([0o600, 0o644, 0o755, 0o4755, 0o1777, 0o2775, 0o500])
+_content = st.sampled_from([b"", b"one", b"two two", b"x" * 5000])
+_flag = st.sampled_from([Rename.REPLACE, Rename.REPLACE, Rename.NOREPLACE, Rename.EXCHANGE])
+
+
+class _Machine(RuleBasedStateMachine):
+    """A view and a plain directory. What is written gets a time of ours, so that times compare."""
+
+    def __init__(self, graphdriver: Subject, links_last: bool) -> None:
+        super().__init__()
+        graphdriver.start_example()
+        self.graphdriver = graphdriver
+        self.links_last = links_last
+        self.calls, self.stride = 0, 99
+        self.layers = [graphdriver.build(_FIRST)]
+        self.plain = plain_directory(graphdriver, _FIRST)
+        self._stack()
+
+    @initialize(stride=st.sampled_from([99, 7, 4, 2]))
+    def begin(self, stride: int) -> None:
+        """Choose after how many calls a layer is put upon the last, by itself."""
+        self.stride = stride
+
+    @rule(name=_name, content=_content, time=_time, append=st.booleans())
+    def write(self, name: bytes, content: bytes, time: int, append: bool) -> None:
+        """Open a file, make it if it is missing, write."""
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else 0)
+
+        def call(path: bytes) -> int:
+            descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640)
+            try:
+                written = os.write(descriptor, content)
+                os.utime(descriptor, (time, time))
+                return written
+            finally:
+                os.close(descriptor)
+
+        self._both(call, name)
+
+    @rule(name=_name, size=st.integers(0, 6000), time=_time)
+    def truncate(self, name: bytes, size: int, time: int) -> None:
+        """Cut a file, or let it grow."""
+
+        def call(path: bytes) -> None:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                os.ftruncate(descriptor, size)
+                os.utime(descriptor, (time, time))
+            finally:
+                os.close(descriptor)
+
+        self._both(call, name)
+
+    @rule(name=_name, mode=_mode)
+    def mkdir(self, name: bytes, mode: int) -> None:
+        """Make a directory."""
+        self._both(lambda path: os.mkdir(path, mode), name)
+
+    @rule(name=_name, to=st.sampled_from([b"a", b"b/a", b"../a", b"nowhere"]), time=_time)
+    def symlink(self, name: bytes, to: bytes, time: int) -> None:
+        """Make a symlink."""
+
+        def call(path: bytes) -> None:
+            os.symlink(to, path)
+            os.utime(path, (time, time), follow_symlinks=False)
+
+        self._both(call, name)
+
+    @rule(old=_name, new=_name)
+    def link(self, old: bytes, new: bytes) -> None:
+        """Give a file another name."""
+        self._both(lambda a, b: os.link(a, b, follow_symlinks=False), old, new)
+
+    @rule(name=_name)
+    def unlink(self, name: bytes) -> None:
+        """Remove a name."""
+        self._both(os.unlink, name)
+
+    @rule(name=_name)
+    def rmdir(self, name: bytes) -> None:
+        """Remove an empty directory."""
+        self._both(os.rmdir, name)
+
+    @rule(name=_name)
+    def remove_tree(self, name: bytes) -> None:
+        """rm -r, so that directories that are made again are common."""
+        below = [one for one in sorted(self.tree, reverse=True) if one.startswith(name + b"/")]
+        for one in [*below, name] if name else below:
+            is_directory = one in self.tree and self.tree[one].is_directory
+            self._both(os.rmdir if is_directory else os.unlink, one)
+
+    @rule(old=_name, new=_name, flag=_flag)
+    def rename(self, old: bytes, new: bytes, flag: Rename) -> None:
+        """Rename, refuse to replace, or exchange."""
+        has_directory = any(n in self.tree and self.tree[n].is_directory for n in (old, new))
+        may = ("EXDEV",) if has_directory else ()
+        self._both(lambda a, b: renameat2(a, b, flag), old, new, may_refuse=may)
+
+    @rule(name=_name, mode=_mode)
+    def chmod(self, name: bytes, mode: int) -> None:
+        """Change the mode, of what a symlink leads to as well."""
+        self._both(lambda path: os.chmod(path, mode), name)
+
+    @rule(name=_name, uid=st.sampled_from([0, 1000]), gid=st.sampled_from([0, 1001]))
+    def chown(self, name: bytes, uid: int, gid: int) -> None:
+        """Change the owner, which takes setuid away."""
+        self._both(lambda path: os.chown(path, uid, gid, follow_symlinks=False), name)
+
+    @rule(name=_name, value=st.sampled_from([b"", b"1", b"x" * 200]))
+    def setxattr(self, name: bytes, value: bytes) -> None:
+        """Set an attribute, or take it away."""
+        if value:
+            self._both(lambda path: os.setxattr(path, b"user.a", value), name)
+        else:
+            self._both(lambda path: os.removexattr(path, b"user.a"), name)
+
+    @rule(name=_name)
+    def read(self, name: bytes) -> None:
+        """Read a file, follow a symlink, list a directory."""
+
+        def call(path: bytes) -> object:
+            if os.path.isdir(path):
+                return sorted(os.listdir(path))
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                return os.read(descriptor, 10_000)
+            finally:
+                os.close(descriptor)
+
+        self._both(call, name)
+
+    @rule()
+    def mount_again(self) -> None:
+        """Put and get."""
+        self.graphdriver.put(self.layers[-1])
+        self.view = self.graphdriver.get(self.layers[-1])
+
+    @precondition(lambda self: self.graphdriver.claims(Capability.RESTARTABLE))
+    @rule()
+    def restart(self) -> None:
+        """Go on with a fresh driver."""
+        self.graphdriver.reopen()
+        self.view = self.graphdriver.get(self.layers[-1])
+
+    @precondition(lambda self: len(self.layers) < _MOST_LAYERS)
+    @rule()
+    def rotate(self) -> None:
+        """Let the layer become the lower of a new one."""
+        self.calls = 0
+        self.graphdriver.put(self.layers[-1])
+        if not self.links_last:
+            _break_links(self.plain)
+        self._stack()
+
+    @invariant()
+    def same(self) -> None:
+        """Compare everything; when it is time for a new layer, on that as well."""
+        self.tree = observe(self.plain)
+        assert_same_tree(self.tree, observe(self.view), "the view is not as a plain directory")
+        if self.calls >= self.stride and len(self.layers) < _MOST_LAYERS:
+            self.rotate()
+            assert_same_tree(self.tree, observe(self.view), "in a new layer on top")
+
+    def teardown(self) -> None:
+        """Give the view back and take the layers away, so that no example pays for another."""
+        self.graphdriver.put(self.layers[-1])
+        for id in reversed(self.layers):
+            self.graphdriver.remove(id)
+        shutil.rmtree(self.plain)
+
+    def _stack(self) -> None:
+        self.layers.append(self.graphdriver.new_layer(self.layers[-1], writable=True))
+        self.view = self.graphdriver.get(self.layers[-1])
+        self.tree = observe(self.plain)
+
+    def _both(
+        self, call: Callable[..., object], *names: bytes, may_refuse: tuple[str, ...] = ()
+    ) -> None:
+        self.calls += 1
+
+        def below(root: Path) -> object:
+            return call(*(os.fsencode(root) + b"/" + name for name in names))
+
+        actual = result_of(below, self.view)
+        if actual in may_refuse:
+            return
+        expected = result_of(below, self.plain)
+        assert expected == actual, f"a plain directory gives {expected}, the view {actual}"
+
+
+def _break_links(root: Path) -> None:
+    """Give each name a file of its own: overlayfs without index copies up name by name."""
+    tree = observe(root)
+    for name in (one for one in tree if tree[one].link):
+        path = os.fsencode(root) + b"/" + name
+        os.unlink(path)
+        make_node(path, tree[name])
+    set_times(tree, root)
+
+
+def _keeps_links(graphdriver: Subject) -> bool:
+    """Say whether writing through one name of a lower file shows at its other: it may not."""
+    base = graphdriver.build(Tree.of({"a": _LINKED, "b": _LINKED}))
+    with graphdriver.view(graphdriver.new_layer(base, writable=True)) as root:
+        (root / "a").write_bytes(b"written")
+        return (root / "b").read_bytes() == b"written"
+
+
+@verifies("FSX-020")
+def test_random_calls(graphdriver: Subject) -> None:
+    """Whatever a container does, it does as on a disk; over ten layers and any mount."""
+    links_last = _keeps_links(graphdriver)
+    run_state_machine_as_test(
+        lambda: _Machine(graphdriver, links_last),  # type: ignore[arg-type]  # a factory will do
+        settings=search(20, stateful_step_count=40),
+    )

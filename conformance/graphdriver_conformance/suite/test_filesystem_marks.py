@@ -1,0 +1,82 @@
+"""FSX-018, FSX-019: overlay's own marks are out of a container's reach."""
+
+import os
+import stat
+from pathlib import Path
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.oracle.tree import Tree
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.twins import Call, plain_directory, result_of
+
+IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "f": b"f"})
+_MARKS = ("opaque", "redirect", "metacopy", "whiteout", "origin", "impure")
+
+
+@verifies("FSX-018")
+def test_overlay_attributes_are_the_drivers_own(graphdriver: Subject) -> None:
+    """None shows that the container did not set, and one that it sets is content and no mark."""
+    layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
+    with graphdriver.view(layer) as root:
+        (root / "f").chmod(0o600)
+        (root / "d/a").unlink()
+        (root / "new").mkdir()
+        (root / "new").rename(root / "moved")
+        for path in (root, root / "d", root / "f", root / "moved"):
+            shown = [name for name in os.listxattr(path) if ".overlay." in name]
+            assert not shown, f"{path.name or '/'} shows overlay's own {shown}"
+        for name in ("d", "f"):
+            for mark in _MARKS:
+                for space in ("trusted", "user"):
+                    result_of(_set(f"{space}.overlay.{mark}"), root / name)
+
+    with graphdriver.view(layer) as root:
+        assert ["b"] == os.listdir(root / "d"), "an attribute that a container set hides files"
+        assert b"f" == (root / "f").read_bytes(), "an attribute that a container set hides content"
+
+
+def _set(name: str) -> Call:
+    return lambda path: os.setxattr(path, name, b"y")
+
+
+@verifies("FSX-018")
+def test_other_trusted_attributes_work(graphdriver: Subject) -> None:
+    """What the host's file system lets root note, an image may hold."""
+
+    def note(root: Path) -> bytes:
+        os.setxattr(root / "f", "trusted.note", b"1")
+        return os.getxattr(root / "f", "trusted.note")
+
+    plain = plain_directory(graphdriver, IMAGE)
+    layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
+    with graphdriver.view(layer) as root:
+        assert result_of(note, plain) == result_of(note, root)
+
+
+@verifies("FSX-019")
+def test_device_like_a_whiteout_deletes_nothing(graphdriver: Subject) -> None:
+    """mknod c 0 0 is how overlayfs deletes: a view refuses it, or it is a device like others."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.new_layer(base, writable=True)
+    with graphdriver.view(layer) as root:
+        try:
+            os.mknod(root / "d/a.new", stat.S_IFCHR | 0o600, os.makedev(0, 0))
+        except OSError as error:
+            graphdriver.note(f"refused: {error}")
+            made: set[bytes] = set()
+        else:
+            (root / "d/a.new").rename(root / "d/c")
+            made = {b"d/c"}
+        names = set(IMAGE) | made
+
+    copies = {layer: "mounted again", graphdriver.new_layer(layer, writable=True): "from above"}
+    sibling = graphdriver.new_layer(base)
+    try:
+        graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+        copies[sibling] = "carried over"
+    except (DriverError, OSError) as error:
+        graphdriver.escaped = None
+        graphdriver.note(f"its archive is refused: {error}")
+    for id, where in copies.items():
+        assert names == set(graphdriver.tree(id)), f"{where}, it is not as it was"

@@ -1,0 +1,232 @@
+"""FSX-004 to FSX-007, FSX-016: names, as on a plain directory."""
+
+import ctypes
+import itertools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from graphdriver_conformance.effort import scaled
+from graphdriver_conformance.oracle.compare import Aspect
+from graphdriver_conformance.oracle.tree import Node, Tree, directory, file
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.twins import Before, Call, Case, assert_calls_agree, some
+from graphdriver_conformance.syscalls import (
+    CLONE_FS,
+    Rename,
+    in_a_thread_of_its_own,
+    renameat2,
+    unshare,
+)
+
+IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "top": b"top"})
+
+
+def _one_after_another(*calls: Call) -> Call:
+    return lambda root: [call(root) for call in calls]
+
+
+# Each kind of thing at a name, x standing for it.
+_THINGS: Mapping[str, Before] = {
+    "nothing": {},
+    "a file": {"x": b"content"},
+    "a symlink": {"x": "other"},
+    "a broken symlink": {"x": "nowhere"},
+    "an empty directory": {"x": directory(0o750)},
+    "a full directory": {"x/f": b"inside"},
+}
+# What the layer itself made, in the calls' own directory, before the call.
+_FRESH: Mapping[str, Call] = {
+    "a new file": lambda path: path.write_bytes(b"new"),
+    "a new directory": lambda path: path.mkdir(),
+    "a deleted directory": _one_after_another(os.mkdir, os.rmdir),
+}
+
+
+def _at(name: str, things: Before) -> Before:
+    """Put a thing that is called x at `name` instead."""
+    return {name + str(key)[1:]: node for key, node in things.items()}
+
+
+def _two_names(call: str) -> Call:
+    """Return a call with the names `from` and `to`."""
+
+    def run(root: Path) -> object:
+        old, new = root / "from", root / "to"
+        if call == "link":
+            os.link(old, new, follow_symlinks=False)
+        else:
+            renameat2(old, new, Rename[call])
+        return sorted(os.listdir(root))
+
+    return run
+
+
+def _in(name: str, call: Call) -> Call:
+    return lambda root: call(root / name)
+
+
+def _is_directory(things: Before) -> bool:
+    return any("/" in str(name) or isinstance(n, Node) for name, n in things.items())
+
+
+def _renames() -> dict[str, Case]:
+    """Two names: of lower things and of new ones, over lower things and new ones."""
+    cases: dict[str, Case] = {}
+    for call in ("link", "REPLACE", "NOREPLACE", "EXCHANGE"):
+        for (what, old), (onto, new) in itertools.product(_THINGS.items(), _THINGS.items()):
+            may = ("EXDEV",) if _is_directory(old) or _is_directory(new) else ()
+            before = {**_at("from", old), **_at("to", new), "other": b"o"}
+            cases[f"{call} {what} onto {onto}"] = Case(_two_names(call), before, may)
+        for (what, make), (onto, new) in itertools.product(_FRESH.items(), _THINGS.items()):
+            may = ("EXDEV",) if call == "EXCHANGE" and _is_directory(new) else ()
+            before = {**_at("to", new), "other": b"o"}
+            case = Case(_two_names(call), before, may, _in("from", make))
+            cases[f"{call} {what} onto {onto}"] = case
+    return cases
+
+
+def _removals() -> dict[str, Case]:
+    calls: Mapping[str, Call] = {
+        "unlink": os.unlink,
+        "rmdir": os.rmdir,
+        "mkdir": os.mkdir,
+        "symlink": lambda path: path.symlink_to("t"),
+        "mknod": os.mkfifo,
+        "readlink": os.readlink,
+        "unlink and mkdir of": _one_after_another(os.unlink, os.mkdir),
+        "rmdir and mknod of": _one_after_another(os.rmdir, os.mkfifo),
+        "listing of": lambda path: sorted(os.listdir(path)),
+    }
+    return {
+        f"{name} {what}": Case(_in("x", call), {**things, "other": b"o"})
+        for (name, call), (what, things) in itertools.product(calls.items(), _THINGS.items())
+    }
+
+
+@verifies("FSX-004")
+def test_names_are_linked_renamed_and_removed(graphdriver: Subject) -> None:
+    """Package managers write beside and rename over; EXDEV of directories makes mv copy."""
+    special = {
+        "rename into itself": Case(
+            lambda root: os.rename(root / "d", root / "d/e"), {"d/f": b""}, ("EXDEV",)
+        ),
+        "rename a link over its other name": Case(_link_and_rename, {"f": b"1"}),
+    }
+    cases = {**some({**_renames(), **_removals()}), **special}
+    assert_calls_agree(graphdriver, cases, Aspect.MODE | Aspect.OWNER | Aspect.CONTENT)
+
+
+def _link_and_rename(root: Path) -> object:
+    os.link(root / "f", root / "g")
+    os.rename(root / "g", root / "f")
+    return sorted(os.listdir(root))
+
+
+@verifies("FSX-005")
+def test_working_directory_survives_a_failed_rmdir(graphdriver: Subject) -> None:
+    """A shell stands in a directory that someone tries to remove (moby #19082)."""
+    layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
+    with graphdriver.view(layer) as root:
+
+        def stand_and_try() -> str:
+            unshare(CLONE_FS)
+            os.chdir(root / "d")
+            try:
+                os.rmdir(root / "d")
+            except OSError:
+                return os.getcwd()
+            return "rmdir removed a directory that has files"
+
+        assert str(root / "d") == in_a_thread_of_its_own(stand_and_try)
+
+
+@verifies("FSX-006")
+def test_inode_number_stays(graphdriver: Subject) -> None:
+    """Copied up, and after the layer was put: tail -F and backups go by the number."""
+    layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
+    with graphdriver.view(layer) as root:
+        names = [root / "top", root / "d/a", root / "d"]
+        before = [path.lstat().st_ino for path in names]
+        for path in names:
+            path.chmod(0o700)
+        (root / "top").write_bytes(b"written")
+        assert before == [path.lstat().st_ino for path in names], "copying up changed st_ino"
+
+    with graphdriver.view(layer) as root:
+        after = [(root / name).lstat().st_ino for name in ("top", "d/a", "d")]
+    assert before == after, "mounting again changed st_ino"
+
+
+@verifies("FSX-007")
+def test_link_counts_are_possible(graphdriver: Subject) -> None:
+    """Where a layer writes through one name of three, no name counts none or more than three."""
+    linked = file(b"x", link=b"a")
+    base = graphdriver.build(Tree.of({"a": linked, "b": linked, "c": linked}))
+    layer = graphdriver.new_layer(base, writable=True)
+    with graphdriver.view(layer) as root:
+        (root / "a").write_bytes(b"written")
+        left = ["a", "b", "c"]
+        while left:
+            counts = {name: (root / name).lstat().st_nlink for name in left}
+            odd = {name: count for name, count in counts.items() if not 1 <= count <= 3}
+            assert not odd, f"with {left} there, link counts are {odd}"
+            os.unlink(root / left.pop())
+        assert [] == os.listdir(root)
+
+
+class _Dirent(ctypes.Structure):
+    # struct dirent of all 64-bit Linux C libraries
+    _fields_ = (
+        ("ino", ctypes.c_uint64),
+        ("off", ctypes.c_int64),
+        ("reclen", ctypes.c_ushort),
+        ("type", ctypes.c_ubyte),
+        ("name", ctypes.c_char * 256),
+    )
+
+
+@verifies("FSX-016")
+def test_seeking_in_a_large_directory(graphdriver: Subject) -> None:
+    """File servers go on with a listing where the client was told it stopped (telldir, seekdir)."""
+    count = scaled(600)
+    layer = graphdriver.new_layer(
+        graphdriver.build(Tree.of({f"d/low{n}": b"" for n in range(count)})), writable=True
+    )
+    with graphdriver.view(layer) as root:
+        for number in range(count):
+            (root / "d" / f"up{number}").touch()
+            if number % 3 == 0:
+                os.unlink(root / "d" / f"low{number}")
+        wanted = {path.name.encode() for path in (root / "d").iterdir()}
+        listed = _listed_with_seeks(root / "d", every=count // 3)
+
+    assert count + count - len(range(0, count, 3)) == len(wanted)
+    assert {b".", b"..", *wanted} == set(listed)
+    assert len(listed) == len(set(listed)), "a name was listed twice"
+
+
+def _listed_with_seeks(path: Path, every: int) -> list[bytes]:
+    """List by readdir(3), going back to an earlier place and forth again now and then."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.opendir.restype = libc.readdir.restype = ctypes.c_void_p
+    libc.telldir.restype = ctypes.c_long
+    stream = ctypes.c_void_p(libc.opendir(os.fsencode(path)))
+    places: list[int] = []
+    names: list[bytes] = []
+    try:
+        while True:
+            places.append(libc.telldir(stream))
+            entry = libc.readdir(stream)
+            if not entry:
+                return names
+            names.append(_Dirent.from_address(entry).name)
+            if len(names) % every == 0:
+                here, back = libc.telldir(stream), len(names) // 2
+                libc.seekdir(stream, ctypes.c_long(places[back]))
+                again = _Dirent.from_address(libc.readdir(stream)).name
+                assert names[back] == again, f"after seekdir {again!r} comes, not {names[back]!r}"
+                libc.seekdir(stream, ctypes.c_long(here))
+    finally:
+        libc.closedir(stream)

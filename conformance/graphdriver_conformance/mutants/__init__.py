@@ -10,6 +10,7 @@ from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
     archives,
     changes,
     fidelity,
+    filesystem,
     idmap,
     init,
     lifecycle,

@@ -112,16 +112,17 @@ def test_names_are_linked_renamed_and_removed(graphdriver: Subject) -> None:
         "rename into itself": Case(
             lambda root: os.rename(root / "d", root / "d/e"), {"d/f": b""}, ("EXDEV",)
         ),
-        "rename a link over its other name": Case(_link_and_rename, {"f": b"1"}),
+        # Where overlayfs cannot note a file's origin, as in a user namespace, its two names are two
+        # files to it: the rename, which has nothing to do, is ESTALE.
+        "rename a link over its other name": Case(
+            lambda root: os.rename(root / "g", root / "f"),
+            {"f": b"1"},
+            ("ESTALE",),
+            lambda root: os.link(root / "f", root / "g"),
+        ),
     }
     cases = {**some({**_renames(), **_removals()}), **special}
     assert_calls_agree(graphdriver, cases, Aspect.MODE | Aspect.OWNER | Aspect.CONTENT)
-
-
-def _link_and_rename(root: Path) -> object:
-    os.link(root / "f", root / "g")
-    os.rename(root / "g", root / "f")
-    return sorted(os.listdir(root))
 
 
 @verifies("FSX-005")
@@ -156,6 +157,11 @@ def test_inode_number_stays(graphdriver: Subject) -> None:
 
     with graphdriver.view(layer) as root:
         after = [(root / name).lstat().st_ino for name in ("top", "d/a", "d")]
+    if before != after and graphdriver.environment.facts["userns"] == "true":
+        graphdriver.not_provable(
+            "overlayfs finds the file that another was copied from with CAP_DAC_READ_SEARCH over "
+            "the host only; run as root"
+        )
     assert before == after, "mounting again changed st_ino"
 
 

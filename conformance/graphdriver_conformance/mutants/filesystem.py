@@ -145,7 +145,7 @@ class AttributesAreMarks(_Copies):
 
 
 @mutant("FSX-004", bug="a home copied by rsync without --devices")
-class WhiteoutsForgotten(_Touches):
+class DeletedFilesReturn(_Touches):
     """What was deleted or renamed is there again when the layer is mounted again."""
 
     def after_last_put(self, upper: Path) -> None:
@@ -156,7 +156,7 @@ class WhiteoutsForgotten(_Touches):
 
 
 @mutant("FSX-020", bug="a home copied by cp -r, without attributes")
-class OpaqueForgotten(_Touches):
+class HiddenFilesReturn(_Touches):
     """What a directory held before it was made again shows when the layer is mounted again."""
 
     def after_last_put(self, upper: Path) -> None:

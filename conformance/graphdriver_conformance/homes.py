@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -63,14 +64,22 @@ class Homes:
         """Remove a home and what else is in its place; unmount first, so that nothing else goes."""
         for row in reversed(mounts_below(home.parent)):
             umount(row.split(" ", 1)[0])
-        shutil.rmtree(home.parent, onerror=_make_removable)
+        _remove(home.parent)
 
     def discard_all(self) -> None:
         """Remove the base."""
         for row in reversed(mounts_below(self.base)):
             umount(row.split(" ", 1)[0])
         umount(str(self.base))
-        shutil.rmtree(self.base, onerror=_make_removable)
+        _remove(self.base)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a tree, however deep a driver has left it; rmtree recurses."""
+    try:
+        shutil.rmtree(directory, onerror=_make_removable)
+    except RecursionError:
+        subprocess.run(["rm", "-rf", "--", directory], check=True)
 
 
 def _make_removable(function: object, path: str, _: object) -> None:

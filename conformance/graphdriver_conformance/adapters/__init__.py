@@ -9,6 +9,8 @@ from graphdriver.errors import DriverError
 __all__ = ["SCHEMES", "NotTold"]
 
 SCHEMES = {
+    "containerd+unix": "graphdriver_conformance.adapters.containerd",
+    "containers-storage": "graphdriver_conformance.adapters.containers_storage",
     "plugin+exec": "graphdriver_conformance.adapters.plugin",
     "plugin+unix": "graphdriver_conformance.adapters.plugin",
 }

@@ -157,6 +157,11 @@ class Subject:
         """How many lower layers the driver allows, where it claims a limit."""
         return int(getattr(self.driver, "layer_limit", 128))
 
+    @property
+    def root_mode(self) -> int:
+        """The mode of a new layer's root: 0755, unless the driver declares another."""
+        return int(getattr(self.driver, "root_mode", 0o755))
+
     def new_id(self, hint: str = "layer") -> str:
         """Return an id that this home does not have."""
         return f"{hint}-{next(self._numbers)}"

@@ -99,6 +99,14 @@ class Capability(StrEnum):
     """apply_diff resolves a path through a symlink of a lower layer, inside the root."""
     EXACT_DIFFS = "exact_diffs"
     """diff of an unchanged layer gives the same bytes every time."""
+    FLATTENED_DIFF = "flattened_diff"
+    """diff and changes without a parent give the whole tree of a layer that has one, too."""
+    CHANGES = "changes"
+    """changes is a verb of the driver."""
+    DIFF_SIZE = "diff_size"
+    """diff_size is a verb of the driver."""
+    HOME = "home"
+    """All that the driver keeps is below its home, and nothing else is there."""
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from graphdriver.contract import Capability, Change, ChangeKind, Driver, IDMap
 from graphdriver.errors import DriverError, InvalidLayerId, LayerNotFound, NotSupported
 from graphdriver_conformance.adapters.gostring import unquoted
+from graphdriver_conformance.adapters.plugin_wire import deadline
 from graphdriver_conformance.adapters.program import Answer, Program
 from graphdriver_conformance.adapters.refusals import refusal
 from graphdriver_conformance.drivers import BadSpec, DriverSource, Keeper
@@ -24,17 +25,35 @@ from graphdriver_conformance.drivers import BadSpec, DriverSource, Keeper
 __all__ = ["ContainersStorageDriver", "source"]
 
 _PROGRAM = "containers-storage"
-_DEADLINE = 60.0
 _SETTINGS = Path(__file__).with_name("containers-storage.conf")
 _ROW = re.compile(rb'^(Add|Modify|Delete) (".*")$')
 _KINDS = {b"Add": ChangeKind.ADD, b"Modify": ChangeKind.MODIFY, b"Delete": ChangeKind.DELETE}
 
-_ALWAYS = frozenset(Capability)
+# Without a parent its diff is against the direct one, so FLATTENED_DIFF is nobody's. Archives are
+# unpacked without a look at the layers below, except where those are copied.
+_ALWAYS = frozenset(
+    {
+        Capability.RESTARTABLE,
+        Capability.USER_XATTRS,
+        Capability.HARDLINK_IDENTITY,
+        Capability.EXACT_DIFFS,
+        Capability.CHANGES,
+        Capability.DIFF_SIZE,
+        Capability.HOME,
+    }
+)
 _CLAIMS: dict[str, frozenset[Capability]] = {
-    "overlay": _ALWAYS,
-    "vfs": _ALWAYS,
-    "btrfs": _ALWAYS,
+    "overlay": _ALWAYS
+    | {
+        Capability.MOUNTING,
+        Capability.LAYER_LIMIT,
+        Capability.MOUNT_LABEL,
+        Capability.CONTENT_EXACT_CHANGES,
+    },
+    "vfs": _ALWAYS | {Capability.LOWER_SYMLINKS},
+    "btrfs": _ALWAYS | {Capability.LOWER_SYMLINKS},
 }
+_ROOT_MODE = 0o555  # as Fedora's package filesystem has it
 
 
 class ContainersStorageDriver:
@@ -44,11 +63,12 @@ class ContainersStorageDriver:
         """Ask for its status, which makes the root. Raises ProgramMissing, DriverError."""
         self._name = name
         self._home = Path(home)
-        self._program = Program(_PROGRAM, _PROGRAM, _DEADLINE, _environment())
+        self._program = Program(_PROGRAM, _PROGRAM, deadline(), _environment())
         # The flags stand after the verb: the program wants them there as much as before it.
         self._flags = [f"--graph={home}", f"--run={home}/run", f"--storage-driver={name}"]
         self._flags += [f"--storage-opt={option}" for option in options]
         self.capabilities = _CLAIMS[name]
+        self.root_mode = _ROOT_MODE
         self._call("init", "status", "-j")
 
     def __str__(self) -> str:

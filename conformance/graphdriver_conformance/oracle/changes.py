@@ -37,7 +37,7 @@ def change_findings(
     """Return what is wrong with `reported`; [] when it tells the truth.
 
     Free: the order; unchanged directories above a change; a changed type as one MODIFY, or as
-    DELETE and ADD; the paths in `optional`.
+    DELETE and ADD; a file that gained or lost a hard link, as MODIFY; the paths in `optional`.
     """
     findings = [f"malformed row {change!r}" for change in reported if _is_malformed(change)]
     expected = expected_changes(old, new)
@@ -53,7 +53,7 @@ def change_findings(
     for name, kind in rows:
         if name in expected or name in (optional or ()):
             continue
-        if name in above and kind is ChangeKind.MODIFY:
+        if kind is ChangeKind.MODIFY and (name in above or _was_linked(old, new, name)):
             continue
         findings.append(f"reported {_shown(name, kind)}, but nothing happened there")
     return sorted(findings)
@@ -72,6 +72,18 @@ def _same(old: Node, new: Node) -> bool:
     if new.kind is NodeKind.DIRECTORY:
         new = new.but(mtime=old.mtime)
     return old.but(link=b"") == new.but(link=b"")
+
+
+def _was_linked(old: Tree | None, new: Tree, name: bytes) -> bool:
+    """Say whether a file has other hard links than before: its link count is another."""
+    if old is None or name not in old or name not in new:
+        return False
+    return _links(old, name) != _links(new, name)
+
+
+def _links(tree: Tree, name: bytes) -> set[bytes]:
+    link = tree[name].link
+    return {one for one in tree if link and tree[one].link == link}
 
 
 def _is_malformed(change: Change) -> bool:

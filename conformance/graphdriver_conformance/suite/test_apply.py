@@ -125,7 +125,7 @@ def test_cut_archive_is_an_error(graphdriver: Subject) -> None:
 @verifies("DIF-021")
 @pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz", "text", "noise", "half a block"])
 def test_junk_is_an_error(graphdriver: Subject, kind: str) -> None:
-    """Quickly, and without a trace in the layer."""
+    """Quickly, and without a trace in the layer; some drivers do unpack what is compressed."""
     archive = build_archive([entry_of("a", file(b"a"))])
     junk = {
         "gzip": gzip.compress(archive),
@@ -137,7 +137,17 @@ def test_junk_is_an_error(graphdriver: Subject, kind: str) -> None:
     }[kind]
     layer = graphdriver.new_layer(graphdriver.build(IMAGE))
 
-    graphdriver.refuses("apply_diff", layer, "", io.BytesIO(junk))
+    if kind in ("gzip", "bzip2", "xz"):
+        try:
+            graphdriver.apply_diff(layer, "", junk)
+        except (DriverError, OSError):
+            graphdriver.escaped = None
+        else:
+            wanted = IMAGE.with_(b"a", file(b"a"))
+            assert_same_tree(wanted, graphdriver.tree(layer), "accepted, but not unpacked")
+            return
+    else:
+        graphdriver.refuses("apply_diff", layer, "", io.BytesIO(junk))
 
     assert_same_tree(IMAGE, graphdriver.tree(layer), "the refused stream left something")
 

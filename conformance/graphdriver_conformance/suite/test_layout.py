@@ -74,7 +74,7 @@ def test_foreign_files_in_the_home_break_nothing(graphdriver: Subject) -> None:
     base = graphdriver.build(wanted)
     (graphdriver.home / "lost+found").mkdir(0o700)
     (graphdriver.home / "README").write_text("do not touch")
-    (graphdriver.home / "tmp").mkdir()
+    (graphdriver.home / "old").mkdir()
 
     child = graphdriver.new_layer(base)
     graphdriver.status()

@@ -84,6 +84,8 @@ class _Machine(RuleBasedStateMachine):
     def changes(self, layer: str) -> None:
         """Ask what a layer changed."""
         parent = self.parents[layer]
+        if not self.graphdriver.claims(Capability.CHANGES):
+            return
         old = self.trees[parent] if parent else None
         if not all(map(self.graphdriver.can_tell, (old or Tree(), self.trees[layer]))):
             return

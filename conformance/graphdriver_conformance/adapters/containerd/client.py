@@ -109,7 +109,7 @@ class Containerd:
         )
         upload = _Upload(data)
         try:
-            with self._errors(method), contextlib.suppress(LayerExists):
+            with contextlib.suppress(LayerExists), self._errors(method):
                 pieces = upload.pieces()
                 for _ in stub(pieces, timeout=self._deadline, metadata=self._metadata):
                     pass

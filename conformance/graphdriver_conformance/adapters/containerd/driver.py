@@ -30,10 +30,10 @@ from graphdriver_conformance.adapters.containerd import messages as m
 from graphdriver_conformance.adapters.containerd.client import LAYER, Containerd
 from graphdriver_conformance.adapters.containerd.mounting import is_mounted, mount_all, umount
 from graphdriver_conformance.adapters.containerd.wire import Message
+from graphdriver_conformance.adapters.plugin_wire import deadline
 
 __all__ = ["ContainerdDriver"]
 
-_DEADLINE = 60.0
 _SNAPSHOTTER = "io.containerd.snapshotter.v1"
 _Answer = TypeVar("_Answer", bound=Message)
 _COMMITTED, _VIEW = "/committed", "/view"
@@ -50,7 +50,7 @@ class ContainerdDriver:
         self._home = Path(home)
         self.capabilities = claims
         namespace = "graphdriver-" + hashlib.sha256(os.fsencode(home)).hexdigest()[:32]
-        self._containerd = Containerd(socket, namespace, _DEADLINE)
+        self._containerd = Containerd(socket, namespace, deadline())
         self._held: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._numbers = itertools.count()

@@ -99,6 +99,8 @@ class Capability(StrEnum):
     """apply_diff resolves a path through a symlink of a lower layer, inside the root."""
     EXACT_DIFFS = "exact_diffs"
     """diff of an unchanged layer gives the same bytes every time."""
+    SPARSE_FILES = "sparse_files"
+    """Holes of files stay holes in diff and apply_diff."""
     FLATTENED_DIFF = "flattened_diff"
     """diff and changes without a parent give the whole tree of a layer that has one, too."""
     CHANGES = "changes"

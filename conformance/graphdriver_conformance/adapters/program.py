@@ -73,8 +73,9 @@ class Program:
                     bufsize=0,
                     start_new_session=True,
                 )
-                if archive is not None:
-                    self._feed(process, archive)
+                if archive is not None and not self._feed(process, archive):
+                    process.wait()
+                    raise self._too_slow(verb)
                 status = self._wait(verb, process)
                 complaint.seek(0)
                 said = complaint.read().decode("utf-8", "replace").strip()
@@ -84,10 +85,16 @@ class Program:
         output.seek(0)
         return Answer(status, output, said)
 
-    def _feed(self, process: subprocess.Popen[bytes], archive: BinaryIO) -> None:
-        """Give the program the whole archive; one that ended, or stands still, is given no more."""
+    def _feed(self, process: subprocess.Popen[bytes], archive: BinaryIO) -> bool:
+        """Give the program as much of the archive as it takes; False when it was too slow."""
         assert process.stdin
-        watchdog = threading.Timer(self._deadline, _kill, [process])
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            _kill(process)
+
+        watchdog = threading.Timer(self._deadline, expire)
         watchdog.start()
         try:
             while piece := archive.read(_PIECE):
@@ -103,6 +110,7 @@ class Program:
             watchdog.cancel()
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
+        return not expired.is_set()
 
     def _wait(self, verb: str, process: subprocess.Popen[bytes]) -> int:
         try:
@@ -110,13 +118,15 @@ class Program:
         except subprocess.TimeoutExpired:
             _kill(process)
             process.wait()
-            raise ProgramHung(
-                errno.ETIMEDOUT, f"{verb}: no end within {self._deadline:g} s", self._name
-            ) from None
+            raise self._too_slow(verb) from None
         if status < 0:
             name = signal.Signals(-status).name
             raise ProgramHung(errno.EPIPE, f"{verb}: the program was ended by {name}", self._name)
         return status
+
+    def _too_slow(self, verb: str) -> ProgramHung:
+        said = f"{verb}: no end within {self._deadline:g} s"
+        return ProgramHung(errno.ETIMEDOUT, said, self._name)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -26,7 +26,10 @@ _CLASSES: tuple[tuple[str, type[DriverError]], ...] = (
     (r"already in use|already exists", LayerExists),
     (r"layer has children|has child|in use by a container|cannot remove", LayerInUse),
     (r"not known|not a layer|not found|does not exist", LayerNotFound),
-    (r"unknown option|unable to parse key/value|invalid key/value", PrerequisitesNotMet),
+    (
+        r"unknown option|does not support \S* ?options|unable to parse key/value|invalid key/value",
+        PrerequisitesNotMet,
+    ),
     (r"wrong file ?system|is not a btrfs|not supported over", IncompatibleFS),
     (r"driver not supported|prerequisites for driver", NotSupported),
     (r"invalid (layer )?(id|name|argument .*key)|identifier .* must match", InvalidLayerId),

@@ -147,7 +147,7 @@ def test_directory_made_again(graphdriver: Subject) -> None:
 @verifies("CHG-009")
 @pytest.mark.parametrize(
     ("old", "new"),
-    itertools.permutations([file(b"f"), directory(), symlink("top")], 2),
+    list(itertools.permutations([file(b"f"), directory(), symlink("top")], 2)),
     ids=lambda node: node.kind.value,
 )
 def test_changed_type_is_reported(graphdriver: Subject, old: Node, new: Node) -> None:

@@ -15,14 +15,13 @@ from graphdriver_conformance.drivers import BadSpec, DriverSource, Keeper
 
 __all__ = ["source"]
 
-# Its differ walks two mounts and trusts size and time, whatever the snapshotter; user.* attributes
+# The differ walks two mounts and trusts size and time, whatever the snapshotter; user.* attributes
 # are not in its archives. What it keeps is below its own root.
 _CLAIMS = frozenset(
     {
         Capability.MOUNTING,
         Capability.RESTARTABLE,
         Capability.FLATTENED_DIFF,
-        Capability.LOWER_SYMLINKS,
         Capability.HARDLINK_IDENTITY,
         Capability.EXACT_DIFFS,
     }
@@ -35,7 +34,12 @@ class _Factory:
 
     socket: Path
     snapshotter: str
-    capabilities: frozenset[Capability] = _CLAIMS
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Overlay's archives are unpacked into the upper, which does not see the lowers' links."""
+        sees_lowers = {Capability.LOWER_SYMLINKS} if self.snapshotter != "overlayfs" else set()
+        return _CLAIMS | sees_lowers
 
     def __call__(
         self,

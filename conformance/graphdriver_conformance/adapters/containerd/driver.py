@@ -54,6 +54,7 @@ class ContainerdDriver:
         self._held: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._numbers = itertools.count()
+        self._gone = False
         self._root = self._find()
         self._containerd.open()
         self._views = self._home / "views"
@@ -181,7 +182,13 @@ class ContainerdDriver:
         raise NotSupported("diff_size", "containerd has no such verb")
 
     def forget(self) -> None:
-        """Remove all snapshots of the home, its lease and its namespace; no verb may follow."""
+        """Remove all snapshots of the home, its lease and its namespace; no verb may follow.
+
+        Once is enough.
+        """
+        if self._gone:
+            return
+        self._gone = True
         while infos := self._infos():
             # Children go before their parents, whatever order they are listed in.
             parents = {info.parent for info in infos}

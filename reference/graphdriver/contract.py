@@ -53,7 +53,9 @@ class Change:
     kind: ChangeKind
 
     def __str__(self) -> str:
-        return f"{self.kind.letter} {self.path.decode('utf-8', 'backslashreplace')}"
+        # A driver may return a kind that is none; saying so is the reader's business.
+        kind = self.kind.letter if isinstance(self.kind, ChangeKind) else self.kind
+        return f"{kind} {self.path.decode('utf-8', 'backslashreplace')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Capability(StrEnum):
     """Hard links within one layer are hard links after apply_diff."""
     LOWER_SYMLINKS = "lower_symlinks"
     """apply_diff resolves a path through a symlink of a lower layer, inside the root."""
+    MTIME_NS = "mtime_ns"
+    """mtimes survive diff and apply_diff to the nanosecond."""
     EXACT_DIFFS = "exact_diffs"
     """diff of an unchanged layer gives the same bytes every time."""
     SPARSE_FILES = "sparse_files"

@@ -63,6 +63,7 @@ _UNDECLARED = frozenset(Capability) - {
     Capability.OVERLAY2_LAYOUT,
     Capability.LAYER_LIMIT,
     Capability.EXACT_DIFFS,
+    Capability.MTIME_NS,
 }
 
 

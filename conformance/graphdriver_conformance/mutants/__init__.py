@@ -7,8 +7,10 @@ the plugin protocol are plugins: `wire_server` says how one is started. The proo
 """
 
 from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
+    appliers,
     archives,
     changes,
+    differs,
     fidelity,
     filesystem,
     idmap,

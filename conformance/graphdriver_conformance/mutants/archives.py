@@ -10,12 +10,20 @@ from typing import BinaryIO
 from graphdriver.errors import BadArchive, DriverError
 from graphdriver_conformance.mutants.registry import Mutant, mutant
 
-__all__ = ["Member", "RewritesApply", "RewritesDiff"]
+__all__ = [
+    "Member",
+    "RewritesApply",
+    "RewritesDiff",
+    "archive_of",
+    "is_whiteout",
+    "members_of",
+]
 
 Member = tuple[tarfile.TarInfo, bytes]
 
 
-def _members(data: bytes) -> list[Member]:
+def members_of(data: bytes) -> list[Member]:
+    """Return an archive's members with their data."""
     with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
         found: list[Member] = []
         for member in archive:
@@ -24,7 +32,8 @@ def _members(data: bytes) -> list[Member]:
         return found
 
 
-def _archive(members: Iterable[Member]) -> BinaryIO:
+def archive_of(members: Iterable[Member]) -> BinaryIO:
+    """Return the archive of `members`; of PAX records, the attributes only."""
     buffer = io.BytesIO()
     with tarfile.open(
         fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
@@ -38,7 +47,8 @@ def _archive(members: Iterable[Member]) -> BinaryIO:
     return buffer
 
 
-def _is_whiteout(member: tarfile.TarInfo) -> bool:
+def is_whiteout(member: tarfile.TarInfo) -> bool:
+    """Say whether a member is a marker."""
     return os.path.basename(member.name).startswith(".wh.")
 
 
@@ -48,7 +58,7 @@ class RewritesDiff(Mutant):
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Driver.diff, rewritten."""
         with super().diff(id, parent) as stream:
-            return _archive(self.rewritten(_members(stream.read())))
+            return archive_of(self.rewritten(members_of(stream.read())))
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         """Yield the members as the broken driver writes them."""
@@ -62,7 +72,7 @@ class RewritesApply(Mutant):
         """Driver.apply_diff of what was rewritten."""
         data = diff.read()
         try:
-            changed = _archive(self.rewritten(_members(data)))
+            changed = archive_of(self.rewritten(members_of(data)))
         except tarfile.TarError:
             changed = io.BytesIO(data)
         return super().apply_diff(id, parent, changed)
@@ -83,7 +93,7 @@ class WhiteoutsMissing(RewritesDiff):
     """Deletions are not in the archive."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
-        return (one for one in members if not _is_whiteout(one[0]))
+        return (one for one in members if not is_whiteout(one[0]))
 
 
 @mutant("DIF-011", bug="moby #25086")
@@ -106,7 +116,7 @@ class WhiteoutsAreLinks(RewritesDiff):
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         first = ""
         for member, data in members:
-            if _is_whiteout(member):
+            if is_whiteout(member):
                 if first:
                     member.type, member.linkname = tarfile.LNKTYPE, first
                 first = first or member.name
@@ -118,7 +128,7 @@ class WhiteoutsLast(RewritesDiff):
     """Deletions come after their siblings."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
-        return iter(sorted(members, key=lambda one: _is_whiteout(one[0])))
+        return iter(sorted(members, key=lambda one: is_whiteout(one[0])))
 
 
 @mutant("DIF-002", bug="containers/storage #141")
@@ -283,7 +293,7 @@ class HiddenContentReappears(RewritesApply):
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         directories = {member.name for member, _ in members if member.isdir()}
         for member, data in members:
-            if member.name.replace(".wh.", "", 1) not in directories or not _is_whiteout(member):
+            if member.name.replace(".wh.", "", 1) not in directories or not is_whiteout(member):
                 yield member, data
 
 
@@ -293,7 +303,7 @@ class WhiteoutDeletesOwnFile(RewritesApply):
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         hidden = {
-            member.name.replace(".wh.", "", 1) for member, _ in members if _is_whiteout(member)
+            member.name.replace(".wh.", "", 1) for member, _ in members if is_whiteout(member)
         }
         return (one for one in members if one[0].name not in hidden or not one[0].isreg())
 
@@ -314,9 +324,9 @@ class NestedWhiteoutFails(RewritesApply):
     """A whiteout inside a deleted directory is ENOTDIR."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
-        gone = {member.name.replace(".wh.", "", 1) for member, _ in members if _is_whiteout(member)}
+        gone = {member.name.replace(".wh.", "", 1) for member, _ in members if is_whiteout(member)}
         for member, data in members:
-            if _is_whiteout(member) and os.path.dirname(member.name) in gone:
+            if is_whiteout(member) and os.path.dirname(member.name) in gone:
                 raise NotADirectoryError(20, "Not a directory", member.name)
             yield member, data
 
@@ -365,7 +375,7 @@ class SymlinksFollowed(Mutant):
         data = diff.read()
         view = os.fspath(self.sound.get(id))
         try:
-            for member, content in _members(data):
+            for member, content in members_of(data):
                 path = os.path.join(view, member.name)
                 if os.path.islink(os.path.dirname(path)) and member.isreg():
                     with open(path, "wb") as opened:

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -111,3 +112,124 @@ class _Endless(io.RawIOBase):
         count = min(len(buffer), len(_ZEROS))
         buffer[:count] = _ZEROS[:count]
         return count
+
+
+@mutant("ARC-001", bug="a read(2) of 64 KiB that is taken for the whole file")
+class OneReadOnly(RewritesDiff):
+    """Files end after 64 KiB."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.size = min(member.size, 1 << 16)
+            yield member, data[: 1 << 16]
+
+
+@mutant("ARC-006", bug="ustar: 100 bytes for the target of a link")
+class TargetsCut(RewritesDiff):
+    """Symlinks lead to the first 100 bytes of their targets."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.linkname = member.linkname[:100]
+            yield member, data
+
+
+@mutant("ARC-008", bug="gvisor #12056; cvmfs #4286: links whose file is not in the archive")
+class LinkedContentLost(RewritesDiff):
+    """Every name of a file but the first is empty."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            if member.islnk():
+                member.type, member.linkname = tarfile.REGTYPE, ""
+            yield member, data
+
+
+@mutant("ARC-009", bug="device numbers of 16 bits, as before Linux 2.6")
+class MinorsOfEightBits(RewritesDiff):
+    """Minor device numbers are cut to 8 bits."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.devminor &= 0xFF
+            yield member, data
+
+
+@mutant("ARC-010", bug="names that go through JSON, as in the plugin protocol's Changes")
+class NamesMadeText(RewritesDiff):
+    """What is no UTF-8 in a name becomes question marks."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            raw = member.name.encode("utf-8", "surrogateescape")
+            member.name = raw.decode("utf-8", "replace")
+            yield member, data
+
+
+@mutant("ARC-011", bug="ustar: 255 bytes for a path")
+class PathsCut(RewritesDiff):
+    """Paths end after 255 bytes."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.name = member.name[:255]
+            yield member, data
+
+
+@mutant("ARC-014", bug="moby, containerd, containers/storage: ACLs are not in the archive")
+class AccessListsLost(RewritesDiff):
+    """ACLs do not travel."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.pax_headers = {
+                key: value for key, value in member.pax_headers.items() if "posix_acl" not in key
+            }
+            yield member, data
+
+
+@mutant("ARC-017", bug="directories whose times are set before their children are written")
+class DirectoryTimesAreNow(RewritesDiff):
+    """Directories have the time at which they were unpacked."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            if member.isdir():
+                member.mtime = int(time.time())
+            yield member, data
+
+
+@mutant("ARC-019", bug="containers/storage #671")
+class LastAttributeOnly(RewritesDiff):
+    """Of several attributes the last one travels."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.pax_headers = dict(list(member.pax_headers.items())[-1:])
+            yield member, data
+
+
+@mutant("ARC-020", bug="a store on a file system that ignores case")
+class CaseFolded(RewritesDiff):
+    """Names are lower case."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.name = member.name.lower()
+            yield member, data
+
+
+@mutant("SIZ-005", bug="a size in an int of 32 bits")
+class SizesOf32Bits(Mutant):
+    """diff_size is cut to 32 bits."""
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        return super().diff_size(id, parent) & 0xFFFFFFFF
+
+
+@mutant("SIZ-001", bug="du instead of ls")
+class SizesOfBlocks(Mutant):
+    """diff_size counts whole pages."""
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        return -(-super().diff_size(id, parent) // 4096) * 4096

@@ -211,6 +211,15 @@ def test_markers_of_either_kind_in_any_place(
     _assert_applies(graphdriver, old, [*content[:cut], *markers, *content[cut:]])
 
 
+@verifies("DIF-025")
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_opaque_marker_among_its_siblings(graphdriver: Subject, place: int) -> None:
+    """It hides what is below, and nothing of its own layer, wherever it stands."""
+    content = [entry_of("d", directory()), entry_of("d/a", file(b"2")), entry_of("d/n", file())]
+
+    _assert_applies(graphdriver, IMAGE, [*content[:place], opaque("d"), *content[place:]])
+
+
 @verifies("DIF-026")
 @pytest.mark.parametrize("marker_first", [True, False], ids=["before", "after"])
 def test_whiteout_beside_its_directory(graphdriver: Subject, marker_first: bool) -> None:

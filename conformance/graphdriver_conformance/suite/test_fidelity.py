@@ -9,6 +9,7 @@ import pytest
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.tree import (
+    EPOCH,
     Node,
     NodeKind,
     Tree,
@@ -236,6 +237,76 @@ def test_huge_hole(graphdriver: Subject) -> None:
         assert b"two" == opened.read()
 
 
+@verifies("ARC-005")
+def test_nanoseconds(graphdriver: Subject) -> None:
+    """Of a file and of a directory."""
+    base = graphdriver.build(EMPTY)
+    layer = graphdriver.build(Tree({**EMPTY, **Tree.of({"d/f": b"x"})}), base)
+    wanted = EPOCH * 1_000_000_000 + 123_456_789
+    with graphdriver.view(layer) as root:
+        for name in ("d/f", "d"):
+            os.utime(root / name, ns=(wanted, wanted))
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    with graphdriver.view(sibling) as root:
+        assert [wanted] * 2 == [(root / name).stat().st_mtime_ns for name in ("d/f", "d")]
+
+
+@verifies("ARC-014")
+def test_access_control_lists(graphdriver: Subject) -> None:
+    """Of a file, and the default of a directory; the group's bits show the mask."""
+    # struct posix_acl_xattr: version, then tag, permissions and id of user::rw-, user:7:rwx,
+    # group::r--, mask::rwx, other::r--
+    entries = [(1, 6, -1), (2, 7, 7), (4, 4, -1), (16, 7, -1), (32, 4, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    base = graphdriver.build(EMPTY)
+    layer = graphdriver.build(Tree({**EMPTY, b"f": file(b"x"), b"d": directory()}), base)
+    with graphdriver.view(layer) as root:
+        try:
+            os.setxattr(root / "f", "system.posix_acl_access", acl)
+            os.setxattr(root / "d", "system.posix_acl_default", acl)
+        except OSError as error:
+            graphdriver.not_provable(f"the home's file system keeps no ACLs: {error.strerror}")
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    assert_same_tree(graphdriver.tree(layer), graphdriver.tree(sibling), "in the sibling")
+
+
+@verifies("ARC-017")
+def test_times_of_directories(graphdriver: Subject) -> None:
+    """Full, empty, nested, and one in which a file is deleted; writing into them changes them."""
+    old = Tree.of({"d": directory(mtime=EPOCH), "d/gone": b"", "d/kept": b""})
+    stamps = {"d": EPOCH - 5, "d/sub": EPOCH - 6, "empty": EPOCH - 7, "d/sub/sub": EPOCH + 8}
+    nodes: dict[str | bytes, Node | bytes | str] = {
+        **{name: directory(mtime=mtime) for name, mtime in stamps.items()},
+        "d/kept": b"changed",
+        "d/sub/sub/f": b"",
+    }
+    base = graphdriver.build(old)
+    layer = graphdriver.build(Tree.of(nodes), base)
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    found = graphdriver.tree(sibling)
+    assert stamps == {name: found[name.encode()].mtime for name in stamps}
+
+
+@verifies("ARC-019")
+def test_attributes_beside_each_other(graphdriver: Subject) -> None:
+    """Twenty on one node, with names that begin alike."""
+    attributes = frozenset((f"user.{'a' * n}", b"%d" % n) for n in range(1, 21))
+
+    _assert_survives(
+        graphdriver,
+        Tree.of({"f": file(b"x", xattrs=attributes), "d": directory(xattrs=attributes)}),
+    )
+
+
 @verifies("ARC-016")
 def test_empty_directories(graphdriver: Subject) -> None:
     """Nested, too."""
@@ -298,6 +369,17 @@ def test_what_counts(graphdriver: Subject) -> None:
     layer = graphdriver.build(tree.canonical(), base)
 
     assert 300 == graphdriver.diff_size(layer, base)
+
+
+@verifies("SIZ-005")
+def test_sizes_of_more_than_32_bits(graphdriver: Subject) -> None:
+    """A hole of 5 GiB, as diff_size says it."""
+    base = graphdriver.build(EMPTY)
+    layer = graphdriver.new_layer(base, writable=True)
+    with graphdriver.view(layer) as root, (root / "large").open("wb") as opened:
+        opened.truncate(5 << 30)
+
+    assert 5 << 30 == graphdriver.diff_size(layer, base)
 
 
 @verifies("SIZ-004")

@@ -28,7 +28,8 @@ class Driver:
     changed then.
     """
 
-    capabilities = frozenset(Capability)
+    # Archives hold whole seconds, as Docker's and containerd's do: other engines read no more.
+    capabilities = frozenset(Capability) - {Capability.MTIME_NS}
     layer_limit = MAX_LOWERS
 
     def __init__(

@@ -46,6 +46,7 @@ class Driver:
         Capability.LAYER_LIMIT,
         Capability.MOUNT_LABEL,
         Capability.QUOTA,
+        Capability.MTIME_NS,
     }
 
     def __init__(

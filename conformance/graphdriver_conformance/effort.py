@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 
-__all__ = ["PROFILE_VARIABLE", "examples", "scaled", "search"]
+__all__ = ["PROFILE_VARIABLE", "SHRINK_VARIABLE", "examples", "scaled", "search"]
 
 PROFILE_VARIABLE = "GRAPHDRIVER_PROFILE"
+SHRINK_VARIABLE = "GRAPHDRIVER_SHRINK"
+"""Set to `no` where only the outcome counts: the first example that fails will do then."""
 _FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
 _Test = TypeVar("_Test", bound=Callable[..., None])
 
@@ -32,10 +34,15 @@ def search(count: int, **more: Any) -> settings:
         database=None,
         derandomize=False,
         report_multiple_bugs=False,
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        phases=_phases(),
         suppress_health_check=list(HealthCheck),
         **more,
     )
+
+
+def _phases() -> tuple[Phase, ...]:
+    shrinks = os.environ.get(SHRINK_VARIABLE) != "no"
+    return (Phase.explicit, Phase.generate, *([Phase.shrink] if shrinks else []))
 
 
 def examples(count: int) -> Callable[[_Test], _Test]:

@@ -1,6 +1,14 @@
-"""`python -m graphdriver_conformance.mutants` prints docs/mutants.md."""
+"""`python -m graphdriver_conformance.mutants` prints docs/mutants.md.
 
-from graphdriver_conformance.mutants import MUTANTS
+`... kills [NAME ...]` runs the whole suite against mutants; `... kill-table` prints
+docs/kill-table.md.
+"""
+
+import argparse
+import os
+import sys
+
+from graphdriver_conformance.mutants import MUTANTS, kills
 from graphdriver_conformance.requirement import catalogue
 
 __all__ = ["document"]
@@ -32,5 +40,23 @@ def document() -> str:
     )
 
 
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m graphdriver_conformance.mutants")
+    parser.add_argument("what", nargs="?", default="page", choices=("page", "kills", "kill-table"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help="mutants to run; all without any")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time")
+    parser.add_argument("--missing", action="store_true", help="only those never run")
+    arguments = parser.parse_args()
+    if arguments.what == "page":
+        print(document(), end="")
+    elif arguments.what == "kill-table":
+        print(kills.page(), end="")
+    else:
+        done = kills.read() if arguments.missing else ()
+        names = [one for one in arguments.names or sorted(MUTANTS) if one not in done]
+        for count, (name, violated) in enumerate(kills.update(names, arguments.jobs), 1):
+            print(f"{count}/{len(names)} {name}: {' '.join(violated)}", file=sys.stderr)
+
+
 if __name__ == "__main__":
-    print(document(), end="")
+    _main()

@@ -1,6 +1,7 @@
 """`python -m graphdriver.plugin overlay2 --socket PATH [--home DIR]`.
 
-SIGTERM stops it: running calls end, the socket goes, layers and mounts stay for the next one.
+SIGTERM stops it: running calls end, the socket goes, layers and mounts stay for the next one, which
+finds the last Init in PATH.init.
 """
 
 import argparse
@@ -14,7 +15,9 @@ import threading
 from pathlib import Path
 
 from graphdriver.contract import DriverFactory
-from graphdriver.plugin.calls import Calls
+from graphdriver.errors import DriverError
+from graphdriver.plugin.calls import BadRequest, Calls
+from graphdriver.plugin.memory import Memory
 from graphdriver.plugin.server import PluginServer
 
 
@@ -24,7 +27,10 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
         factory = _factory(options.driver)
-        server = PluginServer(options.socket, Calls(factory, str(options.home or "")))
+        memory = Memory(options.socket.with_name(f"{options.socket.name}.init"), options.driver)
+        calls = Calls(factory, str(options.home or ""), memory)
+        server = PluginServer(options.socket, calls)
+        _go_on(calls)
     except (OSError, LookupError, ImportError, AttributeError) as error:
         print(f"graphdriver serve: {error}", file=sys.stderr)
         return 2
@@ -35,6 +41,14 @@ def main() -> int:
     with server:
         server.serve_forever(poll_interval=0.1)
     return 0
+
+
+def _go_on(calls: Calls) -> None:
+    """Make the driver again that the process before this one had; without it Init has to come."""
+    try:
+        calls.remember()
+    except (DriverError, OSError, BadRequest) as error:
+        logging.warning("the last Init failed this time: %s", error)
 
 
 def _parse() -> argparse.Namespace:

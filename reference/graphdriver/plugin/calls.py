@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from graphdriver.contract import Driver, DriverFactory, IDMap
 from graphdriver.errors import DriverError, PrerequisitesNotMet
+from graphdriver.plugin.memory import Memory
 
 __all__ = ["BadRequest", "Calls"]
 
@@ -23,10 +24,17 @@ class BadRequest(Exception):
 class Calls:
     """One plugin: a driver factory, and the driver that the last Init made of it."""
 
-    def __init__(self, factory: DriverFactory, home: str = "") -> None:
-        """Serve what `factory` makes; `home`, where given, wins over the one Docker sends."""
+    def __init__(
+        self, factory: DriverFactory, home: str = "", memory: Memory | None = None
+    ) -> None:
+        """Serve what `factory` makes; `home`, where given, wins over the one Docker sends.
+
+        `memory` keeps the last Init: Docker sends one only when it starts, and knows nothing of a
+        plugin that was started again while containers run.
+        """
         self._factory = factory
         self._home = home
+        self._memory = memory
         self._driver: Driver | None = None
         self._initialising = threading.Lock()
         self.json: Mapping[str, Callable[[Json], Json]] = {
@@ -61,6 +69,12 @@ class Calls:
         """Answer GraphDriver.ApplyDiff, whose arguments come in the query."""
         return {"Size": self.driver.apply_diff(id, parent, archive)}
 
+    def remember(self) -> None:
+        """Go on where the process before this one ended, if it had a driver."""
+        body = self._memory.recall() if self._memory else None
+        if body is not None:
+            self._init(body)
+
     def _init(self, body: Json) -> Json:
         """Make the driver, afresh each time: a restarted daemon has forgotten its gets."""
         home = self._home or _text(body, "Home")
@@ -73,6 +87,8 @@ class Calls:
             self._driver = self._factory(
                 home, options, _id_maps(body, "UIDMaps"), _id_maps(body, "GIDMaps")
             )
+            if self._memory:
+                self._memory.keep({**body, "Home": home})
         return {}
 
     def _capabilities(self, _: Json) -> Json:

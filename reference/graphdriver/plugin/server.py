@@ -10,6 +10,9 @@ import logging
 import os
 import socket
 import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -27,6 +30,8 @@ _CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _PIECE = 1 << 20
 # No verb's JSON comes near this; an archive is not read into memory.
 _LARGEST_JSON = 1 << 20
+# How long running calls may take to end when the server is stopped, in seconds.
+_GRACE = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +51,8 @@ class PluginServer(ThreadingMixIn, UnixStreamServer):
         _forget_dead_socket(path)
         self.calls = calls
         self._path = path
+        self._running = 0
+        self._calling = threading.Condition()
         # Whoever can write to the socket is root in all but name. The mask is set only around
         # bind(2), which makes the file, before any thread of ours runs.
         mask = os.umask(0o177)
@@ -55,9 +62,27 @@ class PluginServer(ThreadingMixIn, UnixStreamServer):
             os.umask(mask)
 
     def server_close(self) -> None:
-        """Stop listening and take the socket's name away."""
+        """Stop listening, take the socket's name away, and let running calls end.
+
+        A client that does not read its archive is not waited for longer than `_GRACE` seconds, and
+        idle connections are not waited for.
+        """
         super().server_close()
         self._path.unlink(missing_ok=True)
+        with self._calling:
+            self._calling.wait_for(lambda: not self._running, _GRACE)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the block as a running call."""
+        with self._calling:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._calling:
+                self._running -= 1
+                self._calling.notify_all()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log what broke a connection; the server goes on."""
@@ -72,6 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer one call."""
+        with self.server.running():
+            self._call()
+
+    def _call(self) -> None:
         self._in_archive = False
         body = self._body()
         try:

@@ -93,6 +93,106 @@ def test_errors_are_told_and_the_server_lives(
     assert not client.ask("GraphDriver.Create", {"ID": "a", "Parent": ""}).get("Err")
 
 
+def _memory(process: int) -> int:
+    """Return the most memory a process has had, in bytes."""
+    rows = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(row.split()[1]) << 10 for row in rows if row.startswith("VmHWM:"))
+
+
+def _bigger(count: int) -> Iterator[bytes]:
+    """Yield an archive of one file of `count` MiB."""
+    info = tarfile.TarInfo("big")
+    info.size = count << 20
+    yield info.tobuf()
+    for number in range(count):
+        yield bytes([number]) * (1 << 20)
+    yield bytes(1024)
+
+
+def test_archives_stream_both_ways_at_constant_memory(
+    served: tuple[Client, "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    client, process = served
+    client.ask("GraphDriver.Init", {"Home": str(tmp_path / "home")})
+    client.ask("GraphDriver.Create", {"ID": "a"})
+    before = _memory(process.pid)
+
+    client.request("POST", "/GraphDriver.ApplyDiff?id=a&parent=", _bigger(64), encode_chunked=True)
+    assert {"Size": 64 << 20} == json.loads(client.getresponse().read())
+    client.request("POST", "/GraphDriver.Diff", json.dumps({"ID": "a"}))
+    response = client.getresponse()
+    length = sum(len(piece) for piece in iter(lambda: response.read(1 << 20), b""))
+
+    assert 64 << 20 < length
+    assert 24 << 20 > _memory(process.pid) - before
+
+
+def test_refused_archive_is_read_to_its_end_and_the_connection_goes_on(
+    served: tuple[Client, object], tmp_path: Path
+) -> None:
+    client, _ = served
+    client.ask("GraphDriver.Init", {"Home": str(tmp_path / "home")})
+
+    client.request(
+        "POST", "/GraphDriver.ApplyDiff?id=nope&parent=", _bigger(8), encode_chunked=True
+    )
+    assert "no layer nope" in json.loads(client.getresponse().read())["Err"]
+
+    assert {"Exists": False} == client.ask("GraphDriver.Exists", {"ID": "nope"})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["ended", "killed"])
+def test_next_process_goes_on_without_init(
+    served: tuple[Client, "subprocess.Popen[bytes]"], tmp_path: Path, number: int
+) -> None:
+    client, process = served
+    client.ask("GraphDriver.Init", {"Home": str(tmp_path / "home")})
+    client.ask("GraphDriver.Create", {"ID": "a"})
+    client.close()
+    process.send_signal(number)
+    process.wait(10)
+    path = tmp_path / "plugin.sock"
+    assert 0o600 == path.with_name("plugin.sock.init").stat().st_mode & 0o777
+
+    found = {}
+    for driver in ("vfs", "overlay2"):
+        command = [sys.executable, "-m", "graphdriver.plugin", driver, "--socket", os.fspath(path)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as after:
+            assert after.stderr
+            after.stderr.readline()
+            found[driver] = client.ask("GraphDriver.Exists", {"ID": "a"})
+            client.close()
+            after.terminate()
+
+    assert {"Exists": True} == found["vfs"]
+    assert "call GraphDriver.Init first" in found["overlay2"]["Err"], "another driver's Init"
+
+
+def test_running_calls_end_before_the_process(
+    served: tuple[Client, "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    client, process = served
+    client.ask("GraphDriver.Init", {"Home": str(tmp_path / "home")})
+    client.ask("GraphDriver.Create", {"ID": "a"})
+    client.request("POST", "/GraphDriver.ApplyDiff?id=a&parent=", _bigger(8), encode_chunked=True)
+    client.getresponse().read()
+    idle = Client(tmp_path / "plugin.sock")
+    idle.connect()
+    client.request("POST", "/GraphDriver.Diff", json.dumps({"ID": "a"}))
+    response = client.getresponse()
+    first = response.read(1000)
+
+    process.send_signal(signal.SIGTERM)
+    while (tmp_path / "plugin.sock").exists():
+        os.sched_yield()
+    whole = first + response.read()
+
+    assert 0 == process.wait(10)
+    idle.close()
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        assert [8 << 20] == [member.size for member in archive]
+
+
 def test_termination_takes_the_socket_away(
     served: tuple[Client, "subprocess.Popen[bytes]"], tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""DIF-035: the corner cases of layer archives, each by its row in the table of them.
+"""DIF-035: the corner cases of layer archives, each by its row in docs/corners.md.
 
 Where engines disagree, several outcomes are right: an error that leaves the parent alone, or the
 tree that the image-spec means. Silently something else never is.

@@ -52,6 +52,7 @@ class Judgement:
     reproduce: str | None = None
     seconds: float = 0.0
     examples: int = 0
+    script: str | None = None
 
     @property
     def was_asked(self) -> bool:
@@ -71,9 +72,12 @@ def fold(
 
 
 def verdict_of(judged: Mapping[str, Judgement]) -> Verdict:
-    """Return `conformant` only when every claimed MUST was proven."""
+    """Return `conformant` only when every claimed MUST was proven.
+
+    A waiver lets a run pass; it does not make a driver conform.
+    """
     must = [one for one in judged.values() if one.requirement.level == "MUST"]
-    bad = {Outcome.VIOLATED, Outcome.BLOCKED, Outcome.ERROR}
+    bad = {Outcome.VIOLATED, Outcome.BLOCKED, Outcome.WAIVED, Outcome.ERROR}
     if any(one.outcome in bad for one in must):
         return Verdict.NOT_CONFORMANT
     proven = any(one.outcome is Outcome.MET for one in must)
@@ -85,7 +89,11 @@ def verdict_of(judged: Mapping[str, Judgement]) -> Verdict:
 def _judge(requirement: Requirement, reports: list[Mapping[str, Any]]) -> Judgement:
     if not reports:
         return Judgement(requirement, Outcome.NOT_PROVABLE, NOT_SELECTED)
-    worst = min(reports, key=lambda one: _WEIGHT.index(Outcome(one["outcome"])))
+    # Of several that went equally wrong the one that takes least to tell.
+    worst = min(
+        reports,
+        key=lambda one: (_WEIGHT.index(Outcome(one["outcome"])), len(one["detail"] or "")),
+    )
     return Judgement(
         requirement,
         Outcome(worst["outcome"]),
@@ -93,6 +101,7 @@ def _judge(requirement: Requirement, reports: list[Mapping[str, Any]]) -> Judgem
         worst["reproduce"],
         round(sum(one["seconds"] for one in reports), 4),
         sum(one["examples"] for one in reports),
+        worst.get("script"),
     )
 
 

@@ -43,6 +43,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add("--graphdriver-report", metavar="FILE.json", help="write the result file")
     add("--graphdriver-html", metavar="FILE.html", help="write the result as a page")
+    add("--graphdriver-waivers", metavar="FILE.toml", help="violations that are known, for a time")
+    add(
+        "--graphdriver-baseline",
+        metavar="OLD.json",
+        help="a result file: only violations that it does not have fail the run",
+    )
+    add(
+        "--graphdriver-repro",
+        metavar="DIR",
+        help="write a script for each violation that reproduces it without pytest",
+    )
     add(
         "--graphdriver-profile",
         choices=("quick", "default", "thorough"),

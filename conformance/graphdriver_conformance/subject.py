@@ -6,6 +6,7 @@ led to it.
 
 import io
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.plant import rebuild
 from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.program import Program, shown_call, shown_edits, shown_result
+from graphdriver_conformance.repro.recorder import Recorder, unrecorded
 
 __all__ = ["NotClaimed", "NotProvable", "NotRefused", "Subject"]
 
@@ -53,8 +55,10 @@ class Subject:
         home: Path,
         options: tuple[str, ...],
         environment: Environment,
+        recorder: Recorder | None = None,
     ) -> None:
         self.source = source
+        self.recorder = recorder
         self.home = home
         self.environment = environment
         self.program = Program()
@@ -64,7 +68,7 @@ class Subject:
         self._options = options
         self._numbers = itertools.count()
         self._others: list[Driver] = []
-        self.driver: Driver = self._made(home)
+        self.driver: Driver = self._made(home, options)
         self._own_mounts = mounts_below(home)
 
     # The verbs.
@@ -229,7 +233,7 @@ class Subject:
         where = home or self.home
         shown = "HOME" if where == self.home else str(where)
         self.program.line(f"another = init({shown}, {list(chosen)!r})")
-        driver = self.source.factory(where, chosen, uid_maps, gid_maps)
+        driver = self._made(where, chosen, uid_maps, gid_maps, is_main=False)
         self._others.append(driver)
         return driver
 
@@ -245,14 +249,14 @@ class Subject:
         """
         if cleanup:
             self.cleanup()
-        self.source.keeper.end(self.driver, killed=not cleanup)
+        self.source.keeper.end(unrecorded(self.driver), killed=not cleanup)
         self.program.line("driver = init(HOME)")
-        self.driver = self._made(self.home)
+        self.driver = self._made(self.home, self._options)
 
     @property
     def process(self) -> int:
         """The id of the process that the driver runs in; our own for most."""
-        return self.source.keeper.process_of(self.driver)
+        return self.source.keeper.process_of(unrecorded(self.driver))
 
     def mounts(self) -> list[str]:
         """Return what is mounted below the home: point, type and options.
@@ -260,7 +264,10 @@ class Subject:
         Without what Init mounted: containers-storage, as Docker's overlay2 of old, binds its home
         onto itself to make it private. After cleanup that has to be gone as well, see close.
         """
-        return [row for row in mounts_below(self.home) if row not in self._own_mounts]
+        found = [row for row in mounts_below(self.home) if row not in self._own_mounts]
+        if self.recorder:
+            self.recorder.saw_mounts(len(found) + len(self._own_mounts))
+        return found
 
     def not_provable(self, reason: str) -> NoReturn:
         """End the test: this environment cannot show it."""
@@ -279,6 +286,8 @@ class Subject:
         self.program.clear()
         self.notes.clear()
         self.examples += 1
+        if self.recorder:
+            self.recorder.start_example()
 
     def close(self) -> None:
         """Clean up; AssertionError when the driver leaves mounts behind."""
@@ -288,12 +297,35 @@ class Subject:
                 driver.cleanup()
         finally:
             for driver in made:
-                self.source.keeper.release(driver)
+                self.source.keeper.release(unrecorded(driver))
         left = mounts_below(self.home)
+        if self.recorder:
+            self.recorder.saw_mounts(len(left))
         assert not left, f"after cleanup() {len(left)} mount(s) are left below the home: {left[:3]}"
 
-    def _made(self, home: Path) -> Driver:
-        return self.source.factory(home, self._options, (), ())
+    def _made(
+        self,
+        home: Path,
+        options: tuple[str, ...],
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+        *,
+        is_main: bool = True,
+    ) -> Driver:
+        if self.recorder is None:
+            return self.source.factory(home, options, uid_maps, gid_maps)
+        given = {
+            "home": os.path.relpath(home, self.home.parent),
+            "options": options,
+            "uid_maps": list(uid_maps),
+            "gid_maps": list(gid_maps),
+        }
+        driver: Driver = self.recorder.made(
+            {name: value for name, value in given.items() if value},
+            lambda: self.source.factory(home, options, uid_maps, gid_maps),
+            is_main=is_main,
+        )
+        return driver
 
     def _call(self, verb: str, *arguments: object) -> Any:
         step = self.program.call(verb, arguments)

@@ -1,9 +1,10 @@
 """The verdict on the terminal: what is broken, what was not shown and why, and one line."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from graphdriver_conformance.outcome import Judgement, Outcome, Verdict, verdict_of
+from graphdriver_conformance.repro.files import Script
 from graphdriver_conformance.requirement import Level
 from graphdriver_conformance.result import Result
 
@@ -21,12 +22,13 @@ _MARKUP = {
 }
 
 
-def lines(result: Result) -> Iterator[tuple[str, str]]:
-    """Yield each line with its colour ("" for none)."""
+def lines(result: Result, scripts: Mapping[str, Script] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield each line with its colour ("" for none); `scripts` are those that reproduce."""
     for one in result.judged.values():
         if one.outcome in (Outcome.VIOLATED, Outcome.ERROR):
-            yield from _violation(one)
+            yield from _violation(one, (scripts or {}).get(one.requirement.id))
     yield from _blocked(result)
+    yield from _waived(result)
     yield from _unproven(result)
     yield from _table(result)
     verdict = verdict_of(result.judged)
@@ -42,7 +44,7 @@ def lines(result: Result) -> Iterator[tuple[str, str]]:
     )
 
 
-def _violation(one: Judgement) -> Iterator[tuple[str, str]]:
+def _violation(one: Judgement, script: Script | None) -> Iterator[tuple[str, str]]:
     requirement = one.requirement
     word = "VIOLATED" if one.outcome is Outcome.VIOLATED else "SUITE ERROR"
     yield f"{word}  {requirement.id} ({requirement.level})  {requirement.title}", "red"
@@ -51,6 +53,9 @@ def _violation(one: Judgement) -> Iterator[tuple[str, str]]:
         if line != f"expected:  {requirement.title}":
             yield f"    {line}", ""
     yield f"    reproduce: {one.reproduce}", ""
+    if script:
+        missed = "" if script.reproduces else "  (did not reproduce it by itself)"
+        yield f"    script:    python {script.path}{missed}", ""
     yield f"    see:       graphdriver explain {requirement.id}", ""
     yield "", ""
 
@@ -63,6 +68,13 @@ def _blocked(result: Result) -> Iterator[tuple[str, str]]:
             culprits.setdefault(culprit, []).append(one.requirement.id)
     for culprit, ids in culprits.items():
         yield f"{culprit}: {', '.join(ids)}", "yellow"
+
+
+def _waived(result: Result) -> Iterator[tuple[str, str]]:
+    for one in result.judged.values():
+        if one.outcome is Outcome.WAIVED:
+            how = (one.detail or "").partition("\n")[0]
+            yield f"WAIVED  {one.requirement.id} ({one.requirement.level})  {how}", "yellow"
 
 
 def _unproven(result: Result) -> Iterator[tuple[str, str]]:
@@ -92,7 +104,10 @@ def _reason(result: Result, verdict: Verdict) -> str:
     count = Counter(one.outcome for one in must)
     if verdict is Verdict.NOT_CONFORMANT:
         broken = count[Outcome.VIOLATED] + count[Outcome.BLOCKED]
-        return f"{broken} MUST violated" + (", the suite failed" if count[Outcome.ERROR] else "")
+        texts = [f"{broken} MUST violated"] * bool(broken or not count[Outcome.WAIVED])
+        texts += [f"{count[Outcome.WAIVED]} MUST violated and waived"] * bool(count[Outcome.WAIVED])
+        texts += ["the suite failed"] * bool(count[Outcome.ERROR])
+        return ", ".join(texts)
     if verdict is Verdict.INCONCLUSIVE:
         unproven = sum(one.outcome is Outcome.NOT_PROVABLE for one in must if one.was_asked)
         unasked = sum(not one.was_asked for one in must)

@@ -48,7 +48,11 @@ def activate(config: pytest.Config) -> None:
     config.addinivalue_line("python_functions", "test_*")
     # Hypothesis would otherwise leave a directory of notes where the user stands.
     set_hypothesis_home_dir(homes.base / "hypothesis")
-    run = Run(config, sources, homes, privileges)
+    try:
+        run = Run(config, sources, homes, privileges)
+    except BaseException:
+        homes.discard_all()
+        raise
     reports = Reports(run)
     for name, part in (
         ("collection", Collection(run)),

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from graphdriver_conformance import outcome, verdict
-from graphdriver_conformance.outcome import Outcome
+from graphdriver_conformance.outcome import Judgement, Outcome
 from graphdriver_conformance.report import runs as report
 from graphdriver_conformance.report.page import page
+from graphdriver_conformance.repro.files import Script, write_scripts
 from graphdriver_conformance.requirement import catalogue
 from graphdriver_conformance.result import Result, report_path, write_result
 from graphdriver_conformance.session.reports import Reports
 from graphdriver_conformance.session.run import Run
+from graphdriver_conformance.waivers import apply_baseline, apply_waivers
 
 __all__ = ["Ending"]
 
@@ -25,6 +27,8 @@ class Ending:
         self._run = run
         self._reports = reports
         self._results: list[Result] = []
+        self._stale: list[str] = []
+        self._scripts: dict[str, dict[str, Script]] = {}
         self._clock = time.monotonic()
         self._started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -51,20 +55,32 @@ class Ending:
             return
         seconds = time.monotonic() - self._clock
         for spec, driver in run.drivers.items():
-            judged = outcome.fold(catalogue(), self._reports.said[spec])
+            judged = self._excused(outcome.fold(catalogue(), self._reports.said[spec]))
             seed = run.config.getoption("graphdriver_seed")
             result = Result(driver, run.environment, self._started, seconds, seed, judged)
             self._results.append(result)
         self._write()
-        failed = self._reports.foreign_failures or any(map(self._fails, self._results))
+        failed = (
+            self._reports.foreign_failures or self._stale or any(map(self._fails, self._results))
+        )
         session.exitstatus = 1 if failed else 0
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the verdict."""
+        for text in self._stale:
+            terminalreporter.line(f"WAIVER  {text}", red=True)
         for result in self._results:
             terminalreporter.section(f"verdict on {result.driver['spec']}")
-            for line, colour in verdict.lines(result):
+            for line, colour in verdict.lines(result, self._scripts.get(result.driver["spec"])):
                 terminalreporter.line(line, **({colour: True} if colour else {}))
+
+    def _excused(self, judged: dict[str, Judgement]) -> dict[str, Judgement]:
+        """Waive what the project knows of; a waiver is stale when no driver needs it."""
+        run = self._run
+        judged, wrong = apply_waivers(judged, run.waivers, datetime.date.today())
+        first = not self._results
+        self._stale = [text for text in wrong if first or text in self._stale]
+        return apply_baseline(judged, run.baseline)
 
     def _write(self) -> None:
         """Write a result file for each driver, and the page of all."""
@@ -73,6 +89,13 @@ class Ending:
         for result in self._results:
             if path := option("graphdriver_report"):
                 write_result(report_path(path, result.driver["spec"], several), result)
+        if directory := option("graphdriver_repro"):
+            for result in self._results:
+                spec = result.driver["spec"]
+                prefix = report_path("x", spec, several).name.removeprefix("x-") + "-"
+                self._scripts[spec] = write_scripts(
+                    Path(directory), result.judged.values(), prefix if several else ""
+                )
         if path := option("graphdriver_html"):
             runs = [report.Run.of(result.as_data()) for result in self._results]
             Path(path).write_text(page(runs), "utf-8")

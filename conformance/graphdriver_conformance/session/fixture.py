@@ -6,6 +6,7 @@ import pytest
 
 from graphdriver_conformance.drivers import OFFERS, DriverSource
 from graphdriver_conformance.environment import Environment
+from graphdriver_conformance.repro.recorder import Recorder
 from graphdriver_conformance.requirement import Requirement, catalogue
 from graphdriver_conformance.session.run import SUBJECT, Run, verified
 from graphdriver_conformance.subject import NotClaimed, NotProvable, Subject
@@ -29,7 +30,8 @@ class Fixture:
         self._check_needs(requirement, source)
         home = run.homes.new()
         try:
-            subject = Subject(source, home, run.options, run.environment)
+            recorder = Recorder(home.parent) if run.config.getoption("graphdriver_repro") else None
+            subject = Subject(source, home, run.options, run.environment, recorder)
             request.node.stash[SUBJECT] = subject
             yield subject
             subject.close()

@@ -8,6 +8,7 @@ import pytest
 
 from graphdriver_conformance.judging import judge
 from graphdriver_conformance.outcome import Outcome
+from graphdriver_conformance.repro.script import script
 from graphdriver_conformance.requirement import catalogue
 from graphdriver_conformance.session.run import SUBJECT, Run, verified
 
@@ -45,6 +46,8 @@ class Reports:
         error = call.excinfo.value if call.excinfo else None
         if error is None and call.when != "call":
             return
+        recorder = subject.recorder if subject else None
+        steps = recorder.finish() if recorder and error is not None else ()
         outcome, detail = judge(requirement, error, subject, self._compared)
         self._compared = None
         rerun = f"pytest --driver={shlex.quote(spec)} --requirement={id}"
@@ -58,6 +61,9 @@ class Reports:
             "reproduce": rerun if error is not None else None,
             "seconds": call.duration,
             "examples": max(1, subject.examples) if subject else 0,
+            "script": script(requirement, spec, steps, detail or "")
+            if steps and outcome is Outcome.VIOLATED
+            else None,
         }
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from graphdriver_conformance.environment import probe
 from graphdriver_conformance.homes import Homes
 from graphdriver_conformance.namespaces import Privileges
 from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.waivers import BadWaivers, Waiver, read_baseline, read_waivers
 
 __all__ = ["SUBJECT", "Run", "verified"]
 
@@ -35,8 +37,22 @@ class Run:
         self.options = tuple(config.getoption("graphdriver_option"))
         self.is_worker = hasattr(config, "workerinput")
         self.environment = probe(homes.base, privileges)
+        self.waivers, self.baseline = self._known_violations()
         self.trouble = privileges.trouble
         self.drivers = {} if self.is_worker else {s.spec: self._introduce(s) for s in sources}
+
+    def _known_violations(self) -> tuple[list[Waiver], dict[str, str]]:
+        """Read the files of waivers and the baseline. Raises pytest.UsageError."""
+        waivers, baseline = map(
+            self.config.getoption, ("graphdriver_waivers", "graphdriver_baseline")
+        )
+        try:
+            return (
+                read_waivers(Path(waivers)) if waivers else [],
+                read_baseline(Path(baseline)) if baseline else {},
+            )
+        except BadWaivers as error:
+            raise pytest.UsageError(str(error)) from None
 
     def _introduce(self, source: DriverSource) -> dict[str, Any]:
         """Make the driver once and ask who it is. Raises pytest.UsageError when that fails."""

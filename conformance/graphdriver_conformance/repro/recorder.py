@@ -1,0 +1,254 @@
+"""Stands between a test and its drivers and writes down what passes."""
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphdriver.contract import Driver
+from graphdriver_conformance.repro import seen
+from graphdriver_conformance.repro.edits import Edit, edits_between
+from graphdriver_conformance.repro.replay import RAISES
+
+__all__ = ["Recorder", "Step", "unrecorded"]
+
+_VERBS = frozenset(
+    {"create", "create_read_write", "remove", "get", "put", "exists", "status", "get_metadata"}
+    | {"cleanup", "diff", "changes", "apply_diff", "diff_size"}
+)
+
+
+@dataclass(slots=True)
+class Step:
+    """A verb of driver number `driver` with what was seen of its answer, or edits in a view."""
+
+    verb: str
+    arguments: tuple[Any, ...]
+    driver: int = 0
+    seen: object = None
+    edits: list[Edit] = field(default_factory=list)
+
+    @property
+    def layer(self) -> str:
+        """The layer it is about, "" when about none."""
+        return str(self.arguments[0]) if self.arguments and self.verb != "init" else ""
+
+
+class Recorder:
+    """What a test did, in order; `past` is what its earlier examples did."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.steps: list[Step] = []
+        self.past: list[Step] = []
+        self._views: dict[str, tuple[Path, seen.Tree, int]] = {}
+        self._drivers = 0
+        self._is_over = False
+        self._umask = 0o22
+        self._mounts_before = 0
+        self._names_before = seen.home_names(place)
+
+    def made(self, arguments: Mapping[str, Any], make: Any, *, is_main: bool) -> Any:
+        """Make a driver, and return it with the recorder before it."""
+        number = 0
+        if not is_main:
+            self._drivers += 1
+            number = self._drivers
+        given = tuple(sorted(arguments.items()))
+        step = self._begin("init", given, number)
+        try:
+            driver = make()
+        except Exception:
+            step.seen = RAISES
+            raise
+        if is_main and not self.steps[1:] and not self.past:
+            self._start()
+        return _Recorded(driver, self, number)
+
+    def call(self, driver: Driver, number: int, verb: str, arguments: tuple[Any, ...]) -> Any:
+        """Call a verb, and write down what is seen of the answer."""
+        given = [_Read(one) if hasattr(one, "read") else one for one in arguments]
+        step = self._begin(verb, arguments, number)
+        try:
+            answer = getattr(driver, verb)(*given)
+        except Exception:
+            step.seen = RAISES
+            raise
+        finally:
+            step.arguments = tuple(one.data() if isinstance(one, _Read) else one for one in given)
+            if verb == "put":
+                self._let_go(step.layer)
+            self._look_at_views()
+        if verb == "diff":
+            return _Watched(answer, step)
+        step.seen = seen.answer_seen(verb, answer, self.place)
+        if verb == "get":
+            self._hold(step.layer, Path(answer))
+        return answer
+
+    def saw_mounts(self, count: int) -> None:
+        """Write down how many mounts the test found."""
+        if not self._is_over:
+            self._begin("mounts", ()).seen = count - self._mounts_before
+
+    def start_example(self) -> None:
+        """Go on with another example."""
+        self.past += self.steps
+        self.steps = []
+        self._start()
+
+    def finish(self) -> list[Step]:
+        """Return the program of the last example, with what earlier ones made for it."""
+        if self._is_over:
+            return self.steps
+        self._write_edits()
+        if self.place.exists():  # it is gone when the clean-up was what failed
+            self._look_around()
+        self._is_over = True
+        self.steps = [*self._needed(), *self.steps]
+        return self.steps
+
+    def _look_around(self) -> None:
+        self.saw_mounts(len(seen.mounts_below(self.place)))
+        names = seen.home_seen(seen.home_names(self.place), self._names_before)
+        self._begin("home", ()).seen = names
+
+    def _start(self) -> None:
+        """Count mounts and names from here on."""
+        self.steps.append(Step("start", ()))
+        self._mounts_before = len(seen.mounts_below(self.place))
+        self._names_before = seen.home_names(self.place)
+
+    def _begin(self, verb: str, arguments: tuple[Any, ...], driver: int = 0) -> Step:
+        self._write_edits()
+        os.umask(mask := os.umask(0))
+        if mask != self._umask and not self._is_over:
+            self.steps.append(Step("umask", (mask,)))
+            self._umask = mask
+        step = Step(verb, arguments, driver)
+        if not self._is_over:
+            self.steps.append(step)
+        return step
+
+    def _write_edits(self) -> None:
+        for id, (root, before, count) in list(self._views.items()):
+            after = seen.scan(root)
+            if after != before:
+                self.steps.append(Step("edit", (id,), edits=edits_between(before, after)))
+                self._views[id] = (root, after, count)
+
+    def _look_at_views(self) -> None:
+        """Write down which views the call that was just made has changed."""
+        for id, (root, before, count) in list(self._views.items()):
+            after = seen.scan(root)
+            if after != before and not self._is_over:
+                self.steps.append(Step("look", (id,), seen=seen.tree_seen(after)))
+                self._views[id] = (root, after, count)
+
+    def _hold(self, id: str, root: Path) -> None:
+        count = self._views[id][2] if id in self._views else 0
+        self._views[id] = (root, seen.scan(root), count + 1)
+
+    def _let_go(self, id: str) -> None:
+        if id in self._views:
+            root, shown, count = self._views.pop(id)
+            if count > 1:
+                self._views[id] = (root, shown, count - 1)
+
+    def _needed(self) -> list[Step]:
+        """Return what earlier examples did to make the layers, and the drivers, of this one."""
+        created = {one.layer for one in self.steps if one.verb.startswith("create")}
+        wanted = {str(a) for one in self.steps for a in one.arguments if isinstance(a, str)}
+        wanted -= created
+        for one in reversed(self.past):
+            if one.verb.startswith("create") and one.layer in wanted:
+                wanted |= {str(a) for a in one.arguments if isinstance(a, str)}
+        makers = {"create", "create_read_write", "get", "put", "edit", "apply_diff"}
+        return [
+            one
+            for one in self.past
+            if one.verb == "init" or (one.verb in makers and one.layer in wanted - {""})
+        ]
+
+
+class _Recorded:
+    """A driver whose verbs are written down; everything else is the driver's own."""
+
+    def __init__(self, driver: Driver, recorder: Recorder, number: int) -> None:
+        self.recorded, self._recorder, self._number = driver, recorder, number
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _VERBS:
+            return getattr(self.recorded, name)
+        return lambda *arguments, **named: self._recorder.call(
+            self.recorded, self._number, name, (*arguments, *named.values())
+        )
+
+    def __str__(self) -> str:
+        return str(self.recorded)
+
+
+def unrecorded(driver: Driver) -> Driver:
+    """Return the driver itself, without a recorder before it."""
+    return driver.recorded if isinstance(driver, _Recorded) else driver
+
+
+class _Read:
+    """A stream that a driver reads; keeps what it could have read."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._rest = (
+            bytes(stream.getbuffer()[stream.tell() :]) if isinstance(stream, io.BytesIO) else None
+        )
+        self._parts: list[bytes] = []
+
+    def data(self) -> bytes:
+        """Return the archive, of other streams than BytesIO what was read."""
+        return b"".join(self._parts) if self._rest is None else self._rest
+
+    def read(self, count: int = -1) -> bytes:
+        part: bytes = self._stream.read(count)
+        if self._rest is None:
+            self._parts.append(part)
+        return part
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Watched:
+    """A stream that a driver made; keeps what the test read of it."""
+
+    def __init__(self, stream: Any, step: Step) -> None:
+        self._stream, self._step = stream, step
+        self._parts: list[bytes] = []
+        step.seen = "the first 0 bytes"
+
+    def read(self, count: int = -1) -> bytes:
+        try:
+            part: bytes = self._stream.read(count)
+        except Exception:
+            self._step.seen = RAISES
+            raise
+        self._parts.append(part)
+        data = b"".join(self._parts)
+        ended = count < 0 or (not part and count)
+        self._step.seen = seen.archive_seen(data) if ended else f"the first {len(data)} bytes"
+        return part
+
+    def readinto(self, buffer: Any) -> int:
+        part = self.read(len(buffer))
+        buffer[: len(part)] = part
+        return len(part)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __enter__(self) -> "_Watched":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()

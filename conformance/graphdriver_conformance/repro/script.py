@@ -1,0 +1,97 @@
+"""A recorded program as a script of its own."""
+
+import base64
+import re
+import zlib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from graphdriver_conformance.repro.recorder import Step
+from graphdriver_conformance.repro.replay import RAISES
+from graphdriver_conformance.requirement import Requirement
+
+__all__ = ["script"]
+
+_SHORT = 160
+# What these answer tells nothing, or is nothing.
+_UNSEEN_VERBS = frozenset(
+    {"status", "cleanup", "put", "create", "create_read_write", "remove", "init", "start", "umask"}
+)
+_OWN_IMPORT = re.compile(
+    r"^from graphdriver_conformance\S* import (?:\([^)]*\)|.*)\n", re.MULTILINE
+)
+
+
+def script(requirement: Requirement, spec: str, steps: Sequence[Step], detail: str) -> str:
+    """Return the text of a script that replays `steps`; `detail` is what the failure says."""
+    said = dict(line.partition(":")[::2] for line in detail.splitlines()[:2])
+    expected, actual = (said.get(key, "").strip() for key in ("expected", "actual"))
+    lines = [line for step in steps for line in _lines(step)]
+    head = (
+        f"{requirement.id} ({requirement.level}): {requirement.title}\n\n"
+        f"expected: {expected}\nactual:   {actual}\n\n"
+        "python THIS [SPEC]: exits 1 when it reproduces, 0 when not. Needs the driver, and nothing "
+        "else.\n"
+    )
+    return "\n".join(
+        [
+            f"#!/usr/bin/env python3\n{_docstring(head)}",
+            *map(_pasted, ("seen.py", "replay.py")),
+            "",
+            "",
+            "def program(run):",
+            f"    {_docstring('What the test did, and what it saw.')}",
+            *(f"    {line}" for line in lines),
+            "",
+            "",
+            'if __name__ == "__main__":',
+            f"    sys.exit(main({spec!r}, program, {expected!r}, {actual!r}))",
+            "",
+        ]
+    )
+
+
+def _pasted(module: str) -> str:
+    """Return a module without its docstring and without imports of our own."""
+    text = files("graphdriver_conformance.repro").joinpath(module).read_text("utf-8")
+    body = text.split('"""\n', 1)[1]
+    return _OWN_IMPORT.sub("", body).rstrip() + "\n"
+
+
+def _lines(step: Step) -> list[str]:
+    if step.verb == "edit":
+        lines = [f"run.edit({step.arguments[0]!r},"]
+        return [*lines, *(f"         {_edit(*one)}," for one in step.edits), ")"]
+    named = f", driver={step.driver}" if step.driver else ""
+    if step.verb == "init":
+        texts = [f"{key}={value!r}" for key, value in step.arguments]
+    else:
+        texts = [_value(one) for one in step.arguments]
+        while len(texts) > 1 and texts[-1] in ("''", "None"):
+            texts.pop()
+    if step.seen == RAISES:
+        texts.append("saw=RAISES")
+    elif step.verb not in _UNSEEN_VERBS:
+        texts.append(f"saw={step.seen!r}")
+    return [f"run.{step.verb}({', '.join(texts)}{named})"]
+
+
+def _edit(name: str, arguments: Sequence[Any], metadata: dict[str, Any]) -> str:
+    texts = [_value(one) for one in arguments]
+    texts += [
+        f"{key}={oct(value) if key == 'mode' else repr(value)}" for key, value in metadata.items()
+    ]
+    return f"{name}({', '.join(texts)})"
+
+
+def _value(value: Any) -> str:
+    """Return a literal; long bytes compressed, as base64."""
+    if isinstance(value, bytes) and len(value) > _SHORT:
+        return f'blob("{base64.b64encode(zlib.compress(value, 9)).decode()}")'
+    return repr(value)
+
+
+def _docstring(text: str) -> str:
+    safe = text.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\")
+    return '"""' + safe.replace('"""', "'''") + '"""'

@@ -1,0 +1,95 @@
+"""The scripts of violations: they reproduce on the broken driver, and not on the sound one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from graphdriver_conformance.mutants import MUTANTS
+from graphdriver_conformance.repro.edits import edits_between
+from graphdriver_conformance.repro.seen import scan
+
+
+def _judged(spec: str, id: str, directory: Path) -> str:
+    command = [sys.executable, "-m", "pytest", f"--driver={spec}", f"--requirement={id}", "-q"]
+    command += ["-p", "no:xdist", "-p", "no:cacheprovider", "--graphdriver-profile=quick"]
+    command += ["--tb=no", f"--graphdriver-repro={directory / 'scripts'}"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def _run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("OpaqueDropped", "DIF-002"),  # archive carried over, a directory made again
+        ("WhiteoutsMissing", "DIF-003"),  # the smallest example of a property
+        ("UnknownDiffIsEmpty", "DIF-008"),  # no error where there has to be one
+        ("RemovesThroughMount", "LIF-020"),  # what a view shows afterwards
+        ("LinkLeaked", "LIF-008"),  # what is left in the home
+        ("MountLeaked", "MNT-004"),  # what is left mounted
+        ("ModesNotCompared", "CHG-010"),  # an edit of metadata only
+        ("LayersForgotten", "LIF-023"),  # a second driver on the same home
+    ],
+)
+def test_script_reproduces_on_the_broken_driver_only(name: str, id: str, tmp_path: Path) -> None:
+    said = _judged(f"graphdriver_conformance.mutants:{name}", id, tmp_path)
+    script = tmp_path / "scripts" / f"{id}.py"
+
+    assert f"script:    python {script}\n" in said
+    broken, sound = _run(script), _run(script, getattr(MUTANTS[name], "sound_name", "overlay2"))
+
+    assert 1 == broken.returncode, broken.stdout + broken.stderr
+    assert "expected:" in broken.stdout
+    assert "actual:" in broken.stdout
+    assert 0 == sound.returncode, sound.stdout + sound.stderr
+    assert "not reproduced" in sound.stdout
+
+
+def test_script_needs_neither_pytest_nor_the_suite(tmp_path: Path) -> None:
+    _judged("graphdriver_conformance.mutants:LinkLeaked", "LIF-008", tmp_path)
+    text = (tmp_path / "scripts" / "LIF-008.py").read_text()
+
+    imports = [
+        line.strip() for line in text.splitlines() if line.strip()[:7] in ("import ", "from gr")
+    ]
+    ours = [line for line in imports if "graphdriver" in line]
+    assert ["# an adapter of the suite"] == [line.partition("  ")[2] for line in ours]
+    assert not any("pytest" in line or "hypothesis" in line for line in imports)
+
+
+def test_script_that_shows_something_else_is_said_to(tmp_path: Path) -> None:
+    said = _judged("graphdriver_conformance.mutants:OtherBytesEachTime", "DIF-006", tmp_path)
+
+    assert "DIF-006.py  (did not reproduce it by itself)" in said
+
+
+def test_sound_driver_gets_no_scripts(tmp_path: Path) -> None:
+    _judged("vfs", "LIF-001", tmp_path)
+
+    assert [] == list((tmp_path / "scripts").iterdir())
+
+
+def test_edits_tell_renames_and_directories_made_again(tmp_path: Path) -> None:
+    for name in ("moved", "again", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x")
+    before = scan(tmp_path)
+    (tmp_path / "moved").rename(tmp_path / "new")
+    (tmp_path / "again" / "file").unlink()
+    (tmp_path / "again").rmdir()
+    (tmp_path / "other").touch()  # keeps the inode number from being used again
+    (tmp_path / "again").mkdir()
+    (tmp_path / "gone" / "file").write_bytes(b"y")
+
+    edits = [(name, arguments) for name, arguments, _ in edits_between(before, scan(tmp_path))]
+
+    assert ("rename", (b"moved", b"new")) in edits
+    assert ("write", (b"gone/file", b"y")) in edits
+    assert not any(arguments[0] == b"new/file" for _, arguments in edits)
+    assert ("remove", (b"again",)) in edits or ("remove", (b"again/file",)) in edits

@@ -1,0 +1,138 @@
+"""Waivers let a known violation pass for a time, baselines what was there before."""
+
+import datetime
+import json
+from pathlib import Path
+
+import pytest
+
+from graphdriver_conformance.outcome import Judgement, Outcome, Verdict, verdict_of
+from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.waivers import (
+    BadWaivers,
+    Waiver,
+    apply_baseline,
+    apply_waivers,
+    read_baseline,
+    read_waivers,
+)
+
+pytest_plugins = ["pytester"]
+
+DAY = datetime.date(2027, 3, 1)
+BROKEN = "--driver=graphdriver_conformance.mutants:UnknownDiffIsEmpty"
+ENTRY = """[[waive]]
+requirement = "DIF-008"
+reason = "tracked upstream"
+issue = "https://example.org/17"
+until = "2999-03-01"
+"""
+
+
+def _judged(outcome: Outcome) -> dict[str, Judgement]:
+    return {"LIF-001": Judgement(catalogue()["LIF-001"], outcome, "what was seen")}
+
+
+def _waiver(id: str = "LIF-001") -> Waiver:
+    return Waiver(id, "known", "#17", DAY)
+
+
+def test_waived_violation_keeps_what_was_seen_and_the_driver_does_not_conform() -> None:
+    after, wrong = apply_waivers(_judged(Outcome.VIOLATED), [_waiver()], DAY)
+
+    assert [] == wrong
+    assert Outcome.WAIVED is after["LIF-001"].outcome
+    assert "waived until 2027-03-01: known (#17)\nwhat was seen" == after["LIF-001"].detail
+    assert Verdict.NOT_CONFORMANT is verdict_of(after)
+
+
+def test_expired_waiver_waives_nothing() -> None:
+    tomorrow = DAY + datetime.timedelta(days=1)
+
+    after, wrong = apply_waivers(_judged(Outcome.VIOLATED), [_waiver()], tomorrow)
+
+    assert ["LIF-001: its waiver expired on 2027-03-01"] == wrong
+    assert Outcome.VIOLATED is after["LIF-001"].outcome
+
+
+def test_waiver_of_what_is_met_is_stale() -> None:
+    _, wrong = apply_waivers(_judged(Outcome.MET), [_waiver()], DAY)
+
+    assert ["LIF-001 is met; remove its waiver"] == wrong
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NOT_PROVABLE, Outcome.ERROR, Outcome.NOT_CLAIMED])
+def test_waiver_of_what_nobody_saw_changes_nothing(outcome: Outcome) -> None:
+    judged = _judged(outcome)
+
+    assert (judged, []) == apply_waivers(judged, [_waiver()], DAY)
+
+
+def test_baseline_waives_what_it_has_and_nothing_else() -> None:
+    judged = _judged(Outcome.VIOLATED)
+
+    assert Outcome.WAIVED is apply_baseline(judged, {"LIF-001": "violated"})["LIF-001"].outcome
+    assert judged == apply_baseline(judged, {"LIF-001": "met", "LIF-002": "violated"})
+    assert judged == apply_baseline(judged, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "No such file"),
+        ("[[waive", "is no TOML"),
+        ("", "must hold [[waive]] entries"),
+        ("other = 1\n" + ENTRY, "nothing else"),
+        ("[[waive]]\nrequirement = 'DIF-008'\n", "must have issue, reason, requirement, until"),
+        (ENTRY.replace("DIF-008", "DIF-999"), "DIF-999: no such requirement"),
+        (ENTRY.replace("2999-03-01", "some day"), "until must be a day"),
+        (ENTRY.replace("tracked upstream", " "), "reason must be a text"),
+        (ENTRY.replace('"tracked upstream"', "3"), "reason must be a text"),
+    ],
+)
+def test_bad_file_of_waivers_is_one_sentence(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "waivers.toml"
+    if text is not None:
+        path.write_text(text)
+
+    with pytest.raises(BadWaivers) as caught:
+        read_waivers(path)
+
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_baseline_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("{}")
+
+    for name in ("b.json", "nowhere.json"):
+        with pytest.raises(BadWaivers):
+            read_baseline(tmp_path / name)
+
+
+def test_runs_obey_waivers_and_baselines(pytester: pytest.Pytester) -> None:
+    def run(*arguments: str) -> pytest.RunResult:
+        fixed = ["-p", "no:xdist", "-p", "no:cacheprovider", "--requirement=DIF-008"]
+        return pytester.runpytest_subprocess(*fixed, "--requirement=LIF-001", *arguments)
+
+    waivers = "--graphdriver-waivers=w.toml"
+    (pytester.path / "w.toml").write_text(ENTRY)
+    waived = run(BROKEN, waivers, "--graphdriver-report=old.json")
+    assert 0 == waived.ret
+    waived.stdout.fnmatch_lines(
+        ["WAIVED  DIF-008 (MUST)  waived until 2999-03-01: tracked upstream (https*", "*NOT CONF*"]
+    )
+    rows = json.loads((pytester.path / "old.json").read_text())
+    assert 1 == rows["counts"]["waived"]
+
+    assert 0 == run(BROKEN, "--graphdriver-baseline=old.json").ret
+    stale = run("--driver=vfs", waivers)
+    assert 1 == stale.ret
+    stale.stdout.fnmatch_lines(["WAIVER  DIF-008 is met; remove its waiver"])
+    # It is needed by one of two drivers, so it is not stale.
+    assert 0 == run("--driver=vfs", BROKEN, waivers).ret
+    (pytester.path / "w.toml").write_text("[[waive]]\n")
+    bad = run(BROKEN, waivers)
+    assert 4 == bad.ret
+    bad.stderr.fnmatch_lines(["*w.toml: entry 1: must have*"])
+    assert 4 == run(BROKEN, "--graphdriver-baseline=w.toml").ret

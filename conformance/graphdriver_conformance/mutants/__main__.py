@@ -10,6 +10,7 @@ import sys
 
 from graphdriver_conformance.mutants import MUTANTS, kills
 from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.variants import VARIANTS
 
 __all__ = ["document"]
 
@@ -26,8 +27,20 @@ page is printed by `python -m graphdriver_conformance.mutants`.
 """
 
 
+_VARIANTS = """
+## Drivers that are not broken
+
+These do something in another way that is right as well; the suite must not complain
+(`tests/conformance/mutants/test_variants.py`). Run one with
+`pytest --driver=graphdriver_conformance.variants:NAME`.
+
+| variant | what it does | asked | not followed |
+|---|---|---|---|
+"""
+
+
 def document() -> str:
-    """Return the page: every mutant, then what is not covered by one."""
+    """Return the page: every mutant, what is not covered by one, and the variants."""
     rows = [
         f"| {name} | {(one.__doc__ or '').strip()} | {one.bug} | {', '.join(one.breaks)} |\n"
         for name, one in sorted(MUTANTS.items(), key=lambda pair: (pair[1].breaks, pair[0]))
@@ -37,6 +50,12 @@ def document() -> str:
     return (
         f"{_HEAD}{''.join(rows)}\n{len(MUTANTS)} mutants break {len(broken)} of {len(catalogue())} "
         f"requirements. Not broken by any yet: {', '.join(left)}.\n"
+        + _VARIANTS
+        + "".join(
+            f"| {name} | {(one.__doc__ or '').strip()} | {', '.join(one.asks)} "
+            f"| {', '.join(one.departs)} |\n"
+            for name, one in sorted(VARIANTS.items())
+        )
     )
 
 

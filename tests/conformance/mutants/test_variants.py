@@ -1,0 +1,33 @@
+"""Drivers that use the freedom they have are conformant: no false alarm."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from graphdriver_conformance.mutants.judge import Judge, judge
+from graphdriver_conformance.requirement import Level, catalogue
+from graphdriver_conformance.variants import VARIANTS
+
+
+@pytest.fixture(scope="module")
+def judges() -> Iterator[Judge]:
+    with Judge() as judges:
+        yield judges
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_sound_driver_variant_is_conformant(name: str, judges: Judge) -> None:
+    variant = VARIANTS[name]
+
+    outcomes = judges.submit(judge, variant.spec(), variant.asks, "quick").result()
+
+    assert set(variant.departs) == {id for id, what in outcomes.items() if what == "violated"}
+    others = {what for id, what in outcomes.items() if id not in variant.departs}
+    assert others <= {"met", "not-claimed"}
+    assert "met" in others
+
+
+def test_variants_depart_from_no_must() -> None:
+    levels = {catalogue()[id].level for variant in VARIANTS.values() for id in variant.departs}
+
+    assert Level.MUST not in levels

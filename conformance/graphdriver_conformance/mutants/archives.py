@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -284,6 +285,21 @@ class BadArchiveAccepted(Mutant):
             return super().apply_diff(id, parent, diff)
         except BadArchive:
             return 0
+
+
+@mutant("DIF-003", bug="moby over fuse-overlayfs 1.10")
+class UntouchedDeviceDeleted(Mutant):
+    """A device or fifo of a directory with more than forty entries is a deletion."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        with super().diff(id, parent) as stream:
+            members = _members(stream.read())
+        below = self.home / parent / "diff"
+        names = os.listdir(below) if parent else []
+        for name in names if len(names) > 40 else []:
+            if stat.S_ISFIFO(os.lstat(below / name).st_mode):
+                members.append((tarfile.TarInfo(f".wh.{name}"), b""))
+        return _archive(members)
 
 
 @mutant("DIF-026", bug="buildkit #2614; moby: a directory over its whiteout is not opaque")

@@ -1,5 +1,6 @@
 """Mutants of create and remove."""
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -298,3 +299,16 @@ class EmptyOptionsRefused(Mutant):
         if storage_opt is not None and not storage_opt:
             raise PrerequisitesNotMet("storage options are not supported")
         super().make(id, parent, storage_opt)
+
+
+@mutant("LIF-004", bug="moby vfs: mknod of a socket is EINVAL; containers-storage vfs: lchown")
+class SocketsStopCopies(Mutant):
+    """A parent that holds a socket can have no children."""
+
+    sound_name = "vfs"
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        for path in Path(self.sound.get(parent)).rglob("*") if parent else ():
+            if path.is_socket():
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))

@@ -166,3 +166,17 @@ class FilesAreEmpty(_Tidies):
         for path in upper.rglob("*"):
             if path.is_file() and not path.is_symlink():
                 path.write_bytes(b"")
+
+
+@mutant("MNT-007", bug="fuse-overlayfs 1.10: a write to a file that has hard links below")
+class StaleBehindHardLinks(_Tidies):
+    """What was written to one of several names in a lower layer is the old content again."""
+
+    def tidy(self, upper: Path) -> None:
+        for path in [one for one in upper.rglob("*") if one.is_file()]:
+            for lower in self.below(upper):
+                old = lower / path.relative_to(upper)
+                if os.path.lexists(old):
+                    if old.lstat().st_nlink > 1 and old.is_file():
+                        path.write_bytes(old.read_bytes())
+                    break

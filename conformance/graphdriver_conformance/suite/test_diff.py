@@ -12,7 +12,7 @@ from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.layer import apply_layer
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.strategies import successors, trees
-from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree, device, directory, fifo, file
 from graphdriver_conformance.requirement import verifies
 from graphdriver_conformance.subject import Subject
 
@@ -56,6 +56,25 @@ def test_archive_means_the_layers_tree(
 
     meant = apply_layer(old, read_archive(archive))
     assert_same_tree(new, meant, "the archive does not mean the layer's tree")
+
+
+@verifies("DIF-003")
+def test_untouched_neighbours_in_a_large_directory(graphdriver: Subject) -> None:
+    """Docker over fuse-overlayfs deleted a device that had more than forty neighbours."""
+    special: dict[str | bytes, Node | bytes | str] = {"pipe": fifo()}
+    if not graphdriver.environment.lacks("root"):
+        special |= {
+            "block": device(NodeKind.BLOCK, 7, 200),
+            "character": device(NodeKind.CHARACTER, 1, 3),
+        }
+    old = Tree.of({**{f"f{number}": b"x" for number in range(60)}, **special})
+    base = graphdriver.build(old)
+    layer = graphdriver.build(old.with_(b"new", file()), base)
+
+    names = {entry.name for entry in read_archive(graphdriver.diff_bytes(layer, base))}
+
+    assert set() == {name for name in names if b".wh." in name}, "it deletes what nobody touched"
+    assert b"new" in {name.removeprefix(b"./") for name in names}
 
 
 @verifies("DIF-004")

@@ -1,0 +1,111 @@
+"""Run the suite on the drivers; see the package."""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from graphdriver_conformance.drivers import resolve
+
+from .expectations import surprises
+from .page import document
+from .targets import TARGETS, Target, programs_missing, ready
+
+_DOCS = Path(__file__).parents[2] / "docs"
+_RESULTS = _DOCS.with_name("results")
+_CALLS = 40
+
+
+def main() -> int:
+    """Judge the targets that are named, and return 1 when something is not as known."""
+    parser = argparse.ArgumentParser("python -m tests.real")
+    parser.add_argument("target", nargs="*", help=f"of {', '.join(TARGETS)}; default: all")
+    parser.add_argument("--check", action="store_true", help="compare only, write no page")
+    parser.add_argument("--profile", default="quick", choices=("quick", "default", "thorough"))
+    parser.add_argument("--page", action="store_true", help="write the page again, run nothing")
+    options = parser.parse_args()
+    if unknown := set(options.target) - set(TARGETS):
+        parser.error(f"no such target: {', '.join(sorted(unknown))}")
+    record = _recorded()
+    if not options.page:
+        if missing := programs_missing():
+            parser.error(f"not installed: {', '.join(missing)}")
+        for name in options.target or TARGETS:
+            record["targets"][name] = judge(TARGETS[name], options.profile)
+            _say(name, record["targets"][name])
+    if not options.check:
+        (_DOCS / "real-drivers.json").write_text(json.dumps(record, indent=1) + "\n")
+        (_DOCS / "real-drivers.md").write_text(document(record))
+    chosen = options.target or record["targets"]
+    lines = [
+        line for name in chosen for line in surprises(name, record["targets"][name]["outcomes"])
+    ]
+    print("\n".join(lines) or "everything is as known")
+    return 1 if lines else 0
+
+
+def judge(target: Target, profile: str) -> dict[str, Any]:
+    """Run the suite on one target and return what came of it."""
+    with tempfile.TemporaryDirectory(prefix="real-") as scratch:
+        place = Path(scratch)
+        report = _RESULTS / f"{target.name}.json"
+        _RESULTS.mkdir(exist_ok=True)
+        report.unlink(missing_ok=True)
+        with ready(target, place) as arguments:
+            command = [sys.executable, "-m", "graphdriver_conformance", "check", *arguments]
+            command += [f"--graphdriver-profile={profile}", f"--graphdriver-report={report}", "-n2"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if not report.exists():
+                raise SystemExit(f"{target.name}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
+            call = _call_ms(target, arguments, place / "homes" / "calls")
+        result = json.loads(report.read_text())
+    return {
+        "title": target.title,
+        "version": target.version(),
+        "spec": target.spec.format(socket="SOCKET"),
+        "options": list(target.options),
+        "kernel": platform.release(),
+        "profile": profile,
+        "seconds": round(result["seconds"]),
+        "call_ms": round(call, 2),
+        "counts": result["counts"],
+        "outcomes": {row["id"]: row["outcome"] for row in result["requirements"]},
+    }
+
+
+def _call_ms(target: Target, arguments: list[str], home: Path) -> float:
+    """Return what a call costs that has nothing to do, in milliseconds."""
+    source = resolve(arguments[0])
+    options = tuple(one.partition("=")[2] for one in target.options)
+    driver = source.make(home, options)
+    try:
+        took = []
+        for _ in range(_CALLS):
+            begin = time.perf_counter()
+            driver.exists("nobody")
+            took.append(time.perf_counter() - begin)
+        driver.cleanup()
+    finally:
+        source.keeper.release(driver)
+    return 1000 * statistics.median(took)
+
+
+def _recorded() -> dict[str, Any]:
+    path = _DOCS / "real-drivers.json"
+    recorded: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"targets": {}}
+    return recorded
+
+
+def _say(name: str, one: dict[str, Any]) -> None:
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in one["counts"].items() if count)
+    print(f"{name}: {counts}; {one['seconds']} s, {one['call_ms']} ms a call", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

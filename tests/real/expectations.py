@@ -1,0 +1,49 @@
+"""What is known of the drivers, and how a run differs from it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Known", "known_of", "surprises"]
+
+_DIRECTORY = Path(__file__).with_name("expectations")
+_KINDS = ("bug", "difference")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One requirement that a driver is known to break."""
+
+    kind: str
+    note: str
+    upstream: str = ""
+    sometimes: bool = False
+
+
+def known_of(name: str) -> dict[str, Known]:
+    """Return what the target is known to break, by requirement id. Raises ValueError."""
+    path = _DIRECTORY / f"{name}.json"
+    if not path.exists():
+        return {}
+    known = {id: Known(**row) for id, row in json.loads(path.read_text())["violated"].items()}
+    for id, one in known.items():
+        if one.kind not in _KINDS or not one.note:
+            raise ValueError(f"{path.name}: {id}: a kind of {_KINDS} and a note are needed")
+    return known
+
+
+def surprises(name: str, outcomes: Mapping[str, str]) -> list[str]:
+    """Return a line for each requirement whose outcome is not the known one."""
+    known = known_of(name)
+    lines = []
+    for id, outcome in sorted(outcomes.items()):
+        broken = outcome in ("violated", "blocked")
+        if outcome == "error":
+            lines.append(f"{name}: {id}: the suite failed")
+        elif broken and id not in known:
+            lines.append(f"{name}: {id} is {outcome}, and not known to be")
+        elif id in known and not broken and not known[id].sometimes:
+            lines.append(f"{name}: {id} is {outcome}, but known to be violated")
+    lines += [f"{name}: {id} is known, but no requirement" for id in known.keys() - outcomes.keys()]
+    return lines

@@ -1,0 +1,162 @@
+"""The drivers: their SPECs, and what has to be there before they can be asked."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["TARGETS", "Target", "ready"]
+
+_CONTAINERD = """
+version = 2
+root = "{0}/root"
+state = "{0}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+[grpc]
+  address = "{0}/containerd.sock"
+[ttrpc]
+  address = "{0}/ttrpc.sock"
+[plugins."io.containerd.snapshotter.v1.btrfs"]
+  root_path = "{0}/btrfs"
+"""
+_FUSE = "--graphdriver-option=overlay.mount_program=/usr/bin/fuse-overlayfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A driver: `spec` has {socket} where a daemon's goes; its version is that of `packages`."""
+
+    name: str
+    title: str
+    spec: str
+    packages: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    on_btrfs: bool = False
+
+    @property
+    def needs_containerd(self) -> bool:
+        """Whether a containerd has to run."""
+        return "{socket}" in self.spec
+
+    def version(self) -> str:
+        """Return the versions of its packages, as dpkg has them."""
+        return ", ".join(f"{package} {_version(package)}" for package in self.packages)
+
+
+def _storage(driver: str, **more: object) -> Target:
+    return Target(
+        f"containers-storage-{driver}",
+        f"containers-storage {driver}",
+        f"containers-storage:{driver}",
+        ("containers-storage",),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def _snapshotter(name: str) -> Target:
+    return Target(
+        f"containerd-{name}",
+        f"containerd {name}",
+        "containerd+unix://{socket}?snapshotter=" + name,
+        ("containerd",),
+    )
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        _storage("overlay"),
+        _storage("vfs"),
+        _storage("btrfs", on_btrfs=True),
+        Target(
+            "containers-storage-fuse",
+            "containers-storage overlay over fuse-overlayfs",
+            "containers-storage:overlay",
+            ("containers-storage", "fuse-overlayfs"),
+            (_FUSE,),
+        ),
+        _snapshotter("overlayfs"),
+        _snapshotter("native"),
+        _snapshotter("btrfs"),
+    )
+}
+
+
+@contextmanager
+def ready(target: Target, place: Path) -> Iterator[list[str]]:
+    """Yield what `graphdriver check` is to be given for the target, while it is there."""
+    with ExitStack() as stack:
+        options = list(target.options)
+        homes = place / "homes"
+        homes.mkdir()
+        if target.on_btrfs:
+            stack.enter_context(_btrfs(place / "homes.img", homes))
+        spec = target.spec
+        if target.needs_containerd:
+            daemon = place / "containerd"
+            (daemon / "btrfs").mkdir(parents=True)
+            if target.name.endswith("btrfs"):
+                stack.enter_context(_btrfs(place / "snapshots.img", daemon / "btrfs"))
+            spec = spec.format(socket=stack.enter_context(_containerd(daemon)))
+        yield [spec, f"--graphdriver-home={homes}", *options]
+
+
+@contextmanager
+def _btrfs(image: Path, point: Path) -> Iterator[None]:
+    with image.open("wb") as opened:
+        opened.truncate(4 << 30)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, point], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--recursive", point], check=True)
+        image.unlink()
+
+
+@contextmanager
+def _containerd(place: Path) -> Iterator[Path]:
+    """Run a containerd of our own below `place`, and yield its socket."""
+    (place / "config.toml").write_text(_CONTAINERD.format(place))
+    socket = place / "containerd.sock"
+    command = ["containerd", "-c", str(place / "config.toml")]
+    with (
+        (place / "log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
+        until = time.monotonic() + 30
+        while not socket.exists():
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"containerd does not start: {(place / 'log').read_text()}")
+            time.sleep(0.05)
+        try:
+            yield socket
+        finally:
+            process.terminate()
+            process.wait()
+            _umount_below(place / "root")
+
+
+def _umount_below(directory: Path) -> None:
+    """Unmount what a diff that was given up has left."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed(points):
+        if point.startswith(f"{directory}/"):
+            subprocess.run(["umount", "--lazy", point], check=False)
+
+
+def _version(package: str) -> str:
+    command = ["dpkg-query", "-W", "-f=${Version}", package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout or "?"
+
+
+def programs_missing() -> list[str]:
+    """Return which programs the targets need and are not installed."""
+    needed = ("containers-storage", "containerd", "fuse-overlayfs", "mkfs.btrfs")
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return [name for name in needed if not shutil.which(name, path=path)]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graphdriver_conformance.drivers import resolve
+from graphdriver_conformance.effort import SHRINK_VARIABLE
 
 from .expectations import surprises
 from .page import document
@@ -28,6 +30,7 @@ def main() -> int:
     parser.add_argument("target", nargs="*", help=f"of {', '.join(TARGETS)}; default: all")
     parser.add_argument("--check", action="store_true", help="compare only, write no page")
     parser.add_argument("--profile", default="quick", choices=("quick", "default", "thorough"))
+    parser.add_argument("-n", type=int, default=2, dest="processes", help="default: 2")
     parser.add_argument("--page", action="store_true", help="write the page again, run nothing")
     options = parser.parse_args()
     if unknown := set(options.target) - set(TARGETS):
@@ -37,7 +40,7 @@ def main() -> int:
         if missing := programs_missing():
             parser.error(f"not installed: {', '.join(missing)}")
         for name in options.target or TARGETS:
-            record["targets"][name] = judge(TARGETS[name], options.profile)
+            record["targets"][name] = judge(TARGETS[name], options.profile, options.processes)
             _say(name, record["targets"][name])
     if not options.check:
         (_DOCS / "real-drivers.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -50,7 +53,7 @@ def main() -> int:
     return 1 if lines else 0
 
 
-def judge(target: Target, profile: str) -> dict[str, Any]:
+def judge(target: Target, profile: str, processes: int) -> dict[str, Any]:
     """Run the suite on one target and return what came of it."""
     with tempfile.TemporaryDirectory(prefix="real-") as scratch:
         place = Path(scratch)
@@ -59,8 +62,13 @@ def judge(target: Target, profile: str) -> dict[str, Any]:
         report.unlink(missing_ok=True)
         with ready(target, place) as arguments:
             command = [sys.executable, "-m", "graphdriver_conformance", "check", *arguments]
-            command += [f"--graphdriver-profile={profile}", f"--graphdriver-report={report}", "-n2"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            command += [f"--graphdriver-profile={profile}", f"--graphdriver-report={report}"]
+            command += ["-n", str(processes)]
+            # Shrinking takes longer than all the rest where each verb is a process.
+            environment = {**os.environ, SHRINK_VARIABLE: "no"}
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=environment, check=False
+            )
             if not report.exists():
                 raise SystemExit(f"{target.name}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
             call = _call_ms(target, arguments, place / "homes" / "calls")

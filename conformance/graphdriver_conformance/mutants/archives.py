@@ -293,13 +293,13 @@ class UntouchedDeviceDeleted(Mutant):
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         with super().diff(id, parent) as stream:
-            members = _members(stream.read())
+            members = members_of(stream.read())
         below = self.home / parent / "diff"
         names = os.listdir(below) if parent else []
         for name in names if len(names) > 40 else []:
             if stat.S_ISFIFO(os.lstat(below / name).st_mode):
                 members.append((tarfile.TarInfo(f".wh.{name}"), b""))
-        return _archive(members)
+        return archive_of(members)
 
 
 @mutant("DIF-026", bug="buildkit #2614; moby: a directory over its whiteout is not opaque")

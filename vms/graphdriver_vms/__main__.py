@@ -1,0 +1,7 @@
+"""`python -m graphdriver_vms`: what `graphdriver matrix` runs."""
+
+import sys
+
+from graphdriver_vms.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""What runs inside a machine: the cells of its plan, and the probes of its kernel."""

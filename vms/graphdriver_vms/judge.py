@@ -1,0 +1,153 @@
+"""What came of each cell and row, of what the machines brought back. Nothing here runs anything."""
+
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from graphdriver_vms.cells import CONFORMANT
+
+__all__ = ["Cell", "Row", "State", "exit_code", "judge_cell", "read_row", "write_row"]
+
+_BAD = ("violated", "blocked", "error")
+
+
+class State(StrEnum):
+    """What came of a cell. Only the first two say that something was shown."""
+
+    MET = "met"
+    REFUSED = "refused"
+    NOT_PROVABLE = "not-provable"
+    NOT_RUN = "not-run"
+    DIFFERENT = "different"
+
+    @property
+    def shows_something(self) -> bool:
+        """Whether it proves anything of the driver."""
+        return self in (State.MET, State.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a row, judged; `result` is the suite's result file, None where there is none."""
+
+    name: str
+    driver: str
+    state: State
+    detail: str
+    seconds: float = 0.0
+    result: dict[str, Any] | None = None
+
+    def outcomes(self) -> dict[str, str]:
+        """Return the outcomes of what this cell was to look at, by requirement."""
+        rows = self.result["requirements"] if self.result else []
+        return {
+            one["id"]: one["outcome"]
+            for one in rows
+            if one["detail"] != "not selected in this run"
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A kernel's row. `trouble` says why there are no cells; `failed` that it should have run."""
+
+    name: str
+    release: str = ""
+    trouble: str = ""
+    failed: bool = False
+    seconds: float = 0.0
+    facts: dict[str, str] = field(default_factory=dict)
+    cells: list[Cell] = field(default_factory=list)
+
+    @property
+    def is_different(self) -> bool:
+        """Whether any cell came out otherwise than it has to."""
+        return any(cell.state is State.DIFFERENT for cell in self.cells)
+
+
+def judge_cell(
+    record: dict[str, Any], facts: dict[str, str], result: dict[str, Any] | None
+) -> Cell:
+    """Judge one cell by its record, what the kernel can, and the suite's result file."""
+    state, detail = _verdict(record, facts, result)
+    return Cell(record["name"], record["driver"], state, detail, record["seconds"], result)
+
+
+def _verdict(
+    record: dict[str, Any], facts: dict[str, str], result: dict[str, Any] | None
+) -> tuple[State, str]:
+    if record["trouble"]:
+        return State.NOT_RUN, record["trouble"]
+    refused = _refusal(record["said"])
+    needed = record["requires"]
+    lacking = bool(needed) and facts.get(needed, "unknown") != "ok"
+    if record["expect"] != CONFORMANT or (lacking and refused):
+        return _refusal_verdict(record, facts, refused)
+    if result is None:
+        return State.DIFFERENT, record["said"] or f"no result; exit code {record['exit']}"
+    bad = [
+        f"{one['id']} {one['outcome']}"
+        for one in result["requirements"]
+        if one["outcome"] in _BAD and (one["level"] == "MUST" or one["outcome"] == "error")
+    ]
+    if bad:
+        return State.DIFFERENT, ", ".join(bad)
+    if not result["counts"]["met"]:
+        return State.DIFFERENT, "nothing was proven"
+    return State.MET, f"{result['counts']['met']} met"
+
+
+def _refusal_verdict(
+    record: dict[str, Any], facts: dict[str, str], refused: str
+) -> tuple[State, str]:
+    """Judge a cell where Init has to refuse, or may as the kernel lacks something."""
+    expect = record["expect"] if record["expect"] != CONFORMANT else "NotSupported"
+    if refused.partition(":")[0] != expect:
+        return State.DIFFERENT, f"Init must raise {expect}; it said: {refused or 'nothing'}"
+    if record["left"]:
+        return State.DIFFERENT, f"Init refused, but left {', '.join(record['left'])}"
+    if record["expect"] == CONFORMANT:
+        lack = f"{record['requires']} is {facts.get(record['requires'], 'unknown')}"
+        return State.NOT_PROVABLE, f"{lack} on this kernel, and Init refused: {refused}"
+    return State.REFUSED, refused
+
+
+def _refusal(said: str) -> str:
+    """Return `Name: text` of the error that Init raised, "" when it raised none."""
+    _, found, error = said.partition("the factory raised ")
+    return error if found else ""
+
+
+def read_row(directory: Path) -> Row:
+    """Read what one machine brought back, as `write_row` and the guest left it."""
+    row = json.loads((directory / "row.json").read_text())
+    facts = _json(directory / "facts.json", {})
+    cells = [
+        judge_cell(record, facts, _json(directory / f"{record['name']}.json", None))
+        for record in _json(directory / "cells.json", [])
+    ]
+    return Row(**row, facts=facts, cells=cells)
+
+
+def write_row(directory: Path, row: Row) -> None:
+    """Write what the host knows of a row beside what the guest brought back."""
+    directory.mkdir(parents=True, exist_ok=True)
+    known = ("name", "release", "trouble", "failed", "seconds")
+    text = json.dumps({name: getattr(row, name) for name in known}, indent=1)
+    (directory / "row.json").write_text(text + "\n")
+
+
+def exit_code(rows: list[Row]) -> int:
+    """Return 2 when a machine failed or nothing ran, 1 on a difference, 0 otherwise."""
+    if any(row.failed for row in rows):
+        return 2
+    if any(row.is_different for row in rows):
+        return 1
+    shown = any(cell.state.shows_something for row in rows for cell in row.cells)
+    return 0 if shown else 2
+
+
+def _json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text()) if path.is_file() else default

@@ -1,0 +1,168 @@
+"""A kernel to boot: its image, and an initrd with the modules that a guest may want."""
+
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from graphdriver_vms.apt import Suite
+from graphdriver_vms.errors import CannotBuild
+from graphdriver_vms.kernels import Kernel
+
+__all__ = ["KernelImage", "build_kernel"]
+
+_BOOT = ("virtio_pci", "virtio_blk", "ext4")
+_REST = (
+    *("virtio_net", "virtio_rng", "af_packet", "overlay", "loop", "fuse", "squashfs", "erofs"),
+    *("xfs", "btrfs", "quota_v2", "crc32c_generic", "libcrc32c", "nls_utf8", "binfmt_misc"),
+)
+_BUSYBOX = Path("/bin/busybox")
+_DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress, ".zst": None, ".ko": bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelImage:
+    """A kernel in the cache; `release` is what uname(2) of it has to say."""
+
+    release: str
+    package: str
+    version: str
+    recipe: str
+
+    @staticmethod
+    def directory(cache: Path, kernel: Kernel) -> Path:
+        """Return where it is: `vmlinuz`, `initrd`, `kernel.json`."""
+        return cache / "kernels" / kernel.name
+
+
+def build_kernel(cache: Path, kernel: Kernel) -> KernelImage:
+    """Fetch and prepare a kernel, unless the suite's present one is there. Raises CannotBuild."""
+    suite = Suite(kernel.suite, cache / "apt" / kernel.name)
+    suite.update()
+    package = suite.newest(kernel.package)
+    image = KernelImage(
+        package.name.removeprefix("linux-image-"), package.name, package.version, _recipe()
+    )
+    place = KernelImage.directory(cache, kernel)
+    if _known(place) == image:
+        return image
+    work = place.with_name(f".{kernel.name}.part")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        for deb in suite.download(suite.parts(package), work):
+            _run("dpkg-deb", "-x", deb, work / "files")
+        _assemble(work / "files", image.release, work / "done")
+        (work / "done/kernel.json").write_text(json.dumps(asdict(image)))
+        shutil.rmtree(place, ignore_errors=True)
+        (work / "done").rename(place)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return image
+
+
+def _known(place: Path) -> KernelImage | None:
+    try:
+        return KernelImage(**json.loads((place / "kernel.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _recipe() -> str:
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update((files("graphdriver_vms") / "guest/initrd-init").read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _assemble(unpacked: Path, release: str, target: Path) -> None:
+    target.mkdir()
+    modules = _first(unpacked, f"lib/modules/{release}", f"usr/lib/modules/{release}")
+    _first(unpacked, f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz").rename(
+        target / "vmlinuz"
+    )
+    tree = target / "tree"
+    wanted = tree / "lib/modules" / release
+    wanted.mkdir(parents=True)
+    # depmod and modprobe look below lib/modules of a base directory.
+    base = modules.parents[2]
+    _run("depmod", "-b", base, release)
+    order = _copy_modules(base, modules, wanted, release)
+    for name in ("modules.builtin", "modules.order", "modules.builtin.modinfo"):
+        for found in unpacked.rglob(name):
+            shutil.copy(found, wanted / name)
+    _run("depmod", "-b", tree, release)
+    (tree / "load-order").write_text("".join(f"{one}\n" for one in order))
+    _pack(tree, target / "initrd")
+    shutil.rmtree(tree)
+
+
+def _copy_modules(base: Path, modules: Path, target: Path, release: str) -> list[str]:
+    """Copy modules and what they need, decompressed; return those for booting, in order."""
+    boot: list[str] = []
+    for name in (*_BOOT, *_REST):
+        done = subprocess.run(
+            ["modprobe", "-d", base, "-S", release, "--show-depends", name],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # What is built in, or not there at all, has no file; the guest's facts say what works.
+        for line in done.stdout.splitlines():
+            if not line.startswith("insmod "):
+                continue
+            source = Path(line.split()[1])
+            inside = source.relative_to(modules)
+            plain = str(inside).removesuffix(".xz").removesuffix(".zst").removesuffix(".gz")
+            place = target / plain
+            if not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(_plain(source))
+            if name in _BOOT or name in ("virtio_net", "af_packet", "virtio_rng"):
+                boot += [plain] * (plain not in boot)
+    return boot
+
+
+def _plain(module: Path) -> bytes:
+    if module.suffix == ".zst":
+        return subprocess.run(["zstd", "-dc", module], capture_output=True, check=True).stdout
+    decompress = _DECOMPRESS[module.suffix]
+    assert decompress is not None
+    return decompress(module.read_bytes())
+
+
+def _pack(tree: Path, initrd: Path) -> None:
+    for name in ("bin", "proc", "sys", "dev", "root"):
+        (tree / name).mkdir()
+    shutil.copy(_BUSYBOX, tree / "bin/busybox")
+    init = tree / "init"
+    init.write_bytes((files("graphdriver_vms") / "guest/initrd-init").read_bytes())
+    init.chmod(0o755)
+    names = sorted(str(one.relative_to(tree)) for one in tree.rglob("*"))
+    with initrd.open("wb") as out:
+        # Not compressed: under emulation unpacking takes longer than reading.
+        subprocess.run(
+            ["cpio", "--quiet", "-o", "-H", "newc", "--owner=+0:+0"],
+            input=os.fsencode("\n".join(names) + "\n"),
+            stdout=out,
+            cwd=tree,
+            check=True,
+        )
+
+
+def _first(base: Path, *places: str) -> Path:
+    for place in places:
+        if (base / place).exists():
+            return base / place
+    raise CannotBuild(f"the kernel's packages have none of {', '.join(places)}")
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotBuild(f"{command[0]} failed:\n{done.stderr.strip()[-2000:]}")

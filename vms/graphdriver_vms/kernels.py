@@ -1,0 +1,52 @@
+"""The kernels of the matrix, as `kernels.toml` has them."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["HOST", "Kernel", "data_file", "load_kernels"]
+
+HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One row of the matrix; "" where the file says nothing."""
+
+    name: str
+    init: str
+    why: str
+    suite: str = ""
+    package: str = ""
+    box: str = ""
+
+    @property
+    def is_built_here(self) -> bool:
+        """Whether its kernel comes from a Debian suite rather than with a public box."""
+        return bool(self.package)
+
+
+def data_file(name: str) -> Path:
+    """Return a data file: beside the modules in a wheel, in the repository before that.
+
+    Raises FileNotFoundError.
+    """
+    package = Path(__file__).parent
+    for place in (package, package.parent, package.parents[1]):
+        if (place / name).is_file():
+            return place / name
+    raise FileNotFoundError(f"{name} is neither in {package} nor above it; install it again")
+
+
+def load_kernels(path: Path | None = None) -> dict[str, Kernel]:
+    """Return the kernels by name, in the order of the file. Raises ValueError, TypeError."""
+    path = path or data_file("kernels.toml")
+    found: dict[str, Kernel] = {}
+    for entry in tomllib.loads(path.read_text())["kernel"]:
+        kernel = Kernel(**entry)
+        if kernel.name in found or kernel.name == HOST:
+            raise ValueError(f"{path}: {kernel.name} is there twice, or a name of its own")
+        if bool(kernel.suite) != bool(kernel.package) or not (kernel.package or kernel.box):
+            raise ValueError(f"{path}: {kernel.name} needs suite and package, or a box")
+        found[kernel.name] = kernel
+    return found

@@ -1,0 +1,79 @@
+"""What the guests run: our wheel, its dependencies and drivers to judge, ready to import."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from graphdriver_vms.errors import CannotBuild
+from graphdriver_vms.rootfs import GUEST_PYTHON
+
+__all__ = ["make_payload"]
+
+# Guests are amd64 with glibc 2.36; wheels for older ones run there.
+_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+
+
+def make_payload(payload: Path, installables: Sequence[str]) -> None:
+    """Install our distribution and `installables` (wheels, paths) below `payload`.
+
+    Guests have no network: pip resolves here, for the guests' Python. Raises CannotBuild.
+    """
+    shutil.rmtree(payload, ignore_errors=True)
+    # The name matters: Hypothesis reads all source outside of site-packages for its constants,
+    # half a minute under emulation.
+    target = payload / "site-packages"
+    wheels = payload.with_name("payload-wheels")
+    shutil.rmtree(wheels, ignore_errors=True)
+    wheels.mkdir(parents=True)
+    try:
+        built = [_wheel(one, wheels) for one in (_ourselves(), *installables)]
+        _pip(
+            *("install", "--quiet", "--no-compile", "--target", str(target)),
+            *("--python-version", GUEST_PYTHON, "--implementation", "cp", "--only-binary=:all:"),
+            *(f"--platform={one}" for one in _PLATFORMS),
+            *map(str, built),
+        )
+        _compile(target)
+    finally:
+        shutil.rmtree(wheels, ignore_errors=True)
+
+
+def _compile(target: Path) -> None:
+    """Compile here, where it is ten times as fast, if this is the Python that the guests have."""
+    if GUEST_PYTHON == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        subprocess.run(
+            [sys.executable, "-m", "compileall", "-q", "-s", target, target],
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
+
+
+def _ourselves() -> str:
+    """Return the repository that we run from, or the version that is installed, for pip."""
+    repository = Path(__file__).parents[2]
+    if (repository / "pyproject.toml").is_file() and (repository / "Vagrantfile").is_file():
+        return str(repository)
+    from importlib.metadata import version
+
+    return f"graphdriver-conformance=={version('graphdriver-conformance')}"
+
+
+def _wheel(what: str, wheels: Path) -> str:
+    path = Path(what)
+    if path.suffix == ".whl" or not path.exists():
+        return what
+    before = set(wheels.glob("*.whl"))
+    _pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(path))
+    (made,) = set(wheels.glob("*.whl")) - before
+    return str(made)
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = re.sub(r"(?m)^WARNING: .*\n", "", done.stderr).strip()
+        raise CannotBuild(f"pip {arguments[0]} failed:\n{said[-2000:]}")

@@ -1,0 +1,37 @@
+"""What is going on, on the terminal: a line for each step of each machine."""
+
+import sys
+import threading
+import time
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Tells steps with the time since the start; lanes share one."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._started = time.monotonic()
+        self._left = list(names)
+        self._lock = threading.Lock()
+        self._width = max((len(name) for name in names), default=0)
+
+    def say(self, name: str, text: str) -> None:
+        """Print what `name` is at."""
+        with self._lock:
+            minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+            print(f"{minutes:3}:{seconds:02}  {name:<{self._width}}  {text}", flush=True)
+
+    def done(self, name: str, text: str) -> None:
+        """Print that `name` has come to its end, and what is left."""
+        with self._lock:
+            if name in self._left:
+                self._left.remove(name)
+            left = f"; left: {', '.join(self._left)}" if self._left else ""
+        self.say(name, text + left)
+
+    def warn(self, text: str) -> None:
+        """Print what is wrong, on standard error."""
+        with self._lock:
+            sys.stdout.flush()
+            print(text, file=sys.stderr, flush=True)

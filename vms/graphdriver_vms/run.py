@@ -1,0 +1,230 @@
+"""A run of the matrix: build what is missing, machines in lanes, one row for each kernel."""
+
+import contextlib
+import json
+import os
+import platform
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from graphdriver_vms import cells as cells_module
+from graphdriver_vms.errors import MachineFailed, MatrixError
+from graphdriver_vms.judge import Row, read_row, write_row
+from graphdriver_vms.kernel_image import KernelImage, build_kernel
+from graphdriver_vms.kernels import HOST, Kernel
+from graphdriver_vms.machine import Machine, Surroundings
+from graphdriver_vms.payload import make_payload
+from graphdriver_vms.progress import Progress
+from graphdriver_vms.rootfs import build_box
+
+__all__ = ["Built", "Order", "build", "run_host", "run_machines"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a run is to do."""
+
+    driver: str
+    profile: str
+    cells: tuple[cells_module.Cell, ...]
+    installables: tuple[str, ...] = ()
+    lanes: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What can be booted, and why the rest cannot."""
+
+    images: dict[str, KernelImage]
+    failures: dict[str, str]
+
+
+def build(
+    cache: Path, kernels: Sequence[Kernel], installables: Sequence[str], progress: Progress
+) -> Built:
+    """Build box, kernels and payload, side by side. Raises MatrixError without box or payload."""
+    progress.say("build", f"box, {len(kernels)} kernels and the guests' packages")
+    images: dict[str, KernelImage] = {}
+    failures: dict[str, str] = {}
+
+    def one_kernel(kernel: Kernel) -> None:
+        try:
+            images[kernel.name] = build_kernel(cache, kernel)
+            progress.say(kernel.name, f"kernel {images[kernel.name].release}")
+        except (MatrixError, OSError, subprocess.SubprocessError) as error:
+            failures[kernel.name] = f"no kernel: {error}"
+            progress.say(kernel.name, failures[kernel.name])
+
+    with ThreadPoolExecutor(3) as pool:
+        box = pool.submit(build_box, cache)
+        payload = pool.submit(make_payload, cache / "payload", installables)
+        list(pool.map(one_kernel, kernels))
+        payload.result()
+        progress.say("build", f"box {box.result().name} is ready")
+    return Built(images, failures)
+
+
+def run_machines(
+    kernels: Sequence[Kernel], built: Built, order: Order, where: Surroundings, progress: Progress
+) -> list[Row]:
+    """Run each kernel's machine and return the rows; machines are gone when this returns.
+
+    The first machine comes up alone: it uploads the box, which others would find half there.
+    """
+    rows: dict[str, Row] = {}
+    todo: queue.SimpleQueue[Kernel] = queue.SimpleQueue()
+    for kernel in kernels:
+        todo.put(kernel)
+    box_is_up, stop = threading.Event(), threading.Event()
+
+    def lane(is_first: bool) -> None:
+        if not is_first:
+            box_is_up.wait()
+        while not stop.is_set():
+            try:
+                kernel = todo.get_nowait()
+            except queue.Empty:
+                return
+            rows[kernel.name] = _row(kernel, built, order, where, progress, box_is_up)
+
+    threads = [
+        threading.Thread(target=lane, args=(not number,)) for number in range(order.lanes)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        progress.warn("interrupted: destroying the machines")
+        stop.set()
+        box_is_up.set()
+        Machine.interrupt_all()
+        for thread in threads:
+            thread.join()
+        raise
+    return [rows[kernel.name] for kernel in kernels]
+
+
+def _row(
+    kernel: Kernel,
+    built: Built,
+    order: Order,
+    where: Surroundings,
+    progress: Progress,
+    box_is_up: threading.Event,
+) -> Row:
+    started = time.monotonic()
+    directory = where.logs / kernel.name
+    row = Row(kernel.name)
+    if kernel.name in built.failures:
+        row = Row(kernel.name, trouble=built.failures[kernel.name], failed=True)
+    else:
+        machine = Machine(kernel.name, where)
+        try:
+            release = _use(machine, kernel, built, order, directory, progress, box_is_up)
+            row = Row(kernel.name, release)
+        except (MatrixError, OSError, subprocess.SubprocessError) as error:
+            row = Row(kernel.name, trouble=str(error), failed=True)
+        finally:
+            box_is_up.set()
+            try:
+                machine.destroy()
+            except MachineFailed as error:
+                progress.warn(str(error))
+    row = replace(row, seconds=round(time.monotonic() - started, 1))
+    write_row(directory, row)
+    row = read_row(directory)
+    progress.done(kernel.name, _summary(row))
+    return row
+
+
+def _use(
+    machine: Machine,
+    kernel: Kernel,
+    built: Built,
+    order: Order,
+    directory: Path,
+    progress: Progress,
+    box_is_up: threading.Event,
+) -> str:
+    progress.say(kernel.name, "up")
+    machine.up()
+    box_is_up.set()
+    release = machine.kernel()
+    asked = built.images[kernel.name].release
+    if release != asked:
+        raise MachineFailed(f"{kernel.name}: asked for {asked}, but {release} answers")
+    names = [cell.name for cell in order.cells]
+
+    def on_line(line: str) -> None:
+        if line.startswith("@cell "):
+            name = line.removeprefix("@cell ")
+            progress.say(kernel.name, f"{name} ({names.index(name) + 1} of {len(names)})")
+
+    plan = cells_module.plan(
+        order.cells, order.driver, _families(), order.profile, kernel.init
+    )
+    try:
+        machine.run(json.dumps(plan), on_line)
+    except MachineFailed:
+        # What it did before may be there, and its end is what is told.
+        with contextlib.suppress(MachineFailed):
+            machine.collect(directory)
+        raise
+    progress.say(kernel.name, "collect")
+    machine.collect(directory)
+    return release
+
+
+def run_host(order: Order, where: Surroundings, progress: Progress) -> Row:
+    """Run the plan on this host's own kernel, in a mount namespace, its module untouched."""
+    started = time.monotonic()
+    directory = where.logs / HOST
+    directory.mkdir(parents=True, exist_ok=True)
+    plan = cells_module.plan(order.cells, order.driver, _families(), order.profile, "works")
+    for cell in plan["cells"]:
+        if cell["parameters"]:
+            cell["not_run"] = "would set parameters of this host's overlay module"
+        if cell["user"] != "root":
+            cell["not_run"] = f"this host has no user {cell['user']} for it"
+    (directory / "plan.json").write_text(json.dumps(plan))
+    command = ["unshare", "--mount", sys.executable, "-m", "graphdriver_vms.guest"]
+    progress.say(HOST, f"{len(plan['cells'])} cells on {platform.release()}")
+    done = subprocess.run(
+        [*command, directory / "plan.json", directory],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(where.cache / "payload/site-packages")},
+        check=False,
+    )
+    trouble = f"the run on the host ended with {done.returncode}" if done.returncode else ""
+    seconds = round(time.monotonic() - started, 1)
+    write_row(directory, Row(HOST, platform.release(), trouble, bool(trouble), seconds))
+    row = read_row(directory)
+    progress.done(HOST, _summary(row))
+    return row
+
+
+def _families() -> frozenset[str]:
+    """Return the families of the catalogue, as `graphdriver list` has them."""
+    command = [sys.executable, "-m", "graphdriver_conformance", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return frozenset(line.partition("-")[0] for line in done.stdout.splitlines())
+
+
+def _summary(row: Row) -> str:
+    if row.trouble:
+        return f"FAILED: {row.trouble}"
+    words = {state: 0 for state in dict.fromkeys(cell.state for cell in row.cells)}
+    for cell in row.cells:
+        words[cell.state] += 1
+    told = ", ".join(f"{count} {state}" for state, count in words.items())
+    return f"{told} ({row.seconds:.0f} s)"

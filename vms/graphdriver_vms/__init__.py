@@ -1,4 +1,4 @@
-"""Will run the suite in one virtual machine per kernel; nothing is here yet.
+"""The kernel matrix: the suite in one virtual machine per kernel, and a report of what changed.
 
-It is to talk to the suite through the command line and JSON files only.
+It talks to the suite through the command line and JSON files only.
 """

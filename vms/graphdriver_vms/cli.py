@@ -3,22 +3,31 @@
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from graphdriver_vms.cells import Cell, load_cells
+from graphdriver_vms import terminal
+from graphdriver_vms.cells import load_cells
+from graphdriver_vms.clean import clean
+from graphdriver_vms.doctor import findings
 from graphdriver_vms.enclosure import enclosed, system_libvirtd_answers
 from graphdriver_vms.errors import MatrixError
-from graphdriver_vms.judge import Row, exit_code, write_row
+from graphdriver_vms.judge import Row, exit_code, read_row, write_row
 from graphdriver_vms.kernels import HOST, Kernel, load_kernels
 from graphdriver_vms.machine import Surroundings
+from graphdriver_vms.markdown import as_markdown
+from graphdriver_vms.page import as_page
 from graphdriver_vms.progress import Progress
 from graphdriver_vms.run import Order, build, run_host, run_machines
 
 __all__ = ["main"]
+
+_UNSUPPORTED = 3
+_INTERRUPTED = 130
+_Entry = TypeVar("_Entry")
 
 
 def default_cache() -> Path:
@@ -30,90 +39,181 @@ def default_cache() -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code."""
     options = _parser().parse_args(arguments)
-    options.cache = options.cache.absolute()
     try:
         return int(options.command(options))
     except MatrixError as error:
         print(f"graphdriver matrix: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        print("graphdriver matrix: interrupted; no machine is left", file=sys.stderr)
+        return _INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("graphdriver matrix", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-
-    def add(name: str, help: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=help)
-        command.set_defaults(command=globals()[f"_{name}"])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    running = commands.add_parser("run", help="run the suite on kernels and report")
+    running.set_defaults(command=_run)
+    add = running.add_argument
+    add("kernels", nargs="*", metavar="KERNEL", help="of kernels.toml, or host; default: all")
+    add("--driver", default="overlay2", metavar="SPEC", help="what to judge (default: overlay2)")
+    add("--install", action="append", default=[], metavar="WHEEL", help="wheel or path with it")
+    add("--profile", default="quick", choices=("quick", "default", "thorough"))
+    add("--cell", action="append", default=[], metavar="NAME", help="of cells.toml; repeatable")
+    add("--lanes", type=int, default=2, metavar="N", help="machines at a time (default: 2)")
+    add("--out", type=Path, default=Path("results/matrix"), metavar="DIR", help="results, logs")
+    reporting = commands.add_parser("report", help="lay the results of a run side by side")
+    reporting.set_defaults(command=_report)
+    reporting.add_argument("directory", type=Path, nargs="?", default=Path("results/matrix"))
+    reporting.add_argument("-o", "--html", type=Path, metavar="FILE.html")
+    reporting.add_argument("--markdown", type=Path, metavar="FILE.md")
+    building = commands.add_parser("build", help="box and kernels, for `vagrant up KERNEL`")
+    building.set_defaults(command=_build)
+    building.add_argument("kernels", nargs="*", metavar="KERNEL")
+    building.add_argument("--install", action="append", default=[], metavar="WHEEL")
+    looking = commands.add_parser("doctor", help="what this host lacks")
+    looking.set_defaults(command=_doctor)
+    listing = commands.add_parser("list", help="kernels and cells")
+    listing.set_defaults(command=_list)
+    cleaning = commands.add_parser("clean", help="remove boxes, kernels and what runs left")
+    cleaning.set_defaults(command=_clean)
+    for command in (running, building, looking, cleaning):
         command.add_argument(
-            "--cache", type=Path, default=default_cache(), help="boxes, kernels, logs"
+            "--cache", type=lambda text: Path(text).absolute(), default=default_cache()
         )
-        return command
-
-    running = add("run", "run the suite on kernels and write the report")
-    running.add_argument("kernels", nargs="*", metavar="KERNEL", help="default: all, and the host")
-    running.add_argument("--driver", default="overlay2", metavar="SPEC")
-    running.add_argument(
-        "--install", action="append", default=[], metavar="WHEEL", help="what has the driver"
-    )
-    running.add_argument("--profile", default="quick", choices=("quick", "default", "thorough"))
-    running.add_argument("--cell", action="append", default=[], metavar="NAME")
-    running.add_argument("--lanes", type=int, default=2, help="machines at a time")
-    running.add_argument("--out", type=Path, default=Path("results/matrix"), metavar="DIR")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
-    kernels = _chosen(load_kernels(), options.kernels or [*load_kernels(), HOST])
-    cells = tuple(_chosen(load_cells(), options.cell or list(load_cells())).values())
+    kernels = _chosen({**load_kernels(), HOST: None}, options.kernels)
+    cells = tuple(_chosen(load_cells(), options.cell).values())
+    local = [one for one in kernels.values() if one and one.is_built_here]
+    if local and (missing := _missing(options.cache)):
+        print(missing, file=sys.stderr)
+        return _UNSUPPORTED
     order = Order(
         options.driver, options.profile, cells, tuple(options.install), max(1, options.lanes)
     )
-    rows = _all_rows(options, kernels, order)
-    for row in rows:
-        print(row.name, row.release, row.trouble, row.seconds)
-        for cell in row.cells:
-            print("   ", cell.name, cell.state, cell.seconds, cell.detail)
-    return exit_code(rows)
-
-
-def _all_rows(
-    options: argparse.Namespace, kernels: dict[str, Kernel | None], order: Order
-) -> list[Row]:
-    progress = Progress([*kernels, "build"])
-    local = [one for one in kernels.values() if one and one.is_built_here]
     out = options.out.absolute()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    options.cache.mkdir(parents=True, exist_ok=True)
-    built = build(options.cache, local, order.installables, progress)
-    state = Path(tempfile.mkdtemp(prefix="run-", dir=options.cache))
-    where = Surroundings(options.cache, state, out)
-    rows: dict[str, Row] = {}
+    _set_aside(kernels, out)
+    progress = Progress([one.name for one in local] + [HOST] * (HOST in kernels))
+    if local and (code := _run_local(options.cache, local, order, out, progress)):
+        return code
+    if HOST in kernels:
+        run_host(order, out, progress)
+    return _show(_rows(out, list(kernels)), out / "report.html", None)
+
+
+def _run_local(
+    cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
+) -> int:
+    """Run the machines whose kernels are built here; their rows are below `out` then."""
+    built = build(cache, kernels, order.installables, progress)
+    state = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
+    where = Surroundings(cache, state, out)
 
     def machines() -> int:
-        run_machines(local, built, order, where, progress)
+        run_machines(kernels, built, order, where, progress)
         return 0
 
     try:
-        if local:
-            code = machines() if system_libvirtd_answers() else enclosed(state, machines)
-            if code == 130:
-                raise KeyboardInterrupt
-        if HOST in kernels:
-            run_host(order, where, progress)
+        return machines() if system_libvirtd_answers() else enclosed(state, machines)
     finally:
-        for log in (state / "var/log/libvirt/qemu").glob("*.log"):
-            shutil.copy(log, out / f"{log.stem.removeprefix('graphdriver-')}.qemu.log")
+        _keep_logs(state, out)
         shutil.rmtree(state, ignore_errors=True)
-    from graphdriver_vms.judge import read_row
-    return [read_row(out/name) for name in kernels if (out/name/"row.json").exists()]
 
 
-def _chosen(known, names):
-    unknown = [name for name in names if name not in known and name != HOST]
+def _set_aside(kernels: Mapping[str, Kernel | None], out: Path) -> None:
+    """Write the rows of kernels that cannot be had here, with the reason."""
+    for kernel in kernels.values():
+        if kernel and not kernel.is_built_here:
+            reason = (
+                f"no Debian suite has this kernel any more; the public box {kernel.box} has, "
+                "which takes internet"
+            )
+            write_row(out / kernel.name, Row(kernel.name, trouble=reason))
+
+
+def _keep_logs(state: Path, out: Path) -> None:
+    """Save what the private libvirtd and qemu said of machines."""
+    for log in (state / "var/log/libvirt/qemu").glob("*.log"):
+        shutil.copy(log, out / f"{log.stem.removeprefix('graphdriver-')}.qemu.log")
+
+
+def _report(options: argparse.Namespace) -> int:
+    found = [path.parent.name for path in options.directory.glob("*/row.json")]
+    known = [*load_kernels(), HOST]
+    names = [*(one for one in known if one in found), *sorted(set(found) - set(known))]
+    if not names:
+        raise MatrixError(f"no results below {options.directory}", "`graphdriver matrix run` first")
+    return _show(_rows(options.directory, names), options.html, options.markdown)
+
+
+def _rows(directory: Path, names: Sequence[str]) -> list[Row]:
+    return [read_row(directory / name) for name in names]
+
+
+def _show(rows: Sequence[Row], html: Path | None, markdown: Path | None) -> int:
+    main_cell = next(iter(load_cells()))
+    if html:
+        html.write_text(as_page(rows, main_cell))
+    if markdown:
+        markdown.write_text(as_markdown(rows, main_cell))
+    print()
+    for line in terminal.lines(rows):
+        print(line)
+    for path in filter(None, (html, markdown)):
+        print(f"report: {path}")
+    return exit_code(rows)
+
+
+def _build(options: argparse.Namespace) -> int:
+    if missing := _missing(options.cache):
+        print(missing, file=sys.stderr)
+        return _UNSUPPORTED
+    kernels = _chosen(load_kernels(), options.kernels).values()
+    local = [one for one in kernels if one.is_built_here]
+    built = build(options.cache, local, options.install, Progress([one.name for one in local]))
+    return 2 if built.failures else 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    bad = False
+    for finding in findings(options.cache):
+        bad |= finding.is_missing
+        remedy = f"  {finding.remedy}" if finding.is_missing else ""
+        print(f"{'MISSING' if finding.is_missing else 'ok':<8}{finding.text}{remedy}")
+    return _UNSUPPORTED if bad else 0
+
+
+def _missing(cache: Path) -> str:
+    """Return what this host lacks, "" when nothing."""
+    lacks = [one for one in findings(cache) if one.is_missing]
+    lines = [f"    {one.text}: {one.remedy}" for one in lacks]
+    return "\n".join(["graphdriver matrix: this host lacks", *lines]) if lacks else ""
+
+
+def _list(_: argparse.Namespace) -> int:
+    for kernel in load_kernels().values():
+        source = f"{kernel.suite} {kernel.package}" if kernel.is_built_here else kernel.box
+        print(f"{kernel.name:<6} {source:<55} {kernel.why}")
+    print()
+    for cell in load_cells().values():
+        print(f"{cell.name:<14} {cell.about}")
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    for removed in clean(options.cache):
+        print(f"removed {removed}")
+    return 0
+
+
+def _chosen(known: Mapping[str, _Entry], names: Sequence[str]) -> dict[str, _Entry]:
+    """Return the entries that are named, all when none is. Raises MatrixError."""
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise MatrixError(f"no {unknown[0]}; there are {', '.join(known)}")
-    return {name: known.get(name) for name in names}
+        raise MatrixError(f"there is no {unknown[0]}", f"there are {', '.join(known)}")
+    return {name: known[name] for name in names or known}

@@ -1,6 +1,7 @@
 """What came of each cell and row, of what the machines brought back. Nothing here runs anything."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -43,9 +44,7 @@ class Cell:
         """Return the outcomes of what this cell was to look at, by requirement."""
         rows = self.result["requirements"] if self.result else []
         return {
-            one["id"]: one["outcome"]
-            for one in rows
-            if one["detail"] != "not selected in this run"
+            one["id"]: one["outcome"] for one in rows if one["detail"] != "not selected in this run"
         }
 
 
@@ -139,7 +138,7 @@ def write_row(directory: Path, row: Row) -> None:
     (directory / "row.json").write_text(text + "\n")
 
 
-def exit_code(rows: list[Row]) -> int:
+def exit_code(rows: Sequence[Row]) -> int:
     """Return 2 when a machine failed or nothing ran, 1 on a difference, 0 otherwise."""
     if any(row.failed for row in rows):
         return 2

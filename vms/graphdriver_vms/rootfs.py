@@ -80,10 +80,15 @@ def _bootstrap(root: Path) -> None:
         *("mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", "--architectures=amd64"),
         f"--include={','.join(_PACKAGES)}",
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEAVE_OUT),
-        "--customize-hook=chroot $1 useradd --password '*' --create-home --shell /bin/bash --uid 1000 vagrant",
-        "--customize-hook=chroot $1 useradd --password '*' --create-home --shell /bin/bash --uid 1001 ordinary",
+        *(_user_hook(name, uid) for name, uid in (("vagrant", 1000), ("ordinary", 1001))),
         *(SUITE, str(root), source),
     )
+
+
+def _user_hook(name: str, uid: int) -> str:
+    # A password that fits nothing: sshd lets nobody in whose account is locked.
+    options = f"--password '*' --create-home --shell /bin/bash --uid {uid}"
+    return f"--customize-hook=chroot $1 useradd {options} {name}"
 
 
 def _customize(root: Path) -> None:
@@ -104,8 +109,8 @@ def _customize(root: Path) -> None:
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     command = root / "usr/local/bin/graphdriver"
     command.write_text(
-        "#!/bin/sh\nPYTHONPATH=/opt/graphdriver/site-packages exec python3 -m graphdriver_conformance "
-        '"$@"\n'
+        "#!/bin/sh\nexport PYTHONPATH=/opt/graphdriver/site-packages\n"
+        'exec python3 -m graphdriver_conformance "$@"\n'
     )
     command.chmod(0o755)
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import os
 import platform
 import queue
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -94,9 +94,7 @@ def run_machines(
                 return
             rows[kernel.name] = _row(kernel, built, order, where, progress, box_is_up)
 
-    threads = [
-        threading.Thread(target=lane, args=(not number,)) for number in range(order.lanes)
-    ]
+    threads = [threading.Thread(target=lane, args=(not number,)) for number in range(order.lanes)]
     for thread in threads:
         thread.start()
     try:
@@ -169,9 +167,7 @@ def _use(
             name = line.removeprefix("@cell ")
             progress.say(kernel.name, f"{name} ({names.index(name) + 1} of {len(names)})")
 
-    plan = cells_module.plan(
-        order.cells, order.driver, _families(), order.profile, kernel.init
-    )
+    plan = cells_module.plan(order.cells, order.driver, _families(), order.profile, kernel.init)
     try:
         machine.run(json.dumps(plan), on_line)
     except MachineFailed:
@@ -184,10 +180,13 @@ def _use(
     return release
 
 
-def run_host(order: Order, where: Surroundings, progress: Progress) -> Row:
-    """Run the plan on this host's own kernel, in a mount namespace, its module untouched."""
+def run_host(order: Order, out: Path, progress: Progress) -> Row:
+    """Run the plan on this host's own kernel, in a mount namespace, its module untouched.
+
+    With the suite and the drivers that this Python has.
+    """
     started = time.monotonic()
-    directory = where.logs / HOST
+    directory = out / HOST
     directory.mkdir(parents=True, exist_ok=True)
     plan = cells_module.plan(order.cells, order.driver, _families(), order.profile, "works")
     for cell in plan["cells"]:
@@ -202,7 +201,6 @@ def run_host(order: Order, where: Surroundings, progress: Progress) -> Row:
         [*command, directory / "plan.json", directory],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(where.cache / "payload/site-packages")},
         check=False,
     )
     trouble = f"the run on the host ended with {done.returncode}" if done.returncode else ""
@@ -223,8 +221,6 @@ def _families() -> frozenset[str]:
 def _summary(row: Row) -> str:
     if row.trouble:
         return f"FAILED: {row.trouble}"
-    words = {state: 0 for state in dict.fromkeys(cell.state for cell in row.cells)}
-    for cell in row.cells:
-        words[cell.state] += 1
+    words = Counter(cell.state for cell in row.cells)
     told = ", ".join(f"{count} {state}" for state, count in words.items())
     return f"{told} ({row.seconds:.0f} s)"

@@ -1,4 +1,4 @@
-"""One step of Vagrant in a process of its own: `python -m graphdriver_vms.step DIRECTORY STEP NAME`.
+"""One step of Vagrant in a process of its own: `python -m graphdriver_vms.step DIR STEP NAME`.
 
 python-vagrant has no time limits; this process does what it is asked to and can be ended, with all
 that it started, by its process group.

@@ -19,6 +19,7 @@ COMMANDS = {
 }
 PASSED_ON = {
     "serve": ("DRIVER --socket PATH", "be a Docker graphdriver plugin", "graphdriver.plugin"),
+    "matrix": ("run [KERNEL ...]", "the suite on many kernels; --help", "graphdriver_vms"),
 }
 
 

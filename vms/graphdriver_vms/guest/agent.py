@@ -84,7 +84,9 @@ def _check(
                 command, cwd=scratch, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
             )
         record["exit"] = done.returncode
-        errors = [line for line in log.read_text("utf-8", "replace").splitlines() if "ERROR" in line]
+        errors = [
+            line for line in log.read_text("utf-8", "replace").splitlines() if "ERROR" in line
+        ]
         record["said"] = errors[-1] if errors else ""
         if report.is_file():
             shutil.copy(report, results / f"{cell['name']}.json")

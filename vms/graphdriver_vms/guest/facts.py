@@ -7,6 +7,7 @@ import platform
 import struct
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 __all__ = ["d_type", "probe_facts"]
@@ -40,7 +41,7 @@ def probe_facts() -> dict[str, str]:
     """Return the facts by name; "ok" or the errno's name where something was tried."""
     facts = {"uname.release": platform.release(), "uname.version": platform.version()}
     for name, options in _OPTIONS.items():
-        facts[f"mount.{name}"] = _in_child(lambda data=options: _mount(f"{data},{_LAYERS}"))
+        facts[f"mount.{name}"] = _in_child(partial(_mount, f"{options},{_LAYERS}"))
     facts["mount.data-only"] = _in_child(lambda: _mount("metacopy=on,lowerdir=l2::l1"))
     facts["mount.one-lower"] = _in_child(lambda: _mount("lowerdir=l1"))
     facts["fsconfig.lowerdir+"] = _in_child(lambda: _fsconfig("lowerdir+", "/tmp"))

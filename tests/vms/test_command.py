@@ -1,0 +1,65 @@
+"""`graphdriver matrix` as its user calls it, where no machine is needed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from graphdriver_vms.cli import main
+
+
+def _matrix(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "graphdriver_conformance", "matrix", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **({"PATH": path} if path else {})},
+    )
+
+
+def test_the_graphdriver_command_passes_matrix_on() -> None:
+    done = _matrix("list")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "bullseye-security linux-image-5.10.0-*-cloud-amd64" in done.stdout
+
+
+def test_an_unsupported_host_is_told_all_it_lacks_and_code_3(tmp_path: Path) -> None:
+    doctor = _matrix("doctor", f"--cache={tmp_path}", path=str(tmp_path))
+    run = _matrix("run", "5.10", f"--cache={tmp_path}", f"--out={tmp_path}/out", path=str(tmp_path))
+
+    assert (3, 3) == (doctor.returncode, run.returncode)
+    for words in ("apt-get install mmdebstrap", "apt-get install rsync"):
+        assert words in doctor.stdout
+        assert words in run.stderr
+    assert [] == os.listdir(tmp_path), "nothing was begun"
+
+
+def test_only_rows_that_cannot_be_had_are_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["run", "3.16", f"--cache={tmp_path}/cache", f"--out={tmp_path}/out"])
+
+    said = capsys.readouterr().out
+    assert 2 == code
+    assert "3.16: not run: no Debian suite has this kernel any more" in said
+    assert "0 kernels ran; not run: 3.16" in said
+
+
+@pytest.mark.parametrize("arguments", [["run", "9.9"], ["run", "--cell=nope"], ["report", "/nope"]])
+def test_what_there_is_not_is_named(arguments: list[str]) -> None:
+    done = _matrix(*arguments)
+
+    assert 2 == done.returncode
+    assert done.stderr.startswith("graphdriver matrix: ")
+
+
+def test_clean_leaves_nothing(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    (cache / "boxes").mkdir(parents=True)
+
+    assert 0 == main(["clean", f"--cache={cache}"])
+    assert not cache.exists()

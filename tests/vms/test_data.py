@@ -1,0 +1,92 @@
+"""kernels.toml and cells.toml, as Python and the Vagrantfile's Ruby read them."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from graphdriver_vms.cells import CONFORMANT, load_cells, plan
+from graphdriver_vms.kernels import load_kernels
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_kernel_says_where_it_comes_from_and_why() -> None:
+    kernels = load_kernels()
+
+    assert ["5.10", "6.1", "6.12", "6.18", "7.3"] == [
+        one.name for one in kernels.values() if one.is_built_here
+    ]
+    assert [] == [one.name for one in kernels.values() if not one.why]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('name = "a"\ninit = "works"\nwhy = "x"', "suite and package, or a box"),
+        ('name = "a"\ninit = "works"\nwhy = "x"\nsuite = "sid"', "suite and package"),
+        ('name = "host"\nbox = "b"\ninit = "works"\nwhy = "x"', "name of its own"),
+    ],
+)
+def test_incomplete_kernels_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "kernels.toml"
+    file.write_text(f"[[kernel]]\n{text}\n")
+
+    with pytest.raises(ValueError, match=words):
+        load_kernels(file)
+
+
+@pytest.mark.skipif(not shutil.which("ruby"), reason="needs ruby, which comes with vagrant")
+def test_the_vagrantfile_reads_the_same_kernels() -> None:
+    """It has no TOML parser, only a few lines; what they cannot read must not be written."""
+    program = (
+        "source = File.read(ARGV[0]).split('Vagrant.configure').first;"
+        "eval(source, binding, ARGV[0]); puts kernels.to_json"
+    )
+    done = subprocess.run(
+        ["ruby", "-rjson", "-e", program, ROOT / "Vagrantfile"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = [
+        {"name": one.name, "suite": one.suite, "package": one.package, "box": one.box}
+        for one in load_kernels().values()
+    ]
+
+    assert expected == [
+        {key: one.get(key, "") for key in ("name", "suite", "package", "box")}
+        for one in json.loads(done.stdout)
+    ]
+
+
+def test_cells_cover_what_the_matrix_is_for() -> None:
+    cells = load_cells()
+
+    assert [] == next(iter(cells.values())).requirements, "the first cell is the whole suite"
+    assert {"IncompatibleFS", "NotSupported", CONFORMANT} == {one.expect for one in cells.values()}
+    parameters = {name for one in cells.values() for name in one.parameters}
+    assert {"redirect_dir", "metacopy", "index", "xino_auto"} == parameters
+
+
+def test_a_plan_asks_for_families_that_are_there() -> None:
+    cells = list(load_cells().values())
+
+    made = plan(cells, "mine:Driver", frozenset({"LIF", "WHT"}), "quick", "works")
+
+    chosen = {one["name"]: one for one in made["cells"]}
+    assert ["LIF", "WHT"] == chosen["btrfs"]["requirements"]
+    assert "mine:Driver" == chosen["btrfs"]["driver"]
+    assert "vfs" == chosen["vfs"]["driver"]
+
+
+def test_on_a_kernel_that_init_must_refuse_all_cells_expect_it() -> None:
+    cells = list(load_cells().values())
+
+    made = plan(cells, "overlay2", frozenset(), "quick", "NotSupported")
+
+    expected = {one["name"]: one["expect"] for one in made["cells"]}
+    assert CONFORMANT == expected.pop("vfs"), "copying takes no overlay"
+    assert {"NotSupported"} == set(expected.values())

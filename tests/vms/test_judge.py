@@ -1,0 +1,101 @@
+"""What comes of cells and rows, from records as guests write them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphdriver_vms.judge import Row, State, exit_code, judge_cell, read_row, write_row
+
+REFUSED = "ERROR: overlay2: the factory raised NotSupported: overlay2 needs Linux 4.0; newer"
+
+
+def record(**changed: Any) -> dict[str, Any]:
+    return {
+        "name": "ext4",
+        "driver": "overlay2",
+        "expect": "conformant",
+        "requires": "",
+        "exit": 0,
+        "said": "",
+        "trouble": "",
+        "left": [],
+        "seconds": 1.0,
+    } | changed
+
+
+def result(**outcomes: str) -> dict[str, Any]:
+    rows = [
+        {
+            "id": id.replace("_", "-"),
+            "level": "SHOULD" if id.startswith("S") else "MUST",
+            "title": f"title of {id}",
+            "outcome": outcome,
+            "detail": f"because\nof {id}" if outcome != "met" else None,
+        }
+        for id, outcome in outcomes.items()
+    ]
+    met = sum(one["outcome"] == "met" for one in rows)
+    return {"requirements": rows, "counts": {"met": met}}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "state"),
+    [
+        ({"A_1": "met", "A_2": "not-provable"}, State.MET),
+        ({"A_1": "met", "A_2": "violated"}, State.DIFFERENT),
+        ({"A_1": "met", "A_2": "blocked"}, State.DIFFERENT),
+        ({"A_1": "met", "S_2": "violated"}, State.MET),
+        ({"A_1": "met", "S_2": "error"}, State.DIFFERENT),
+        ({"A_1": "not-provable"}, State.DIFFERENT),
+    ],
+)
+def test_a_cell_is_as_its_requirements_are(outcomes: dict[str, str], state: State) -> None:
+    assert state is judge_cell(record(), {}, result(**outcomes)).state
+
+
+def test_a_cell_without_result_is_different_unless_it_had_no_ground() -> None:
+    assert State.DIFFERENT is judge_cell(record(exit=3), {}, None).state
+    assert State.NOT_RUN is judge_cell(record(trouble="no mkfs.xfs"), {}, None).state
+
+
+def test_a_refusal_counts_only_where_it_is_asked_for_and_leaves_nothing() -> None:
+    asked = record(expect="NotSupported", exit=4, said=REFUSED)
+
+    assert State.REFUSED is judge_cell(asked, {}, None).state
+    assert State.DIFFERENT is judge_cell({**asked, "left": ["home"]}, {}, None).state
+    assert State.DIFFERENT is judge_cell({**asked, "expect": "IncompatibleFS"}, {}, None).state
+    assert State.DIFFERENT is judge_cell({**asked, "expect": "conformant"}, {}, None).state
+    assert State.DIFFERENT is judge_cell({**asked, "said": ""}, {}, result(A_1="met")).state
+
+
+def test_what_a_kernel_cannot_is_not_provable_and_no_violation() -> None:
+    """Linux 5.10 mounts no overlay in user namespaces; the probe says so, not the version."""
+    user = record(requires="userns.overlay", exit=4, said=REFUSED)
+
+    cell = judge_cell(user, {"userns.overlay": "EPERM"}, None)
+
+    assert State.NOT_PROVABLE is cell.state
+    assert "userns.overlay is EPERM" in cell.detail
+    assert State.DIFFERENT is judge_cell(user, {"userns.overlay": "ok"}, None).state
+
+
+def _row(tmp_path: Path, name: str, cells: list[dict[str, Any]], **known: Any) -> Row:
+    write_row(tmp_path / name, Row(name, **known))
+    (tmp_path / name / "cells.json").write_text(json.dumps(cells))
+    (tmp_path / name / "ext4.json").write_text(json.dumps(result(A_1="met")))
+    return read_row(tmp_path / name)
+
+
+def test_exit_codes(tmp_path: Path) -> None:
+    good = _row(tmp_path, "good", [record()], release="6.1.0")
+    bad = _row(tmp_path, "bad", [record(name="xfs")])
+    failed = Row("failed", trouble="never booted", failed=True)
+    idle = Row("idle", trouble="takes internet")
+
+    assert 0 == exit_code([good, idle])
+    assert 1 == exit_code([good, bad, idle])
+    assert 2 == exit_code([good, bad, failed])
+    assert 2 == exit_code([idle]), "where nothing ran nothing is as expected"
+    assert "6.1.0" == good.release

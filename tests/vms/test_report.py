@@ -1,0 +1,89 @@
+"""Rows laid side by side, in each form."""
+
+from html.parser import HTMLParser
+from typing import Any
+
+from graphdriver_vms.judge import Cell, Row, State
+from graphdriver_vms.markdown import as_markdown
+from graphdriver_vms.page import as_page
+from graphdriver_vms.tables import changes, fact_table, requirement_table
+from graphdriver_vms.terminal import lines
+
+
+def _cell(state: State, detail: str, **outcomes: str) -> Cell:
+    requirements: list[dict[str, Any]] = [
+        {
+            "id": id,
+            "level": "MUST",
+            "title": f"<{id}> & so on",
+            "outcome": outcome,
+            "detail": None if outcome == "met" else "needs what is not here",
+        }
+        for id, outcome in outcomes.items()
+    ]
+    result = {"requirements": requirements, "counts": {"met": 1}}
+    return Cell("ext4", "overlay2", state, detail, 1.0, result)
+
+
+ROWS = [
+    Row("3.16", trouble="takes internet"),
+    Row(
+        "5.10",
+        "5.10.0-46",
+        seconds=100,
+        facts={"userns.overlay": "EPERM", "mount.index": "ok"},
+        cells=[_cell(State.MET, "1 met", A="not-provable", B="met")],
+    ),
+    Row("6.1", trouble="6.1: vagrant up did not end in 300 s\n    console: panic", failed=True),
+    Row(
+        "7.3",
+        "7.3.4",
+        seconds=90,
+        facts={"userns.overlay": "ok", "mount.index": "ok"},
+        cells=[_cell(State.DIFFERENT, "C violated", A="met", B="met", C="violated")],
+    ),
+]
+
+
+def test_the_first_kernel_where_something_changed_is_named() -> None:
+    ran = [row for row in ROWS if row.cells]
+    table = requirement_table(ran, "ext4")
+
+    assert {"A": ["7.3: not-provable → met"], "B": [], "C": []} == {
+        line.name: changes(line, table.columns) for line in table.lines
+    }
+    assert ["A"] == [line.name for line in table.uneven().lines]
+    assert ["userns.overlay"] == [line.name for line in fact_table(ran).uneven().lines]
+
+
+def test_the_terminal_names_differences_failures_and_what_did_not_run() -> None:
+    text = "\n".join(lines(ROWS))
+
+    assert "DIFFERENT: ext4 on 7.3: C violated" in text
+    assert "6.1: FAILED: 6.1: vagrant up did not end" in text
+    assert "3.16: not run: takes internet" in text
+    assert text.endswith("2 kernels ran, different: 7.3; failed: 6.1; not run: 3.16")
+
+
+def test_markdown_has_one_table_row_per_kernel() -> None:
+    text = as_markdown(ROWS, "ext4")
+
+    assert "| 3.16 | - | 0 | not run: takes internet |" in text
+    assert "| 7.3 | 7.3.4 | 90 | different |" in text
+    assert "7.3: not-provable → met" in text
+
+
+def test_the_page_is_whole_escaped_and_needs_nothing_else() -> None:
+    page = as_page(ROWS, "ext4")
+    seen: list[tuple[str, dict[str, str | None]]] = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            seen.append((tag, dict(attrs)))
+
+    Parser().feed(page)
+    assert "&lt;A&gt; &amp; so on" in page
+    assert [] == [attrs for _, attrs in seen if {"src", "href"} & attrs.keys()]
+    assert "2 kernels ran, 1 came out otherwise than expected; 2 did not run" in page
+    values = [a for tag, a in seen if tag == "td" and "changed" in (a.get("class") or "")]
+    assert 4 == len(values), "the cell; A, in both tables of requirements; userns.overlay"

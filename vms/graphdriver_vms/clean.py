@@ -1,0 +1,54 @@
+"""Leave nothing of ours: the cache, scratch of killed runs, what the host's own libvirtd has."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from graphdriver_vms.enclosure import system_libvirtd_answers
+
+__all__ = ["clean"]
+
+# The Vagrantfile's default_prefix; boxes are called so as well.
+_PREFIX = "graphdriver-"
+_NETWORK = "vagrant-libvirt"
+
+
+def clean(cache: Path) -> Iterator[str]:
+    """Remove everything and yield what was removed."""
+    if system_libvirtd_answers():
+        yield from _clean_libvirt()
+    if cache.is_dir():
+        shutil.rmtree(cache)
+        yield f"cache {cache}"
+
+
+def _clean_libvirt() -> Iterator[str]:
+    """Remove domains, volumes and the network from the host's own libvirtd."""
+    for domain in _names("list", "--all", "--name"):
+        if domain.startswith(_PREFIX):
+            _virsh("destroy", domain)
+            _virsh("undefine", domain)
+            yield f"domain {domain}"
+    for pool in _names("pool-list", "--name"):
+        for row in _virsh("vol-list", pool).splitlines()[2:]:
+            volume = row.split()[0] if row.split() else ""
+            if volume.startswith(_PREFIX):
+                _virsh("vol-delete", "--pool", pool, volume)
+                yield f"volume {volume}"
+    # Other machines of Vagrant's may be on it.
+    if _NETWORK in _names("net-list", "--all", "--name") and not _names("list", "--name"):
+        _virsh("net-destroy", _NETWORK)
+        _virsh("net-undefine", _NETWORK)
+        yield f"network {_NETWORK}"
+
+
+def _names(*command: str) -> list[str]:
+    return [line.strip() for line in _virsh(*command).splitlines() if line.strip()]
+
+
+def _virsh(*command: str) -> str:
+    done = subprocess.run(
+        ["virsh", "-c", "qemu:///system", *command], capture_output=True, text=True, check=False
+    )
+    return done.stdout

@@ -1,0 +1,120 @@
+"""Rows laid side by side: the tables that every form of the report shows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from graphdriver_vms.judge import Row
+
+__all__ = ["Line", "Table", "cell_table", "changes", "fact_table", "requirement_table"]
+
+_ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: what it is about, one value per column, and where the value first changed."""
+
+    name: str
+    title: str
+    values: tuple[str, ...]
+    details: tuple[str, ...] = ()
+
+    @property
+    def is_level(self) -> bool:
+        """Whether every column that has a value has the same."""
+        return len({one for one in self.values if one != _ABSENT}) <= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Lines below the same columns."""
+
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+    def uneven(self) -> "Table":
+        """Return only the lines whose columns differ."""
+        return Table(self.columns, tuple(one for one in self.lines if not one.is_level))
+
+
+def changes(line: Line, columns: Sequence[str]) -> list[str]:
+    """Return `COLUMN: before -> after` for each column where the value is not its neighbour's.
+
+    Columns without a value are passed over.
+    """
+    told, before = [], ""
+    for column, value in zip(columns, line.values, strict=True):
+        if value == _ABSENT:
+            continue
+        if before and value != before:
+            told.append(f"{column}: {before} → {value}")
+        before = value
+    return told
+
+
+def cell_table(rows: Sequence[Row]) -> Table:
+    """Return cells x kernels: what came of each cell."""
+    lines = []
+    for name in _in_order(cell.name for row in rows for cell in row.cells):
+        found = [next((cell for cell in row.cells if cell.name == name), None) for row in rows]
+        driver = next(cell.driver for cell in found if cell)
+        lines.append(
+            Line(
+                name,
+                driver,
+                tuple(_shown(cell.state, cell.outcomes()) if cell else _ABSENT for cell in found),
+                tuple(cell.detail if cell else "" for cell in found),
+            )
+        )
+    return Table(_columns(rows), tuple(lines))
+
+
+def requirement_table(rows: Sequence[Row], cell: str) -> Table:
+    """Return requirements x kernels for one cell: the outcome of each."""
+    titles: dict[str, str] = {}
+    found: list[Mapping[str, tuple[str, str]]] = []
+    for row in rows:
+        of_row = {}
+        for one in row.cells:
+            if one.name == cell and one.result:
+                asked = one.outcomes()
+                for entry in one.result["requirements"]:
+                    if entry["id"] in asked:
+                        titles[entry["id"]] = f"{entry['level']}: {entry['title']}"
+                        of_row[entry["id"]] = (entry["outcome"], entry["detail"] or "")
+        found.append(of_row)
+    lines = [
+        Line(
+            id,
+            title,
+            tuple(of_row.get(id, (_ABSENT, ""))[0] for of_row in found),
+            tuple(of_row.get(id, (_ABSENT, ""))[1] for of_row in found),
+        )
+        for id, title in sorted(titles.items())
+    ]
+    return Table(_columns(rows), tuple(lines))
+
+
+def fact_table(rows: Sequence[Row]) -> Table:
+    """Return facts x kernels: what each kernel's overlay can."""
+    names = _in_order(name for row in rows for name in row.facts)
+    lines = [
+        Line(name, "", tuple(row.facts.get(name, _ABSENT) for row in rows))
+        for name in names
+        if not name.startswith("uname.")
+    ]
+    return Table(_columns(rows), tuple(lines))
+
+
+def _columns(rows: Sequence[Row]) -> tuple[str, ...]:
+    return tuple(row.name for row in rows)
+
+
+def _shown(state: str, outcomes: Mapping[str, str]) -> str:
+    """Return a cell's state, with how much it met: the same state of less is not the same."""
+    unproven = sum(one == "not-provable" for one in outcomes.values())
+    return f"{state}, {unproven} not provable" if state == "met" and unproven else state
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -67,6 +67,7 @@ class Subject:
         self.examples = 0
         self._options = options
         self._numbers = itertools.count()
+        self._parents: dict[str, str] = {}
         self._others: list[Driver] = []
         self.driver: Driver = self._made(home, options)
         self._own_mounts = mounts_below(home)
@@ -82,6 +83,7 @@ class Subject:
     ) -> None:
         """Driver.create."""
         self._call("create", id, parent, mount_label, storage_opt)
+        self._parents[id] = parent
 
     def create_read_write(
         self,
@@ -92,6 +94,7 @@ class Subject:
     ) -> None:
         """Driver.create_read_write."""
         self._call("create_read_write", id, parent, mount_label, storage_opt)
+        self._parents[id] = parent
 
     def remove(self, id: str) -> None:
         """Driver.remove."""
@@ -165,6 +168,10 @@ class Subject:
     def root_mode(self) -> int:
         """The mode of a new layer's root: 0755, unless the driver declares another."""
         return int(getattr(self.driver, "root_mode", 0o755))
+
+    def parent_of(self, id: str) -> str:
+        """Return the parent a layer was made on, "" for none; Docker names it in apply_diff."""
+        return self._parents.get(id, "")
 
     def new_id(self, hint: str = "layer") -> str:
         """Return an id that this home does not have."""

@@ -35,9 +35,10 @@ type kind struct {
 	limit  int
 }
 
-// What all of them can do. user.* attributes and ACLs are not carried by pkg/archive of 20.10; only
-// quota's control is not in Debian's source, and btrfs has its own.
-var always = []string{"idmap", "restartable", "root_metadata", "hardlink_identity"}
+// What all of them can do. pkg/archive of 20.10 carries neither user.* attributes nor ACLs, fills
+// holes and cuts mtimes to seconds. Of quotas only the control of btrfs is in Debian's source.
+var always = []string{"idmap", "restartable", "root_metadata", "hardlink_identity", "lower_symlinks",
+	"flattened_diff", "changes", "diff_size", "home"}
 
 var kinds = map[string]kind{
 	"overlay2": {overlay2.Init, append([]string{"mounting", "overlay2_layout", "layer_limit",

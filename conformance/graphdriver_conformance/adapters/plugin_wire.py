@@ -86,6 +86,8 @@ class Connection(http.client.HTTPConnection):
         super().__init__("plugin.moby.localhost")
         self._path = path
         self._patience = patience
+        # http.client lets go of its socket when an answer is the last one; the answer still has it.
+        self._made: _PatientSocket | None = None
         self.is_spent = False
         """Whether a request broke off on it, so that no other may follow."""
 
@@ -95,6 +97,7 @@ class Connection(http.client.HTTPConnection):
         made.patience = self._patience
         made.settimeout(self._patience)
         self.sock: socket.socket = made
+        self._made = made
         made.connect(os.fspath(self._path))
 
     def renew(self, patience: float) -> None:
@@ -109,12 +112,16 @@ class Connection(http.client.HTTPConnection):
         Once it has, it has released what the answer held. Only our reading end is shut before
         that: a whole end would look like both at once.
         """
-        if self.sock is None:
+        made = self._made
+        if made is None or made.fileno() < 0:
             return True
         with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RD)
+            made.shutdown(socket.SHUT_RD)
+            # What it has sent is read: a writer that waits for room would not hear of it otherwise.
+            while made.recv(_PIECE):
+                pass
         poll = select.poll()
-        poll.register(self.sock, 0)
+        poll.register(made, 0)
         hung_up = bool(poll.poll(1000 * min(self._patience, _HANGING_UP)))
         self.close()
         return hung_up

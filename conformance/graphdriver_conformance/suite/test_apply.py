@@ -33,7 +33,7 @@ IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
 def _applied(graphdriver: Subject, below: Tree, entries: list[LayerEntry]) -> Tree:
     """Return what a fresh layer on `below` shows after the archive of `entries` was applied."""
     layer = graphdriver.new_layer(graphdriver.build(below))
-    graphdriver.apply_diff(layer, "", build_archive(entries))
+    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(entries))
     return graphdriver.tree(layer)
 
 
@@ -88,8 +88,8 @@ def test_applying_to_a_layer_with_content(
     second = make_layer(middle, data.draw(successors(middle)), use_opaque=data.draw(st.booleans()))
     layer = graphdriver.new_layer(graphdriver.build(below))
 
-    graphdriver.apply_diff(layer, "", build_archive(first))
-    graphdriver.apply_diff(layer, "", build_archive(second))
+    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(first))
+    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(second))
 
     assert_same_tree(apply_layer(middle, second), graphdriver.tree(layer))
 
@@ -102,7 +102,7 @@ def test_empty_streams_are_empty_layers(graphdriver: Subject, stream: bytes) -> 
     """And the size of nothing is nothing."""
     layer = graphdriver.new_layer(graphdriver.build(IMAGE))
 
-    size = graphdriver.apply_diff(layer, "", stream)
+    size = graphdriver.apply_diff(layer, graphdriver.parent_of(layer), stream)
 
     assert 0 == size or not graphdriver.claims(Capability.DIFF_SIZE), f"its size is {size}"
     assert_same_tree(IMAGE, graphdriver.tree(layer))
@@ -142,7 +142,7 @@ def test_junk_is_an_error(graphdriver: Subject, kind: str) -> None:
 
     if kind in ("gzip", "bzip2", "xz"):
         try:
-            graphdriver.apply_diff(layer, "", junk)
+            graphdriver.apply_diff(layer, graphdriver.parent_of(layer), junk)
         except (DriverError, OSError):
             graphdriver.escaped = None
         else:
@@ -241,7 +241,7 @@ def test_whiteout_beside_its_file(graphdriver: Subject, marker_first: bool) -> N
     layer = graphdriver.new_layer(graphdriver.build(IMAGE))
     entries = marker + content if marker_first else content + marker
     try:
-        graphdriver.apply_diff(layer, "", build_archive(entries))
+        graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(entries))
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
         graphdriver.escaped = None
@@ -276,7 +276,9 @@ def test_whiteout_without_a_name(graphdriver: Subject, name: str) -> None:
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base)
     try:
-        graphdriver.apply_diff(layer, "", build_archive([LayerEntry(name.encode(), file())]))
+        graphdriver.apply_diff(
+            layer, graphdriver.parent_of(layer), build_archive([LayerEntry(name.encode(), file())])
+        )
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
         graphdriver.escaped = None
@@ -348,5 +350,5 @@ def test_gnu_and_pax_headers_are_understood(graphdriver: Subject) -> None:
                 info.mode = 0o755
                 archive.addfile(info)
         layer = graphdriver.new_layer()
-        graphdriver.apply_diff(layer, "", buffer.getvalue())
+        graphdriver.apply_diff(layer, graphdriver.parent_of(layer), buffer.getvalue())
         assert {b"", b"d", b"d/" + b"n" * 200} == set(graphdriver.tree(layer))

@@ -151,7 +151,7 @@ def test_written_hard_link_is_not_stale_after_the_next_mount(graphdriver: Subjec
 
 def _applied(graphdriver: Subject, layer: str, archive: bytes) -> bool:
     try:
-        graphdriver.apply_diff(layer, "", archive)
+        graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive)
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
         graphdriver.escaped = None

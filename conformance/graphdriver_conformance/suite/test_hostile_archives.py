@@ -72,7 +72,7 @@ def _escapes(victim: str) -> dict[str, list[LayerEntry]]:
 
 def _try(graphdriver: Subject, layer: str, archive: bytes) -> None:
     try:
-        graphdriver.apply_diff(layer, "", archive)
+        graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive)
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
         graphdriver.escaped = None
@@ -235,7 +235,7 @@ def test_names_of_owners_are_ignored(graphdriver: Subject) -> None:
         archive.addfile(info)
     layer = graphdriver.new_layer()
 
-    graphdriver.apply_diff(layer, "", buffer.getvalue())
+    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), buffer.getvalue())
 
     node = graphdriver.tree(layer)[b"f"]
     assert (1234, 1235) == (node.uid, node.gid)

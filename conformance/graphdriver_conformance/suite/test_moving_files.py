@@ -116,7 +116,9 @@ def test_symlink_swapped_in_while_an_archive_is_applied(graphdriver: Subject) ->
         (root / "d").mkdir()  # the layer's own: a lower one cannot be renamed everywhere
         stream = _Swapping(build_archive(entries), root, victim)
         try:
-            graphdriver.apply_diff(layer, "", io.BufferedReader(stream, 2048))
+            graphdriver.apply_diff(
+                layer, graphdriver.parent_of(layer), io.BufferedReader(stream, 2048)
+            )
         except (DriverError, OSError) as error:
             graphdriver.note(f"refused: {error}")
             graphdriver.escaped = None

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import stat
+import struct
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,18 @@ from graphdriver_conformance.namespaces import Privileges
 __all__ = ["Environment", "filesystem_of", "mount_tmpfs", "mounts_below", "probe", "umount"]
 
 _MNT_DETACH = 2
+# quotactl_fd(2), since 5.14; include/uapi/linux/dqblk_xfs.h
+_QUOTACTL_FD = 443
+_Q_XGETQSTAT = (ord("X") << 8) + 5
+_PRJQUOTA = 2
+_PROJECTS_ENFORCED = 1 << 5
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _WHAT_WOULD_HELP = {
     "root": "run as root, who can give files to any owner and make devices",
     "ids": "run as root, or install uidmap and give the user a range in /etc/subuid and subgid",
     "mount": "run as root, or where user namespaces may mount overlay",
+    "project_quota": "use Linux 5.14 and a home on xfs with pquota or ext4 with prjquota",
     "user_xattr": "use --graphdriver-home on a file system with user.* attributes",
 }
 
@@ -110,7 +117,23 @@ def _abilities(base: Path, privileges: Privileges) -> set[str]:
             able.add("root")
         if _works(lambda: os.setxattr(file, "user.probe", b"1")):
             able.add("user_xattr")
+        if _keeps_project_quota(scratch):
+            able.add("project_quota")
     return able
+
+
+def _keeps_project_quota(directory: str) -> bool:
+    """Ask the kernel whether quotas of projects are enforced where `directory` is."""
+    state = ctypes.create_string_buffer(256)  # struct fs_quota_stat is 80 bytes
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        command = ctypes.c_ulong(_Q_XGETQSTAT << 8 | _PRJQUOTA)
+        if _libc.syscall(ctypes.c_long(_QUOTACTL_FD), descriptor, command, 0, state):
+            return False
+    finally:
+        os.close(descriptor)
+    (flags,) = struct.unpack_from("=H", state.raw, 2)
+    return bool(flags & _PROJECTS_ENFORCED)
 
 
 def _works(call: object) -> bool:

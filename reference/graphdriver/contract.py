@@ -84,7 +84,7 @@ class Capability(StrEnum):
     IDMAP = "idmap"
     """uid_maps and gid_maps are honoured."""
     QUOTA = "quota"
-    """storage_opt size= limits a layer where the file system can."""
+    """storage_opt size= limits a layer; claimed on homes whose file system can."""
     RESTARTABLE = "restartable"
     """A second driver on the same home finds the layers of the first."""
     CONTENT_EXACT_CHANGES = "content_exact_changes"

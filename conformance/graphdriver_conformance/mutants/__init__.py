@@ -18,6 +18,7 @@ from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
     lifecycle,
     links,
     mounts,
+    quota,
     whiteouts,
     wire,
 )

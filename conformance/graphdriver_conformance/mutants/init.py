@@ -1,10 +1,13 @@
 """Mutants of Init and restart."""
 
 import importlib
+import io
 import os
 import shutil
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from graphdriver.contract import IDMap
 from graphdriver.errors import DriverError, IncompatibleFS, NotSupported, PrerequisitesNotMet
@@ -171,3 +174,29 @@ class TypesNotAsked(Mutant):
 
     def status(self) -> list[tuple[str, str]]:
         return [row for row in super().status() if row[0] != "Supports d_type"]
+
+
+@mutant("SEC-007", "SEC-011", bug="CVE-2021-41091")
+class EverythingIsOpen(Mutant):
+    """Everybody may pass the home and all that is in it."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        for path in (self.home, self.home / id):
+            path.chmod(0o755)
+
+
+@mutant("SEC-008", bug="CVE-2026-41567: the decompressor is looked for in the container's PATH")
+class DecompressorOfLayer(Mutant):
+    """A compressed archive is unpacked by the layer's own gzip."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        if data[:2] == b"\x1f\x8b":
+            view = self.sound.get(id)
+            path = f"{view}/usr/bin:{os.environ['PATH']}"
+            command = ["env", f"PATH={path}", "gzip", "-dc"]
+            done = subprocess.run(command, input=data, capture_output=True, check=False)
+            self.sound.put(id)
+            data = done.stdout
+        return super().apply_diff(id, parent, io.BytesIO(data))

@@ -15,10 +15,14 @@ MUTANTS: dict[str, type["Broken"]] = {}
 
 
 class Broken:
-    """`breaks` names the requirements that have to notice, `bug` where the bug was real."""
+    """`breaks` names the requirements that have to notice, `bug` where the bug was real.
+
+    `needs` is what a machine must have to show it, as in a requirement's needs; "" for nothing.
+    """
 
     breaks: ClassVar[tuple[str, ...]] = ()
     bug: ClassVar[str] = ""
+    needs: ClassVar[str] = ""
 
     @classmethod
     def spec(cls) -> str:
@@ -119,11 +123,11 @@ class Mutant(Broken):
         return self.sound.diff_size(id, parent)
 
 
-def mutant(*breaks: str, bug: str) -> Callable[[type[_Broken]], type[_Broken]]:
+def mutant(*breaks: str, bug: str, needs: str = "") -> Callable[[type[_Broken]], type[_Broken]]:
     """Register a mutant: the requirements it breaks, and where its bug was real."""
 
     def register(broken: type[_Broken]) -> type[_Broken]:
-        broken.breaks, broken.bug = breaks, bug
+        broken.breaks, broken.bug, broken.needs = breaks, bug, needs
         MUTANTS[broken.__name__] = broken
         return broken
 

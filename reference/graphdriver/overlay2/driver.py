@@ -29,7 +29,6 @@ class Driver:
     """
 
     # Archives hold whole seconds, as Docker's and containerd's do: other engines read no more.
-    capabilities = frozenset(Capability) - {Capability.MTIME_NS}
     layer_limit = MAX_LOWERS
 
     def __init__(
@@ -48,6 +47,12 @@ class Driver:
         self._mounts = Mounts(self._home, self._support.prefix, ids)
         self._differ = Differ(self._home, self._mounts, self._support, ids)
         self._quota = Quota(path, self._support.backing)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it claims on this home: a size only where the file system holds to one."""
+        unclaimed = {Capability.MTIME_NS} | (set() if self._quota.is_kept() else {Capability.QUOTA})
+        return frozenset(Capability) - unclaimed
 
     def __str__(self) -> str:
         """Return `overlay2`."""

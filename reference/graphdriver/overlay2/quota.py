@@ -35,12 +35,15 @@ class Quota:
         self._reason: str | None = None
         self._next = 0
 
+    def is_kept(self) -> bool:
+        """Say whether the file system can limit a directory's size."""
+        with self._lock:
+            return not self._refusal()
+
     def limit(self, directory: Path, size: int) -> None:
         """Make `directory`, still empty, hold at most `size` bytes. Raises QuotaNotSupported."""
         with self._lock:
-            if self._reason is None:
-                self._reason = self._try()
-            if self._reason:
+            if self._refusal():
                 raise QuotaNotSupported(
                     f"{directory.parent} cannot limit a layer to {size} bytes: "
                     f"{self._backing} has no project quota here ({self._reason})",
@@ -48,6 +51,11 @@ class Quota:
                 )
             _limit(directory, self._next, size)
             self._next += 1
+
+    def _refusal(self) -> str:
+        if self._reason is None:
+            self._reason = self._try()
+        return self._reason
 
     def _try(self) -> str:
         """Try it on a directory that is taken away again; return why not, or ""."""

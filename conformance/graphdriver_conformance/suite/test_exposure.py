@@ -1,0 +1,102 @@
+"""SEC-007, SEC-008, SEC-011: what other users may do with layers, and layers with the daemon."""
+
+import gzip
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.oracle.archive import build_archive, entry_of
+from graphdriver_conformance.oracle.tree import Node, Tree, file
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+NOBODY = 65534
+# What drivers have been seen to start, and what a program started in a layer would load.
+PROGRAMS = ["tar", "gzip", "unpigz", "xz", "zstd", "mount", "umount", "modprobe", "sh", "cp", "rm"]
+LIBRARIES = ["libnss_files.so.2", "libc.so.6", "libnss_dns.so.2"]
+
+
+def _as_nobody(graphdriver: Subject, *command: str) -> subprocess.CompletedProcess[bytes] | None:
+    """Run a command as another user, from beside the home; None when it could not be started."""
+    # From there, because a temporary directory above is closed for reasons of its own.
+    try:
+        return subprocess.run(
+            command,
+            cwd=graphdriver.home.parent,
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+            capture_output=True,
+            check=False,
+        )
+    except PermissionError:
+        return None
+
+
+def _from_beside(graphdriver: Subject, path: Path) -> str:
+    return os.path.relpath(path, graphdriver.home.parent)
+
+
+@verifies("SEC-007")
+def test_others_cannot_read_layers(graphdriver: Subject) -> None:
+    """A file that everybody may read, in a base layer and in a child, held and not."""
+    image = Tree.of({"key": file(b"secret", 0o644)})
+    base = graphdriver.build(image)
+    child = graphdriver.new_layer(base, writable=True)
+    for id in (base, child):
+        root = graphdriver.get(id)
+        paths = [root, *root.parents][: len(root.relative_to(graphdriver.home.parent).parts)]
+        for path in (root / "key", *paths):
+            shown = _from_beside(graphdriver, path)
+            done = _as_nobody(graphdriver, "ls" if path.is_dir() else "cat", shown)
+            assert done is None or done.returncode, f"uid {NOBODY} can read {shown}"
+        graphdriver.put(id)
+        done = _as_nobody(graphdriver, "cat", _from_beside(graphdriver, root / "key"))
+        assert done is None or done.returncode, f"uid {NOBODY} can read the layer that was put"
+
+
+@verifies("SEC-011")
+def test_others_cannot_run_setuid_programs(graphdriver: Subject) -> None:
+    """id(1), owned by root and setuid, copied into a layer."""
+    program = shutil.which("id")
+    if not program:
+        graphdriver.not_provable("there is no id(1) to copy into a layer")
+    suid = file(Path(program).read_bytes(), 0o4755)
+    child = graphdriver.new_layer(graphdriver.build(Tree.of({"id": suid})), writable=True)
+
+    with graphdriver.view(child) as root:
+        done = _as_nobody(graphdriver, _from_beside(graphdriver, root / "id"), "-u")
+
+    assert done is None, f"uid {NOBODY} ran it out of the layer: {done and done.stdout.decode()}"
+
+
+@verifies("SEC-008")
+def test_nothing_is_run_out_of_a_layer(graphdriver: Subject) -> None:
+    """Every program that a driver might call lies in the layer, and leaves a mark when it runs."""
+    mark = graphdriver.home.parent / "it-ran"
+    script = file(f"#!/bin/sh\n: > '{mark}'\n".encode(), 0o755)
+    nodes: dict[str | bytes, Node | bytes | str] = {}
+    for directory in ("bin", "usr/bin", "sbin", "usr/sbin"):
+        nodes |= {f"{directory}/{name}": script for name in PROGRAMS}
+    nodes |= {f"lib/{name}": file(b"no library", 0o755) for name in LIBRARIES}
+    nodes |= {"etc/ld.so.preload": b"/lib/libc.so.6\n", "etc/nsswitch.conf": b"passwd: files dns\n"}
+    base = graphdriver.build(Tree.of(nodes))
+    layer = graphdriver.new_layer(base, writable=True)
+    archive = build_archive([entry_of("etc/motd", file(b"hello"))])
+
+    with graphdriver.view(layer):
+        for stream in (archive, gzip.compress(archive)):
+            try:
+                graphdriver.apply_diff(layer, base, stream)
+            except (DriverError, OSError) as error:
+                graphdriver.note(f"refused: {error}")
+                graphdriver.escaped = None
+        graphdriver.diff_bytes(layer, base)
+        graphdriver.diff_bytes(layer)
+        graphdriver.changes(layer, base)
+        graphdriver.diff_size(layer, base)
+    graphdriver.remove(layer)
+
+    assert not mark.exists(), "a program out of the layer was run"

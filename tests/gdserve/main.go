@@ -37,14 +37,14 @@ type kind struct {
 
 // What all of them can do. pkg/archive of 20.10 carries neither user.* attributes nor ACLs, fills
 // holes and cuts mtimes to seconds. Of quotas only the control of btrfs is in Debian's source.
-var always = []string{"idmap", "restartable", "root_metadata", "hardlink_identity", "lower_symlinks",
-	"flattened_diff", "changes", "diff_size", "home"}
+var always = []string{"idmap", "restartable", "root_metadata", "hardlink_identity", "flattened_diff",
+	"changes", "diff_size", "home"}
 
 var kinds = map[string]kind{
 	"overlay2": {overlay2.Init, append([]string{"mounting", "overlay2_layout", "layer_limit",
 		"mount_label"}, always...), 128},
-	"vfs":            {vfs.Init, always, 0},
-	"btrfs":          {btrfs.Init, append([]string{"quota"}, always...), 0},
+	"vfs":            {vfs.Init, append([]string{"lower_symlinks"}, always...), 0},
+	"btrfs":          {btrfs.Init, append([]string{"lower_symlinks", "quota"}, always...), 0},
 	"fuse-overlayfs": {fuseoverlayfs.Init, append([]string{"mounting", "layer_limit"}, always...), 128},
 }
 

@@ -76,7 +76,7 @@ def judge(target: Target, profile: str, processes: int) -> dict[str, Any]:
     return {
         "title": target.title,
         "version": target.version(),
-        "spec": target.spec.format(socket="SOCKET"),
+        "spec": target.spec.format(socket="SOCKET", gdserve="gdserve"),
         "options": list(target.options),
         "kernel": platform.release(),
         "profile": profile,

@@ -23,12 +23,17 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 [plugins."io.containerd.snapshotter.v1.btrfs"]
   root_path = "{0}/btrfs"
 """
+_DOCKER = "golang-github-docker-docker-dev"
 _FUSE = "--graphdriver-option=overlay.mount_program=/usr/bin/fuse-overlayfs"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A driver: `spec` has {socket} where a daemon's goes; its version is that of `packages`."""
+    """A driver; its version is that of `packages`.
+
+    `spec` has {socket} where a daemon's goes, and {gdserve} for the program that serves Docker's
+    own drivers.
+    """
 
     name: str
     title: str
@@ -41,6 +46,11 @@ class Target:
     def needs_containerd(self) -> bool:
         """Whether a containerd has to run."""
         return "{socket}" in self.spec
+
+    @property
+    def needs_gdserve(self) -> bool:
+        """Whether gdserve has to be built."""
+        return "{gdserve}" in self.spec
 
     def version(self) -> str:
         """Return the versions of its packages, as dpkg has them."""
@@ -66,9 +76,30 @@ def _snapshotter(name: str) -> Target:
     )
 
 
+def _docker(driver: str, **more: object) -> Target:
+    packages = more.pop("packages", ())
+    return Target(
+        f"docker-{driver}",
+        f"Docker {driver}",
+        "plugin+exec:{gdserve} " + driver,
+        (_DOCKER, *packages),  # type: ignore[misc]
+        **more,  # type: ignore[arg-type]
+    )
+
+
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
+        Target(
+            "graphdriver-overlay2",
+            "ours, through its socket",
+            "plugin+exec:graphdriver serve overlay2",
+            (),
+        ),
+        _docker("overlay2"),
+        _docker("vfs"),
+        _docker("btrfs", on_btrfs=True),
+        _docker("fuse-overlayfs", packages=("fuse-overlayfs",)),
         _storage("overlay"),
         _storage("vfs"),
         _storage("btrfs", on_btrfs=True),
@@ -96,6 +127,8 @@ def ready(target: Target, place: Path) -> Iterator[list[str]]:
         if target.on_btrfs:
             stack.enter_context(_btrfs(place / "homes.img", homes))
         spec = target.spec
+        if target.needs_gdserve:
+            spec = spec.format(gdserve=_gdserve(place / "gdserve"))
         if target.needs_containerd:
             daemon = place / "containerd"
             (daemon / "btrfs").mkdir(parents=True)
@@ -103,6 +136,13 @@ def ready(target: Target, place: Path) -> Iterator[list[str]]:
                 stack.enter_context(_btrfs(place / "snapshots.img", daemon / "btrfs"))
             spec = spec.format(socket=stack.enter_context(_containerd(daemon)))
         yield [spec, f"--graphdriver-home={homes}", *options]
+
+
+def _gdserve(program: Path) -> Path:
+    """Build the program that serves Docker's drivers; Go keeps what it compiled."""
+    build = Path(__file__).parents[1] / "gdserve" / "build"
+    subprocess.run([build, program], check=True)
+    return program
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from graphdriver.errors import (
     MaxDepthExceeded,
     MountOptionsTooLong,
     NotSupported,
+    PrerequisitesNotMet,
     QuotaNotSupported,
 )
 from graphdriver_conformance.adapters import NotTold
@@ -47,7 +48,8 @@ _CLASSES: tuple[tuple[str, type[DriverError]], ...] = (
     (r"max depth|too many l(ower|ayer)", MaxDepthExceeded),
     (r"too large|too long", MountOptionsTooLong),
     (r"quota|pquota", QuotaNotSupported),
-    (r"incompatible", IncompatibleFS),
+    (r"incompatible|backing file system is unsupported", IncompatibleFS),
+    (r"prerequisites", PrerequisitesNotMet),
     (r"not supported|unsupported", NotSupported),
     (r"invalid (layer )?id|may become a directory name", InvalidLayerId),
     (r"already exists|file exists", LayerExists),

@@ -5,6 +5,7 @@ sound driver; run one with `pytest --driver=graphdriver_conformance.variants:NAM
 """
 
 import errno
+import gzip
 import io
 import os
 import tarfile
@@ -21,6 +22,7 @@ from graphdriver.errors import (
     LayerExists,
     LayerInUse,
     LayerNotFound,
+    NotSupported,
 )
 from graphdriver_conformance.mutants.archives import Member, RewritesDiff
 from graphdriver_conformance.mutants.registry import Mutant
@@ -296,3 +298,49 @@ class ClaimsLittle(Variant):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.capabilities = frozenset({Capability.MOUNTING, Capability.RESTARTABLE})
+
+
+@_variant("LIF-028", "MNT-022", "LIF-012", "DIF-019", "CLN-002")
+class KnowsNoChanges(Variant):
+    """No verb changes and none for sizes, as containerd's snapshotters have none."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.capabilities = frozenset(self.capabilities or Capability) - {
+            Capability.CHANGES,
+            Capability.DIFF_SIZE,
+        }
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        raise NotSupported("changes", "there is no such verb")
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        raise NotSupported("diff_size", "there is no such verb")
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        super().apply_diff(id, parent, io.BytesIO(data))
+        return len(data)
+
+
+@_variant("DIF-021")
+class UnpacksCompressed(Variant):
+    """apply_diff takes gzip as well, as containers-storage's does."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        return super().apply_diff(id, parent, io.BytesIO(data))
+
+
+@_variant("LIF-002", "LIF-026")
+class RootsOfFedora(Variant):
+    """A new layer's root has mode 0555, and the driver says so."""
+
+    root_mode = 0o555
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        if not parent:
+            (self.home / id / "diff").chmod(self.root_mode)

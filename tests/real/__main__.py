@@ -35,7 +35,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.target) - set(TARGETS):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
-    record = _recorded()
+    record, before = _recorded(), _recorded()
     if not options.page:
         if missing := programs_missing():
             parser.error(f"not installed: {', '.join(missing)}")
@@ -45,12 +45,17 @@ def main() -> int:
     if not options.check:
         (_DOCS / "real-drivers.json").write_text(json.dumps(record, indent=1) + "\n")
         (_DOCS / "real-drivers.md").write_text(document(record))
-    chosen = options.target or record["targets"]
-    lines = [
-        line for name in chosen for line in surprises(name, record["targets"][name]["outcomes"])
-    ]
-    print("\n".join(lines) or "everything is as known")
-    return 1 if lines else 0
+    failed = False
+    for name in options.target or record["targets"]:
+        outcomes = record["targets"][name]["outcomes"]
+        # What is newer than the record was read by nobody yet, and fails nothing.
+        old = before["targets"].get(name, {}).get("outcomes", {}) if options.check else outcomes
+        for id in sorted(outcomes.keys() - old.keys()):
+            print(f"{name}: {id} is new to the record: {outcomes[id]}")
+        lines = surprises(name, {id: outcomes[id] for id in outcomes.keys() & old.keys()})
+        print("\n".join(lines) or f"{name}: everything is as known")
+        failed = failed or bool(lines)
+    return 1 if failed else 0
 
 
 def judge(target: Target, profile: str, processes: int) -> dict[str, Any]:

@@ -81,9 +81,9 @@ def judge(target: Target, profile: str, processes: int) -> dict[str, Any]:
     return {
         "title": target.title,
         "version": target.version(),
-        "spec": target.spec.format(socket="SOCKET", gdserve="gdserve"),
+        "spec": target.spec.format(socket="/SOCKET", gdserve="gdserve"),
         "options": list(target.options),
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "profile": profile,
         "seconds": round(result["seconds"]),
         "call_ms": round(call, 2),

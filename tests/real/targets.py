@@ -149,7 +149,7 @@ def _gdserve(program: Path) -> Path:
 def _btrfs(image: Path, point: Path) -> Iterator[None]:
     with image.open("wb") as opened:
         opened.truncate(4 << 30)
-    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
+    subprocess.run(["mkfs.btrfs", "-q", image], capture_output=True, check=True)
     subprocess.run(["mount", "-o", "loop", image, point], check=True)
     try:
         yield

@@ -16,6 +16,7 @@ from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
     filesystem,
     idmap,
     init,
+    kernel,
     lifecycle,
     links,
     mounts,

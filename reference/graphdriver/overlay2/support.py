@@ -177,7 +177,13 @@ def _trial(directory: Path, backing: str, home: Path, mountopt: str) -> Support:
     knows_index = Path("/sys/module/overlay/parameters/index").exists()
     index = "index=off," if knows_index and "index=" not in mountopt else ""
     # trusted.* cannot be written in a user namespace; overlayfs then uses user.* (since 5.11).
-    userxattr = not _can_set_trusted(directory / "upper")
+    userxattr = not _can_set(directory / "upper", "trusted.overlay.probe")
+    if userxattr and not _can_set(directory / "upper", "user.overlay.probe"):
+        # The mount would succeed; removing a directory of a lower would then be EIO.
+        raise IncompatibleFS(
+            f"the {backing} below {home} keeps no extended attributes",
+            "put the home on ext4, xfs, btrfs or tmpfs",
+        )
     prefix = index + ("userxattr," if userxattr else "") + (f"{mountopt}," if mountopt else "")
     try:
         _mount_trial(directory, prefix)
@@ -191,12 +197,12 @@ def _trial(directory: Path, backing: str, home: Path, mountopt: str) -> Support:
     return Support(backing, userxattr, prefix)
 
 
-def _can_set_trusted(path: Path) -> bool:
+def _can_set(path: Path, name: str) -> bool:
     try:
-        os.setxattr(path, "trusted.overlay.probe", b"y")
+        os.setxattr(path, name, b"y")
     except OSError:
         return False
-    os.removexattr(path, "trusted.overlay.probe")
+    os.removexattr(path, name)
     return True
 
 

@@ -191,15 +191,21 @@ class Driver:
 
     def _prepare(self) -> None:
         self._home.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if not self._home.exists():
-            self._home.mkdir(0o700)
-            if not self._ids.identity:
-                os.chown(self._home, -1, self._ids.root[1])
-                self._home.chmod(0o710)
-        elif self._home.stat().st_mode & 0o007:
+        new = not self._home.exists()
+        if not new and self._home.stat().st_mode & 0o007:
             self._home.chmod(self._home.stat().st_mode & 0o770)
-        for directory in (self._layers, self._parents):
-            directory.mkdir(0o711, exist_ok=True)
+        try:
+            if new:
+                self._home.mkdir(0o700)
+                if not self._ids.identity:
+                    os.chown(self._home, -1, self._ids.root[1])
+                    self._home.chmod(0o710)
+            for directory in (self._layers, self._parents):
+                directory.mkdir(0o711, exist_ok=True)
+        except OSError:
+            if new and self._home.exists():  # a full disk: nothing is left on it
+                _remove(self._home.parent, self._home.name)
+            raise
         for name in os.listdir(self._home):
             if name.startswith(_STAGING):  # what a crash has left
                 _remove(self._home, name)

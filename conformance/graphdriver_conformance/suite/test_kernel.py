@@ -1,0 +1,174 @@
+"""KRN: what kernels, mount options and disks do by themselves must not show."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+from graphdriver.contract import Driver
+from graphdriver.errors import DriverError
+from graphdriver_conformance.effort import scaled
+from graphdriver_conformance.environment import mounts_below
+from graphdriver_conformance.oracle.changes import change_findings
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite import rootless
+from graphdriver_conformance.suite.disks import DISKS, CannotMake, disk
+from graphdriver_conformance.suite.marking import IMAGE, edit
+from graphdriver_conformance.suite.twins import plain_directory
+
+
+def _judge(graphdriver: Subject, what: str) -> None:
+    """Edit a layer and a plain directory: view, changes, archive and children have to agree."""
+    plain = plain_directory(graphdriver, IMAGE)
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.new_layer(base, writable=True)
+    with graphdriver.view(layer) as root:
+        edit(root)
+        edit(plain)
+        wanted = observe(plain)
+        assert_same_tree(wanted, observe(root), f"{what}: the view")
+    findings = change_findings(IMAGE, wanted, graphdriver.changes(layer, base))
+    assert [] == findings, f"{what}: changes"
+    sibling = graphdriver.new_layer(base)
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+    child = graphdriver.new_layer(layer)
+    for id, where in ((layer, "mounted again"), (sibling, "carried over"), (child, "in a child")):
+        assert_same_tree(wanted, graphdriver.tree(id), f"{what}: {where}")
+
+
+@verifies("KRN-001")
+def test_copied_home_serves_the_same_layers(graphdriver: Subject) -> None:
+    """cp -a to a larger disk: overlay's index, where it is on, refuses what has other inodes."""
+    place = graphdriver.home.parent
+    graphdriver.use(graphdriver.open_another(place / "before", ()))
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.new_layer(base, writable=True)
+    with graphdriver.view(layer) as root:
+        edit(root)
+        wanted = observe(root)
+    graphdriver.cleanup()
+
+    subprocess.run(["cp", "--archive", place / "before", place / "after"], check=True)
+    graphdriver.use(graphdriver.open_another(place / "after", ()))
+
+    assert_same_tree(wanted, graphdriver.tree(layer), "after the home was copied")
+
+
+@verifies("KRN-007")
+def test_init_while_layers_are_held(graphdriver: Subject) -> None:
+    """The daemon comes back while containers run: what it probes must not trip on their mounts."""
+    layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
+    root = graphdriver.get(layer)
+
+    graphdriver.reopen(cleanup=False)
+
+    assert_same_tree(IMAGE, observe(root), "Init changed what a container sees")
+    assert_same_tree(IMAGE, graphdriver.tree(layer))
+
+
+@verifies("KRN-008")
+def test_refused_init_leaves_nothing(graphdriver: Subject) -> None:
+    """On disks that cannot carry layers: no mount and no file of a probe stays."""
+    refused = 0
+    for kind in ("full", "overlay", "ramfs"):
+        try:
+            with disk(kind, graphdriver.home.parent / kind) as place:
+                before = sorted(place.rglob("*"))
+                mounts = mounts_below(place.parent)
+                driver = _opened(graphdriver, place)
+                if driver is None:
+                    refused += 1
+                    assert before == sorted(place.rglob("*")), f"{kind}: the probe left files"
+                    assert mounts == mounts_below(place.parent), f"{kind}: the probe left mounts"
+        except CannotMake as error:
+            graphdriver.note(f"{kind}: {error}")
+    graphdriver.note(f"{refused} disk(s) were refused")
+
+
+def _opened(graphdriver: Subject, place: Path) -> Driver | None:
+    try:
+        return graphdriver.open_another(place / "home")
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"refused: {error}")
+        return None
+
+
+@verifies("KRN-009")
+def test_failed_mount_names_its_layer(graphdriver: Subject) -> None:
+    """A lower is gone: the error says whose, nothing is mounted or held, and it can be mended."""
+    base = graphdriver.build(IMAGE)
+    layer = graphdriver.new_layer(base, writable=True)
+    lower = graphdriver.home / base / "diff"
+    lower.rename(lower.with_name("aside"))
+
+    error = graphdriver.refuses("get", layer)
+
+    said = "\n".join([str(error), *getattr(error, "__notes__", ())])
+    assert layer in said, f"the error does not name the layer: {said}"
+    assert [] == graphdriver.mounts(), "the failed get left a mount"
+    lower.with_name("aside").rename(lower)
+    assert_same_tree(IMAGE, graphdriver.tree(layer), "after the lower is back")
+    assert [] == graphdriver.mounts(), "the failed get was counted"
+
+
+@verifies("KRN-010")
+def test_every_setting_of_overlay(graphdriver: Subject) -> None:
+    """Kernels are configured differently; layers look the same with each."""
+    settings = list(itertools.product(("off", "on"), repeat=4))
+    # Every third or fifth of the sixteen: each setting is on and off in half of these.
+    wanted = settings[:: max(1, 15 // scaled(5))]
+    names = ("redirect_dir", "metacopy", "index", "xino")
+    tried = 0
+    for values in wanted:
+        option = ",".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        place = graphdriver.home.parent / option.replace(",", "-")
+        try:
+            driver = graphdriver.open_another(place, [f"overlay2.mountopt={option}"])
+        except (DriverError, OSError) as error:
+            graphdriver.note(f"{option}: {error}")
+            continue
+        tried += 1
+        graphdriver.use(driver)
+        _judge(graphdriver, option)
+        graphdriver.cleanup()
+    if not tried:
+        graphdriver.not_claimed("Init takes no setting of overlay2.mountopt")
+
+
+@verifies("KRN-011")
+def test_every_disk(graphdriver: Subject) -> None:
+    """Layers are right on a disk, or Init refuses it: what it carries is not found out later."""
+    own = graphdriver.driver
+    for kind in DISKS[: max(4, scaled(len(DISKS)))]:
+        try:
+            with disk(kind, graphdriver.home.parent / kind) as place:
+                driver = _opened(graphdriver, place)
+                if driver is not None:
+                    graphdriver.use(driver)
+                    _judge(graphdriver, kind)
+                    graphdriver.cleanup()
+                    graphdriver.use(own)
+        except CannotMake as error:
+            graphdriver.note(f"{kind}: {error}")
+
+
+@verifies("KRN-012")
+def test_driver_in_a_user_namespace(graphdriver: Subject) -> None:
+    """Rootless containers: the driver works as root of a user namespace, or Init refuses it."""
+    if not graphdriver.source.in_process:
+        graphdriver.not_claimed("the driver is a process of its own, which runs where it runs")
+    home = graphdriver.home.parent / "rootless"
+    command = ["unshare", "--user", "--map-root-user", "--mount", "--propagation", "private"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        graphdriver.not_provable("no user namespaces here: see user.max_user_namespaces")
+    command += [sys.executable, "-m", rootless.__name__, graphdriver.source.spec, str(home)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    if done.returncode == rootless.REFUSED:
+        graphdriver.note(f"refused: {done.stdout.strip()}")
+        return
+    assert done.returncode == 0, f"in a user namespace:\n{done.stdout}{done.stderr[-600:]}"

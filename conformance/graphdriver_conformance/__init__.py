@@ -3,3 +3,36 @@
 Of `graphdriver` it imports the contract and the errors only: what judges a driver shares no code
 with it.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from graphdriver_conformance.report.runs import Run
+
+__all__ = ["check"]
+
+
+def check(
+    driver: str | Callable[..., object],
+    *,
+    requirements: Sequence[str] = (),
+    options: Sequence[str] = (),
+    profile: str = "default",
+    seed: int = 0,
+    home: str | None = None,
+    workers: int = 0,
+) -> Run:
+    """Judge a driver and return the result, for notebooks and other runners.
+
+    `driver` is a SPEC as for `--driver`, or a factory that can be imported. `requirements` are ids
+    or prefixes, none meaning all; `options` are the driver's; with `workers` the suite runs in so
+    many processes (pytest-xdist). The suite runs in a process of its own, as it enters namespaces.
+    Raises library.CheckFailed when it could not run.
+    """
+    # Every pytest run of the environment imports this package: it loads nothing by itself.
+    from graphdriver_conformance.library import run_suite
+
+    return run_suite(driver, requirements, options, profile, seed, home, workers)

@@ -5,11 +5,13 @@ from hypothesis.errors import Flaky
 
 from graphdriver.errors import DriverError
 from graphdriver_conformance.failure import failure_text
-from graphdriver_conformance.outcome import Outcome
+from graphdriver_conformance.outcome import WORKS, Outcome
 from graphdriver_conformance.requirement import Requirement
 from graphdriver_conformance.subject import NotClaimed, Subject
 
 __all__ = ["judge"]
+
+NOT_CLAIMED = "the driver does not claim "
 
 
 def judge(
@@ -21,9 +23,13 @@ def judge(
     """Return the outcome and what is to be said of it.
 
     An AssertionError, an error that escaped a verb, or an errno out of the view is the driver's;
-    anything else that was raised is the suite's own. `compared` are the operator and both sides of
+    anything else that was raised is the suite's own. What the driver does not claim is no
+    violation; that it works all the same is told. `compared` are the operator and both sides of
     the comparison that failed, if one did.
     """
+    if subject and subject.unclaimed:
+        works = error is None
+        return Outcome.NOT_CLAIMED, (WORKS if works else NOT_CLAIMED) + subject.unclaimed
     if error is None:
         return Outcome.MET, None
     if isinstance(error, NotClaimed):

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphdriver_conformance.requirement import Requirement
 
-__all__ = ["NOT_SELECTED", "Judgement", "Outcome", "Verdict", "fold", "verdict_of"]
+__all__ = ["NOT_SELECTED", "WORKS", "Judgement", "Outcome", "Verdict", "fold", "verdict_of"]
 
 
 class Outcome(StrEnum):
@@ -40,6 +40,10 @@ _WEIGHT = (
 )
 NOT_SELECTED = "not selected in this run"
 """The detail of a requirement that `--requirement` left out."""
+
+
+WORKS = "works although not claimed: "
+"""How the detail begins of what is not claimed, and was seen to work; the capability follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,11 @@ def _judge(requirement: Requirement, reports: list[Mapping[str, Any]]) -> Judgem
     # Of several that went equally wrong the one that takes least to tell.
     worst = min(
         reports,
-        key=lambda one: (_WEIGHT.index(Outcome(one["outcome"])), len(one["detail"] or "")),
+        key=lambda one: (
+            _WEIGHT.index(Outcome(one["outcome"])),
+            (one["detail"] or "").startswith(WORKS),
+            len(one["detail"] or ""),
+        ),
     )
     return Judgement(
         requirement,

@@ -65,6 +65,7 @@ class Subject:
         self.notes: list[str] = []
         self.escaped: BaseException | None = None
         self.examples = 0
+        self.unclaimed = ""
         self._options = options
         self._numbers = itertools.count()
         self._parents: dict[str, str] = {}

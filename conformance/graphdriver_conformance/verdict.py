@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from graphdriver_conformance.outcome import Judgement, Outcome, Verdict, verdict_of
+from graphdriver_conformance.outcome import WORKS, Judgement, Outcome, Verdict, verdict_of
 from graphdriver_conformance.repro.files import Script
 from graphdriver_conformance.requirement import Level
 from graphdriver_conformance.result import Result
@@ -30,6 +30,7 @@ def lines(result: Result, scripts: Mapping[str, Script] | None = None) -> Iterat
     yield from _blocked(result)
     yield from _waived(result)
     yield from _unproven(result)
+    yield from _unclaimed(result)
     yield from _table(result)
     verdict = verdict_of(result.judged)
     where = result.environment
@@ -68,6 +69,20 @@ def _blocked(result: Result) -> Iterator[tuple[str, str]]:
             culprits.setdefault(culprit, []).append(one.requirement.id)
     for culprit, ids in culprits.items():
         yield f"{culprit}: {', '.join(ids)}", "yellow"
+
+
+def _unclaimed(result: Result) -> Iterator[tuple[str, str]]:
+    """Name capabilities that the driver does not claim and seems to have."""
+    works: dict[str, list[bool]] = {}
+    for one in result.judged.values():
+        if one.outcome is Outcome.NOT_CLAIMED and one.was_asked:
+            did = (one.detail or "").startswith(WORKS)
+            for need in one.requirement.needs:
+                works.setdefault(need, []).append(did)
+    for need, seen in works.items():
+        if all(seen):
+            many = f"{len(seen)} requirement{'s' * (len(seen) > 1)}"
+            yield f"works although not claimed: {need} ({many})", "yellow"
 
 
 def _waived(result: Result) -> Iterator[tuple[str, str]]:

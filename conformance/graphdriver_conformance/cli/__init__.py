@@ -16,8 +16,11 @@ COMMANDS = {
     "list": ("[PREFIX]", "the requirements, one a line"),
     "explain": ("ID", "a requirement: rule, reason, source, tests"),
     "report": ("FILE.json ... -o OUT.html", "result files side by side; also --markdown"),
+    "doctor": ("[--graphdriver-home DIR]", "what this machine can show, and how to get the rest"),
+    "new": ("NAME", "a skeleton of a driver, with its tests"),
 }
 PASSED_ON = {
+    "fsck": ("HOME", "check an overlay2 home; it is only read", "graphdriver.overlay2.fsck"),
     "serve": ("DRIVER --socket PATH", "be a Docker graphdriver plugin", "graphdriver.plugin"),
     "matrix": ("run [KERNEL ...]", "the suite on many kernels; --help", "graphdriver_vms"),
 }

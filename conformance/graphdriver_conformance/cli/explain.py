@@ -1,11 +1,26 @@
-"""`graphdriver explain`: one requirement."""
+"""`graphdriver explain`: one requirement, where it comes from, what proves it."""
 
 import argparse
+import ast
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
 
 from graphdriver_conformance.cli.unknown import say_unknown
 from graphdriver_conformance.requirement import Requirement, catalogue
 
-__all__ = ["run"]
+__all__ = ["links_of", "run", "verifiers_of"]
+
+# Where the sources that the catalogue names by number are to be read.
+_PLACES = (
+    (r"\bmoby #(\d+)", "https://github.com/moby/moby/issues/{}"),
+    (r"\bcontainerd #(\d+)", "https://github.com/containerd/containerd/issues/{}"),
+    (r"\bcontainers/storage #(\d+)", "https://github.com/containers/storage/issues/{}"),
+    (r"\bbuildkit #(\d+)", "https://github.com/moby/buildkit/issues/{}"),
+    (r"\b(CVE-\d+-\d+)", "https://nvd.nist.gov/vuln/detail/{}"),
+    (r"\bimage-spec\b()", "https://github.com/opencontainers/image-spec/blob/main/layer.md{}"),
+)
 
 
 def run(arguments: list[str]) -> int:
@@ -13,25 +28,54 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("graphdriver explain", description=__doc__)
     parser.add_argument("id", help="as `graphdriver list` shows it")
     id = parser.parse_args(arguments).id
-    one = catalogue().get(id)
+    one = catalogue().get(id.upper())
     if one is None:
         return say_unknown(id)
-    print(_explained(one))
+    print("\n".join(_explained(one)))
     return 0
 
 
-def _explained(one: Requirement) -> str:
-    rows = [
-        f"{one.id}  {one.level}  (since {one.since})",
-        "",
-        one.title,
-        "",
-        f"why:       {one.why}",
-        f"source:    {one.source}",
+def links_of(source: str) -> list[str]:
+    """Return where to read what a source names."""
+    return [
+        place.format(number)
+        for pattern, place in _PLACES
+        for number in dict.fromkeys(re.findall(pattern, source))
     ]
+
+
+def verifiers_of(id: str) -> Iterator[tuple[str, str]]:
+    """Yield FILE::FUNCTION of each test that verifies the requirement, and its docstring."""
+    for path in sorted(Path(str(files("graphdriver_conformance.suite"))).glob("test_*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            marks = [ast.unparse(one) for one in getattr(node, "decorator_list", ())]
+            if isinstance(node, ast.FunctionDef) and f"verifies({id!r})" in marks:
+                yield f"{path}::{node.name}", ast.get_docstring(node) or ""
+
+
+def _explained(one: Requirement) -> Iterator[str]:
+    # Loaded here: `graphdriver list` has no use for the broken drivers.
+    from graphdriver_conformance.mutants import MUTANTS
+
+    yield f"{one.id}  {one.level}  (since {one.since})"
+    yield f"\n{one.title}\n"
+    yield f"why:       {one.why}"
+    yield f"source:    {one.source}"
+    yield from (f"           {link}" for link in links_of(one.source))
     if one.needs:
-        rows.append(f"needs:     {', '.join(one.needs)}")
-    if one.rests_on:
-        rows.append(f"rests on:  {', '.join(one.rests_on)}")
-    rows.append(f"run it:    pytest --driver=SPEC --requirement={one.id}")
-    return "\n".join(rows)
+        yield f"needs:     {', '.join(one.needs)}"
+    for label, ids in (("rests on:", one.rests_on), ("under it:", _resting_on(one.id))):
+        for id in ids:
+            yield f"{label}  {id}  {catalogue()[id].title}"
+            label = " " * len(label)
+    for name, mutant in MUTANTS.items():
+        if one.id in mutant.breaks:
+            yield f"catches:   {name}: {(mutant.__doc__ or '').strip()}  ({mutant.bug})"
+    for test, why in verifiers_of(one.id):
+        yield f"test:      {test}"
+        yield f"           {why.partition(chr(10))[0]}"
+    yield f"run it:    pytest --driver=SPEC --requirement={one.id}"
+
+
+def _resting_on(id: str) -> list[str]:
+    return [other.id for other in catalogue().values() if id in other.rests_on]

@@ -1,6 +1,66 @@
-"""What layers must look like, worked out without any driver.
+"""What layers must look like, worked out without any driver; for the suite, and for own checks.
 
 A model of file trees (`tree`), the image-spec's rules on it (`layer`, `archive`), what is really on
 disk (`observe`, `plant`) and how the two differ (`compare`, `changes`). Shares no code with
-`graphdriver`.
+`graphdriver`. The names below are the public ones.
 """
+
+from graphdriver_conformance.oracle.archive import (
+    LayerEntry,
+    archive_findings,
+    build_archive,
+    entry_of,
+    opaque,
+    read_archive,
+    whiteout,
+)
+from graphdriver_conformance.oracle.changes import change_findings, expected_changes
+from graphdriver_conformance.oracle.compare import (
+    Aspect,
+    TreesDiffer,
+    assert_same_tree,
+    differences,
+)
+from graphdriver_conformance.oracle.layer import apply_layer, flatten, make_layer
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.plant import plant, rebuild
+from graphdriver_conformance.oracle.tree import (
+    Node,
+    NodeKind,
+    Tree,
+    device,
+    directory,
+    fifo,
+    file,
+    symlink,
+)
+
+__all__ = [
+    "Aspect",
+    "LayerEntry",
+    "Node",
+    "NodeKind",
+    "Tree",
+    "TreesDiffer",
+    "apply_layer",
+    "archive_findings",
+    "assert_same_tree",
+    "build_archive",
+    "change_findings",
+    "device",
+    "differences",
+    "directory",
+    "entry_of",
+    "expected_changes",
+    "fifo",
+    "file",
+    "flatten",
+    "make_layer",
+    "observe",
+    "opaque",
+    "plant",
+    "read_archive",
+    "rebuild",
+    "symlink",
+    "whiteout",
+]

@@ -18,6 +18,7 @@ from graphdriver_conformance.homes import Homes
 from graphdriver_conformance.session.collection import Collection
 from graphdriver_conformance.session.ending import Ending
 from graphdriver_conformance.session.fixture import Fixture
+from graphdriver_conformance.session.progress import Progress
 from graphdriver_conformance.session.reports import Reports
 from graphdriver_conformance.session.run import Run
 
@@ -58,6 +59,7 @@ def activate(config: pytest.Config) -> None:
         ("collection", Collection(run)),
         ("fixture", Fixture(run)),
         ("reports", reports),
+        ("progress", Progress(run)),
         ("ending", Ending(run, reports)),
     ):
         config.pluginmanager.register(part, f"graphdriver-{name}")

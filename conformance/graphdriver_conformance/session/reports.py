@@ -22,6 +22,7 @@ class Reports:
         self._run = run
         self._compared: tuple[str, object, object] | None = None
         self.said: dict[str, list[dict[str, Any]]] = {spec: [] for spec in run.sources}
+        self.foreign = 0
         self.foreign_failures = 0
 
     def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> None:
@@ -71,5 +72,6 @@ class Reports:
         said = getattr(report, "graphdriver", None)
         if said:
             self.said[said["spec"]].append(said)
-        elif report.failed:
-            self.foreign_failures += 1
+        elif report.when == "call" or report.failed:
+            self.foreign += 1
+            self.foreign_failures += report.failed

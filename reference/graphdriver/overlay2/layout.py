@@ -22,15 +22,15 @@ from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
 from graphdriver.overlay2.support import PROBE_PREFIX, is_abandoned
 
-__all__ = ["MAX_LOWERS", "Home", "new_link"]
+__all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "REMNANTS", "Home", "new_link"]
 
 MAX_LOWERS = 128
 """overlay2's limit; 128 short names and the rest of the options fit one page of 4096 bytes."""
 
 LINKS = "l"
-_LINK = re.compile(r"[A-Z2-7]{26}")
+LINK_NAME = re.compile(r"[A-Z2-7]{26}")
 _STAGING, _REMOVED = ".creating-", ".removed-"
-_REMNANTS = (_STAGING, _REMOVED, PROBE_PREFIX)
+REMNANTS = (_STAGING, _REMOVED, PROBE_PREFIX)
 
 
 def new_link() -> str:
@@ -84,7 +84,7 @@ class Home:
         except FileNotFoundError:
             return []
         lowers = text.split(":")
-        if not all(one.startswith("l/") and _LINK.fullmatch(one[2:]) for one in lowers):
+        if not all(one.startswith("l/") and LINK_NAME.fullmatch(one[2:]) for one in lowers):
             raise DriverError(
                 f"the lower file of layer {id} is damaged: {text[:80]!r}",
                 "a power cut may have emptied it; remove the layer",
@@ -223,7 +223,7 @@ class Home:
             link = os.fsdecode(os.read(descriptor, 64))
         finally:
             os.close(descriptor)
-        return link if _LINK.fullmatch(link) else ""
+        return link if LINK_NAME.fullmatch(link) else ""
 
     def _target(self, lower: str) -> str:
         target = self._target_or_none(lower[2:])
@@ -270,7 +270,7 @@ class Home:
     def _sweep(self) -> None:
         """Take away what a crash has left: remnants, and short names that lead nowhere."""
         for name in os.listdir(self.descriptor):
-            if name.startswith(_REMNANTS):
+            if name.startswith(REMNANTS):
                 if not name.startswith(PROBE_PREFIX) or is_abandoned(self.path / name):
                     self._remove_tree(name)
             elif os.path.isdir(self.path / name / ".applying"):

@@ -1,0 +1,70 @@
+"""How far the run is, on one line of a terminal; nothing where there is none."""
+
+import time
+
+import pytest
+
+from graphdriver_conformance.session.run import Run
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Takes the place of pytest's dots for tests of the suite."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._clock = time.monotonic()
+        self._total = self._done = self._failed = 0
+        self._is_shown = False
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Look whether there is a terminal, and whether more was asked for than a line."""
+        config = self._run.config
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        self._is_shown = (
+            not self._run.is_worker
+            and reporter is not None
+            and bool(getattr(reporter, "isatty", False))
+            and config.get_verbosity() <= 0
+        )
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Count the tests."""
+        self._total = len(session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: object, ids: list[str]) -> None:
+        """Count the tests of a worker: each has them all."""
+        self._total = len(ids)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """Show no letter for a test of the suite: the line says it."""
+        if not self._is_shown or not hasattr(report, "graphdriver"):
+            return None
+        return report.outcome, "", report.outcome.upper()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Show how many tests are left, and how long it took so far."""
+        said = getattr(report, "graphdriver", None)
+        if not said or not self._is_shown:
+            return
+        self._done += 1
+        self._failed += report.failed
+        seconds = time.monotonic() - self._clock
+        failed = f", {self._failed} failed" if self._failed else ""
+        left = max(0, self._total - self._done)
+        self._show(f"{said['requirement']}  {left} tests left{failed}, {seconds:.0f} s")
+
+    def pytest_sessionfinish(self) -> None:
+        """Take the line away."""
+        if self._is_shown:
+            self._show("")
+
+    def _show(self, text: str) -> None:
+        reporter = self._run.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.rewrite(text, erase=True)
+            reporter.flush()

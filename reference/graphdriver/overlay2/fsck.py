@@ -1,0 +1,153 @@
+"""Look at an overlay2 home and say what is wrong with it: `graphdriver fsck HOME`.
+
+Reads only, and makes no driver: starting one would sweep away what there is to be seen. Homes that
+dockerd wrote are read as well.
+"""
+
+import argparse
+import os
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphdriver.overlay2.layout import LINK_NAME, LINKS, MAX_LOWERS, REMNANTS
+
+__all__ = ["Finding", "findings", "main"]
+
+# What dockerd keeps beside the layers.
+_NO_LAYERS = frozenset({LINKS, "backingFsBlockDev"})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """What is wrong, with which file or layer (relative to the home), and what would help."""
+
+    name: str
+    what: str
+    hint: str
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        return f"{self.name}: {self.what}; {self.hint}"
+
+
+def findings(home: Path) -> list[Finding]:
+    """Return all that is wrong with the home, sorted by name. Raises OSError."""
+    names = sorted(os.listdir(home))
+    layers = {
+        name: home / name
+        for name in names
+        if name not in _NO_LAYERS and not name.startswith(REMNANTS) and (home / name).is_dir()
+    }
+    links = {id: _text(path / "link") for id, path in layers.items()}
+    found = [*_of_home(home, names), *_of_links(home, links)]
+    for id, path in layers.items():
+        found += _of_layer(home, id, path, links)
+    return sorted(found)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the findings; 0 when there are none, 1 when there are, 4 when it is no home."""
+    parser = argparse.ArgumentParser("graphdriver fsck", description="Check an overlay2 home.")
+    parser.add_argument("home", type=Path, help="as /var/lib/docker/overlay2; it is only read")
+    home = parser.parse_args(arguments).home
+    if not (home / LINKS).is_dir():
+        what = "no overlay2 home" if home.is_dir() else "no directory"
+        print(f"graphdriver fsck: {home} is {what}; name one that has {LINKS}/", file=sys.stderr)
+        return 4
+    try:
+        found = findings(home)
+    except OSError as error:
+        print(f"graphdriver fsck: {error}; run as the home's owner", file=sys.stderr)
+        return 4
+    for one in found:
+        print(one)
+    count = sum(1 for name in os.listdir(home) if (home / name / "diff").is_dir())
+    print(f"{home}: {count} layer(s), {len(found)} finding(s)")
+    return 1 if found else 0
+
+
+def _of_home(home: Path, names: list[str]) -> Iterator[Finding]:
+    if stat.S_IMODE(home.stat().st_mode) & 0o007:
+        yield Finding(".", "other users can pass through (CVE-2021-41091)", "chmod 710 it")
+    for name in names:
+        if name.startswith(REMNANTS):
+            yield Finding(name, "the remnant of a crash", "the next start of the driver removes it")
+
+
+def _of_links(home: Path, links: Mapping[str, str | None]) -> Iterator[Finding]:
+    """Look at the short names: each leads to the layer whose link file has it."""
+    for name in sorted(os.listdir(home / LINKS)):
+        shown = f"{LINKS}/{name}"
+        try:
+            target = os.readlink(home / LINKS / name)
+        except OSError:
+            yield Finding(shown, "is no symlink", "remove it")
+            continue
+        parts = Path(target).parts
+        if len(parts) != 3 or parts[0] != ".." or parts[2] != "diff":
+            yield Finding(shown, f"leads to {target}, which is no layer's diff", "remove it")
+        elif parts[1] not in links:
+            yield Finding(shown, f"leads to {parts[1]}, which is not there", "remove it")
+        elif links[parts[1]] != name:
+            yield Finding(shown, f"{parts[1]} has the link {links[parts[1]]}", "remove it")
+
+
+def _of_layer(
+    home: Path, id: str, path: Path, links: Mapping[str, str | None]
+) -> Iterator[Finding]:
+    if not (path / "diff").is_dir():
+        yield Finding(id, "has no diff directory", "remove it, it is no layer")
+        return
+    link = links[id]
+    if link is None or not LINK_NAME.fullmatch(link):
+        shown = "missing" if link is None else f"damaged: {link[:40]!r}"
+        yield Finding(f"{id}/link", f"is {shown}", "a power cut may have done it; remove the layer")
+    elif not (home / LINKS / link).is_symlink():
+        yield Finding(id, f"its short name {LINKS}/{link} is lost", "the next start makes it again")
+    if (path / ".applying").exists():
+        yield Finding(id, "an apply_diff was cut off", "the next start of the driver clears it")
+    yield from _of_lowers(home, id, path, links)
+
+
+def _of_lowers(
+    home: Path, id: str, path: Path, links: Mapping[str, str | None]
+) -> Iterator[Finding]:
+    """Look at what a layer stands on: all is there, and the parent's lowers follow the parent."""
+    text = _text(path / "lower")
+    if text is None:
+        return
+    lowers = text.split(":")
+    name = f"{id}/lower"
+    shorts = [one.removeprefix(f"{LINKS}/") for one in lowers]
+    if not all(map(LINK_NAME.fullmatch, shorts)) or any("/" not in one for one in lowers):
+        yield Finding(name, f"is damaged: {text[:60]!r}", "remove the layer")
+        return
+    if len(lowers) > MAX_LOWERS:
+        yield Finding(name, f"has {len(lowers)} lowers", f"{MAX_LOWERS} are allowed; flatten it")
+    layers = {link: id for id, link in links.items()}
+    for short in shorts:
+        if short not in layers or not (home / LINKS / short).exists():
+            yield Finding(name, f"the layer of {LINKS}/{short} is not there", "remove the layer")
+            return
+    parent = layers[shorts[0]]
+    above = _text(home / parent / "lower")
+    if lowers[1:] != (above.split(":") if above else []):
+        yield Finding(name, f"does not go on with the lowers of its parent {parent}", "remove it")
+    for directory in ("work", "merged"):
+        if not (path / directory).is_dir():
+            yield Finding(id, f"has no {directory} directory", "it cannot be mounted; make one")
+
+
+def _text(path: Path) -> str | None:
+    """Return a small file's content, None when there is none."""
+    try:
+        return path.read_bytes()[: 1 << 16].decode("ascii", "backslashreplace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

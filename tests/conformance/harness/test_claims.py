@@ -1,0 +1,95 @@
+"""What a driver claims is verified both ways; and what is shown while that runs."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+MINE = """
+from graphdriver.vfs import Driver
+
+class Modest(Driver):
+    capabilities = frozenset()
+
+class Rightly(Modest):
+    def apply_diff(self, id, parent, diff):
+        size = super().apply_diff(id, parent, diff)
+        root = self.get(id)
+        for path in root.rglob("*"):
+            import os
+            for name in os.listxattr(path, follow_symlinks=False):
+                os.removexattr(path, name)
+        return size
+
+class Boasting(Rightly):
+    capabilities = frozenset({"user_xattrs"})
+"""
+
+
+def _row(pytester: pytest.Pytester, name: str) -> tuple[dict[str, str], pytest.RunResult]:
+    pytester.makepyfile(mine=MINE)
+    done = pytester.runpytest_subprocess(
+        f"--driver=mine:{name}", "--requirement=ARC-013", "--requirement=LIF-001",
+        "--graphdriver-report=r.json", "-p", "no:xdist", "-p", "no:cacheprovider",
+    )  # fmt: skip
+    rows = json.loads((pytester.path / "r.json").read_text())["requirements"]
+    return next(row for row in rows if row["id"] == "ARC-013"), done
+
+
+def test_what_works_although_not_claimed_is_told(pytester: pytest.Pytester) -> None:
+    row, done = _row(pytester, "Modest")
+
+    assert ("not-claimed", "works although not claimed: user_xattrs") == (
+        row["outcome"],
+        row["detail"],
+    )
+    done.stdout.fnmatch_lines(["works although not claimed: user_xattrs (1 requirement)"])
+    assert 0 == done.ret
+
+
+def test_what_is_rightly_not_claimed_is_no_violation(pytester: pytest.Pytester) -> None:
+    row, done = _row(pytester, "Rightly")
+
+    assert ("not-claimed", "the driver does not claim user_xattrs") == (
+        row["outcome"],
+        row["detail"],
+    )
+    done.stdout.no_fnmatch_line("works although*")
+    assert 0 == done.ret
+
+
+def test_what_is_claimed_and_broken_is_a_violation(pytester: pytest.Pytester) -> None:
+    row, done = _row(pytester, "Boasting")
+
+    assert "violated" == row["outcome"]
+    assert 1 == done.ret
+
+
+def test_terminal_shows_how_many_tests_are_left(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "--driver=vfs", "--requirement=LIF-00"]
+    command += ["-p", "no:xdist", "-p", "no:cacheprovider"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=tmp_path) as process:
+        os.close(theirs)
+        said = b""
+        while part := _read(ours):
+            said += part
+    os.close(ours)
+
+    assert 0 == process.returncode
+    assert b"LIF-001  " in said
+    assert b" 0 tests left, " in said
+    assert b"CONFORMANT" in said or b"INCONCLUSIVE" in said
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # EIO: nobody writes any more
+        return b""

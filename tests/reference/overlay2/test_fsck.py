@@ -1,0 +1,116 @@
+"""fsck finds what is wrong with a home, and changes nothing."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from graphdriver.overlay2 import Driver
+from graphdriver.overlay2.fsck import findings
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with a chain of three layers."""
+    driver = Driver(tmp_path / "home")
+    driver.create("base")
+    driver.create("middle", "base")
+    driver.create_read_write("top", "middle")
+    driver.cleanup()
+    return tmp_path / "home"
+
+
+def _fsck(home: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "graphdriver.overlay2.fsck", str(home)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _all(home: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.lstat().st_mtime_ns, path.lstat().st_mode) for path in home.rglob("*")}
+
+
+def test_sound_home_has_no_findings(home: Path) -> None:
+    done = _fsck(home)
+
+    assert (0, f"{home}: 3 layer(s), 0 finding(s)\n") == (done.returncode, done.stdout)
+
+
+def _link(home: Path, id: str) -> Path:
+    return home / "l" / (home / id / "link").read_text()
+
+
+def _dangle(home: Path) -> None:
+    (home / "l" / ("A" * 26)).symlink_to("../gone/diff")
+
+
+def _other_link(home: Path) -> None:
+    (home / "l" / ("A" * 26)).symlink_to("../base/diff")
+
+
+def _lead_out(home: Path) -> None:
+    _link(home, "base").unlink()
+    _link(home, "base").symlink_to("/etc")
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "words"),
+    [
+        (lambda home: (home / "base/link").write_text(""), "base/link", "damaged"),
+        (lambda home: (home / "base/link").unlink(), "base/link", "missing"),
+        (lambda home: _link(home, "top").unlink(), "top", "is lost"),
+        (lambda home: (home / "top/lower").write_text(""), "top/lower", "damaged"),
+        (lambda home: shutil.rmtree(home / "base"), "middle/lower", "is not there"),
+        (lambda home: shutil.rmtree(home / "top/work"), "top", "no work directory"),
+        (lambda home: shutil.rmtree(home / "top/diff"), "top", "no diff directory"),
+        (lambda home: (home / "top/.applying").mkdir(), "top", "cut off"),
+        (lambda home: (home / ".creating-X").mkdir(), ".creating-X", "remnant"),
+        (lambda home: home.chmod(0o755), ".", "CVE-2021-41091"),
+        (lambda home: (home / "l/file").touch(), "l/file", "no symlink"),
+        (_dangle, f"l/{'A' * 26}", "gone, which is not there"),
+        (_other_link, f"l/{'A' * 26}", "base has the link"),
+        (
+            lambda home: (home / "top/lower").write_text(f"l/{_link(home, 'middle').name}"),
+            "top/lower",
+            "the lowers of its parent middle",
+        ),
+    ],
+)
+def test_damage_is_found_and_left_alone(
+    home: Path, damage: Callable[[Path], object], name: str, words: str
+) -> None:
+    damage(home)
+    before = _all(home)
+
+    done = _fsck(home)
+
+    assert before == _all(home)
+    assert 1 == done.returncode
+    assert any(
+        line.startswith(f"{name}: ") and words in line for line in done.stdout.splitlines()
+    ), done.stdout
+
+
+def test_link_that_leads_out_of_the_home(home: Path) -> None:
+    name = _link(home, "base").name
+    _lead_out(home)
+
+    assert f"l/{name}" in [one.name for one in findings(home)]
+
+
+def test_what_is_no_home_is_one_sentence(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "nowhere"):
+        done = _fsck(place)
+        assert 4 == done.returncode
+        assert 1 == done.stderr.count("\n")
+
+
+def test_crash_of_a_driver_is_found_and_mended_by_the_next(home: Path) -> None:
+    os.rename(home / "top", home / ".removed-X")
+
+    assert {".removed-X"} <= {one.name for one in findings(home)}
+    Driver(home).cleanup()
+    assert [] == findings(home)

@@ -10,6 +10,7 @@ from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
     appliers,
     archives,
     changes,
+    cleanup,
     concurrency,
     differs,
     fidelity,

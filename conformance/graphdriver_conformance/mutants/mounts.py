@@ -63,7 +63,7 @@ class SecondGetMountsAgain(Mutant):
         return view
 
 
-@mutant("MNT-004", bug="moby #34672")
+@mutant("MNT-004", "LIF-028", bug="moby #34672")
 class MountLeaked(Mutant):
     """The last put forgets to unmount."""
 

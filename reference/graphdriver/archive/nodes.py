@@ -11,10 +11,19 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from graphdriver.archive.entry import Entry, Kind, exported_xattrs, is_exported
+from graphdriver.archive.source import write_all
 from graphdriver.errors import BadArchive
 from graphdriver.linux.files import at, clear_immutable
 
-__all__ = ["Attributes", "attributes_of", "copy_node", "make_node", "remove_node", "set_attributes"]
+__all__ = [
+    "Attributes",
+    "attributes_of",
+    "copy_node",
+    "make_node",
+    "make_small_file",
+    "remove_node",
+    "set_attributes",
+]
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Levels of a tree that are removed with a descriptor open for each.
@@ -36,6 +45,30 @@ def attributes_of(path: bytes, found: os.stat_result) -> Attributes:
     """Return the attributes of an existing node, for a copy-up."""
     mode = stat.S_IMODE(found.st_mode)
     return Attributes(mode, found.st_uid, found.st_gid, found.st_mtime_ns, exported_xattrs(path))
+
+
+def make_small_file(
+    dir_fd: int, name: bytes, attributes: Attributes, read: Callable[[], bytes]
+) -> None:
+    """Make a file of a few KiB without attributes, as most of a layer's are.
+
+    It is made with its mode and looked at: chown(2) and chmod(2) each change the inode once more,
+    which costs a journalling file system more than anything else here.
+    """
+    mode, uid, gid, mtime, _ = attributes
+    descriptor = os.open(name, _CREATE, mode & 0o777, dir_fd=dir_fd)
+    try:
+        if data := read():
+            write_all(descriptor, data)
+        made = os.fstat(descriptor)
+        if (made.st_uid, made.st_gid) != (uid, gid):
+            os.fchown(descriptor, uid, gid)
+        # Less by the umask, or by the parent's default ACL.
+        if made.st_mode != stat.S_IFREG | mode:
+            os.fchmod(descriptor, mode)
+        os.utime(descriptor, ns=(mtime, mtime))
+    finally:
+        os.close(descriptor)
 
 
 def make_node(

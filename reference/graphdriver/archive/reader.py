@@ -4,6 +4,7 @@ Not a general tar reader: what a layer cannot hold (a compressed stream, a membe
 path that leaves the root) is refused with BadArchive before anything was done with it.
 """
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -22,9 +23,8 @@ _LARGEST_HEADER = 1 << 20
 _LARGEST_PADDING = 1 << 30
 _NOBODY = 2**32 - 1
 _XATTR = b"SCHILY.xattr."
-# What a name that is clean neither begins with nor holds.
-_UNCLEAN = (b"/", b".")
-_PARTS = (b"/.", b"//", b"\0")
+# What a name that is clean does not hold: a slash in front, two of them, dots, a zero.
+_UNCLEAN = re.compile(rb"^/|(?:^|/)\.|//|\0")
 _KINDS = {kind.value: kind for kind in Kind} | {b"\0": Kind.FILE, b"7": Kind.FILE, b"S": Kind.FILE}
 
 _COMPRESSED = (
@@ -71,14 +71,18 @@ class Reader:
             if raw.flag in b"xgLKX" and raw.flag:
                 self._extended(raw, records)
                 continue
+            if raw.flag == b"0" and not records and raw.name[-1:] != b"/":
+                yield self._plain(raw)
+                continue
             yield self._member(raw, block, records)
             records = {}
 
     def read(self) -> bytes:
         """Return the current member's data, whole: for those known to be small."""
-        data = self._source.exactly(self._pending)
-        self._pending = 0
-        return data
+        size = self._pending
+        data = self._source.exactly(size + self._padding)
+        self._pending = self._padding = 0
+        return data[:size]
 
     def copy(self, count: int, target: int) -> None:
         """Write the next `count` bytes of the current member's data to the descriptor `target`."""
@@ -93,8 +97,10 @@ class Reader:
         self._source.give_back(start)
 
     def _finish_member(self) -> None:
-        self._source.skip(self._pending + self._padding)
-        self._pending = self._padding = 0
+        left = self._pending + self._padding
+        if left:
+            self._source.skip(left)
+            self._pending = self._padding = 0
 
     def _end(self, marked: bool) -> None:
         """Read what is left, so that the sender is not cut off; only zeros may be.
@@ -129,13 +135,21 @@ class Reader:
             records.update(parse_pax(data))
         # 'g' speaks of all members that follow; Docker ignores it, and so do layers.
 
+    def _plain(self, raw: Raw) -> Member:
+        """Return a file that its ustar header says all of, as nearly all members are."""
+        name, size = clean_name(raw.name), raw.size
+        _check_numbers(name, raw.uid, raw.gid, 0, 0)
+        _check_size(name, size)
+        self._pending, self._padding = size, -size % BLOCK
+        mode = raw.mode & 0o7777
+        return Member(Entry(name, Kind.FILE, mode, raw.uid, raw.gid, raw.mtime, size), size, None)
+
     def _member(self, raw: Raw, block: bytes, records: dict[bytes, bytes]) -> Member:
         kind = _KINDS.get(raw.flag)
         if kind is None:
             raise BadArchive(f"{raw.name!r} is of unknown type {raw.flag!r}")
         stored = _decimal(records, b"size", raw.size) if kind is Kind.FILE else 0
-        if stored < 0 or stored >= 1 << 63:
-            raise BadArchive(f"{raw.name!r} claims a size of {stored} bytes")
+        _check_size(raw.name, stored)
         if kind is Kind.FILE and raw.name[-1:] == b"/" and b"path" not in records:
             kind = Kind.DIRECTORY  # tar before POSIX.1-1988 had no flag for them
         self._pending, self._padding = stored, -stored % BLOCK
@@ -192,7 +206,7 @@ def clean_name(name: bytes) -> bytes:
     Raises BadArchive for what leaves the root or is no file name.
     """
     name = name.removeprefix(b"./")
-    if len(name) < 256 and name[:1] not in _UNCLEAN and not any(map(name.__contains__, _PARTS)):
+    if len(name) < 256 and not _UNCLEAN.search(name):
         return name.removesuffix(b"/")  # nearly all names are so
     parts = [part for part in name.split(b"/") if part and part != b"."]
     if b".." in parts:
@@ -209,6 +223,11 @@ def _check_numbers(name: bytes, uid: int, gid: int, major: int, minor: int) -> N
     # The kernel's dev_t: 12 bits and 20 bits (include/linux/kdev_t.h).
     if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
         raise BadArchive(f"{name!r} is device {major}:{minor}, which no kernel has")
+
+
+def _check_size(name: bytes, size: int) -> None:
+    if not 0 <= size < 1 << 63:
+        raise BadArchive(f"{name!r} claims a size of {size} bytes")
 
 
 def _decimal(records: dict[bytes, bytes], key: bytes, otherwise: int) -> int:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from graphdriver.errors import BadArchive
 
-__all__ = ["Source"]
+__all__ = ["Source", "write_all"]
 
 _PIECE = 1 << 20
 # What is copied through stays in the processor's cache.
@@ -64,7 +64,7 @@ class Source:
                 piece = self._piece(count)
             if not piece:
                 raise self.truncated(count)
-            _write_all(target, piece)
+            write_all(target, piece)
             count -= len(piece)
             self.offset += len(piece)
 
@@ -109,7 +109,8 @@ class Source:
         return data[:count]
 
 
-def _write_all(target: int, piece: bytes | memoryview) -> None:
+def write_all(target: int, piece: bytes | memoryview) -> None:
+    """Write all of `piece`: on a disk that is nearly full, write(2) takes a part and says so."""
     written = os.write(target, piece)
     while written < len(piece):
         piece = piece[written:]

@@ -3,16 +3,26 @@
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from graphdriver.archive.entry import Entry, Kind
-from graphdriver.archive.nodes import Attributes, make_node, remove_node, set_attributes
+from graphdriver.archive.nodes import (
+    Attributes,
+    make_node,
+    make_small_file,
+    remove_node,
+    set_attributes,
+)
 from graphdriver.archive.reader import Member, Reader
 from graphdriver.archive.resolve import Below, Place, Resolver, lstat_at, open_directory
 from graphdriver.errors import BadArchive
 from graphdriver.linux.descent import Descent
 
 __all__ = ["DirectoryTarget"]
+
+# Files up to this are read whole and written at once.
+_SMALL = 1 << 16
 
 
 class DirectoryTarget:
@@ -46,17 +56,12 @@ class DirectoryTarget:
         if entry.kind is Kind.HARDLINK:
             return self._place_link(entry, place, base, path, again)
 
-        def fill(descriptor: int) -> None:
-            _write(member, reader, descriptor)
-
-        size = entry.size if entry.kind is Kind.FILE else len(entry.linkname)
         try:
-            make_node(entry, place.dir_fd, base, attributes, fill)
+            return _make(member, place, base, attributes, reader)
         except FileExistsError:
             # Rare: looking first would cost every file a system call.
-            size -= self._make_room(place, base, path, again)
-            make_node(entry, place.dir_fd, base, attributes, fill)
-        return size
+            freed = self._make_room(place, base, path, again)
+            return _make(member, place, base, attributes, reader) - freed
 
     def finish(self) -> None:
         """Set the directories' times, which writing into them has changed.
@@ -116,6 +121,8 @@ class DirectoryTarget:
 
     def _note_placed(self, path: bytes) -> bool:
         """Note that `path` is this archive's; say whether an earlier member had put it there."""
+        if self.placed is None and not self.implied:
+            return True
         above = path.rpartition(b"/")[0]
         self.implied.discard(path)
         while self.implied and above:
@@ -244,13 +251,22 @@ def is_whiteout(found: os.stat_result) -> bool:
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
 
+def _make(member: Member, place: Place, base: bytes, attributes: Attributes, reader: Reader) -> int:
+    """Make what is neither directory nor hard link; return its bytes. Raises FileExistsError."""
+    entry = member.entry
+    if entry.kind is not Kind.FILE:
+        make_node(entry, place.dir_fd, base, attributes, lambda _: None)
+        return len(entry.linkname)
+    if member.stored > _SMALL or member.segments is not None or attributes.xattrs:
+        make_node(entry, place.dir_fd, base, attributes, partial(_write, member, reader))
+    else:
+        make_small_file(place.dir_fd, base, attributes, reader.read)
+    return entry.size
+
+
 def _write(member: Member, reader: Reader, descriptor: int) -> None:
     if member.segments is None:
-        if member.stored <= 1 << 16:
-            if member.stored:
-                os.write(descriptor, reader.read())
-        else:
-            reader.copy(member.stored, descriptor)
+        reader.copy(member.stored, descriptor)
         return
     for offset, length in member.segments:
         os.lseek(descriptor, offset, os.SEEK_SET)

@@ -86,7 +86,10 @@ def _check_length(entry: Entry) -> None:
 
 
 def _attributes(entry: Entry, ids: IDMapping) -> Attributes:
-    uid, gid = ids.to_host(entry.uid, entry.gid)
+    # The reader has refused what nobody can be.
+    uid, gid = entry.uid, entry.gid
+    if not ids.identity:
+        uid, gid = ids.to_host(uid, gid)
     mtime = entry.mtime if -_LATEST < entry.mtime < _LATEST else _clamped(entry.mtime)
     return Attributes(entry.mode, uid, gid, mtime * _NS, entry.xattrs)
 

@@ -19,6 +19,7 @@ __all__ = ["FileData", "NotNative", "Record", "pack"]
 # O_NONBLOCK: a fifo that took the file's place must not hang us.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PIECE = 1 << 20
+_ZEROS = bytes(BLOCK)
 # Below this a file is read into the buffer at once; above, it goes from the page cache straight to
 # whoever reads the stream.
 _SMALL = 1 << 16
@@ -90,7 +91,7 @@ def _read_small(record: Record, buffer: bytearray) -> None:
         raise _changed(entry.name, f"it has {len(data)} bytes or more, not {entry.size}")
     buffer += encode(entry)
     buffer += data
-    buffer += padding(len(data))
+    buffer += _ZEROS[: -len(data) % BLOCK]
 
 
 def _large(record: Record, buffer: bytearray) -> Iterator[bytes | FileData]:

@@ -90,6 +90,15 @@ class RecordMaker:
                 base, here = names.pop(), walk.here.fd
                 found = os.stat(base, dir_fd=here, follow_symlinks=False)
                 mode = found.st_mode
+                if (
+                    stat.S_ISREG(mode)
+                    and found.st_nlink == 1
+                    and found.st_size
+                    and base[:4] != WHITEOUT_PREFIX
+                ):  # nearly all are so
+                    entry = self._entry(prefix + base, Kind.FILE, found)
+                    yield Record(entry, here, base, self._refuse)
+                    continue
                 if stat.S_ISCHR(mode) and not found.st_rdev:
                     continue  # a whiteout of nothing
                 record = self.node(here, base, prefix + base, found)
@@ -123,7 +132,8 @@ class RecordMaker:
 
 def _listed(dir_fd: int) -> list[bytes]:
     """Return the names in an open directory, the first one last."""
-    return sorted(map(os.fsencode, os.listdir(dir_fd)), reverse=True)
+    # By its path in /proc: listing a descriptor would decode each name.
+    return sorted(os.listdir(b"/proc/self/fd/%d" % dir_fd), reverse=True)
 
 
 def _join(directory: bytes, base: bytes) -> bytes:

@@ -4,8 +4,9 @@ import io
 import tarfile
 import time
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from graphdriver.contract import Capability
 from graphdriver_conformance.mutants.archives import Member, RewritesDiff
 from graphdriver_conformance.mutants.registry import Mutant, mutant
 
@@ -233,3 +234,12 @@ class SizesOfBlocks(Mutant):
 
     def diff_size(self, id: str, parent: str = "") -> int:
         return -(-super().diff_size(id, parent) // 4096) * 4096
+
+
+@mutant("ARC-005", bug="moby, containerd: times are cut to seconds, whatever the format could hold")
+class ClaimsNanoseconds(Mutant):
+    """It says that it keeps nanoseconds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.capabilities = frozenset(Capability)

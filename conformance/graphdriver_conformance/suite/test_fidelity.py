@@ -268,7 +268,7 @@ def test_access_control_lists(graphdriver: Subject) -> None:
             os.setxattr(root / "f", "system.posix_acl_access", acl)
             os.setxattr(root / "d", "system.posix_acl_default", acl)
         except OSError as error:
-            graphdriver.not_provable(f"the home's file system keeps no ACLs: {error.strerror}")
+            graphdriver.not_provable(f"no ACL can be set here: {error.strerror}; be root, on ext4")
     sibling = graphdriver.new_layer(base)
 
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))

@@ -82,25 +82,7 @@ def encode(entry: Entry, pax: Mapping[bytes, bytes] = {}) -> bytes:
         and len(entry.linkname) <= 100
     ):  # most members need no more
         return _ustar(name, entry, entry.uid, entry.gid, size, entry.mtime, entry.linkname, b"")
-    records = dict(pax)
-    prefix = b""
-    if len(name) > 100:
-        prefix, name = _split(name, records)
-    linkname = _fit(entry.linkname, 100, b"linkpath", records)
-    uid = _number_field(entry.uid, _OCTAL7, b"uid", records)
-    gid = _number_field(entry.gid, _OCTAL7, b"gid", records)
-    mtime = _number_field(entry.mtime, _OCTAL11, b"mtime", records)
-    stored = _number_field(size, _OCTAL11, b"size", records)
-    for key, value in entry.xattrs.items():
-        if b"=" in key:
-            # A PAX key ends at the first '='; GNU tar escapes, Go refuses, neither reads the other.
-            raise DriverError(
-                f"the attribute {key!r} of {entry.name!r} cannot be in an archive",
-                "rename it without '='",
-            )
-        records[_XATTR + key] = value
-    header = _ustar(name, entry, uid, gid, stored, mtime, linkname, prefix)
-    return _pax_header(entry, records) + header if records else header
+    return _with_records(name, entry, size, dict(pax))
 
 
 def padding(size: int) -> bytes:
@@ -147,6 +129,28 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
     if sparse:
         records[b"GNU.sparse.map"] = b",".join(sparse)
     return records
+
+
+def _with_records(name: bytes, entry: Entry, size: int, records: dict[bytes, bytes]) -> bytes:
+    """Return headers of which PAX records say what ustar has no room for."""
+    prefix = b""
+    if len(name) > 100:
+        prefix, name = _split(name, records)
+    linkname = _fit(entry.linkname, 100, b"linkpath", records)
+    uid = _number_field(entry.uid, _OCTAL7, b"uid", records)
+    gid = _number_field(entry.gid, _OCTAL7, b"gid", records)
+    mtime = _number_field(entry.mtime, _OCTAL11, b"mtime", records)
+    stored = _number_field(size, _OCTAL11, b"size", records)
+    for key, value in entry.xattrs.items():
+        if b"=" in key:
+            # A PAX key ends at the first '='; GNU tar escapes, Go refuses, neither reads the other.
+            raise DriverError(
+                f"the attribute {key!r} of {entry.name!r} cannot be in an archive",
+                "rename it without '='",
+            )
+        records[_XATTR + key] = value
+    header = _ustar(name, entry, uid, gid, stored, mtime, linkname, prefix)
+    return _pax_header(entry, records) + header if records else header
 
 
 def _ustar(

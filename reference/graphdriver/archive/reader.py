@@ -141,8 +141,9 @@ class Reader:
         _check_numbers(name, raw.uid, raw.gid, 0, 0)
         _check_size(name, size)
         self._pending, self._padding = size, -size % BLOCK
-        mode = raw.mode & 0o7777
-        return Member(Entry(name, Kind.FILE, mode, raw.uid, raw.gid, raw.mtime, size), size, None)
+        # As Entry(...) would, in half the time.
+        fields = (raw.mode & 0o7777, raw.uid, raw.gid, raw.mtime, size, b"", 0, 0, NO_XATTRS)
+        return Member(tuple.__new__(Entry, (name, Kind.FILE, *fields)), size, None)
 
     def _member(self, raw: Raw, block: bytes, records: dict[bytes, bytes]) -> Member:
         kind = _KINDS.get(raw.flag)

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator
 
 from graphdriver.archive.entry import (
+    NO_XATTRS,
     OPAQUE_MARKER,
     WHITEOUT_PREFIX,
     Entry,
@@ -90,14 +91,8 @@ class RecordMaker:
                 base, here = names.pop(), walk.here.fd
                 found = os.stat(base, dir_fd=here, follow_symlinks=False)
                 mode = found.st_mode
-                if (
-                    stat.S_ISREG(mode)
-                    and found.st_nlink == 1
-                    and found.st_size
-                    and base[:4] != WHITEOUT_PREFIX
-                ):  # nearly all are so
-                    entry = self._entry(prefix + base, Kind.FILE, found)
-                    yield Record(entry, here, base, self._refuse)
+                if stat.S_ISREG(mode):  # nearly all are
+                    yield self._file(here, base, prefix + base, found)
                     continue
                 if stat.S_ISCHR(mode) and not found.st_rdev:
                     continue  # a whiteout of nothing
@@ -110,6 +105,15 @@ class RecordMaker:
         finally:
             walk.close()
 
+    def _file(self, dir_fd: int, base: bytes, name: bytes, found: os.stat_result) -> Record:
+        """Return the record of a regular file, sooner than `node` where nothing is special."""
+        if found.st_nlink > 1 or not found.st_size or base[:4] == WHITEOUT_PREFIX:
+            record = self.node(dir_fd, base, name, found)
+            assert record is not None, "files have records"
+            return record
+        entry = self._entry(name, Kind.FILE, found)
+        return tuple.__new__(Record, (entry, dir_fd, base, self._refuse))
+
     def _entry(self, name: bytes, kind: Kind, found: os.stat_result) -> Entry:
         uid, gid = found.st_uid, found.st_gid
         if not self._ids.identity:
@@ -117,7 +121,10 @@ class RecordMaker:
         # The tuple's times are tv_sec, which rounds down before 1970, too.
         mtime = int(found[stat.ST_MTIME])
         size = found.st_size if kind is Kind.FILE else 0
-        return Entry(name, kind, found.st_mode & 0o7777, uid, gid, mtime, size)
+        mode = found.st_mode & 0o7777
+        # As Entry(...) would, in half the time: one is made for each file.
+        fields = (name, kind, mode, uid, gid, mtime, size, b"", 0, 0, NO_XATTRS)
+        return tuple.__new__(Entry, fields)
 
     @staticmethod
     def whiteout(directory: bytes, base: bytes) -> Record:

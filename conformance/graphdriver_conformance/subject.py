@@ -28,6 +28,8 @@ from graphdriver_conformance.repro.recorder import Recorder, unrecorded
 
 __all__ = ["NotClaimed", "NotProvable", "NotRefused", "Subject"]
 
+_SHORT_NAME = 250
+
 
 class NotClaimed(Skipped):
     """The driver does not claim what this test is about."""
@@ -140,6 +142,14 @@ class Subject:
                 reject()
             raise NotProvable(str(error)) from None
 
+    def _check_names(self, tree: Tree) -> None:
+        """End the test, or the example, where names are longer than the driver claims to take."""
+        if self.claims(Capability.LONG_NAMES) or not any(map(_is_long, tree)):
+            return
+        if currently_in_test_context():
+            reject()
+        self.not_claimed("the driver does not claim long_names")
+
     def can_tell(self, tree: Tree) -> bool:
         """Say whether `changes` can name all paths of a tree: over some ways only texts go."""
         return "plugin" not in self.source.offers or all(map(_is_text, tree))
@@ -192,6 +202,7 @@ class Subject:
 
     def fill(self, id: str, tree: Tree) -> None:
         """Turn what the layer's view shows into `tree`."""
+        self._check_names(tree)
         with self.program.folded(f"edit({id!r})") as step, self.view(id) as root:
             old = observe(root)
             step.edits = shown_edits(old, tree)
@@ -345,6 +356,10 @@ class Subject:
             raise
         step.came = shown_result(result)
         return result
+
+
+def _is_long(name: bytes) -> bool:
+    return any(len(part) > _SHORT_NAME for part in name.split(b"/"))
 
 
 def _is_text(name: bytes) -> bool:

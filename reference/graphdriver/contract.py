@@ -103,6 +103,8 @@ class Capability(StrEnum):
     """mtimes survive diff and apply_diff to the nanosecond."""
     EXACT_DIFFS = "exact_diffs"
     """diff of an unchanged layer gives the same bytes every time."""
+    LONG_NAMES = "long_names"
+    """Names of files may have 255 bytes; without it, 250 (fuse-overlayfs: `.wh.` goes before)."""
     SPARSE_FILES = "sparse_files"
     """Holes of files stay holes in diff and apply_diff."""
     FLATTENED_DIFF = "flattened_diff"

@@ -39,6 +39,7 @@ _ALWAYS = frozenset(
         Capability.EXACT_DIFFS,
         Capability.CHANGES,
         Capability.DIFF_SIZE,
+        Capability.LONG_NAMES,
         Capability.HOME,
     }
 )
@@ -68,6 +69,8 @@ class ContainersStorageDriver:
         self._flags = [f"--graph={home}", f"--run={home}/run", f"--storage-driver={name}"]
         self._flags += [f"--storage-opt={option}" for option in options]
         self.capabilities = _CLAIMS[name]
+        if any("mount_program=" in option for option in options):
+            self.capabilities -= {Capability.LONG_NAMES, Capability.MOUNT_LABEL}
         self.root_mode = _ROOT_MODE
         self._call("init", "status", "-j")
 
@@ -202,13 +205,9 @@ class ContainersStorageDriver:
 
 @dataclass(frozen=True)
 class _Factory:
-    """Makes the driver `name`; what it claims is known without making one."""
+    """Makes the driver `name`; what it claims depends on its options, too."""
 
     name: str
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        return _CLAIMS[self.name]
 
     def __call__(
         self,

@@ -20,6 +20,7 @@ __all__ = ["source"]
 _CLAIMS = frozenset(
     {
         Capability.MOUNTING,
+        Capability.LONG_NAMES,
         Capability.RESTARTABLE,
         Capability.FLATTENED_DIFF,
         Capability.HARDLINK_IDENTITY,

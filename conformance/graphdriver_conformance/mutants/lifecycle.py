@@ -301,7 +301,7 @@ class EmptyOptionsRefused(Mutant):
         super().make(id, parent, storage_opt)
 
 
-@mutant("LIF-004", bug="moby vfs: mknod of a socket is EINVAL; containers-storage vfs: lchown")
+@mutant("ARC-009", bug="moby vfs: mknod of a socket is EINVAL; containers-storage vfs: lchown")
 class SocketsStopCopies(Mutant):
     """A parent that holds a socket can have no children."""
 

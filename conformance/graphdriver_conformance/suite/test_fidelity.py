@@ -161,6 +161,21 @@ def _bind(root: os.PathLike[str]) -> None:
     os.close(descriptor)
 
 
+@verifies("ARC-009")
+def test_child_of_a_parent_that_holds_a_socket(graphdriver: Subject) -> None:
+    """A database left its socket in the image; vfs drivers that copy could not make a child.
+
+    The socket itself may be there or not.
+    """
+    tree = Tree.of({"run/db.sock": Node(NodeKind.SOCKET, 0o600), "run/db.pid": b"1", "zz": b"z"})
+    parent = graphdriver.build(tree)
+
+    child = graphdriver.new_layer(parent, writable=True)
+
+    shown = graphdriver.tree(child).without(b"run/db.sock")
+    assert_same_tree(tree.without(b"run/db.sock"), shown, "the child differs from its parent")
+
+
 @verifies("ARC-010")
 def test_names(graphdriver: Subject) -> None:
     """Every byte but / and NUL; dashes, blanks, quotes; one letter in two forms of Unicode."""

@@ -58,7 +58,8 @@ class ContainerdDriver:
         self._root = self._find()
         self._containerd.open()
         self._views = self._home / "views"
-        self._views.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self._home, self._views):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def __str__(self) -> str:
         """Return the snapshotter's name."""

@@ -30,7 +30,14 @@ class Homes:
         """Make the base: below `asked`, or in a temporary directory. Raises pytest.UsageError."""
         if asked and not Path(asked).is_dir():
             raise pytest.UsageError(f"--graphdriver-home={asked}: no such directory; make it first")
-        base = Path(os.path.realpath(tempfile.mkdtemp(prefix="graphdriver-", dir=asked)))
+        try:
+            made = tempfile.mkdtemp(prefix="graphdriver-", dir=asked)
+        except OSError as error:
+            raise pytest.UsageError(
+                f"no home can be made in {asked or tempfile.gettempdir()} ({error.strerror}); "
+                "name another place with --graphdriver-home"
+            ) from None
+        base = Path(os.path.realpath(made))
         remark = ""
         if filesystem_of(base) == "overlay":
             if asked:

@@ -27,6 +27,7 @@ __all__ = ["activate"]
 
 def activate(config: pytest.Config) -> None:
     """Prepare the run and register the rest of the plugin. Raises pytest.UsageError."""
+    _check_places(config)
     os.environ[PROFILE_VARIABLE] = config.getoption("graphdriver_profile")
     try:
         sources = [resolve(spec) for spec in config.getoption("graphdriver")]
@@ -63,6 +64,22 @@ def activate(config: pytest.Config) -> None:
         ("ending", Ending(run, reports)),
     ):
         config.pluginmanager.register(part, f"graphdriver-{name}")
+
+
+def _check_places(config: pytest.Config) -> None:
+    """See now whether what is to be written at the end has a place to go."""
+    for option in ("report", "html"):
+        path = config.getoption(f"graphdriver_{option}")
+        if path and not Path(path).absolute().parent.is_dir():
+            raise pytest.UsageError(
+                f"--graphdriver-{option}={path}: there is no directory {Path(path).parent}; "
+                "make it first"
+            )
+        if path and Path(path).is_dir():
+            raise pytest.UsageError(f"--graphdriver-{option}={path} is a directory; name a file")
+    scripts = config.getoption("graphdriver_repro")
+    if scripts and Path(scripts).exists() and not Path(scripts).is_dir():
+        raise pytest.UsageError(f"--graphdriver-repro={scripts} is a file; name a directory")
 
 
 def _is_distributed(config: pytest.Config) -> bool:

@@ -27,7 +27,7 @@ class Ending:
         self._run = run
         self._reports = reports
         self._results: list[Result] = []
-        self._stale: list[str] = []
+        self._trouble: list[str] = []
         self._scripts: dict[str, dict[str, Script]] = {}
         self._clock = time.monotonic()
         self._started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -61,16 +61,19 @@ class Ending:
             seed = run.config.getoption("graphdriver_seed")
             result = Result(driver, run.environment, self._started, seconds, seed, judged)
             self._results.append(result)
-        self._write()
+        try:
+            self._write()
+        except OSError as error:
+            self._trouble.append(f"{error.filename} could not be written: {error.strerror}")
         failed = (
-            self._reports.foreign_failures or self._stale or any(map(self._fails, self._results))
+            self._reports.foreign_failures or self._trouble or any(map(self._fails, self._results))
         )
         session.exitstatus = 1 if failed else 0
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the verdict."""
-        for text in self._stale:
-            terminalreporter.line(f"WAIVER  {text}", red=True)
+        for text in self._trouble:
+            terminalreporter.line(f"FAILED  {text}", red=True)
         for result in self._results:
             terminalreporter.section(f"verdict on {result.driver['spec']}")
             for line, colour in verdict.lines(result, self._scripts.get(result.driver["spec"])):
@@ -81,7 +84,7 @@ class Ending:
         run = self._run
         judged, wrong = apply_waivers(judged, run.waivers, datetime.date.today())
         first = not self._results
-        self._stale = [text for text in wrong if first or text in self._stale]
+        self._trouble = [text for text in wrong if first or text in self._trouble]
         return apply_baseline(judged, run.baseline)
 
     def _write(self) -> None:

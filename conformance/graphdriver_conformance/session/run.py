@@ -1,9 +1,9 @@
 """What a run knows: the drivers it judges, where, and on what machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +17,7 @@ from graphdriver_conformance.waivers import BadWaivers, Waiver, read_baseline, r
 
 __all__ = ["SUBJECT", "Run", "verified"]
 
+_Answer = TypeVar("_Answer")
 SUBJECT = pytest.StashKey[Subject]()
 """Where a test's item keeps the driver that it was given."""
 
@@ -56,14 +57,14 @@ class Run:
 
     def _introduce(self, source: DriverSource) -> dict[str, Any]:
         """Make the driver once and ask who it is. Raises pytest.UsageError when that fails."""
+        no_rows: list[list[str]] = []
         try:
             with self.made(source) as driver:
-                declared = getattr(driver, "capabilities", None)
                 return {
                     "spec": source.spec,
-                    "name": str(driver),
-                    "status": [list(row) for row in driver.status()],
-                    "capabilities": None if declared is None else sorted(map(str, declared)),
+                    "name": _told(lambda: str(driver), source.spec),
+                    "status": _told(lambda: [list(row) for row in driver.status()], no_rows),
+                    "capabilities": _declared(source, driver),
                 }
         except BadSpec as error:
             raise pytest.UsageError(str(error)) from None
@@ -78,6 +79,25 @@ class Run:
             source.keeper.release(driver)
         finally:
             self.homes.discard(home)
+
+
+def _told(ask: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
+    """Return what a driver says of itself; that it cannot is for the tests to judge."""
+    try:
+        return ask()
+    except Exception:
+        return otherwise
+
+
+def _declared(source: DriverSource, driver: Driver) -> list[str] | None:
+    """Return the capabilities that a driver declares, None for all. Raises BadSpec."""
+    declared = getattr(driver, "capabilities", None)
+    if declared is None:
+        return None
+    if isinstance(declared, str) or not isinstance(declared, Collection):
+        kind = type(declared).__name__
+        raise BadSpec(f"{source.spec}: capabilities is a {kind}; it must be a set of names")
+    return sorted(map(str, declared))
 
 
 def verified(item: pytest.Item) -> str:

@@ -128,7 +128,7 @@ def test_runs_obey_waivers_and_baselines(pytester: pytest.Pytester) -> None:
     assert 0 == run(BROKEN, "--graphdriver-baseline=old.json").ret
     stale = run("--driver=vfs", waivers)
     assert 1 == stale.ret
-    stale.stdout.fnmatch_lines(["WAIVER  DIF-008 is met; remove its waiver"])
+    stale.stdout.fnmatch_lines(["FAILED  DIF-008 is met; remove its waiver"])
     # It is needed by one of two drivers, so it is not stale.
     assert 0 == run("--driver=vfs", BROKEN, waivers).ret
     (pytester.path / "w.toml").write_text("[[waive]]\n")

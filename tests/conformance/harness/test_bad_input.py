@@ -1,0 +1,83 @@
+"""Bad input is one sentence that says what to do, exit code 4, and no traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+DRIVERS = """
+from graphdriver.vfs import Driver
+
+class Claims(Driver):
+    capabilities = "user_xattrs"
+
+class Silent(Driver):
+    def __str__(self): raise RuntimeError("no name")
+    def status(self): raise RuntimeError("no status")
+"""
+
+
+def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    pytester.makepyfile(mine=DRIVERS)
+    fixed = ["-p", "no:xdist", "-p", "no:cacheprovider", "--requirement=LIF-001"]
+    return pytester.runpytest_subprocess(*fixed, *arguments)
+
+
+def _assert_refused(done: pytest.RunResult, words: str) -> None:
+    said = done.stdout.str() + done.stderr.str()
+    assert 4 == done.ret, said
+    assert words in said
+    assert "Traceback" not in said
+    assert 1 == len([line for line in said.splitlines() if line.strip()]), said
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--graphdriver-report=no/r.json", "there is no directory no; make it first"),
+        ("--graphdriver-html=no/r.html", "there is no directory no; make it first"),
+        ("--graphdriver-html=.", "is a directory; name a file"),
+        ("--graphdriver-repro=mine.py", "is a file; name a directory"),
+        ("--graphdriver-home=mine.py", "no such directory; make it first"),
+        ("--graphdriver-waivers=mine.py", "is no TOML"),
+        ("--graphdriver-baseline=mine.py", "is no result file"),
+        ("--requirement=XYZ", "no such requirement"),
+    ],
+)
+def test_bad_option_is_refused(pytester: pytest.Pytester, argument: str, words: str) -> None:
+    done = _run(pytester, "--driver=vfs", argument)
+
+    said = done.stdout.str() + done.stderr.str()
+    assert 4 == done.ret, said
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_claims_that_are_no_set_are_refused(pytester: pytest.Pytester) -> None:
+    _assert_refused(_run(pytester, "--driver=mine:Claims"), "capabilities is a str; it must be a")
+
+
+def test_driver_that_cannot_name_itself_is_judged_all_the_same(pytester: pytest.Pytester) -> None:
+    done = _run(pytester, "--driver=mine:Silent")
+
+    assert 0 == done.ret
+    done.stdout.fnmatch_lines(["mine:Silent: *"])
+
+
+def test_too_little_disk_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    script = f"""
+    mount -t tmpfs -o size=1m none {tmp_path}/small
+    cd {tmp_path}
+    {sys.executable} -m pytest --driver=vfs --graphdriver-home=small --requirement=LIF-001
+    """
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-ec", script]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert 4 == done.returncode, done.stdout + done.stderr
+    assert "MiB are free" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -18,6 +18,7 @@ from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
     idmap,
     init,
     kernel,
+    leaks,
     lifecycle,
     links,
     mounts,

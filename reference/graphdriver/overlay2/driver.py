@@ -88,14 +88,13 @@ class Driver:
     def remove(self, id: str) -> None:
         """Delete a layer; see the contract."""
         layerid.check(id)
-        if not self._home.exists(id):
-            return
         with self._mounts.locked(id):
+            if not self._home.exists(id):
+                return
             if self._home.has_children(id):
                 raise LayerInUse(f"layer {id} has children", "remove those first")
             self._mounts.release_stale(id)
             self._home.remove(id)
-        self._mounts.forget(id)
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Mount a layer; a base layer is its own directory. See the contract."""

@@ -64,6 +64,19 @@ def mount_data(
     return data
 
 
+class _LayerLock:
+    """A layer's lock, kept while anyone holds or awaits it, also when the layer is removed:
+
+    a second lock for the same id would let two threads in.
+    """
+
+    __slots__ = ("held", "users")
+
+    def __init__(self) -> None:
+        self.held = threading.RLock()
+        self.users = 0
+
+
 class Mounts:
     """The layers that are held, and by how many."""
 
@@ -72,13 +85,13 @@ class Mounts:
         self._prefix = prefix
         self._ids = ids
         self._holders: dict[str, int] = {}
-        self._locks: dict[str, threading.RLock] = {}
+        self._locks: dict[str, _LayerLock] = {}
         self._guard = threading.Lock()
 
     def get(self, id: str, label: str) -> Path:
         """Hold a layer; the first holder mounts it."""
-        layer = self._home.layer(id)
         with self.locked(id):
+            layer = self._home.layer(id)
             lowers = self._home.lowers(id)
             view = layer / "merged" if lowers else layer / "diff"
             # A mount that is there without a holder was left by a process that died: it is taken
@@ -124,14 +137,16 @@ class Mounts:
     def locked(self, id: str) -> Iterator[None]:
         """Do something with a layer while nobody mounts, unmounts or removes it."""
         with self._guard:
-            lock = self._locks.setdefault(id, threading.RLock())
-        with lock:
-            yield
-
-    def forget(self, id: str) -> None:
-        """Drop what is kept of a removed layer."""
-        with self._guard:
-            self._locks.pop(id, None)
+            lock = self._locks.setdefault(id, _LayerLock())
+            lock.users += 1
+        try:
+            with lock.held:
+                yield
+        finally:
+            with self._guard:
+                lock.users -= 1
+                if not lock.users:
+                    del self._locks[id]
 
     @contextmanager
     def staged(self, id: str, stage: Path) -> Iterator[Path]:

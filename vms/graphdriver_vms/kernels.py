@@ -1,5 +1,6 @@
 """The kernels of the matrix, as `kernels.toml` has them."""
 
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 __all__ = ["HOST", "Kernel", "data_file", "load_kernels"]
 
 HOST = "host"
+VARIABLE = "GRAPHDRIVER_MATRIX_KERNELS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,11 @@ def data_file(name: str) -> Path:
 
 
 def load_kernels(path: Path | None = None) -> dict[str, Kernel]:
-    """Return the kernels by name, in the order of the file. Raises ValueError, TypeError."""
-    path = path or data_file("kernels.toml")
+    """Return the kernels by name, in the order of the file. Raises ValueError, TypeError.
+
+    `GRAPHDRIVER_MATRIX_KERNELS` names another file, for this and for the Vagrantfile.
+    """
+    path = path or Path(os.environ.get(VARIABLE) or data_file("kernels.toml"))
     found: dict[str, Kernel] = {}
     for entry in tomllib.loads(path.read_text())["kernel"]:
         kernel = Kernel(**entry)

@@ -1,11 +1,14 @@
 """What the guests run: our wheel, its dependencies and drivers to judge, ready to import."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import distribution
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.rootfs import GUEST_PYTHON
@@ -56,9 +59,13 @@ def _ourselves() -> str:
     repository = Path(__file__).parents[2]
     if (repository / "pyproject.toml").is_file() and (repository / "Vagrantfile").is_file():
         return str(repository)
-    from importlib.metadata import version
-
-    return f"graphdriver-conformance=={version('graphdriver-conformance')}"
+    ours = distribution("graphdriver-conformance")
+    # PEP 610: where it was installed from, unless that was an index.
+    origin = json.loads(ours.read_text("direct_url.json") or "{}").get("url", "")
+    wheel = Path(unquote(urlsplit(origin).path))
+    if origin.startswith("file:") and wheel.exists():
+        return str(wheel)
+    return f"graphdriver-conformance=={ours.version}"
 
 
 def _wheel(what: str, wheels: Path) -> str:

@@ -165,7 +165,8 @@ def _use(
     def on_line(line: str) -> None:
         if line.startswith("@cell "):
             name = line.removeprefix("@cell ")
-            progress.say(kernel.name, f"{name} ({names.index(name) + 1} of {len(names)})")
+            place = f" ({names.index(name) + 1} of {len(names)})" if name in names else ""
+            progress.say(kernel.name, name + place)
 
     plan = cells_module.plan(order.cells, order.driver, _families(), order.profile, kernel.init)
     try:

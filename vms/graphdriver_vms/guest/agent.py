@@ -9,13 +9,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from graphdriver_vms.guest import suite
 from graphdriver_vms.guest.facts import d_type, probe_facts
 
 __all__ = ["NoGround", "run_plan"]
@@ -34,6 +34,8 @@ def run_plan(plan: dict[str, Any], results: Path) -> None:
     subprocess.run(["modprobe", "-a", "overlay", "loop"], capture_output=True, check=False)
     facts = probe_facts()
     (results / "facts.json").write_text(json.dumps(facts, indent=1))
+    print("@cell import", flush=True)
+    suite.warm_up()
     records: list[dict[str, Any]] = []
     for cell in plan["cells"]:
         print(f"@cell {cell['name']}", flush=True)
@@ -73,34 +75,17 @@ def _check(
         # The ordinary user writes it, where it may; the results are root's.
         os.chmod(scratch, 0o777)
         report = Path(scratch) / "report.json"
-        command = [*_as_whom(cell), sys.executable, "-m", "pytest"]
-        command += [f"--graphdriver={cell['driver']}", f"--graphdriver-home={ground}"]
-        command += [f"--graphdriver-profile={plan['profile']}", f"--graphdriver-report={report}"]
-        command += [f"--requirement={one}" for one in cell["requirements"]]
-        command += ["--tb=no", "-rN", "--no-header", "-q", "-p", "no:cacheprovider"]
         log = results / f"{cell['name']}.log"
-        with log.open("wb") as out:
-            done = subprocess.run(
-                command, cwd=scratch, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
-            )
-        record["exit"] = done.returncode
+        arguments = [f"--graphdriver={cell['driver']}", f"--graphdriver-home={ground}"]
+        arguments += [f"--graphdriver-profile={plan['profile']}", f"--graphdriver-report={report}"]
+        arguments += [f"--requirement={one}" for one in cell["requirements"]]
+        record["exit"] = suite.run(arguments, scratch, log, cell["user"], cell["personality"])
         errors = [
             line for line in log.read_text("utf-8", "replace").splitlines() if "ERROR" in line
         ]
         record["said"] = errors[-1] if errors else ""
         if report.is_file():
             shutil.copy(report, results / f"{cell['name']}.json")
-
-
-def _as_whom(cell: dict[str, Any]) -> list[str]:
-    command = []
-    if cell["user"] != "root":
-        user = cell["user"]
-        command += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
-        command += ["env", f"HOME=/home/{user}", f"LOGNAME={user}"]
-    if cell["personality"]:
-        command += ["setarch", os.uname().machine, f"--{cell['personality']}"]
-    return command
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import os
-import platform
 import struct
 import tempfile
 from collections.abc import Callable
@@ -39,7 +38,7 @@ _OPTIONS = {
 
 def probe_facts() -> dict[str, str]:
     """Return the facts by name; "ok" or the errno's name where something was tried."""
-    facts = {"uname.release": platform.release(), "uname.version": platform.version()}
+    facts = {"uname.release": os.uname().release, "uname.version": os.uname().version}
     for name, options in _OPTIONS.items():
         facts[f"mount.{name}"] = _in_child(partial(_mount, f"{options},{_LAYERS}"))
     facts["mount.data-only"] = _in_child(lambda: _mount("metacopy=on,lowerdir=l2::l1"))

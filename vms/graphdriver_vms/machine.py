@@ -19,7 +19,7 @@ from graphdriver_vms.kernels import data_file
 __all__ = ["Machine", "Surroundings"]
 
 # Seconds. Under emulation, with two machines on two cores, an `up` takes 30 to 100.
-_UP, _STEP, _SILENCE = 300, 120, 900
+_UP, _STEP, _SILENCE = 420, 240, 1200
 _BOOT_FAILED = re.compile(r"graphdriver-guest: FAILED.*|Kernel panic.*|end Kernel panic.*")
 
 

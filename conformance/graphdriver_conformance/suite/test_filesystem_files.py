@@ -73,7 +73,11 @@ def test_nameless_files_and_allocation(graphdriver: Subject) -> None:
         for name, call in calls.items():
             expected, actual = result_of(call, plain), result_of(call, root)
             # One number, two names: which of them errno.errorcode has is Python's choice.
-            if actual in ("EOPNOTSUPP", "ENOTSUP", "EISDIR"):  # before Linux 6.3 overlay had no O_TMPFILE
+            if actual in (
+                "EOPNOTSUPP",
+                "ENOTSUP",
+                "EISDIR",
+            ):  # before Linux 6.3 overlay had no O_TMPFILE
                 graphdriver.note(f"{name} is refused")
                 continue
             assert expected == actual, f"{name}: not what a plain directory gives"

@@ -128,8 +128,10 @@ def _make_and_mount(make: list[str], options: str, image: Path, ground: Path) ->
 def _run(command: list[str | Path]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise NoGround(f"{' '.join(map(str, command))}: {said[-1] if said else done.returncode}")
+        # Without the paths, which are other ones in every run.
+        words = " ".join(str(one) for one in command if not str(one).startswith("/"))
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+        raise NoGround(f"{words} failed: {said.rpartition(': ')[2]}")
 
 
 @contextlib.contextmanager

@@ -95,22 +95,26 @@ def _run(options: argparse.Namespace) -> int:
         options.driver, options.profile, cells, tuple(options.install), max(1, options.lanes)
     )
     out = options.out.absolute()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    # Rows of other kernels stay: a run that was broken off is finished by another of the rest.
+    for name in kernels:
+        shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
     _set_aside(kernels, out)
     progress = Progress([one.name for one in local] + [HOST] * (HOST in kernels))
     if local and (code := _run_local(options.cache, local, order, out, progress)):
         return code
     if HOST in kernels:
         run_host(order, out, progress)
-    return _show(_rows(out, list(kernels)), out / "report.html", None)
+    page = out / "report.html"
+    page.write_text(as_page(_rows(out, _names(out)), _main_cell()))
+    return _show(_rows(out, list(kernels)), page)
 
 
 def _run_local(
     cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
 ) -> int:
     """Run the machines whose kernels are built here; their rows are below `out` then."""
-    built = build(cache, kernels, order.installables, progress)
+    cache.mkdir(parents=True, exist_ok=True)
     state = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
     where = Surroundings(cache, state, out)
 
@@ -119,6 +123,7 @@ def _run_local(
         return 0
 
     try:
+        built = build(cache, where.payload, kernels, order.installables, progress)
         return machines() if system_libvirtd_answers() else enclosed(state, machines)
     finally:
         _keep_logs(state, out)
@@ -143,28 +148,37 @@ def _keep_logs(state: Path, out: Path) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    found = [path.parent.name for path in options.directory.glob("*/row.json")]
-    known = [*load_kernels(), HOST]
-    names = [*(one for one in known if one in found), *sorted(set(found) - set(known))]
+    names = _names(options.directory)
     if not names:
         raise MatrixError(f"no results below {options.directory}", "`graphdriver matrix run` first")
-    return _show(_rows(options.directory, names), options.html, options.markdown)
+    rows = _rows(options.directory, names)
+    if options.html:
+        options.html.write_text(as_page(rows, _main_cell()))
+    if options.markdown:
+        options.markdown.write_text(as_markdown(rows, _main_cell()))
+    return _show(rows, options.html, options.markdown)
+
+
+def _names(directory: Path) -> list[str]:
+    """Return the kernels that have a row below `directory`, in the order of kernels.toml."""
+    found = {path.parent.name for path in directory.glob("*/row.json")}
+    known = [*load_kernels(), HOST]
+    return [*(one for one in known if one in found), *sorted(found - set(known))]
 
 
 def _rows(directory: Path, names: Sequence[str]) -> list[Row]:
     return [read_row(directory / name) for name in names]
 
 
-def _show(rows: Sequence[Row], html: Path | None, markdown: Path | None) -> int:
-    main_cell = next(iter(load_cells()))
-    if html:
-        html.write_text(as_page(rows, main_cell))
-    if markdown:
-        markdown.write_text(as_markdown(rows, main_cell))
+def _main_cell() -> str:
+    return next(iter(load_cells()))
+
+
+def _show(rows: Sequence[Row], *written: Path | None) -> int:
     print()
     for line in terminal.lines(rows):
         print(line)
-    for path in filter(None, (html, markdown)):
+    for path in filter(None, written):
         print(f"report: {path}")
     return exit_code(rows)
 
@@ -175,7 +189,9 @@ def _build(options: argparse.Namespace) -> int:
         return _UNSUPPORTED
     kernels = _chosen(load_kernels(), options.kernels).values()
     local = [one for one in kernels if one.is_built_here]
-    built = build(options.cache, local, options.install, Progress([one.name for one in local]))
+    payload = options.cache / "payload"
+    progress = Progress([one.name for one in local])
+    built = build(options.cache, payload, local, options.install, progress)
     return 2 if built.failures else 0
 
 

@@ -31,11 +31,17 @@ class Surroundings:
     state: Path
     logs: Path
 
+    @property
+    def payload(self) -> Path:
+        """What is copied into the guests; each run has its own."""
+        return self.state / "payload"
+
     def environment(self) -> dict[str, str]:
         """Return the variables that the Vagrantfile and Vagrant read."""
         return {
             **os.environ,
             "GRAPHDRIVER_MATRIX_CACHE": str(self.cache),
+            "GRAPHDRIVER_MATRIX_PAYLOAD": str(self.payload),
             "GRAPHDRIVER_MATRIX_CONSOLES": str(self.logs),
             "VAGRANT_HOME": str(self.cache / "vagrant"),
             "VAGRANT_DOTFILE_PATH": str(self.state / "machines"),

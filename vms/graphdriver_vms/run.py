@@ -47,7 +47,11 @@ class Built:
 
 
 def build(
-    cache: Path, kernels: Sequence[Kernel], installables: Sequence[str], progress: Progress
+    cache: Path,
+    payload: Path,
+    kernels: Sequence[Kernel],
+    installables: Sequence[str],
+    progress: Progress,
 ) -> Built:
     """Build box, kernels and payload, side by side. Raises MatrixError without box or payload."""
     progress.say("build", f"box, {len(kernels)} kernels and the guests' packages")
@@ -64,9 +68,9 @@ def build(
 
     with ThreadPoolExecutor(3) as pool:
         box = pool.submit(build_box, cache)
-        payload = pool.submit(make_payload, cache / "payload", installables)
+        packages = pool.submit(make_payload, payload, installables)
         list(pool.map(one_kernel, kernels))
-        payload.result()
+        packages.result()
         progress.say("build", f"box {box.result().name} is ready")
     return Built(images, failures)
 

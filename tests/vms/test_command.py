@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from graphdriver_vms.cli import main
+from graphdriver_vms.judge import Row, write_row
 
 
 def _matrix(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -63,3 +64,17 @@ def test_clean_leaves_nothing(tmp_path: Path) -> None:
 
     assert 0 == main(["clean", f"--cache={cache}"])
     assert not cache.exists()
+
+
+def test_a_run_replaces_its_own_rows_only(tmp_path: Path) -> None:
+    """So that the kernels which a broken-off run did not reach can be run after it."""
+    out = tmp_path / "out"
+    for name in ("3.16", "7.3"):
+        write_row(out / name, Row(name, trouble="earlier"))
+        (out / name / "cells.json").write_text("[]")
+
+    main(["run", "3.16", f"--cache={tmp_path}/cache", f"--out={out}"])
+
+    assert ["row.json"] == os.listdir(out / "3.16")
+    assert ["cells.json", "row.json"] == sorted(os.listdir(out / "7.3"))
+    assert "earlier" in (out / "report.html").read_text()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver import Capability
 from graphdriver.overlay2 import Driver
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: a loop mount")
@@ -87,3 +88,15 @@ def test_default_size_and_a_driver_opened_again(ground: Path) -> None:
 
     assert [0, 0] == outcomes, "two layers share one project, and so one size"
     assert full in (errno.ENOSPC, errno.EDQUOT)
+
+
+def test_quota_is_claimed_where_it_is_kept(ground: Path) -> None:
+    assert Capability.QUOTA in Driver(ground / "home").capabilities
+
+
+def test_quota_is_not_claimed_on_tmpfs(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)
+    try:
+        assert Capability.QUOTA not in Driver(tmp_path / "home").capabilities
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)

@@ -255,3 +255,32 @@ def test_lost_short_names_come_back_at_the_next_start(driver: Driver, tmp_path: 
     Driver(tmp_path / "home")
 
     assert before == {link.name: os.readlink(link) for link in links.iterdir()}
+
+
+def test_empty_remnant_does_not_block_its_id(driver: Driver, tmp_path: Path) -> None:
+    (tmp_path / "home" / "empty").mkdir()
+    (tmp_path / "home" / "notes").mkdir()
+    (tmp_path / "home" / "notes" / "mine").touch()
+
+    driver.create("empty")
+
+    assert driver.exists("empty")
+    with pytest.raises(errors.LayerExists):
+        driver.create("notes")
+    assert (tmp_path / "home" / "notes" / "mine").exists()
+
+
+def test_last_put_leaves_a_fresh_mount_point(driver: Driver, tmp_path: Path) -> None:
+    """rmdir(2) of a mount point ends its copies in other namespaces (moby #34948)."""
+    driver.create("base")
+    driver.create_read_write("child", "base")
+    merged = tmp_path / "home" / "child" / "merged"
+    before = merged.stat().st_ino
+    held = os.open(merged, os.O_RDONLY)  # or the new one could get the same number
+
+    driver.get("child")
+    driver.put("child")
+
+    os.close(held)
+    assert before != merged.stat().st_ino
+    assert 0o700 == merged.stat().st_mode & 0o777

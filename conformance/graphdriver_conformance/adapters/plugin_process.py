@@ -23,6 +23,8 @@ __all__ = ["PluginProcess", "words_of"]
 # A unix socket's name has 107 bytes at most; a long TMPDIR would use them up.
 _LONGEST_TMPDIR = 60
 _BETWEEN_LOOKS = 0.005
+# Starting an interpreter on a busy machine takes longer than a call may: seconds.
+_LEAST_START = 30.0
 
 
 def words_of(command: str) -> list[str]:
@@ -104,13 +106,14 @@ class PluginProcess:
             return
 
     def _await_socket(self) -> None:
-        limit = time.monotonic() + deadline()
+        patience = max(_LEAST_START, deadline())
+        limit = time.monotonic() + patience
         while not self._listens():
             if not self.is_running():
                 raise PluginUnreachable(f"{self.fate()} before it listened on $GRAPHDRIVER_SOCKET")
             if time.monotonic() > limit:
                 raise PluginUnreachable(
-                    f"the plugin does not listen on $GRAPHDRIVER_SOCKET after {deadline():g} s"
+                    f"the plugin does not listen on $GRAPHDRIVER_SOCKET after {patience:g} s"
                     f"{self._last_words()}"
                 )
             time.sleep(_BETWEEN_LOOKS)

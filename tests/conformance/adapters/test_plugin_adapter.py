@@ -13,6 +13,7 @@ import pytest
 
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.errors import DriverError
+from graphdriver_conformance.adapters import plugin_process
 from graphdriver_conformance.adapters.plugin_driver import PluginDriver
 from graphdriver_conformance.drivers import BadSpec, DriverSource, resolve
 
@@ -75,7 +76,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
     """Return a function that names a plugin which breaks in one call."""
     script = tmp_path / "broken.py"
     script.write_text(BROKEN)
-    monkeypatch.setenv("GRAPHDRIVER_DEADLINE", "1")
+    monkeypatch.setenv("GRAPHDRIVER_DEADLINE", "2")
 
     def spec(how: str, call: str) -> str:
         return f"plugin+exec:{sys.executable} {script} {shlex.quote(how)} {call}"
@@ -119,13 +120,14 @@ def test_nobody_listens(
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "patience", "words"),
     [
         (
             "print('no root'); raise SystemExit(3)",
+            30.0,
             r"ended with status 3 \(its last words: no root\)",
         ),
-        ("import time; time.sleep(60)", "does not listen on .GRAPHDRIVER_SOCKET after 1 s"),
+        ("import time; time.sleep(60)", 1.0, "does not listen on .GRAPHDRIVER_SOCKET after 1 s"),
     ],
 )
 def test_command_that_does_not_listen(
@@ -133,9 +135,11 @@ def test_command_that_does_not_listen(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     script: str,
+    patience: float,
     words: str,
 ) -> None:
     monkeypatch.setenv("GRAPHDRIVER_DEADLINE", "1")
+    monkeypatch.setattr(plugin_process, "_LEAST_START", patience)
     spec = f"plugin+exec:{sys.executable} -c {shlex.quote(script)}"
 
     with pytest.raises(BadSpec, match=words):
@@ -145,7 +149,7 @@ def test_command_that_does_not_listen(
 @pytest.mark.parametrize(
     ("how", "call", "words"),
     [
-        ("hang", "Activate", "Plugin.Activate: no answer within 1 s"),
+        ("hang", "Activate", "Plugin.Activate: no answer within 2 s"),
         ("junk", "Activate", "Plugin.Activate: the answer is not HTTP .BadStatusLine"),
         ("{}", "Activate", r"implements \[\]; it must be a GraphDriver"),
         ("[]", "Activate", "Plugin.Activate answered with b'\\[\\]'; answer with a JSON object"),
@@ -173,8 +177,8 @@ def test_plugin_that_cannot_be_introduced(
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("hang", "GraphDriver.Get: no answer within 1 s"),
-        ("drip", "GraphDriver.Get: no answer within 1 s"),
+        ("hang", "GraphDriver.Get: no answer within 2 s"),
+        ("drip", "GraphDriver.Get: no answer within 2 s"),
         ("die", "GraphDriver.Get: the plugin dropped .* killed by signal 9"),
         ("junk", "GraphDriver.Get: the answer is not HTTP"),
         ("cut", "GraphDriver.Get: the answer is not HTTP .IncompleteRead"),
@@ -239,9 +243,9 @@ def test_verb_that_never_answers_gets_less_time(
         with pytest.raises(OSError) as caught:
             driver.get("layer")
         said.append(str(caught.value.strerror))
-        monkeypatch.setenv("GRAPHDRIVER_DEADLINE", "1.5")
+        monkeypatch.setenv("GRAPHDRIVER_DEADLINE", "2.5")
 
-    assert ["1 s", "1.5 s", "1 s"] == [text.rpartition("within ")[2] for text in said]
+    assert ["2 s", "2.5 s", "1 s"] == [text.rpartition("within ")[2] for text in said]
 
 
 def test_hanging_plugin_is_a_violation_that_names_the_verb(
@@ -253,7 +257,7 @@ def test_hanging_plugin_is_a_violation_that_names_the_verb(
 
     assert 1 == result.ret
     result.stdout.fnmatch_lines(
-        ["VIOLATED  LIF-001*", "*GraphDriver.Create: no answer within 1 s*"]
+        ["VIOLATED  LIF-001*", "*GraphDriver.Create: no answer within 2 s*"]
     )
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -298,26 +299,48 @@ def test_process_is_kept_for_the_next_home_and_ends_with_the_run(
     assert [False, False] == [os.path.exists(f"/proc/{one}") for one in others]
 
 
-def test_plugin_that_listens_takes_turns(
-    source: Callable[[str], DriverSource], tmp_path: Path
-) -> None:
-    path = tmp_path / "x.sock"
-    command = [sys.executable, "-m", "graphdriver.plugin", "vfs", "--socket", str(path)]
+@contextmanager
+def _listening(driver: str, path: Path) -> Iterator[int]:
+    """Serve `driver` on `path` for as long as the block runs; yield the process."""
+    command = [sys.executable, "-m", "graphdriver.plugin", driver, "--socket", str(path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         try:
             assert process.stderr
             process.stderr.readline()  # it says when it listens
-            found = source(f"plugin+unix://{path}")
-            one, two = (found.make(tmp_path / name, ()) for name in ("one", "two"))
-            one.create("a")
-            two.create("b")
-
-            assert [True, False] == [one.exists(id) for id in "ab"]
-            assert [False, True] == [two.exists(id) for id in "ab"]
-            assert process.pid == found.keeper.process_of(one)
-            assert "x" == str(one)
+            yield process.pid
         finally:
             process.terminate()
+
+
+def test_plugin_that_listens_takes_turns(
+    source: Callable[[str], DriverSource], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.sock"
+    with _listening("vfs", path) as process:
+        found = source(f"plugin+unix://{path}")
+        one, two = (found.make(tmp_path / name, ()) for name in ("one", "two"))
+        one.create("a")
+        two.create("b")
+
+        assert [True, False] == [one.exists(id) for id in "ab"]
+        assert [False, True] == [two.exists(id) for id in "ab"]
+        assert process == found.keeper.process_of(one)
+        assert "x" == str(one)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: the plugin mounts where we are")
+def test_mounts_of_a_plugin_that_listens_are_seen(
+    pytester: pytest.Pytester, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.sock"
+    with _listening("overlay2", path):
+        result = pytester.runpytest_subprocess(
+            f"--driver=plugin+unix://{path}", "-p", "no:cacheprovider", "-p", "no:xdist",
+            "--requirement=WIR-021", "--requirement=MNT-004", "--requirement=WIR-018",
+        )  # fmt: skip
+
+    result.stdout.fnmatch_lines(["*not provable here: WIR-018*", "MUST*2 met  1 not-provable*"])
+    assert 0 == result.ret
 
 
 def test_many_threads_use_one_plugin(source: Callable[[str], DriverSource], tmp_path: Path) -> None:

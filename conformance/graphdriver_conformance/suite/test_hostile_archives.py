@@ -213,6 +213,18 @@ def test_claims_of_gigabytes(graphdriver: Subject, start: bytes, filler: bytes) 
     graphdriver.remove(id)
 
 
+@verifies("SEC-006")
+def test_claim_of_a_file_of_gigabytes(graphdriver: Subject) -> None:
+    """7 GiB are said, 1 KiB comes: an error, and the layer goes away."""
+    id = graphdriver.new_layer()
+    archive = _claiming(tarfile.REGTYPE, 7 << 30) + bytes(1024)
+
+    graphdriver.refuses("apply_diff", id, "", io.BytesIO(archive))
+
+    graphdriver.remove(id)
+    assert not graphdriver.exists(id)
+
+
 @verifies("SEC-009")
 def test_deep_paths_do_not_crash(graphdriver: Subject) -> None:
     """Two thousand levels: applied whole or refused."""

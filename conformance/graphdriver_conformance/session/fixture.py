@@ -74,15 +74,19 @@ class Fixture:
     def _check_needs(self, requirement: Requirement | None, source: DriverSource) -> str:
         """Return what the driver does not claim where the test may look all the same, or ""."""
         unclaimed: list[str] = []
+        lacks: list[str] = []
         for need in requirement.needs if requirement else ():
             if need in Environment.needs():
                 if lack := self._run.environment.lacks(need):
-                    raise NotProvable(lack)
+                    lacks.append(lack)
             elif need in OFFERS:
                 if need not in source.offers:
                     raise NotClaimed(OFFERS[need])
             elif (declared := self._capabilities(source)) is not None and need not in declared:
                 unclaimed.append(need)
-        if not set(unclaimed) <= PROBED:
+        # What is not claimed need not be proven, here or anywhere.
+        if unclaimed and (lacks or not set(unclaimed) <= PROBED):
             raise NotClaimed(f"the driver does not claim {', '.join(unclaimed)}")
+        if lacks:
+            raise NotProvable(lacks[0])
         return ", ".join(unclaimed)

@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -227,8 +226,8 @@ def main(name: str) -> None:
 
     kind = cast(type[WireMutant], MUTANTS[name])
     kind.prepare()
-    directory = Path(tempfile.mkdtemp(prefix="graphdriver-mutant-"))
-    inner = directory / "sound.sock"
+    # Beside our own: who started us clears up both, also when we are killed.
+    inner = Path(os.environ["GRAPHDRIVER_SOCKET"]).with_name("sound.sock")
     command = [sys.executable, "-m", "graphdriver_conformance", "serve", kind.sound_name]
     with subprocess.Popen([*command, "--socket", str(inner)]) as process:
         try:
@@ -243,7 +242,6 @@ def main(name: str) -> None:
         finally:
             process.terminate()
             process.wait()
-            directory.rmdir()
 
 
 if __name__ == "__main__":

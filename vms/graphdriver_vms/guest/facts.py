@@ -15,7 +15,7 @@ _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 _PR_SET_DUMPABLE = 4
 _SYS_GETDENTS64, _SYS_FSOPEN, _SYS_FSCONFIG = 217, 430, 431
-_FSCONFIG_SET_STRING = 1
+_FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _LAYERS = "lowerdir=l2:l1,upperdir=upper,workdir=work"
@@ -43,7 +43,7 @@ def probe_facts() -> dict[str, str]:
         facts[f"mount.{name}"] = _in_child(partial(_mount, f"{options},{_LAYERS}"))
     facts["mount.data-only"] = _in_child(lambda: _mount("metacopy=on,lowerdir=l2::l1"))
     facts["mount.one-lower"] = _in_child(lambda: _mount("lowerdir=l1"))
-    facts["fsconfig.lowerdir+"] = _in_child(lambda: _fsconfig("lowerdir+", "/tmp"))
+    facts["fsconfig.lowerdir+"] = _in_child(_fsconfig_lowers)
     facts["lowers.500"] = _in_child(lambda: _many(500))
     facts["lowers.501"] = _in_child(lambda: _many(501))
     facts["userns.overlay"] = _in_child(lambda: _mount(_LAYERS), 1000)
@@ -121,11 +121,15 @@ def _many(count: int) -> None:
     _mount(f"lowerdir={lowers},upperdir=upper,workdir=work")
 
 
-def _fsconfig(key: str, value: str) -> None:
+def _fsconfig_lowers() -> None:
+    """Name each lower by itself. Before 6.5 only the creation tells that the key is not known."""
     descriptor = _libc.syscall(_SYS_FSOPEN, b"overlay", 0)
     _checked(min(descriptor, 0))
-    command = (descriptor, _FSCONFIG_SET_STRING, key.encode(), value.encode(), 0)
-    _checked(_libc.syscall(_SYS_FSCONFIG, *command))
+    keys = (("lowerdir+", "l2"), ("lowerdir+", "l1"), ("upperdir", "upper"), ("workdir", "work"))
+    for key, value in keys:
+        command = (descriptor, _FSCONFIG_SET_STRING, key.encode(), value.encode(), 0)
+        _checked(_libc.syscall(_SYS_FSCONFIG, *command))
+    _checked(_libc.syscall(_SYS_FSCONFIG, descriptor, _FSCONFIG_CMD_CREATE, None, None, 0))
 
 
 def _checked(result: int) -> None:

@@ -162,11 +162,13 @@ class Machine:
         return (errors or told or ["it said nothing"])[-1][:300]
 
     def _tail(self) -> str:
+        if self._interrupted.is_set():
+            return ""
         try:
-            lines = self._console.read_text("utf-8", "replace").splitlines()[-8:]
+            lines = self._console.read_text("utf-8", "replace").splitlines()[-6:]
         except OSError:
             return ""
-        return "".join(f"\n    console: {line[:160]}" for line in lines)
+        return "".join(f"\n    console: {line[:100]}" for line in lines)
 
     def _ssh_command(self) -> list[str]:
         options = ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=8"]

@@ -28,6 +28,7 @@ td.value { text-align: center; white-space: nowrap }
 .good { background: #d8f0dc } .half { background: #fdf0c8 } .bad { background: #f8cdc8 }
 .none { background: #eceff3; color: #5b6474 } .first { font-weight: 600; white-space: nowrap }
 td.changed { outline: 2px solid #2858b8; outline-offset: -2px }
+td.said { white-space: pre-wrap; overflow-wrap: anywhere }
 p.note, details { color: #4b5568 } summary { cursor: pointer; margin: .6rem 0 }
 @media (prefers-color-scheme: dark) {
   body { background: #14181f; color: #e4e8ef } th, td { border-color: #39414f }
@@ -90,7 +91,7 @@ def _kernels(rows: Sequence[Row]) -> Iterator[str]:
         text = f"{word}: {row.trouble}" if row.trouble else word
         yield (
             f"<tr><th class='name'>{_safe(row.name)}<td>{_safe(row.release or '-')}"
-            f"<td>{row.seconds:.0f}<td class='{colour}'>{_safe(text)}</tr>"
+            f"<td>{row.seconds:.0f}<td class='said {colour}'>{_safe(text)}</tr>"
         )
     yield "</table></div>"
 

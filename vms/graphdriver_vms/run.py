@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,20 +98,20 @@ def run_machines(
                 return
             rows[kernel.name] = _row(kernel, built, order, where, progress, box_is_up)
 
-    threads = [threading.Thread(target=lane, args=(not number,)) for number in range(order.lanes)]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        progress.warn("interrupted: destroying the machines")
-        stop.set()
-        box_is_up.set()
-        Machine.interrupt_all()
-        for thread in threads:
-            thread.join()
-        raise
+    with ThreadPoolExecutor(order.lanes) as pool:
+        lanes = [pool.submit(lane, not number) for number in range(order.lanes)]
+        try:
+            # Not Thread.join: once interrupted, it takes the thread for ended (bpo-45274).
+            wait(lanes)
+        except KeyboardInterrupt:
+            progress.warn("interrupted: destroying the machines")
+            stop.set()
+            box_is_up.set()
+            Machine.interrupt_all()
+            wait(lanes)
+            raise
+    for one in lanes:
+        one.result()
     return [rows[kernel.name] for kernel in kernels]
 
 

@@ -141,7 +141,7 @@ class ContainerdDriver:
         with self._lock:
             self._held.clear()
             for view in self._views.iterdir() if self._views.is_dir() else ():
-                if is_mounted(view):
+                while is_mounted(view):
                     umount(view)
             for info in self._infos():
                 if info.name.endswith(_VIEW):
@@ -239,7 +239,12 @@ class ContainerdDriver:
             raise LayerNotFound(f"there is no parent {id!r}")
         name = id + _COMMITTED
         if info.name == id:
-            self._snapshots("Commit", m.CommitSnapshot(self._name, name, id), m.Empty)
+            # Another process may have been faster; Prepare will say if that is not it.
+            with contextlib.suppress(LayerExists, LayerNotFound):
+                self._snapshots("Commit", m.CommitSnapshot(self._name, name, id), m.Empty)
+            if self._held[id]:
+                # btrfs moves what is committed away from under whoever holds it.
+                mount_all(self._mounts(id, id + _VIEW), self._view_of(id))
         return name
 
     def _mounts(self, id: str, view: str) -> tuple[m.Mount, ...]:
@@ -279,6 +284,8 @@ class ContainerdDriver:
 
     def _release(self, id: str) -> None:
         view = self._view_of(id)
-        if is_mounted(view):
+        while is_mounted(view):
             umount(view)
+        with contextlib.suppress(FileNotFoundError):
+            view.rmdir()
         self._drop(id + _VIEW)

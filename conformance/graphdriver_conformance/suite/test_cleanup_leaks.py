@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from graphdriver.contract import Capability
 from graphdriver_conformance.effort import scaled
 from graphdriver_conformance.environment import mounts_below
 from graphdriver_conformance.oracle.compare import assert_same_tree
@@ -26,8 +27,10 @@ def _use_everything(graphdriver: Subject) -> None:
     sibling = graphdriver.new_layer(base)
     with graphdriver.view(layer):
         graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
-        graphdriver.changes(layer, base)
-        graphdriver.diff_size(layer, base)
+        if graphdriver.claims(Capability.CHANGES):
+            graphdriver.changes(layer, base)
+        if graphdriver.claims(Capability.DIFF_SIZE):
+            graphdriver.diff_size(layer, base)
         graphdriver.diff(layer, "").close()
         graphdriver.get_metadata(layer)
     assert_same_tree(EDITED, graphdriver.tree(sibling))

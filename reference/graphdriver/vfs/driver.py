@@ -115,7 +115,7 @@ class Driver:
                 raise LayerInUse(
                     f"layer {id} is held by {self._holders[id]} get(s)", "put it first"
                 )
-            if any(one.read_text() == id for one in self._parents.iterdir()):
+            if any(_text(one) == id for one in self._parents.iterdir()):
                 raise LayerInUse(f"layer {id} has children", "remove those first")
             # What someone mounted into the layer is not the layer's: it must not be deleted.
             for entry in reversed(mountinfo(self._layers / id)):
@@ -240,6 +240,13 @@ class _Staged:
 
     def __exit__(self, *_: object) -> None:
         _remove(self._home, self._name)
+
+
+def _text(path: Path) -> str:
+    """Return what a file holds; nothing when another driver on this home has removed it."""
+    with suppress(FileNotFoundError):
+        return path.read_text()
+    return ""
 
 
 def _remove(home: Path, name: str) -> None:

@@ -25,7 +25,7 @@ from graphdriver_conformance.subject import Subject
 from graphdriver_conformance.suite.crew import all_at_once
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "etc/gone": b"", "usr/bin/env": b"#!"})
-EDITED = Tree.of({"etc/hosts": b"two\n", "usr/bin/env": b"#!", "var/log": b"x" * 70_000})
+EDITED = Tree.of({"etc/hosts": b"edited\n", "usr/bin/env": b"#!", "var/log": b"x" * 70_000})
 THREADS = 6
 _VERBS = ["create", "exists", "exists", "get", "put", "put", "remove", "remove"]
 
@@ -40,7 +40,8 @@ def test_archives_made_at_once(graphdriver: Subject) -> None:
     """Layers are pushed in parallel: each archive is its own layer's, and whole."""
     base = graphdriver.build(IMAGE)
     layers = {graphdriver.build(EDITED, base): EDITED, graphdriver.build(Tree(), base): Tree()}
-    wanted = [(id, parent, tree) for id, tree in layers.items() for parent in (base, "")]
+    parents = (base, "") if graphdriver.claims(Capability.FLATTENED_DIFF) else (base,)
+    wanted = [(id, parent, tree) for id, tree in layers.items() for parent in parents]
     for _ in range(scaled(3)):
         calls = [partial(_read, graphdriver, id, parent) for id, parent, _ in wanted] * 2
         archives = all_at_once(calls)
@@ -81,9 +82,9 @@ def test_diff_leaves_the_holders_view(graphdriver: Subject) -> None:
         root = Path(graphdriver.driver.get(layer))
         reads = 0
         while not done.is_set() or not reads:
-            assert b"two\n" == (root / "etc/hosts").read_bytes(), "the view changed"
+            assert b"edited\n" == (root / "etc/hosts").read_bytes(), "the view changed"
             reads += 1
-        assert b"two\n" == (root / "etc/hosts").read_bytes(), "the view was unmounted"
+        assert b"edited\n" == (root / "etc/hosts").read_bytes(), "the view was unmounted"
         graphdriver.driver.put(layer)
         return reads
 

@@ -17,7 +17,7 @@ from graphdriver_conformance.requirement import verifies
 from graphdriver_conformance.subject import Subject
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "usr/bin/env": b"#!"})
-EDITED = Tree.of({"etc/hosts": b"two\n", "usr/lib": b"x"})
+EDITED = Tree.of({"etc/hosts": b"another\n", "usr/lib": b"x"})
 
 
 def _use_everything(graphdriver: Subject) -> None:

@@ -127,6 +127,8 @@ def mutant(*breaks: str, bug: str, needs: str = "") -> Callable[[type[_Broken]],
     """Register a mutant: the requirements it breaks, and where its bug was real."""
 
     def register(broken: type[_Broken]) -> type[_Broken]:
+        if broken.__name__ in MUTANTS:
+            raise ValueError(f"two mutants are called {broken.__name__}; name one after its bug")
         broken.breaks, broken.bug, broken.needs = breaks, bug, needs
         MUTANTS[broken.__name__] = broken
         return broken

@@ -102,6 +102,8 @@ def _run(options: argparse.Namespace) -> int:
     _set_aside(kernels, out)
     progress = Progress([one.name for one in local] + [HOST] * (HOST in kernels))
     if local and (code := _run_local(options.cache, local, order, out, progress)):
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
         return code
     if HOST in kernels:
         run_host(order, out, progress)

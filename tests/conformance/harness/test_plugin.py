@@ -108,7 +108,7 @@ def test_misspelt_name_is_answered_with_the_right_one(pytester: pytest.Pytester)
         ("mine:raises", "the factory raised ValueError: on purpose"),
         ("mine:Empty", "the driver lacks create"),
         ("mine:Narrow", "put cannot be called with 1 arguments"),
-        ("containerd+unix:///x?snapshotter=y", "no such kind of driver"),
+        ("crio+unix:///x", "no such kind of driver"),
     ],
 )
 def test_bad_spec_is_one_sentence(pytester: pytest.Pytester, spec: str, words: str) -> None:

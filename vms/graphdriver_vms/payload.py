@@ -1,6 +1,7 @@
 """What the guests run: our wheel, its dependencies and drivers to judge, ready to import."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from graphdriver_vms.rootfs import GUEST_PYTHON
 
 __all__ = ["make_payload"]
 
+_SUITE = "graphdriver_conformance.suite"
 # Guests are amd64 with glibc 2.36; wheels for older ones run there.
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
@@ -49,6 +51,15 @@ def _compile(target: Path) -> None:
     if GUEST_PYTHON == f"{sys.version_info[0]}.{sys.version_info[1]}":
         subprocess.run(
             [sys.executable, "-m", "compileall", "-q", "-s", target, target],
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
+        # pytest compiles tests and plugins for itself, when it first sees them.
+        collect = ["--collect-only", "-q", "-p", "no:cacheprovider"]
+        subprocess.run(
+            [sys.executable, "-S", "-m", "pytest", *collect, "--pyargs", _SUITE],
+            cwd=target.parent,
+            env={**os.environ, "PYTHONPATH": str(target), "PYTHONDONTWRITEBYTECODE": ""},
             stdout=subprocess.DEVNULL,
             check=False,
         )

@@ -24,8 +24,8 @@ from graphdriver.errors import (
     LayerNotFound,
     NotSupported,
 )
-from graphdriver_conformance.mutants.archives import Member, RewritesDiff
 from graphdriver_conformance.mutants.registry import Mutant
+from graphdriver_conformance.mutants.rewriting import Member, RewritesDiff
 
 __all__ = ["VARIANTS", "Variant"]
 

@@ -8,14 +8,14 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from graphdriver.errors import BadArchive
-from graphdriver_conformance.mutants.archives import (
+from graphdriver_conformance.mutants.registry import Mutant, mutant
+from graphdriver_conformance.mutants.rewriting import (
     Member,
     RewritesApply,
     archive_of,
     is_whiteout,
     members_of,
 )
-from graphdriver_conformance.mutants.registry import Mutant, mutant
 
 __all__: list[str] = []
 

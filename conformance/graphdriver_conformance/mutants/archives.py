@@ -5,82 +5,21 @@ import os
 import stat
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from graphdriver.errors import BadArchive, DriverError
 from graphdriver_conformance.mutants.registry import Mutant, mutant
+from graphdriver_conformance.mutants.rewriting import (
+    Member,
+    RewritesApply,
+    RewritesDiff,
+    archive_of,
+    is_whiteout,
+    members_of,
+)
 
-__all__ = [
-    "Member",
-    "RewritesApply",
-    "RewritesDiff",
-    "archive_of",
-    "is_whiteout",
-    "members_of",
-]
-
-Member = tuple[tarfile.TarInfo, bytes]
-
-
-def members_of(data: bytes) -> list[Member]:
-    """Return an archive's members with their data."""
-    with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
-        found: list[Member] = []
-        for member in archive:
-            opened = archive.extractfile(member) if member.isreg() else None
-            found.append((member, opened.read() if opened else b""))
-        return found
-
-
-def archive_of(members: Iterable[Member]) -> BinaryIO:
-    """Return the archive of `members`; of PAX records, the attributes only."""
-    buffer = io.BytesIO()
-    with tarfile.open(
-        fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
-    ) as archive:
-        for member, data in members:
-            member.pax_headers = {
-                key: value for key, value in member.pax_headers.items() if key.startswith("SCHILY.")
-            }
-            archive.addfile(member, io.BytesIO(data))
-    buffer.seek(0)
-    return buffer
-
-
-def is_whiteout(member: tarfile.TarInfo) -> bool:
-    """Say whether a member is a marker."""
-    return os.path.basename(member.name).startswith(".wh.")
-
-
-class RewritesDiff(Mutant):
-    """Lets a subclass change the members of a diff."""
-
-    def diff(self, id: str, parent: str = "") -> BinaryIO:
-        """Driver.diff, rewritten."""
-        with super().diff(id, parent) as stream:
-            return archive_of(self.rewritten(members_of(stream.read())))
-
-    def rewritten(self, members: list[Member]) -> Iterator[Member]:
-        """Yield the members as the broken driver writes them."""
-        raise NotImplementedError
-
-
-class RewritesApply(Mutant):
-    """Lets a subclass change the members of what is applied."""
-
-    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff of what was rewritten."""
-        data = diff.read()
-        try:
-            changed = archive_of(self.rewritten(members_of(data)))
-        except tarfile.TarError:
-            changed = io.BytesIO(data)
-        return super().apply_diff(id, parent, changed)
-
-    def rewritten(self, members: list[Member]) -> Iterator[Member]:
-        """Yield the members as the broken driver takes them."""
-        raise NotImplementedError
+__all__: list[str] = []
 
 
 def _each(change: Callable[[tarfile.TarInfo], None], members: list[Member]) -> Iterator[Member]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from graphdriver.contract import Change, ChangeKind
-from graphdriver_conformance.mutants.archives import Member, RewritesDiff, archive_of, members_of
 from graphdriver_conformance.mutants.registry import Mutant, mutant
+from graphdriver_conformance.mutants.rewriting import Member, RewritesDiff, archive_of, members_of
 
 __all__: list[str] = []
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from graphdriver.contract import Capability
-from graphdriver_conformance.mutants.archives import Member, RewritesDiff
 from graphdriver_conformance.mutants.registry import Mutant, mutant
+from graphdriver_conformance.mutants.rewriting import Member, RewritesDiff
 
 __all__: list[str] = []
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from graphdriver.contract import IDMap
-from graphdriver_conformance.mutants.archives import Member, RewritesApply, RewritesDiff
 from graphdriver_conformance.mutants.registry import Mutant, mutant
+from graphdriver_conformance.mutants.rewriting import Member, RewritesApply, RewritesDiff
 
 __all__: list[str] = []
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from graphdriver.contract import IDMap
 from graphdriver.errors import DriverError, NotSupported
 from graphdriver_conformance.environment import filesystem_of, mounts_below
-from graphdriver_conformance.mutants.archives import Member, RewritesDiff
 from graphdriver_conformance.mutants.filesystem import DeletedFilesReturn, HiddenFilesReturn
 from graphdriver_conformance.mutants.registry import Mutant, mutant
+from graphdriver_conformance.mutants.rewriting import Member, RewritesDiff
 
 __all__: list[str] = []
 

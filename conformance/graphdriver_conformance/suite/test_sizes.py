@@ -1,0 +1,70 @@
+"""SIZ: how large a layer is said to be."""
+
+import pytest
+
+from graphdriver_conformance.oracle.archive import build_archive, entry_of
+from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.requirement import verifies
+from graphdriver_conformance.subject import Subject
+
+EMPTY = Tree.of({"below": b"below"})
+
+
+@verifies("SIZ-001")
+def test_size_grows_with_what_is_added(graphdriver: Subject) -> None:
+    """From nothing, by the bytes of each file."""
+    base = graphdriver.build(Tree.of({"below": b"x" * 1000}))
+    layer = graphdriver.new_layer(base, writable=True)
+    assert 0 == graphdriver.diff_size(layer, base)
+    tree, total = Tree.of({"below": b"x" * 1000}), 0
+    for size in (1, 10, 5000):
+        tree, total = tree.with_(b"f%d" % size, file(b"y" * size)), total + size
+        graphdriver.fill(layer, tree)
+        assert total == graphdriver.diff_size(layer, base)
+
+
+@verifies("SIZ-002")
+def test_apply_returns_the_size(graphdriver: Subject) -> None:
+    """Without hard links there is nothing to argue about."""
+    entries = [
+        entry_of("d", directory()),
+        entry_of("d/a", file(b"x" * 700)),
+        entry_of("b", file(b"y")),
+    ]
+    base = graphdriver.build(EMPTY)
+    layer = graphdriver.new_layer(base)
+
+    returned = graphdriver.apply_diff(layer, base, build_archive(entries))
+
+    assert 701 == returned == graphdriver.diff_size(layer, base)
+
+
+@verifies("SIZ-003")
+def test_what_counts(graphdriver: Subject) -> None:
+    """A file of two names once; a deletion and a directory not at all."""
+    base = graphdriver.build(Tree.of({"gone": b"x" * 999, "kept": b"k"}))
+    pair = file(b"y" * 300, link=b"pair")
+    tree = Tree.of({"kept": b"k", "d": directory(), "p1": pair, "d/p2": pair})
+    layer = graphdriver.build(tree.canonical(), base)
+
+    assert 300 == graphdriver.diff_size(layer, base)
+
+
+@verifies("SIZ-005")
+def test_sizes_of_more_than_32_bits(graphdriver: Subject) -> None:
+    """A hole of 5 GiB, as diff_size says it."""
+    base = graphdriver.build(EMPTY)
+    layer = graphdriver.new_layer(base, writable=True)
+    with graphdriver.view(layer) as root, (root / "large").open("wb") as opened:
+        opened.truncate(5 << 30)
+
+    assert 5 << 30 == graphdriver.diff_size(layer, base)
+
+
+@verifies("SIZ-004")
+@pytest.mark.parametrize(("id", "parent"), [("nope", ""), ("nope", "BASE"), ("BASE", "nope")])
+def test_size_of_unknown_layers_is_an_error(graphdriver: Subject, id: str, parent: str) -> None:
+    """0 would mean: nothing there."""
+    base = graphdriver.build(EMPTY)
+
+    graphdriver.refuses("diff_size", id.replace("BASE", base), parent.replace("BASE", base))

@@ -120,6 +120,21 @@ def test_ordinary_user_gets_a_verdict(installed: Path, empty: Path, driver: str)
     ), "what is not provable says why"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become an ordinary user")
+def test_doctor_says_what_would_help(installed: Path, empty: Path) -> None:
+    """An ordinary user without subordinate ids: as in most containers."""
+    command = ["setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups"]
+    command += [str(installed / "graphdriver"), "doctor"]
+    environment = {"TMPDIR": "/tmp", "PATH": "/usr/bin:/bin"}
+
+    done = subprocess.run(
+        command, cwd=empty, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert "more: needs root: run as root" in done.stdout
+
+
 def test_module_attribute_in_the_current_directory_is_a_driver(
     installed: Path, empty: Path
 ) -> None:

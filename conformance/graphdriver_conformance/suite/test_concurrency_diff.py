@@ -192,7 +192,8 @@ def test_verbs_are_not_interrupted(graphdriver: Subject) -> None:
         while count[0] < 50:
             sibling = graphdriver.new_layer(base)
             graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
-            graphdriver.changes(sibling, base)
+            if graphdriver.claims(Capability.CHANGES):
+                graphdriver.changes(sibling, base)
             assert_same_tree(EDITED, graphdriver.tree(sibling), "signals came meanwhile")
             graphdriver.remove(sibling)
 

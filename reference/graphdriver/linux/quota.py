@@ -1,15 +1,18 @@
-"""Project quotas: quotactl_fd(2) and the ioctls that give a directory its project.
+"""Project quotas: quotactl_fd(2) or quotactl(2), and the ioctls that give a directory its project.
 
 Works where the file system keeps project quotas and was mounted so (xfs pquota, ext4 prjquota).
 """
 
+import errno
 import os
+import stat
 import struct
+import tempfile
 from ctypes import c_char_p
 from fcntl import ioctl
 from typing import NamedTuple
 
-from graphdriver.linux.libc import syscall
+from graphdriver.linux.libc import call, syscall
 
 __all__ = ["PROJINHERIT", "Fsxattr", "fsgetxattr", "fssetxattr", "quotactl_set_limit"]
 
@@ -21,6 +24,7 @@ PROJINHERIT = 0x200
 # include/uapi/linux/dqblk_xfs.h: the one call that xfs and, through the generic layer, ext4 answer.
 _Q_XSETQLIM = (ord("X") << 8) + 4
 _PRJQUOTA = 2
+_SET_LIMIT = (_Q_XSETQLIM << 8) | _PRJQUOTA
 _BSOFT, _BHARD = 1 << 2, 1 << 3
 _DISK_QUOTA = struct.Struct("=bbHI6Q2i2H4b3QiHh8s")
 _QUOTACTL_FD = 443  # the same on every architecture; since 5.14
@@ -71,10 +75,30 @@ def quotactl_set_limit(path: str | os.PathLike[str], project: int, size: int) ->
         0,
         b"",
     )
-    command = (_Q_XSETQLIM << 8) | _PRJQUOTA
+    try:
+        _quotactl_fd(path, project, quota)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        _quotactl(path, project, quota)
+
+
+def _quotactl_fd(path: str | os.PathLike[str], project: int, quota: bytes) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         data = c_char_p(quota)
-        syscall("quotactl_fd", _QUOTACTL_FD, descriptor, command, project, data, path=path)
+        syscall("quotactl_fd", _QUOTACTL_FD, descriptor, _SET_LIMIT, project, data, path=path)
     finally:
         os.close(descriptor)
+
+
+def _quotactl(path: str | os.PathLike[str], project: int, quota: bytes) -> None:
+    """Before Linux 5.14 a file system goes by its block device, which may have no name in /dev.
+
+    So it gets one for as long as the call takes, as Docker's quota/projectquota.go does for good.
+    """
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=os.path.dirname(path)) as directory:
+        device = os.path.join(directory, "device")
+        os.mknod(device, stat.S_IFBLK | 0o600, os.stat(path).st_dev)
+        special = c_char_p(os.fsencode(device))
+        call("quotactl", _SET_LIMIT, special, project, c_char_p(quota), path=path)

@@ -1,6 +1,7 @@
 """What this machine is and can: probed, not guessed from versions."""
 
 import ctypes
+import errno
 import os
 import platform
 import stat
@@ -14,7 +15,7 @@ from graphdriver_conformance.namespaces import Privileges
 __all__ = ["Environment", "filesystem_of", "mount_tmpfs", "mounts_below", "probe", "umount"]
 
 _MNT_DETACH = 2
-# quotactl_fd(2), since 5.14; include/uapi/linux/dqblk_xfs.h
+# quotactl_fd(2); include/uapi/linux/dqblk_xfs.h
 _QUOTACTL_FD = 443
 _Q_XGETQSTAT = (ord("X") << 8) + 5
 _PRJQUOTA = 2
@@ -25,7 +26,7 @@ _WHAT_WOULD_HELP = {
     "root": "run as root, who can give files to any owner and make devices",
     "ids": "run as root, or install uidmap and give the user a range in /etc/subuid and subgid",
     "mount": "run as root, or where user namespaces may mount overlay",
-    "project_quota": "use Linux 5.14 and a home on xfs with pquota or ext4 with prjquota",
+    "project_quota": "use a home on xfs with pquota or ext4 with prjquota",
     "user_xattr": "use --graphdriver-home on a file system with user.* attributes",
 }
 
@@ -125,15 +126,29 @@ def _abilities(base: Path, privileges: Privileges) -> set[str]:
 def _keeps_project_quota(directory: str) -> bool:
     """Ask the kernel whether quotas of projects are enforced where `directory` is."""
     state = ctypes.create_string_buffer(256)  # struct fs_quota_stat is 80 bytes
+    command = _Q_XGETQSTAT << 8 | _PRJQUOTA
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        command = ctypes.c_ulong(_Q_XGETQSTAT << 8 | _PRJQUOTA)
-        if _libc.syscall(ctypes.c_long(_QUOTACTL_FD), descriptor, command, 0, state):
-            return False
+        number = ctypes.c_long(_QUOTACTL_FD)
+        failed = _libc.syscall(number, descriptor, ctypes.c_ulong(command), 0, state)
     finally:
         os.close(descriptor)
+    if failed and ctypes.get_errno() == errno.ENOSYS:
+        failed = _quotactl(command, directory, state)
     (flags,) = struct.unpack_from("=H", state.raw, 2)
-    return bool(flags & _PROJECTS_ENFORCED)
+    return not failed and bool(flags & _PROJECTS_ENFORCED)
+
+
+def _quotactl(command: int, directory: str, state: object) -> int:
+    """quotactl(2): before 5.14 a file system goes by its device, which gets a name for the call."""
+    device = os.path.join(directory, "device")
+    try:
+        os.mknod(device, stat.S_IFBLK | 0o600, os.stat(directory).st_dev)
+    except OSError:
+        return -1
+    failed: int = _libc.quotactl(command, os.fsencode(device), 0, state)
+    os.unlink(device)
+    return failed
 
 
 def _works(call: object) -> bool:

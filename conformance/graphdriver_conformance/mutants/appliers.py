@@ -15,6 +15,7 @@ from graphdriver_conformance.mutants.rewriting import (
     archive_of,
     is_whiteout,
     members_of,
+    with_implied_directories,
 )
 
 __all__: list[str] = []
@@ -94,15 +95,7 @@ class LowerSymlinkHidden(RewritesApply):
     """Directories that the archive implies are made where they are named."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
-        known = {member.name for member, _ in members}
-        for member, data in members:
-            above = os.path.dirname(member.name)
-            if above and above not in known:
-                made = tarfile.TarInfo(above)
-                made.type, made.mode = tarfile.DIRTYPE, 0o755
-                known.add(above)
-                yield made, b""
-            yield member, data
+        return with_implied_directories(members, 0o755)
 
 
 @mutant("DIF-034", bug="readers that know ustar only")

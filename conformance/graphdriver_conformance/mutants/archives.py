@@ -17,6 +17,7 @@ from graphdriver_conformance.mutants.rewriting import (
     archive_of,
     is_whiteout,
     members_of,
+    with_implied_directories,
 )
 
 __all__: list[str] = []
@@ -291,15 +292,7 @@ class ParentsAreClosed(RewritesApply):
     """Directories that are only implied get mode 0600."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
-        known = {member.name for member, _ in members}
-        for member, data in members:
-            above = os.path.dirname(member.name)
-            if above and above not in known:
-                made = tarfile.TarInfo(above)
-                made.type, made.mode = tarfile.DIRTYPE, 0o600
-                known.add(above)
-                yield made, b""
-            yield member, data
+        return with_implied_directories(members, 0o600)
 
 
 @mutant("DIF-031", bug="the kernel ignores the opaque mark of an upper root")

@@ -15,6 +15,7 @@ __all__ = [
     "archive_of",
     "is_whiteout",
     "members_of",
+    "with_implied_directories",
 ]
 
 Member = tuple[tarfile.TarInfo, bytes]
@@ -48,6 +49,19 @@ def archive_of(members: Iterable[Member]) -> BinaryIO:
 def is_whiteout(member: tarfile.TarInfo) -> bool:
     """Say whether a member is a marker."""
     return os.path.basename(member.name).startswith(".wh.")
+
+
+def with_implied_directories(members: list[Member], mode: int) -> Iterator[Member]:
+    """Yield the members, and before them those directories that their names only imply."""
+    known = {member.name for member, _ in members}
+    for member, data in members:
+        above = os.path.dirname(member.name)
+        if above and above not in known:
+            made = tarfile.TarInfo(above)
+            made.type, made.mode = tarfile.DIRTYPE, mode
+            known.add(above)
+            yield made, b""
+        yield member, data
 
 
 class RewritesDiff(Mutant):

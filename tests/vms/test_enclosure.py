@@ -24,10 +24,10 @@ from graphdriver_vms.errors import MatrixError
 def work():
     listed = subprocess.run(["virsh", "-c", "qemu:///system", "list"], capture_output=True)
     links = Path("/proc/net/dev").read_text().count(":")
-    print("libvirtd", listed.returncode, "links", links, flush=True)
-    if sys.argv[2] == "fail":
-        return 7
-    try:
+    try:  # from the first word on: the signal comes as soon as that is read
+        print("libvirtd", listed.returncode, "links", links, flush=True)
+        if sys.argv[2] == "fail":
+            return 7
         time.sleep(600)
     except KeyboardInterrupt:
         time.sleep(0.5)  # as machines are destroyed: a second signal must not come through

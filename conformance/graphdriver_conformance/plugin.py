@@ -20,69 +20,69 @@ __all__: list[str] = []
 
 SUITE = "graphdriver_conformance.suite"
 
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--graphdriver": {
+        "action": "append",
+        "default": [],
+        "metavar": "SPEC",
+        "help": "driver to judge: a name, or module:attribute (also: --driver)",
+    },
+    "--graphdriver-home": {"metavar": "DIR", "help": "directory for the drivers' homes"},
+    "--graphdriver-option": {
+        "action": "append",
+        "default": [],
+        "metavar": "K=V",
+        "help": "option for the driver; repeatable",
+    },
+    "--graphdriver-report": {"metavar": "FILE.json", "help": "write the result file"},
+    "--graphdriver-html": {"metavar": "FILE.html", "help": "write the result as a page"},
+    "--graphdriver-waivers": {
+        "metavar": "FILE.toml",
+        "help": "violations that are known, for a time",
+    },
+    "--graphdriver-baseline": {
+        "metavar": "OLD.json",
+        "help": "a result file: only violations that it does not have fail the run",
+    },
+    "--graphdriver-repro": {
+        "metavar": "DIR",
+        "help": "write a script for each violation that reproduces it without pytest",
+    },
+    "--graphdriver-profile": {
+        "choices": ("quick", "default", "thorough"),
+        "default": "default",
+        "help": "how many examples property tests draw",
+    },
+    "--graphdriver-level": {
+        "choices": ("must", "should", "may"),
+        "default": "must",
+        "help": "lowest level whose violation fails the run",
+    },
+    "--graphdriver-strict": {
+        "action": "store_true",
+        "help": "what cannot be proven here fails the run",
+    },
+    "--graphdriver-seed": {
+        "type": int,
+        "default": 0,
+        "metavar": "N",
+        "help": "seed of the property tests; same seed, same run",
+    },
+    "--requirement": {
+        "action": "append",
+        "default": [],
+        "metavar": "ID",
+        "help": "only this requirement, or those of this prefix; repeatable",
+    },
+}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Register the options, and see to it that `--driver=SPEC` is rewritten before it is parsed."""
     _rewrite_before_parsing(parser)
     group = parser.getgroup("graphdriver", "conformance of layered-storage drivers")
-    add = group.addoption
-    add(
-        "--graphdriver",
-        action="append",
-        default=[],
-        metavar="SPEC",
-        help="driver to judge: a name, or module:attribute (also: --driver)",
-    )
-    add("--graphdriver-home", metavar="DIR", help="directory for the drivers' homes")
-    add(
-        "--graphdriver-option",
-        action="append",
-        default=[],
-        metavar="K=V",
-        help="option for the driver; repeatable",
-    )
-    add("--graphdriver-report", metavar="FILE.json", help="write the result file")
-    add("--graphdriver-html", metavar="FILE.html", help="write the result as a page")
-    add("--graphdriver-waivers", metavar="FILE.toml", help="violations that are known, for a time")
-    add(
-        "--graphdriver-baseline",
-        metavar="OLD.json",
-        help="a result file: only violations that it does not have fail the run",
-    )
-    add(
-        "--graphdriver-repro",
-        metavar="DIR",
-        help="write a script for each violation that reproduces it without pytest",
-    )
-    add(
-        "--graphdriver-profile",
-        choices=("quick", "default", "thorough"),
-        default="default",
-        help="how many examples property tests draw",
-    )
-    add(
-        "--graphdriver-level",
-        choices=("must", "should", "may"),
-        default="must",
-        help="lowest level whose violation fails the run",
-    )
-    add(
-        "--graphdriver-strict", action="store_true", help="what cannot be proven here fails the run"
-    )
-    add(
-        "--graphdriver-seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="seed of the property tests; same seed, same run",
-    )
-    add(
-        "--requirement",
-        action="append",
-        default=[],
-        metavar="ID",
-        help="only this requirement, or those of this prefix; repeatable",
-    )
+    for name, what in _OPTIONS.items():
+        group.addoption(name, **what)
 
 
 @pytest.hookimpl(tryfirst=True)

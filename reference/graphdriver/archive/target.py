@@ -16,6 +16,7 @@ from graphdriver.archive.nodes import (
 )
 from graphdriver.archive.reader import Member, Reader
 from graphdriver.archive.resolve import Below, Place, Resolver, lstat_at, open_directory
+from graphdriver.differ.lowers import is_whiteout
 from graphdriver.errors import BadArchive
 from graphdriver.linux.descent import Descent
 
@@ -244,11 +245,6 @@ def _nodes_below(
                 todo.append((name, os.listdir(walk.here.fd)))
     finally:
         walk.close()
-
-
-def is_whiteout(found: os.stat_result) -> bool:
-    """Say whether an lstat is that of overlay's whiteout, a character device 0:0."""
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
 
 def _make(member: Member, place: Place, base: bytes, attributes: Attributes, reader: Reader) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from graphdriver.archive.nodes import Attributes, attributes_of, copy_node, set_attributes
 from graphdriver.archive.resolve import Place, lstat_at, open_below, open_directory
-from graphdriver.archive.target import DirectoryTarget, is_whiteout
-from graphdriver.differ.lowers import LowerTree, is_opaque
+from graphdriver.archive.target import DirectoryTarget
+from graphdriver.differ.lowers import LowerTree, is_opaque, is_whiteout
 
 __all__ = ["UpperTarget"]
 

@@ -143,3 +143,17 @@ def test_module_attribute_in_the_current_directory_is_a_driver(
     out = _run(str(installed / "pytest"), "--driver=mine:Mine", "--requirement=LIF-001", cwd=empty)
 
     assert "mine:Mine" in out
+
+
+def test_selenium_keeps_its_driver_option(installed: Path, empty: Path) -> None:
+    """pytest-selenium registers --driver with its browsers for choices; the last test here."""
+    _run(str(installed / "pip"), "install", "-q", "pytest-selenium")
+    (empty / "test_theirs.py").write_text(
+        "def test_x(request): print('browser', request.config.getoption('driver'))\n"
+    )
+
+    ours = _run(str(installed / "pytest"), "--driver=vfs", "--requirement=LIF-001", cwd=empty)
+    theirs = _run(str(installed / "pytest"), "--driver=Firefox", "-s", "test_theirs.py", cwd=empty)
+
+    assert "verdict on vfs" in ours
+    assert "browser Firefox" in theirs

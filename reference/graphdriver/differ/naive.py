@@ -138,7 +138,6 @@ class NaiveDiffer:
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Return the archive; both layers are held until it is closed."""
-        held = ExitStack()
         with ExitStack() as undo:
             new = self._hold(undo, id)
             old = self._hold(undo, parent) if parent else None

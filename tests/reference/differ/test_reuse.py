@@ -1,0 +1,60 @@
+"""The naive differ over somebody else's get and put, as docs/driver-authors.md has it."""
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+
+from graphdriver import Change, ChangeKind
+from graphdriver.differ.naive import NaiveDiffer
+
+
+class Directories:
+    """All that the differ needs of a driver: layers that can be shown, and are given back."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.held: list[str] = []
+        differ = NaiveDiffer(self)
+        self.diff, self.changes = differ.diff, differ.changes
+        self.diff_size, self.apply_diff = differ.diff_size, differ.apply_diff
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        self.held.append(id)
+        return self.home / id
+
+    def put(self, id: str) -> None:
+        self.held.remove(id)
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Directories:
+    made = Directories(tmp_path)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/kept").write_text("kept")
+    (tmp_path / "base/gone").write_text("gone")
+    for copy in ("layer", "sibling"):
+        shutil.copytree(tmp_path / "base", tmp_path / copy)
+    (tmp_path / "layer/gone").unlink()
+    (tmp_path / "layer/new").write_text("added")
+    return made
+
+
+def test_four_verbs_need_get_and_put_only(driver: Directories) -> None:
+    assert [Change(b"/gone", ChangeKind.DELETE), Change(b"/new", ChangeKind.ADD)] == driver.changes(
+        "layer", "base"
+    )
+    assert len("added") == driver.diff_size("layer", "base")
+    with driver.diff("layer", "base") as archive:
+        driver.apply_diff("sibling", "base", io.BytesIO(archive.read()))
+
+    assert ["kept", "new"] == sorted(path.name for path in (driver.home / "sibling").iterdir())
+    assert [] == driver.held
+
+
+def test_a_layer_that_cannot_be_shown_holds_nothing(driver: Directories) -> None:
+    with pytest.raises(FileNotFoundError):
+        driver.changes("layer", "nope")
+
+    assert [] == driver.held

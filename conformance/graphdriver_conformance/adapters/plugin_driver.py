@@ -12,19 +12,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote
 
 from graphdriver.contract import Capability, Change, ChangeKind, IDMap
-from graphdriver.errors import (
-    DriverError,
-    IncompatibleFS,
-    InvalidLayerId,
-    LayerExists,
-    LayerInUse,
-    LayerNotFound,
-    MaxDepthExceeded,
-    MountOptionsTooLong,
-    NotSupported,
-    PrerequisitesNotMet,
-    QuotaNotSupported,
-)
+from graphdriver.errors import DriverError, NotSupported
 from graphdriver_conformance.adapters import NotTold
 from graphdriver_conformance.adapters.plugin_process import PluginProcess
 from graphdriver_conformance.adapters.plugin_wire import (
@@ -33,6 +21,7 @@ from graphdriver_conformance.adapters.plugin_wire import (
     PluginUnreachable,
     Wire,
 )
+from graphdriver_conformance.adapters.refusals import refusal
 
 __all__ = ["PluginDriver"]
 
@@ -41,24 +30,7 @@ _PIECE = 1 << 20
 _UNKNOWN = "\ufffd"
 _Kind = TypeVar("_Kind")
 
-# The wire carries no error classes, only text. Each pattern is looked for in order; what matches
-# none stays a DriverError, which every requirement accepts where it asks for "an error".
-_CLASSES: tuple[tuple[str, type[DriverError]], ...] = (
-    (r"not (valid )?utf-?8|invalid utf-?8", NotTold),
-    (r"max depth|too many l(ower|ayer)", MaxDepthExceeded),
-    (r"too large|too long", MountOptionsTooLong),
-    (r"quota|pquota", QuotaNotSupported),
-    (r"incompatible|backing file system is unsupported", IncompatibleFS),
-    (r"prerequisites", PrerequisitesNotMet),
-    (r"not supported|unsupported", NotSupported),
-    (r"invalid (layer )?id|may become a directory name", InvalidLayerId),
-    (r"already exists|file exists", LayerExists),
-    (r"in use|has child|busy|is held", LayerInUse),
-    (
-        r"not found|no such (file|layer|id)|does not exist|not known|no layer|unknown layer",
-        LayerNotFound,
-    ),
-)
+_NOT_UTF8 = re.compile(r"not (valid )?utf-?8|invalid utf-?8", re.IGNORECASE)
 
 # What a plugin claims that does not say so: all but what is overlay2's own and cannot be asked.
 _UNDECLARED = frozenset(Capability) - {
@@ -247,7 +219,8 @@ class PluginDriver:
         try:
             yield
         except DriverError as error:
-            raise _classified(str(error)) from None
+            text = str(error)
+            raise (NotTold(text) if _NOT_UTF8.search(text) else refusal(text)) from None
         except PluginUnreachable as error:
             raise self._with_fate(error) from error.__cause__
         except BodyBroke as error:
@@ -329,8 +302,3 @@ def _pieces(stream: BinaryIO) -> Iterator[bytes]:
             yield piece
     except Exception as error:
         raise BodyBroke from error
-
-
-def _classified(text: str) -> DriverError:
-    found = next((kind for words, kind in _CLASSES if re.search(words, text, re.I)), DriverError)
-    return found(text)

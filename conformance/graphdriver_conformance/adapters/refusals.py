@@ -1,4 +1,4 @@
-"""From the text of a refusal to one of our errors: for programs that have no other way."""
+"""From the text of a refusal to one of our errors: for programs and wires that carry no classes."""
 
 import re
 
@@ -14,6 +14,7 @@ from graphdriver.errors import (
     MountOptionsTooLong,
     NotSupported,
     PrerequisitesNotMet,
+    QuotaNotSupported,
 )
 
 __all__ = ["refusal"]
@@ -21,19 +22,36 @@ __all__ = ["refusal"]
 # Looked for in order. What matches none stays a DriverError, which every requirement accepts where
 # it asks for "an error".
 _CLASSES: tuple[tuple[str, type[DriverError]], ...] = (
-    (r"max depth exceeded", MaxDepthExceeded),
-    (r"options.*too (large|long)|cannot mount layer, mount (data|label)", MountOptionsTooLong),
-    (r"already in use|already exists", LayerExists),
-    (r"layer has children|has child|in use by a container|cannot remove", LayerInUse),
-    (r"not known|not a layer|not found|does not exist", LayerNotFound),
+    (r"archive/tar|processing tar|unexpected EOF|invalid tar", BadArchive),
+    (r"max depth|too many l(ower|ayer)", MaxDepthExceeded),
     (
-        r"unknown option|does not support \S* ?options|unable to parse key/value|invalid key/value",
+        r"(options?|labels?|data)\b.*too (large|long)|options take \d|mount (data|label)",
+        MountOptionsTooLong,
+    ),
+    (r"quota", QuotaNotSupported),
+    (
+        r"prerequisites|unknown option|does not support \S* ?options|unable to parse key/value"
+        r"|invalid key/value",
         PrerequisitesNotMet,
     ),
-    (r"wrong file ?system|is not a btrfs|not supported over", IncompatibleFS),
-    (r"driver not supported|prerequisites for driver", NotSupported),
-    (r"invalid (layer )?(id|name|argument .*key)|identifier .* must match", InvalidLayerId),
-    (r"archive/tar|processing tar|unexpected EOF|invalid tar", BadArchive),
+    (
+        r"incompatible|backing file system is unsupported|wrong file ?system|is not a btrfs"
+        r"|not supported over",
+        IncompatibleFS,
+    ),
+    (r"not supported|unsupported", NotSupported),
+    (
+        r"invalid (layer )?(id|name|argument .*key)|identifier .* must match"
+        r"|may become a directory name",
+        InvalidLayerId,
+    ),
+    (r"already (in use|exists)|file exists", LayerExists),
+    (r"in use|has child|cannot remove|busy|is held", LayerInUse),
+    (
+        r"not found|no such (file|layer|id)|does not exist|not known|not a layer|no layer"
+        r"|unknown layer",
+        LayerNotFound,
+    ),
 )
 
 

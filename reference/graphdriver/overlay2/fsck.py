@@ -41,10 +41,13 @@ def findings(home: Path) -> list[Finding]:
         for name in names
         if name not in _NO_LAYERS and not name.startswith(REMNANTS) and (home / name).is_dir()
     }
-    links = {id: _text(path / "link") for id, path in layers.items()}
+    written = {id: _text(path / "link") for id, path in layers.items()}
+    # A link file that a power cut has emptied (moby #42964) is known from the other side.
+    named = _names_of(home)
+    links = {id: one if _is_link(one) else named.get(id) for id, one in written.items()}
     found = [*_of_home(home, names), *_of_links(home, links)]
     for id, path in layers.items():
-        found += _of_layer(home, id, path, links)
+        found += [*_of_link(home, id, written[id], links[id]), *_of_layer(home, id, path, links)]
     return sorted(found)
 
 
@@ -81,9 +84,8 @@ def _of_links(home: Path, links: Mapping[str, str | None]) -> Iterator[Finding]:
     """Look at the short names: each leads to the layer whose link file has it."""
     for name in sorted(os.listdir(home / LINKS)):
         shown = f"{LINKS}/{name}"
-        try:
-            target = os.readlink(home / LINKS / name)
-        except OSError:
+        target = _target(home / LINKS / name)
+        if not target:
             yield Finding(shown, "is no symlink", "remove it")
             continue
         parts = Path(target).parts
@@ -95,18 +97,46 @@ def _of_links(home: Path, links: Mapping[str, str | None]) -> Iterator[Finding]:
             yield Finding(shown, f"{parts[1]} has the link {links[parts[1]]}", "remove it")
 
 
+def _names_of(home: Path) -> dict[str, str]:
+    """Return the short name that leads to each layer, where just one does."""
+    found: dict[str, list[str]] = {}
+    for name in filter(_is_link, os.listdir(home / LINKS)):
+        parts = Path(_target(home / LINKS / name)).parts
+        if len(parts) == 3 and (parts[0], parts[2]) == ("..", "diff"):
+            found.setdefault(parts[1], []).append(name)
+    return {id: names[0] for id, names in found.items() if len(names) == 1}
+
+
+def _is_link(text: str | None) -> bool:
+    return text is not None and LINK_NAME.fullmatch(text) is not None
+
+
+def _target(link: Path) -> str:
+    """Return where a symlink leads, "" for what is none."""
+    try:
+        return os.readlink(link)
+    except OSError:
+        return ""
+
+
+def _of_link(home: Path, id: str, written: str | None, link: str | None) -> Iterator[Finding]:
+    """Look at a layer's own link file; `link` is its short name as far as that can be told."""
+    if not (home / id / "diff").is_dir():
+        return
+    if not _is_link(written):
+        shown = "missing" if written is None else f"damaged: {written[:40]!r}"
+        hint = f"write {link} into it" if link else "nothing leads to the layer: remove it"
+        yield Finding(f"{id}/link", f"is {shown}, as after a power cut", hint)
+    elif not (home / LINKS / str(link)).is_symlink():
+        yield Finding(id, f"its short name {LINKS}/{link} is lost", "the next start makes it again")
+
+
 def _of_layer(
     home: Path, id: str, path: Path, links: Mapping[str, str | None]
 ) -> Iterator[Finding]:
     if not (path / "diff").is_dir():
         yield Finding(id, "has no diff directory", "remove it, it is no layer")
         return
-    link = links[id]
-    if link is None or not LINK_NAME.fullmatch(link):
-        shown = "missing" if link is None else f"damaged: {link[:40]!r}"
-        yield Finding(f"{id}/link", f"is {shown}", "a power cut may have done it; remove the layer")
-    elif not (home / LINKS / link).is_symlink():
-        yield Finding(id, f"its short name {LINKS}/{link} is lost", "the next start makes it again")
     if (path / ".applying").exists():
         yield Finding(id, "an apply_diff was cut off", "the next start of the driver clears it")
     yield from _of_lowers(home, id, path, links)

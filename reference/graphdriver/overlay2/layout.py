@@ -87,7 +87,7 @@ class Home:
         if not all(one.startswith("l/") and LINK_NAME.fullmatch(one[2:]) for one in lowers):
             raise DriverError(
                 f"the lower file of layer {id} is damaged: {text[:80]!r}",
-                "a power cut may have emptied it; remove the layer",
+                "a power cut may have emptied it; `graphdriver fsck` says what mends the home",
             )
         return lowers
 
@@ -166,7 +166,7 @@ class Home:
         if not link:
             raise DriverError(
                 f"the link file of layer {parent} is missing or damaged",
-                "a power cut may have emptied it; remove the layer",
+                "a power cut may have emptied it; `graphdriver fsck` says what mends the home",
             )
         lowers = [f"l/{link}", *self.lowers(parent)]
         if len(lowers) > MAX_LOWERS:

@@ -39,6 +39,17 @@ def test_sound_home_has_no_findings(home: Path) -> None:
     assert (0, f"{home}: 3 layer(s), 0 finding(s)\n") == (done.returncode, done.stdout)
 
 
+def test_advice_for_an_emptied_link_file_brings_the_layer_back(home: Path) -> None:
+    """moby #42964: the name is lost in one place and still known in the other."""
+    (home / "base/link").write_text("")
+
+    (finding,) = findings(home)
+    _, link, _, _ = finding.hint.split()
+    (home / "base/link").write_text(link)
+
+    assert [] == findings(home)
+
+
 def _link(home: Path, id: str) -> Path:
     return home / "l" / (home / id / "link").read_text()
 

@@ -190,15 +190,18 @@ class Home:
         diff = stage / "diff"
         diff.mkdir(0o700)
         self._set_root_attributes(stage, parent)
-        _write(stage / "link", link)
+        written = [_write(stage / "link", link)]
         if lowers:
-            _write(stage / "lower", ":".join(lowers))
+            written.append(_write(stage / "lower", ":".join(lowers)))
             for name in ("work", "merged"):
                 directory = stage / name
                 directory.mkdir(0o700)
                 if not self._ids.identity:
                     os.chown(directory, *self._ids.root)
-        _fsync(stage)
+        # A power cut must not leave one of them empty (moby #42964). Last, and one after the other:
+        # the first takes most of the others into the same commit of the disk's journal.
+        for path in (*written, stage):
+            _fsync(path)
 
     def _set_root_attributes(self, stage: Path, parent: str) -> None:
         """Give the layer's root its parent's metadata: the merged root shows the upper's."""
@@ -319,18 +322,15 @@ def _close_to_others(path: Path, ids: IDMapping) -> None:
         path.chmod(0o710)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file and make it durable: a power cut must not leave it empty (moby #42964)."""
+def _write(path: Path, text: str) -> Path:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(descriptor, text.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with open(descriptor, "wb") as opened:
+        opened.write(text.encode())
+    return path
 
 
-def _fsync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -315,26 +315,6 @@ class NamesOfOwnersObeyed(RewritesApply):
         return _each(obey, members)
 
 
-@mutant("SEC-001", bug="CVE-2014-6407: symlinks of the archive are followed")
-class SymlinksFollowed(Mutant):
-    """Members are written by their path, wherever it leads."""
-
-    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        data = diff.read()
-        view = os.fspath(self.sound.get(id))
-        try:
-            for member, content in members_of(data):
-                path = os.path.join(view, member.name)
-                if os.path.islink(os.path.dirname(path)) and member.isreg():
-                    with open(path, "wb") as opened:
-                        opened.write(content)
-        except (OSError, tarfile.TarError):
-            pass
-        finally:
-            self.sound.put(id)
-        return super().apply_diff(id, parent, io.BytesIO(data))
-
-
 @mutant("DIF-023", bug="apply_diff that makes what it does not find")
 class ApplyMakesLayer(Mutant):
     """apply_diff to an unknown layer makes one."""

@@ -47,7 +47,7 @@ class Progress:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Show how many tests are left, and how long it took so far."""
+        """Show how many tests are left, how long it took, and what that makes of the rest."""
         said = getattr(report, "graphdriver", None)
         if not said or not self._is_shown:
             return
@@ -56,12 +56,18 @@ class Progress:
         seconds = time.monotonic() - self._clock
         failed = f", {self._failed} failed" if self._failed else ""
         left = max(0, self._total - self._done)
-        self._show(f"{said['requirement']}  {left} tests left{failed}, {seconds:.0f} s")
+        to_go = f", about {seconds / self._done * left:.0f} s to go" if self._can_tell else ""
+        self._show(f"{said['requirement']}  {left} tests left{failed}, {seconds:.0f} s{to_go}")
 
     def pytest_sessionfinish(self) -> None:
         """Take the line away."""
         if self._is_shown:
             self._show("")
+
+    @property
+    def _can_tell(self) -> bool:
+        """Whether enough tests are done to guess from them what the others take."""
+        return self._done * 10 > self._total
 
     def _show(self, text: str) -> None:
         reporter = self._run.config.pluginmanager.get_plugin("terminalreporter")

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from graphdriver.contract import Driver
+from graphdriver.contract import Capability, Driver
 from graphdriver_conformance.drivers import BadSpec, DriverSource
 from graphdriver_conformance.environment import probe
 from graphdriver_conformance.homes import Homes
@@ -97,7 +98,13 @@ def _declared(source: DriverSource, driver: Driver) -> list[str] | None:
     if isinstance(declared, str) or not isinstance(declared, Collection):
         kind = type(declared).__name__
         raise BadSpec(f"{source.spec}: capabilities is a {kind}; it must be a set of names")
-    return sorted(map(str, declared))
+    names = sorted(map(str, declared))
+    if unknown := next((one for one in names if one not in set(Capability)), None):
+        # Otherwise a slip of the pen would be a capability that is not claimed, nor ever asked for.
+        near = get_close_matches(unknown, list(Capability), 1)
+        remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(Capability)}"
+        raise BadSpec(f"{source.spec}: there is no capability {unknown!r}; {remedy}")
+    return names
 
 
 def verified(item: pytest.Item) -> str:

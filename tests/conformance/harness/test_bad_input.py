@@ -14,6 +14,9 @@ from graphdriver.vfs import Driver
 class Claims(Driver):
     capabilities = "user_xattrs"
 
+class Slips(Driver):
+    capabilities = {"user_xattrs", "sparse_file"}
+
 class Silent(Driver):
     def __str__(self): raise RuntimeError("no name")
     def status(self): raise RuntimeError("no status")
@@ -58,6 +61,12 @@ def test_bad_option_is_refused(pytester: pytest.Pytester, argument: str, words: 
 
 def test_claims_that_are_no_set_are_refused(pytester: pytest.Pytester) -> None:
     _assert_refused(_run(pytester, "--driver=mine:Claims"), "capabilities is a str; it must be a")
+
+
+def test_claims_of_what_nobody_knows_are_refused(pytester: pytest.Pytester) -> None:
+    done = _run(pytester, "--driver=mine:Slips")
+
+    _assert_refused(done, "there is no capability 'sparse_file'; did you mean 'sparse_files'?")
 
 
 def test_driver_that_cannot_name_itself_is_judged_all_the_same(pytester: pytest.Pytester) -> None:

@@ -189,8 +189,8 @@ def _trial(directory: Path, backing: str, home: Path, mountopt: str) -> Support:
         _mount_trial(directory, prefix)
     except OSError as error:
         raise NotSupported(
-            f"a trial mount of overlay below {home}, {prefix or 'with no options'}, failed: "
-            f"{error.strerror} ({error.errno})",
+            f"a trial mount of overlay below {home}, {prefix.rstrip(',') or 'with no options'}, "
+            f"failed: {error.strerror} ({error.errno})",
             "it takes the overlay module, CAP_SYS_ADMIN over the mount namespace, and a file "
             "system that can be an upper",
         ) from error

@@ -231,7 +231,9 @@ def _listed_with_seeks(path: Path, every: int) -> list[bytes]:
             if len(names) % every == 0:
                 here, back = libc.telldir(stream), len(names) // 2
                 libc.seekdir(stream, ctypes.c_long(places[back]))
-                again = _Dirent.from_address(libc.readdir(stream)).name
+                entry = libc.readdir(stream)
+                assert entry, f"after seekdir nothing comes, not {names[back]!r}"
+                again = _Dirent.from_address(entry).name
                 assert names[back] == again, f"after seekdir {again!r} comes, not {names[back]!r}"
                 libc.seekdir(stream, ctypes.c_long(here))
     finally:

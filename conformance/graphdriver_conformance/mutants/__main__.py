@@ -47,9 +47,10 @@ def document() -> str:
     ]
     broken = {id for one in MUTANTS.values() for id in one.breaks}
     left = [id for id in catalogue() if id not in broken]
+    unbroken = f" Not broken by any yet: {', '.join(left)}." if left else ""
     return (
         f"{_HEAD}{''.join(rows)}\n{len(MUTANTS)} mutants break {len(broken)} of {len(catalogue())} "
-        f"requirements. Not broken by any yet: {', '.join(left)}.\n"
+        f"requirements.{unbroken}\n"
         + _VARIANTS
         + "".join(
             f"| {name} | {(one.__doc__ or '').strip()} | {', '.join(one.asks)} "

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from graphdriver_conformance.mutants.registry import Mutant, mutant
@@ -213,6 +214,31 @@ class SecondGetMountsAfresh(Mutant):
             points = importlib.metadata.entry_points(group="graphdriver.drivers")
             points[self.sound_name].load()(self.home).get(id)
         return view
+
+
+@mutant("FSX-006", bug="fuse-overlayfs: after a mount st_ino is the upper's")
+class OriginsForgotten(_Touches):
+    """What was copied up has another number when the layer is mounted again."""
+
+    def after_last_put(self, upper: Path) -> None:
+        """Remove all notes of which lower file a file was copied from."""
+        for path in _below(upper):
+            for name in ("trusted.overlay.origin", "user.overlay.origin"):
+                with suppress(OSError):  # it has none, or is too deep for a path
+                    os.removexattr(path, name, follow_symlinks=False)
+
+
+@mutant("FSX-007", bug="ostree: the name that a file has in the repository counts as well")
+class RepositoryCountsAsName(_Copies):
+    """A file with several names has one more, in a place of the driver's own."""
+
+    def spoil(self, path: Path) -> None:
+        """Give it that name."""
+        if _is_file(path) and path.lstat().st_nlink > 1:
+            name = self.home / "repository" / str(path.lstat().st_ino)
+            name.parent.mkdir(exist_ok=True)
+            if not name.exists():
+                os.link(path, name)
 
 
 def _below(directory: Path) -> Iterator[Path]:

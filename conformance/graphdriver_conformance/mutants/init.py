@@ -12,6 +12,7 @@ from typing import BinaryIO
 from graphdriver.contract import IDMap
 from graphdriver.errors import DriverError, IncompatibleFS, NotSupported, PrerequisitesNotMet
 from graphdriver_conformance.mutants.registry import Mutant, mutant
+from graphdriver_conformance.syscalls import mount
 
 __all__: list[str] = []
 
@@ -200,3 +201,30 @@ class DecompressorOfLayer(Mutant):
             self.sound.put(id)
             data = done.stdout
         return super().apply_diff(id, parent, io.BytesIO(data))
+
+
+@mutant("INI-012", bug="containers/storage overlay: a comma in the home ends the mount options")
+class HomeInMountOptions(Mutant):
+    """Mount options have the home's path in them, as it is."""
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        view = super().get(id, mount_label)
+        # Where nothing in the home separates options, its path in them says the same as none.
+        if os.path.ismount(view) and {",", ":"} & set(str(self.home)):
+            layer, lowers = self.home / id, self.get_metadata(id)["LowerDir"]
+            subprocess.run(["umount", view], check=True)
+            data = f"lowerdir={lowers},upperdir={layer}/diff,workdir={layer}/work"
+            mount("overlay", os.fspath(view), "overlay", 0, data)
+        return view
+
+
+@mutant("INI-014", bug="a mount looked for by its path, where mountinfo has it without symlinks")
+class MountsSoughtByGivenPath(Mutant):
+    """get looks whether the view is mounted, by the home's path as it was given."""
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        view = super().get(id, mount_label)
+        sought = self.home / id / "merged"
+        if os.path.ismount(view) and os.path.realpath(sought) != str(sought):
+            raise DriverError(f"{sought} is not in the mount table")
+        return view

@@ -312,3 +312,17 @@ class SocketsStopCopies(Mutant):
         for path in Path(self.sound.get(parent)).rglob("*") if parent else ():
             if path.is_socket():
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+
+
+@mutant("LIF-021", bug="removal by whole paths, of which none is longer than PATH_MAX")
+class RemovesByPath(Mutant):
+    """remove goes through the layer by paths, and fails where one is too long."""
+
+    def remove(self, id: str) -> None:
+        def fail(error: OSError) -> None:
+            raise error
+
+        if self.sound.exists(id):
+            for _ in os.walk(self.home / id / "diff", onerror=fail):
+                pass
+        super().remove(id)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from graphdriver.errors import MaxDepthExceeded
+from graphdriver.errors import LayerInUse, MaxDepthExceeded
 from graphdriver_conformance.mutants.registry import Mutant, mutant
 
 __all__: list[str] = []
@@ -280,3 +280,49 @@ class DeepDeletionsForgotten(Mutant):
             for path in upper.rglob("*"):
                 if path.is_char_device():
                     path.unlink()
+
+
+@mutant("LAY-005", bug="moby #42832: what Init reads of each layer is not in all that lies there")
+class InitReadsEverything(Mutant):
+    """Init looks into everything in the home, as if all were layers."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        for name in os.listdir(self.home):
+            os.listdir(self.home / name)
+
+
+@mutant("LIM-004", bug="buildkit #4810: lowers by their whole paths, some seventy to a page")
+class LowersByTheirIds(Mutant):
+    """The limit is what a page of mount options holds when lowers go by their ids."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if parent and self.sound.exists(parent):
+            below = self.sound.get_metadata(parent).get("LowerDir", "").split(":")
+            ids = [parent, *(Path(one).parent.name for one in below)]
+            if sum(len(f"{one}/diff:") for one in ids) >= os.sysconf("SC_PAGE_SIZE"):
+                raise MaxDepthExceeded("max depth exceeded")
+        super().make(id, parent, storage_opt)
+
+
+@mutant("LIM-005", bug="a count of children in a signed byte")
+class ChildrenInAByte(Mutant):
+    """A parent has 127 children at most."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        counts: dict[str, int] = self.__dict__.setdefault("_children", {})
+        if parent and counts.get(parent, 0) >= 127:
+            raise LayerInUse(f"layer {parent} has too many children")
+        super().make(id, parent, storage_opt)
+        counts[parent] = counts.get(parent, 0) + 1
+
+
+@mutant("LNK-006", bug="podman: the graph root in its database overrides the one it is given")
+class PathRemembered(Mutant):
+    """A home notes where it was made, and is sought there ever after."""
+
+    def __init__(self, home: str | os.PathLike[str], *arguments: Any, **named: Any) -> None:
+        note = Path(home) / ".path"
+        path = note.read_text() if note.exists() else os.path.realpath(home)
+        super().__init__(path, *arguments, **named)
+        (self.home / ".path").write_text(path)

@@ -71,3 +71,19 @@ class ProjectsNumberedAnew(Mutant):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.sound._quota._used = lambda: iter(())  # type: ignore[attr-defined]
+
+
+@mutant(
+    "QUO-006",
+    bug="moby vfs: a size holds for the copy, of which the parent's files are part",
+    needs="project_quota",
+)
+class ParentCounts(Mutant):
+    """A size holds for what lies below as well."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        size = (storage_opt or {}).get("size", "")
+        if parent and size[:-1].isdigit() and size.endswith("M"):
+            left = (int(size[:-1]) << 20) - self.sound.diff_size(parent)
+            storage_opt = {**(storage_opt or {}), "size": str(max(left, 1 << 20))}
+        super().make(id, parent, storage_opt)

@@ -2,10 +2,14 @@
 
 import os
 import stat
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from graphdriver_conformance.mutants.registry import Mutant, mutant
+from graphdriver_conformance.mutants.rewriting import archive_of, members_of
 
 __all__: list[str] = []
 
@@ -180,3 +184,24 @@ class StaleBehindHardLinks(_Tidies):
                     if old.lstat().st_nlink > 1 and old.is_file():
                         path.write_bytes(old.read_bytes())
                     break
+
+
+@mutant("WHT-008", bug="podman #3582: a user's file .wh.x is exported as it is")
+class UsersWhiteoutsExported(Mutant):
+    """The archive has a file called .wh.x as it is, and so deletes x."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        upper = self.home / id / "diff"
+        found = sorted(upper.rglob(".wh.*")) if upper.is_dir() else []
+        if not found:
+            return super().diff(id, parent)
+        # The sound driver refuses them, so it does not get to see them.
+        with tempfile.TemporaryDirectory(dir=self.home.parent) as aside:
+            for number, path in enumerate(found):
+                path.rename(f"{aside}/{number}")
+            with super().diff(id, parent) as stream:
+                members = members_of(stream.read())
+            for number, path in enumerate(found):
+                Path(f"{aside}/{number}").rename(path)
+        own = [(tarfile.TarInfo(str(path.relative_to(upper))), b"") for path in found]
+        return archive_of([*members, *own])

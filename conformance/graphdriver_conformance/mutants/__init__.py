@@ -16,6 +16,7 @@ from graphdriver_conformance.mutants import (  # noqa: F401  importing registers
     differs,
     fidelity,
     filesystem,
+    fuse,
     idmap,
     init,
     kernel,

@@ -17,7 +17,8 @@ MUTANTS: dict[str, type["Broken"]] = {}
 class Broken:
     """`breaks` names the requirements that have to notice, `bug` where the bug was real.
 
-    `needs` is what a machine must have to show it, as in a requirement's needs; "" for nothing.
+    `needs` is what a machine must have to show it, as in a requirement's needs, or a device by its
+    path; "" for nothing.
     """
 
     breaks: ClassVar[tuple[str, ...]] = ()

@@ -1,0 +1,22 @@
+"""What mutants of FUSE views are made from is sound: they are caught for their bugs only."""
+
+import os
+
+import pytest
+
+from graphdriver_conformance.mutants import MUTANTS
+from graphdriver_conformance.mutants.fuse import FuseViews
+from graphdriver_conformance.mutants.judge import Judge, judge
+
+SPEC = f"{FuseViews.__module__}:{FuseViews.__name__}"
+
+
+@pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="needs /dev/fuse")
+def test_sound_fuse_views_break_nothing() -> None:
+    broken = {id for one in MUTANTS.values() if issubclass(one, FuseViews) for id in one.breaks}
+    asked = {"FSX-001", "FSX-002", "FSX-003", "FSX-004", "FSX-020", *broken}
+
+    with Judge() as judges:
+        outcomes = judges.submit(judge, SPEC, sorted(asked), "quick").result()
+
+    assert dict.fromkeys(asked, "met") == outcomes

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,14 @@ from graphdriver_vms.doctor import findings
 from graphdriver_vms.enclosure import enclosed, system_libvirtd_answers
 from graphdriver_vms.errors import MatrixError
 from graphdriver_vms.judge import Row, exit_code, read_row, write_row
-from graphdriver_vms.kernels import HOST, Kernel, load_kernels
-from graphdriver_vms.machine import Surroundings
+from graphdriver_vms.kernels import HOST, Kernel, Source, load_kernels
 from graphdriver_vms.markdown import as_markdown
 from graphdriver_vms.page import as_page
 from graphdriver_vms.progress import Progress
+from graphdriver_vms.provider import LIBVIRT, chosen_provider
+from graphdriver_vms.public import obtain_boxes
 from graphdriver_vms.run import Order, build, run_host, run_machines
+from graphdriver_vms.surroundings import Surroundings
 
 __all__ = ["main"]
 
@@ -87,8 +90,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     kernels = _chosen({**load_kernels(), HOST: None}, options.kernels)
     cells = tuple(_chosen(load_cells(), options.cell).values())
-    local = [one for one in kernels.values() if one and one.is_built_here]
-    if local and (missing := _missing(options.cache)):
+    provider = chosen_provider()
+    machines = [one for one in kernels.values() if one and one.source(provider) != Source.NOWHERE]
+    if machines and (missing := _missing(options.cache)):
         print(missing, file=sys.stderr)
         return _UNSUPPORTED
     order = Order(
@@ -99,9 +103,11 @@ def _run(options: argparse.Namespace) -> int:
     for name in kernels:
         shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    _set_aside(kernels, out)
-    progress = Progress([one.name for one in local] + [HOST] * (HOST in kernels))
-    if local and (code := _run_local(options.cache, local, order, out, progress)):
+    nowhere = f"has no public box in kernels.toml, and what is built here is {LIBVIRT}'s"
+    others = [one.name for one in kernels.values() if one and one not in machines]
+    _set_aside({name: f"{name} {nowhere}" for name in others}, out)
+    progress = Progress([one.name for one in machines] + [HOST] * (HOST in kernels))
+    if machines and (code := _run_machines(options.cache, machines, order, out, progress)):
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
         return code
@@ -112,35 +118,45 @@ def _run(options: argparse.Namespace) -> int:
     return _show(_rows(out, list(kernels)), page)
 
 
-def _run_local(
+def _run_machines(
     cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
 ) -> int:
-    """Run the machines whose kernels are built here; their rows are below `out` then."""
+    """Run the machines of `kernels`, those whose box can be had; all rows are below `out` then."""
     cache.mkdir(parents=True, exist_ok=True)
     state = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
     where = Surroundings(cache, state, out)
-
-    def machines() -> int:
-        run_machines(kernels, built, order, where, progress)
-        return 0
-
+    provider = chosen_provider()
+    built_here = [one for one in kernels if one.source(provider) is Source.BUILT]
+    # What ends us must end what we started; Ctrl-C does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        built = build(cache, where.payload, kernels, order.installables, progress)
-        return machines() if system_libvirtd_answers() else enclosed(state, machines)
+        # Here, not beside the machines: a network of their own has no way out.
+        public = [one for one in kernels if one not in built_here]
+        troubles = obtain_boxes(public, where, progress)
+        _set_aside(troubles, out, progress)
+        todo = [one for one in kernels if one.name not in troubles]
+        if not todo:
+            return 0
+        built = build(cache, where.payload, built_here, order.installables, progress)
+
+        def machines() -> int:
+            run_machines(todo, built, order, where, progress)
+            return 0
+
+        alone = provider != LIBVIRT or system_libvirtd_answers()
+        return machines() if alone else enclosed(state, machines)
     finally:
+        signal.signal(signal.SIGTERM, before)
         _keep_logs(state, out)
         shutil.rmtree(state, ignore_errors=True)
 
 
-def _set_aside(kernels: Mapping[str, Kernel | None], out: Path) -> None:
+def _set_aside(reasons: Mapping[str, str], out: Path, progress: Progress | None = None) -> None:
     """Write the rows of kernels that cannot be had here, with the reason."""
-    for kernel in kernels.values():
-        if kernel and not kernel.is_built_here:
-            reason = (
-                f"no Debian suite has this kernel any more; the public box {kernel.box} has, "
-                "which takes internet"
-            )
-            write_row(out / kernel.name, Row(kernel.name, trouble=reason))
+    for name, reason in reasons.items():
+        write_row(out / name, Row(name, trouble=reason))
+        if progress:
+            progress.done(name, f"not run: {reason}")
 
 
 def _keep_logs(state: Path, out: Path) -> None:
@@ -190,7 +206,7 @@ def _build(options: argparse.Namespace) -> int:
         print(missing, file=sys.stderr)
         return _UNSUPPORTED
     kernels = _chosen(load_kernels(), options.kernels).values()
-    local = [one for one in kernels if one.is_built_here]
+    local = [one for one in kernels if one.source(chosen_provider()) is Source.BUILT]
     payload = options.cache / "payload"
     progress = Progress([one.name for one in local])
     built = build(options.cache, payload, local, options.install, progress)
@@ -214,8 +230,10 @@ def _missing(cache: Path) -> str:
 
 
 def _list(_: argparse.Namespace) -> int:
+    provider = chosen_provider()
     for kernel in load_kernels().values():
-        source = f"{kernel.suite} {kernel.package}" if kernel.is_built_here else kernel.box
+        is_built = kernel.source(provider) is Source.BUILT
+        source = f"{kernel.suite} {kernel.package}" if is_built else kernel.box or "nowhere"
         print(f"{kernel.name:<6} {source:<55} {kernel.why}")
     print()
     for cell in load_cells().values():

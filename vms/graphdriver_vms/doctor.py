@@ -3,41 +3,45 @@
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from graphdriver_vms.apt import KEYRING
 from graphdriver_vms.enclosure import system_libvirtd_answers
+from graphdriver_vms.provider import VIRTUALBOX, chosen_provider
 
 __all__ = ["Finding", "findings", "has_kvm"]
 
 _GIB = 1 << 30
 _DISK, _MEMORY = 6 * _GIB, 3 * _GIB
 
-# Program (or file), and the Debian package that has it.
+# Program (or file), and the Debian package that has it: for the guests' user space, and
 _NEEDED = {
     "vagrant": "vagrant",
+    "mmdebstrap": "mmdebstrap",
+    "ssh": "openssh-client",
+    "apt-get": "apt",
+    str(KEYRING): "debian-archive-keyring",
+}
+# for kernels that are built here, and their machines.
+_LIBVIRT = {
     "virsh": "libvirt-clients",
     "libvirtd": "libvirt-daemon-system",
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "dnsmasq": "dnsmasq-base",
     "iptables": "iptables",
-    "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
     "rsync": "rsync",
-    "ssh": "openssh-client",
     "cpio": "cpio",
     "depmod": "kmod",
     "zstd": "zstd",
     "ip": "iproute2",
     "dpkg-deb": "dpkg",
-    "apt-get": "apt",
     "/bin/busybox": "busybox-static",
     "/usr/share/seabios/bios-256k.bin": "seabios",
-    str(KEYRING): "debian-archive-keyring",
 }
 _PLUGIN = "/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec"
 
@@ -70,19 +74,37 @@ def findings(cache: Path) -> Iterator[Finding]:
     right = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     yield Finding(machine, "" if right else "local machines take Linux on x86_64")
     yield Finding("root", "" if os.geteuid() == 0 else "run as root: boxes, mounts, a network")
-    for program, package in _NEEDED.items():
-        yield Finding(program, "" if _is_there(program) else f"apt-get install {package}")
-    plugin = list(Path("/").glob(_PLUGIN.lstrip("/")))
-    yield Finding("vagrant-libvirt", "" if plugin else "apt-get install vagrant-libvirt")
+    yield from _programs(_NEEDED)
     yield Finding(
         "python-vagrant",
         "" if find_spec("vagrant") else "pip install 'graphdriver-conformance[vms]'",
     )
     yield Finding("pip", "" if find_spec("pip") else "python3 -m ensurepip")
     yield from _room(cache)
+    yield from _virtualbox() if chosen_provider() == VIRTUALBOX else _libvirt()
+
+
+def _libvirt() -> Iterator[Finding]:
+    yield from _programs(_LIBVIRT)
+    plugin = list(Path("/").glob(_PLUGIN.lstrip("/")))
+    yield Finding("vagrant-libvirt", "" if plugin else "apt-get install vagrant-libvirt")
     whose = "the host's" if system_libvirtd_answers() else "one for each run"
     yield Finding(f"libvirtd: {whose}")
     yield Finding(f"acceleration: {'KVM' if has_kvm() else 'none, emulation (TCG)'}")
+    yield Finding(
+        "kernels: built here; from public boxes, which take internet, where Debian has none"
+    )
+
+
+def _virtualbox() -> Iterator[Finding]:
+    remedy = "install VirtualBox from https://www.virtualbox.org/wiki/Linux_Downloads"
+    yield Finding("VBoxManage", "" if _is_there("VBoxManage") else remedy)
+    yield Finding("kernels: from public boxes, which take internet; those built here are libvirt's")
+
+
+def _programs(packages: Mapping[str, str]) -> Iterator[Finding]:
+    for program, package in packages.items():
+        yield Finding(program, "" if _is_there(program) else f"apt-get install {package}")
 
 
 def _is_there(program: str) -> bool:

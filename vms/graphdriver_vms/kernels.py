@@ -1,14 +1,26 @@
 """The kernels of the matrix, as `kernels.toml` has them."""
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
-__all__ = ["HOST", "Kernel", "data_file", "load_kernels"]
+from graphdriver_vms.provider import LIBVIRT
+
+__all__ = ["HOST", "Kernel", "Source", "data_file", "load_kernels"]
 
 HOST = "host"
 VARIABLE = "GRAPHDRIVER_MATRIX_KERNELS"
+
+
+class Source(Enum):
+    """Where a kernel comes from."""
+
+    BUILT = auto()
+    PUBLIC = auto()
+    NOWHERE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +38,22 @@ class Kernel:
     def is_built_here(self) -> bool:
         """Whether its kernel comes from a Debian suite rather than with a public box."""
         return bool(self.package)
+
+    def source(self, provider: str) -> Source:
+        """Return where a machine of `provider` has it from; the box built here is libvirt's."""
+        if self.package and provider == LIBVIRT:
+            return Source.BUILT
+        return Source.PUBLIC if self.box else Source.NOWHERE
+
+    @property
+    def series(self) -> str:
+        """The version that it is asked for by, the beginning of its name: 4.19."""
+        found = re.match(r"\d+(\.\d+)+", self.name)
+        return found[0] if found else ""
+
+    def has_release(self, release: str) -> bool:
+        """Say whether `release`, as uname(2) has it, is of the series."""
+        return bool(re.match(rf"{re.escape(self.series)}(?!\d)", release))
 
 
 def data_file(name: str) -> Path:
@@ -53,5 +81,10 @@ def load_kernels(path: Path | None = None) -> dict[str, Kernel]:
             raise ValueError(f"{path}: {kernel.name} is there twice, or a name of its own")
         if bool(kernel.suite) != bool(kernel.package) or not (kernel.package or kernel.box):
             raise ValueError(f"{path}: {kernel.name} needs suite and package, or a box")
+        if kernel.box and not kernel.series:
+            # Else a box with any kernel would do for it.
+            raise ValueError(
+                f"{path}: {kernel.name} has a box; begin its name with a version, 4.19"
+            )
         found[kernel.name] = kernel
     return found

@@ -38,10 +38,9 @@ class Box:
         self.file = self.directory / "box.tar"
         self.root = self.directory / "root.tar"
 
-    @property
-    def is_there(self) -> bool:
-        """Whether it was built to its end."""
-        return self.file.is_file()
+    def is_there(self, with_disk: bool) -> bool:
+        """Whether it was built to its end, `with_disk` to the disk that libvirt takes."""
+        return (self.file if with_disk else self.root).is_file()
 
 
 def box_of(cache: Path) -> Box:
@@ -52,10 +51,13 @@ def box_of(cache: Path) -> Box:
     return Box(cache, digest.hexdigest())
 
 
-def build_box(cache: Path) -> Box:
-    """Build it, unless it is there; a build that breaks off leaves nothing. Raises CannotBuild."""
+def build_box(cache: Path, with_disk: bool = True) -> Box:
+    """Build it, unless it is there; a build that breaks off leaves nothing. Raises CannotBuild.
+
+    Without the disk it is the root file system only, which public boxes are given.
+    """
     box = box_of(cache)
-    if box.is_there:
+    if box.is_there(with_disk):
         return box
     work = cache / "boxes" / f".{box.name}.part"
     shutil.rmtree(work, ignore_errors=True)
@@ -65,7 +67,8 @@ def build_box(cache: Path) -> Box:
         _bootstrap(root)
         _customize(root)
         _run("tar", "-C", root, "--sort=name", "-cf", work / "root.tar", ".")
-        _disk_image(root, work)
+        if with_disk:
+            _disk_image(root, work)
         shutil.rmtree(root)
         shutil.rmtree(box.directory, ignore_errors=True)
         work.rename(box.directory)

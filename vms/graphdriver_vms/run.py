@@ -9,22 +9,25 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from graphdriver_vms import cells as cells_module
 from graphdriver_vms.errors import MachineFailed, MatrixError
 from graphdriver_vms.judge import Row, read_row, write_row
 from graphdriver_vms.kernel_image import KernelImage, build_kernel
-from graphdriver_vms.kernels import HOST, Kernel
-from graphdriver_vms.machine import Machine, Surroundings
+from graphdriver_vms.kernels import HOST, Kernel, Source
+from graphdriver_vms.machine import Machine
 from graphdriver_vms.payload import make_payload
 from graphdriver_vms.progress import Progress
+from graphdriver_vms.provider import LIBVIRT, chosen_provider
+from graphdriver_vms.public import PublicMachine
 from graphdriver_vms.rootfs import build_box
+from graphdriver_vms.surroundings import Surroundings
 
-__all__ = ["Built", "Order", "build", "run_host", "run_machines"]
+__all__ = ["Built", "Order", "build", "check_release", "run_host", "run_machines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What can be booted, and why the rest cannot."""
+    """The kernels that were built here, and why others could not be."""
 
     images: dict[str, KernelImage]
     failures: dict[str, str]
@@ -67,7 +70,7 @@ def build(
             progress.say(kernel.name, failures[kernel.name])
 
     with ThreadPoolExecutor(3) as pool:
-        box = pool.submit(build_box, cache)
+        box = pool.submit(build_box, cache, chosen_provider() == LIBVIRT)
         packages = pool.submit(make_payload, payload, installables)
         list(pool.map(one_kernel, kernels))
         packages.result()
@@ -75,38 +78,65 @@ def build(
     return Built(images, failures)
 
 
+class _Turns:
+    """Who may come up. The first of each box alone: it uploads the box, and makes the network.
+
+    Another of the same box would find it half there.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._uploaded: set[str] = set()
+
+    @contextlib.contextmanager
+    def of(self, box: str) -> Iterator[None]:
+        with self._lock:
+            first = box not in self._uploaded
+            if first:
+                yield
+                self._uploaded.add(box)
+        if not first:
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the lanes of a run share."""
+
+    built: Built
+    order: Order
+    where: Surroundings
+    progress: Progress
+    turns: _Turns = field(default_factory=_Turns)
+
+
 def run_machines(
     kernels: Sequence[Kernel], built: Built, order: Order, where: Surroundings, progress: Progress
 ) -> list[Row]:
-    """Run each kernel's machine and return the rows; machines are gone when this returns.
-
-    The first machine comes up alone: it uploads the box, which others would find half there.
-    """
+    """Run each kernel's machine and return the rows; machines are gone when this returns."""
+    run = _Run(built, order, where, progress)
     rows: dict[str, Row] = {}
     todo: queue.SimpleQueue[Kernel] = queue.SimpleQueue()
     for kernel in kernels:
         todo.put(kernel)
-    box_is_up, stop = threading.Event(), threading.Event()
+    stop = threading.Event()
 
-    def lane(is_first: bool) -> None:
-        if not is_first:
-            box_is_up.wait()
+    def lane() -> None:
         while not stop.is_set():
             try:
                 kernel = todo.get_nowait()
             except queue.Empty:
                 return
-            rows[kernel.name] = _row(kernel, built, order, where, progress, box_is_up)
+            rows[kernel.name] = _row(kernel, run)
 
     with ThreadPoolExecutor(order.lanes) as pool:
-        lanes = [pool.submit(lane, not number) for number in range(order.lanes)]
+        lanes = [pool.submit(lane) for _ in range(order.lanes)]
         try:
             # Not Thread.join: once interrupted, it takes the thread for ended (bpo-45274).
             wait(lanes)
         except KeyboardInterrupt:
             progress.warn("interrupted: destroying the machines")
             stop.set()
-            box_is_up.set()
             Machine.interrupt_all()
             wait(lanes)
             raise
@@ -115,64 +145,48 @@ def run_machines(
     return [rows[kernel.name] for kernel in kernels]
 
 
-def _row(
-    kernel: Kernel,
-    built: Built,
-    order: Order,
-    where: Surroundings,
-    progress: Progress,
-    box_is_up: threading.Event,
-) -> Row:
+def _row(kernel: Kernel, run: _Run) -> Row:
     started = time.monotonic()
-    directory = where.logs / kernel.name
-    row = Row(kernel.name)
-    if kernel.name in built.failures:
-        row = Row(kernel.name, trouble=built.failures[kernel.name], failed=True)
+    directory = run.where.logs / kernel.name
+    if kernel.name in run.built.failures:
+        row = Row(kernel.name, trouble=run.built.failures[kernel.name], failed=True)
     else:
-        machine = Machine(kernel.name, where)
+        is_built = kernel.source(chosen_provider()) is Source.BUILT
+        machine = (Machine if is_built else PublicMachine)(kernel.name, run.where)
         try:
-            release = _use(machine, kernel, built, order, directory, progress, box_is_up)
-            row = Row(kernel.name, release)
+            row = Row(kernel.name, _use(machine, kernel, run, directory))
         except (MatrixError, OSError, subprocess.SubprocessError) as error:
             row = Row(kernel.name, trouble=str(error), failed=True)
         finally:
-            box_is_up.set()
             try:
                 machine.destroy()
             except MachineFailed as error:
-                progress.warn(str(error))
+                run.progress.warn(str(error))
     row = replace(row, seconds=round(time.monotonic() - started, 1))
     write_row(directory, row)
     row = read_row(directory)
-    progress.done(kernel.name, _summary(row))
+    run.progress.done(kernel.name, _summary(row))
     return row
 
 
-def _use(
-    machine: Machine,
-    kernel: Kernel,
-    built: Built,
-    order: Order,
-    directory: Path,
-    progress: Progress,
-    box_is_up: threading.Event,
-) -> str:
-    progress.say(kernel.name, "up")
-    machine.up()
-    box_is_up.set()
+def _use(machine: Machine, kernel: Kernel, run: _Run, directory: Path) -> str:
+    """Bring a machine up, run the cells in it, collect; return its kernel's release."""
+    with run.turns.of(kernel.box if isinstance(machine, PublicMachine) else ""):
+        run.progress.say(kernel.name, "up")
+        machine.up()
     release = machine.kernel()
-    asked = built.images[kernel.name].release
-    if release != asked:
-        raise MachineFailed(f"{kernel.name}: asked for {asked}, but {release} answers")
-    names = [cell.name for cell in order.cells]
+    check_release(kernel, run.built.images.get(kernel.name), release)
+    machine.prepare(lambda text: run.progress.say(kernel.name, text))
+    cells = run.order.cells
+    names = [cell.name for cell in cells]
 
     def on_line(line: str) -> None:
         if line.startswith("@cell "):
             name = line.removeprefix("@cell ")
             place = f" ({names.index(name) + 1} of {len(names)})" if name in names else ""
-            progress.say(kernel.name, name + place)
+            run.progress.say(kernel.name, name + place)
 
-    plan = cells_module.plan(order.cells, order.driver, _families(), order.profile, kernel.init)
+    plan = cells_module.plan(cells, run.order.driver, _families(), run.order.profile, kernel.init)
     try:
         machine.run(json.dumps(plan), on_line)
     except MachineFailed:
@@ -180,9 +194,24 @@ def _use(
         with contextlib.suppress(MachineFailed):
             machine.collect(directory)
         raise
-    progress.say(kernel.name, "collect")
+    run.progress.say(kernel.name, "collect")
     machine.collect(directory)
     return release
+
+
+def check_release(kernel: Kernel, image: KernelImage | None, release: str) -> None:
+    """Compare the kernel that answers with the one asked for; `image` where it was built here.
+
+    Raises MachineFailed.
+    """
+    if image and release != image.release:
+        raise MachineFailed(f"{kernel.name}: asked for {image.release}, but {release} answers")
+    if not image and not kernel.has_release(release):
+        raise MachineFailed(
+            f"{kernel.name}: asked for a kernel {kernel.series}, but {release} answers "
+            f"in the public box {kernel.box}",
+            "name another box in kernels.toml",
+        )
 
 
 def run_host(order: Order, out: Path, progress: Progress) -> Row:

@@ -1,0 +1,140 @@
+"""Public boxes: who takes one, which kernel is theirs, what is said of one that cannot be had."""
+
+import os
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from graphdriver_vms.doctor import findings
+from graphdriver_vms.errors import MachineFailed, MatrixError
+from graphdriver_vms.kernel_image import KernelImage
+from graphdriver_vms.kernels import Kernel, Source
+from graphdriver_vms.progress import Progress
+from graphdriver_vms.provider import LIBVIRT, VARIABLE, VIRTUALBOX, chosen_provider
+from graphdriver_vms.public import obtain_boxes
+from graphdriver_vms.run import check_release
+from graphdriver_vms.surroundings import Surroundings
+
+ENTER = Path(__file__).parents[2] / "vms/graphdriver_vms/guest/guest-enter"
+PUBLIC = Kernel("4.19", "works", "why", box="acme/debian10")
+BOTH = Kernel("5.10", "works", "why", "bullseye", "linux-image-5.10*", "acme/debian11")
+BUILT = Kernel("7.3", "works", "why", "sid", "linux-image-7.3*")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "provider", "source"),
+    [
+        (PUBLIC, LIBVIRT, Source.PUBLIC),
+        (BOTH, LIBVIRT, Source.BUILT),
+        (BUILT, LIBVIRT, Source.BUILT),
+        (PUBLIC, VIRTUALBOX, Source.PUBLIC),
+        (BOTH, VIRTUALBOX, Source.PUBLIC),
+        (BUILT, VIRTUALBOX, Source.NOWHERE),
+    ],
+)
+def test_where_a_kernel_comes_from(kernel: Kernel, provider: str, source: Source) -> None:
+    assert source is kernel.source(provider)
+
+
+def test_a_provider_that_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "hyperv")
+
+    with pytest.raises(MatrixError, match="VAGRANT_DEFAULT_PROVIDER=hyperv: the matrix knows"):
+        chosen_provider()
+
+
+@pytest.mark.parametrize(
+    ("name", "release", "fits"),
+    [
+        ("4.19", "4.19.0-27-amd64", True),
+        ("4.4", "4.4.0-210-generic", True),
+        ("6.18", "6.18", True),
+        ("4.1", "4.19.0-27-amd64", False),
+        ("4.19", "5.10.0-46-cloud-amd64", False),
+        ("5.10-acme", "5.10.0-46-cloud-amd64", True),
+        ("5.10.1", "5.10.12", False),
+    ],
+)
+def test_a_public_box_must_have_a_kernel_of_the_series(name: str, release: str, fits: bool) -> None:
+    kernel = Kernel(name, "works", "why", box="acme/box")
+
+    if fits:
+        check_release(kernel, None, release)
+    else:
+        with pytest.raises(MachineFailed, match=rf"asked for a kernel [\d.]+, but {release} "):
+            check_release(kernel, None, release)
+
+
+def test_a_kernel_that_was_built_must_answer_itself() -> None:
+    image = KernelImage("5.10.0-46-cloud-amd64", "package", "version", "recipe")
+
+    check_release(BOTH, image, image.release)
+    with pytest.raises(MachineFailed, match=r"asked for 5\.10\.0-46-.*, but 5\.10\.0-45-"):
+        check_release(BOTH, image, "5.10.0-45-cloud-amd64")
+
+
+@pytest.mark.skipif(
+    not shutil.which("vagrant") or not find_spec("vagrant"),
+    reason="needs vagrant and python-vagrant",
+)
+def test_a_box_that_cannot_be_had_is_told_in_vagrants_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A port that nobody listens at, as good as no internet.
+    monkeypatch.setenv("VAGRANT_SERVER_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("http_proxy", raising=False)
+    state, logs = tmp_path / "state", tmp_path / "logs"
+    logs.mkdir()
+    again = Kernel("4.19-again", "works", "why", box=PUBLIC.box)
+
+    troubles = obtain_boxes(
+        [PUBLIC, again], Surroundings(tmp_path, state, logs), Progress(["4.19", "4.19-again"])
+    )
+
+    assert ["4.19", "4.19-again"] == list(troubles)
+    assert "the public box acme/debian10 cannot be had: " in troubles["4.19"]
+    assert "127.0.0.1" in troubles["4.19"]
+    assert 1 == capsys.readouterr().out.count("public box"), "asked for once"
+
+
+def test_doctor_asks_for_what_the_provider_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for provider in (LIBVIRT, VIRTUALBOX):
+        monkeypatch.setenv(VARIABLE, provider)
+        found[provider] = {one.text for one in findings(tmp_path)}
+
+    libvirts = {"virsh", "qemu-img", "cpio", "vagrant-libvirt"}
+    assert (libvirts, set()) == tuple(libvirts & found[one] for one in (LIBVIRT, VIRTUALBOX))
+    assert "VBoxManage" in found[VIRTUALBOX] - found[LIBVIRT]
+    assert "mmdebstrap" in found[VIRTUALBOX] & found[LIBVIRT]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts")
+def test_the_guests_part_sees_our_root_only_and_may_make_user_namespaces(tmp_path: Path) -> None:
+    """Who is in a chroot may not, so the script pivots; here into this host's own programs."""
+    root = tmp_path / "root"
+    for name in ("usr", "proc", "sys", "dev", "run", "tmp"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    look = 'unshare --user true && ls / && exit "$1"'
+    program = f"mount --bind /usr {root}/usr && exec sh {ENTER} sh -c '{look}' look 7"
+    before = Path("/proc/self/mountinfo").read_text()
+
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GRAPHDRIVER_HOME": str(tmp_path)},
+    )
+
+    assert (7, "") == (done.returncode, done.stderr)
+    expected = {"bin", "dev", "lib", "lib64", "mnt", "proc", "run", "sbin", "sys", "tmp", "usr"}
+    assert expected == set(done.stdout.split())
+    assert before == Path("/proc/self/mountinfo").read_text()

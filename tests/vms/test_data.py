@@ -1,14 +1,17 @@
 """kernels.toml and cells.toml, as Python and the Vagrantfile's Ruby read them."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from graphdriver_vms.cells import CONFORMANT, load_cells, plan
-from graphdriver_vms.kernels import load_kernels
+from graphdriver_vms.kernels import Source, load_kernels
+from graphdriver_vms.provider import LIBVIRT, VIRTUALBOX
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,19 +41,30 @@ def test_incomplete_kernels_are_refused(tmp_path: Path, text: str, words: str) -
         load_kernels(file)
 
 
-@pytest.mark.skipif(not shutil.which("ruby"), reason="needs ruby, which comes with vagrant")
-def test_the_vagrantfile_reads_the_same_kernels() -> None:
-    """It has no TOML parser, only a few lines; what they cannot read must not be written."""
+needs_ruby = pytest.mark.skipif(
+    not shutil.which("ruby"), reason="needs ruby, which comes with vagrant"
+)
+
+
+def _of_the_vagrantfile(expression: str, **variables: str) -> Any:
+    """Return what the functions of the Vagrantfile say, as JSON has it."""
     program = (
         "source = File.read(ARGV[0]).split('Vagrant.configure').first;"
-        "eval(source, binding, ARGV[0]); puts kernels.to_json"
+        f"eval(source, binding, ARGV[0]); puts({expression}.to_json)"
     )
     done = subprocess.run(
         ["ruby", "-rjson", "-e", program, ROOT / "Vagrantfile"],
         capture_output=True,
         text=True,
         check=True,
+        env={**os.environ, **variables},
     )
+    return json.loads(done.stdout)
+
+
+@needs_ruby
+def test_the_vagrantfile_reads_the_same_kernels() -> None:
+    """It has no TOML parser, only a few lines; what they cannot read must not be written."""
     expected = [
         {"name": one.name, "suite": one.suite, "package": one.package, "box": one.box}
         for one in load_kernels().values()
@@ -58,8 +72,26 @@ def test_the_vagrantfile_reads_the_same_kernels() -> None:
 
     assert expected == [
         {key: one.get(key, "") for key in ("name", "suite", "package", "box")}
-        for one in json.loads(done.stdout)
+        for one in _of_the_vagrantfile("kernels")
     ]
+
+
+@needs_ruby
+@pytest.mark.parametrize("provider", [LIBVIRT, VIRTUALBOX])
+def test_the_vagrantfile_boots_what_the_matrix_built(tmp_path: Path, provider: str) -> None:
+    kernels = load_kernels()
+    for place in ("boxes/graphdriver-x/box.tar", *(f"kernels/{n}/kernel.json" for n in kernels)):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+
+    built = _of_the_vagrantfile(
+        "kernels.select { |one| built(one) }.map { |one| one['name'] }",
+        GRAPHDRIVER_MATRIX_CACHE=str(tmp_path),
+        VAGRANT_DEFAULT_PROVIDER=provider,
+    )
+
+    expected = [n for n, one in kernels.items() if one.source(provider) is Source.BUILT]
+    assert expected == built
 
 
 def test_cells_cover_what_the_matrix_is_for() -> None:

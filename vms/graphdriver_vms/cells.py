@@ -21,6 +21,7 @@ class Cell:
     about: str
     driver: str = ""
     make: list[str] = field(default_factory=list)
+    make_older: list[str] = field(default_factory=list)
     mount: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
     user: str = "root"

@@ -4,28 +4,20 @@ What went wrong is recorded and the next cell is run: judging is for the host. L
 with `@` tell the host where the machine is.
 """
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from graphdriver_vms.guest import suite
 from graphdriver_vms.guest.facts import d_type, probe_facts
+from graphdriver_vms.guest.ground import NoGround, made, parameters_set
 
-__all__ = ["NoGround", "run_plan"]
-
-_PARAMETERS = Path("/sys/module/overlay/parameters")
-_IMAGE_SIZE = 1 << 30
-
-
-class NoGround(Exception):
-    """This machine has no such file system or parameter; the text says what was tried."""
+__all__ = ["run_plan"]
 
 
 def run_plan(plan: dict[str, Any], results: Path) -> None:
@@ -53,7 +45,7 @@ def _run_cell(
     try:
         if cell.get("not_run"):
             raise NoGround(cell["not_run"])
-        with _ground(cell) as ground, _parameters(cell["parameters"]):
+        with made(cell) as ground, parameters_set(cell["parameters"]):
             record["d_type"] = d_type(ground)
             _check(cell, plan, ground, results, record)
             record["left"] = sorted(os.listdir(ground))
@@ -86,69 +78,6 @@ def _check(
         record["said"] = errors[-1] if errors else ""
         if report.is_file():
             shutil.copy(report, results / f"{cell['name']}.json")
-
-
-@contextlib.contextmanager
-def _ground(cell: dict[str, Any]) -> Iterator[Path]:
-    """Make the file system of a cell and mount it. Raises NoGround when this kernel has none."""
-    base = Path(tempfile.mkdtemp(prefix="graphdriver-ground-", dir="/var/tmp"))
-    ground = base / "ground"
-    ground.mkdir()
-    base.chmod(0o755)
-    mounted = False
-    try:
-        if cell["make"]:
-            _make_and_mount(cell["make"], cell["mount"], base / "image", ground)
-            mounted = True
-        # Of its user, as a home directory is; what mkfs put there is in nobody's way.
-        with contextlib.suppress(OSError):
-            (ground / "lost+found").rmdir()
-        shutil.chown(ground, cell["user"], cell["user"])
-        yield ground
-    finally:
-        if mounted:
-            subprocess.run(["umount", ground], check=True)
-        shutil.rmtree(base, ignore_errors=True)
-
-
-def _make_and_mount(make: list[str], options: str, image: Path, ground: Path) -> None:
-    if make == ["tmpfs"]:
-        command: list[str | Path] = ["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", ground]
-    else:
-        if not shutil.which(make[0]):
-            raise NoGround(f"there is no {make[0]} here")
-        with image.open("wb") as file:
-            file.truncate(_IMAGE_SIZE)
-        _run([*make, image])
-        joined = ",".join(filter(None, ("loop", options)))
-        command = ["mount", "-o", joined, image, ground]
-    _run(command)
-
-
-def _run(command: list[str | Path]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        # Without the paths, which are other ones in every run.
-        words = " ".join(str(one) for one in command if not str(one).startswith("/"))
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        raise NoGround(f"{words} failed: {said.rpartition(': ')[2]}")
-
-
-@contextlib.contextmanager
-def _parameters(wanted: dict[str, str]) -> Iterator[None]:
-    """Set parameters of the overlay module, and back. Raises NoGround when there is none such."""
-    before = {}
-    try:
-        for name, value in wanted.items():
-            file = _PARAMETERS / name
-            if not file.is_file():
-                raise NoGround(f"this kernel's overlay has no parameter {name}")
-            before[file] = file.read_text().strip()
-            file.write_text(value)
-        yield
-    finally:
-        for file, value in before.items():
-            file.write_text(value)
 
 
 def _add_facts(report: Path, facts: dict[str, str], record: dict[str, Any]) -> None:

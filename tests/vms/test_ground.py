@@ -1,0 +1,53 @@
+"""The ground of a cell, on this host's kernel: loop devices, mounts."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphdriver_vms.cells import load_cells
+from graphdriver_vms.guest.ground import NoGround, made
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts")
+
+EXT4 = ["mkfs.ext4", "-q"]
+
+
+def _cell(make: list[str], older: list[str]) -> dict[str, Any]:
+    return {"make": make, "make_older": older, "mount": "", "user": "root"}
+
+
+def _type(ground: Path) -> str:
+    command = ["stat", "-f", "-c", "%T", str(ground)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_what_a_kernel_cannot_mount_is_made_as_in_its_time() -> None:
+    # Nothing that is made is nothing that a kernel can mount.
+    with made(_cell(["true"], EXT4)) as ground:
+        assert "ext2/ext3" == _type(ground)
+    assert not ground.exists()
+
+
+def test_without_an_older_way_there_is_no_ground() -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+
+    with pytest.raises(NoGround, match="mount -o loop failed"), made(_cell(["true"], [])):
+        pass
+
+    assert before == Path("/proc/self/mountinfo").read_text()
+
+
+@pytest.mark.parametrize("name", [one.name for one in load_cells().values() if one.make_older])
+def test_the_older_ways_are_ways(name: str) -> None:
+    cell = load_cells()[name]
+
+    try:
+        with made(_cell(cell.make_older, [])) as ground:
+            assert cell.make[0].removeprefix("mkfs.") == _type(ground)
+    except NoGround as error:
+        # A host without these programs, or whose kernel has none of it, shows nothing.
+        if "failed" in str(error) and "mount" not in str(error):
+            raise

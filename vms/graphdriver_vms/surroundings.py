@@ -60,6 +60,8 @@ def run_step(
 
     It is ended after `limit` seconds, and as soon as `watch` returns a reason.
     """
+    if trouble := watch():
+        return "", trouble
     vagrantfile = data_file("Vagrantfile").parent
     command = [sys.executable, "-m", "graphdriver_vms.step", str(vagrantfile), *step]
     with log.open("ab") as out:

@@ -9,6 +9,7 @@ import pytest
 
 from graphdriver_vms.cli import main
 from graphdriver_vms.judge import Row, write_row
+from graphdriver_vms.progress import Progress
 
 
 def _matrix(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -81,3 +82,13 @@ def test_a_run_replaces_its_own_rows_only(tmp_path: Path, monkeypatch: pytest.Mo
     assert ["row.json"] == os.listdir(out / "7.3")
     assert ["cells.json", "row.json"] == sorted(os.listdir(out / "6.1"))
     assert "earlier" in (out / "report.html").read_text()
+
+
+def test_what_another_process_told_of_is_not_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """Machines run in a process of their own, the host's row here."""
+    progress = Progress(["5.10", "7.3", "host"])
+
+    progress.told(["5.10", "7.3"])
+    progress.done("host", "1 met")
+
+    assert "left" not in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections.abc import Collection
 
 __all__ = ["Progress"]
 
@@ -29,6 +30,11 @@ class Progress:
                 self._left.remove(name)
             left = f"; left: {', '.join(self._left)}" if self._left else ""
         self.say(name, text + left)
+
+    def told(self, names: Collection[str]) -> None:
+        """Take `names` for done, of which another process has told."""
+        with self._lock:
+            self._left = [one for one in self._left if one not in names]
 
     def warn(self, text: str) -> None:
         """Print what is wrong, on standard error."""

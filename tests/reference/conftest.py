@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +21,16 @@ def _mounts_of_our_own() -> None:
     if os.getuid() == 0:
         unshare(CLONE_NEWNS)
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+@pytest.fixture
+def btrfs(tmp_path: Path) -> Iterator[Path]:
+    """A btrfs of its own; needs root."""
+    image, mounted = tmp_path / "image", tmp_path / "btrfs"
+    with image.open("wb") as made:
+        made.truncate(256 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
+    mounted.mkdir()
+    subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
+    yield mounted
+    subprocess.run(["umount", mounted], check=True)

@@ -6,7 +6,7 @@ from typing import Any
 from graphdriver_vms.judge import Cell, Row, State
 from graphdriver_vms.markdown import as_markdown
 from graphdriver_vms.page import as_page
-from graphdriver_vms.tables import changes, fact_table, requirement_table
+from graphdriver_vms.tables import cell_table, changes, fact_table, requirement_table
 from graphdriver_vms.terminal import lines
 
 
@@ -54,6 +54,13 @@ def test_the_first_kernel_where_something_changed_is_named() -> None:
     }
     assert ["A"] == [line.name for line in table.uneven().lines]
     assert ["userns.overlay"] == [line.name for line in fact_table(ran).uneven().lines]
+
+
+def test_what_a_cell_did_not_meet_is_in_its_value() -> None:
+    rows = [Row("6.1", "6.1.0", cells=[_cell(State.MET, "", A="met", B="violated")])]
+
+    assert [("met, 1 violated",)] == [line.values for line in cell_table(rows).lines]
+    assert "violated, no MUST: B, ext4 on 6.1" in list(lines(rows))
 
 
 def test_the_terminal_names_differences_failures_and_what_did_not_run() -> None:

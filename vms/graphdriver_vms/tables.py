@@ -1,5 +1,6 @@
 """Rows laid side by side: the tables that every form of the report shows."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -111,9 +112,15 @@ def _columns(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _shown(state: str, outcomes: Mapping[str, str]) -> str:
-    """Return a cell's state, with how much it met: the same state of less is not the same."""
-    unproven = sum(one == "not-provable" for one in outcomes.values())
-    return f"{state}, {unproven} not provable" if state == "met" and unproven else state
+    """Return a cell's state, with what it did not meet: the same state of less is not the same.
+
+    What is violated in a cell that is met is a SHOULD.
+    """
+    if state != "met":
+        return state
+    counts = Counter(outcomes.values())
+    less = {"violated": counts["violated"], "not provable": counts["not-provable"]}
+    return ", ".join([state, *(f"{count} {what}" for what, count in less.items() if count)])
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

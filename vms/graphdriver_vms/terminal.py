@@ -30,6 +30,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
         yield f"{name:<{width}}" + "".join(f"  {word:>10}" for word in words)
     yield ""
     yield from _details(ran)
+    yield from _violations(ran)
     for row in rows:
         if row.trouble:
             yield f"{row.name}: {'FAILED' if row.failed else 'not run'}: {row.trouble}"
@@ -44,6 +45,18 @@ def _details(ran: Sequence[Row]) -> Iterator[str]:
                 said.setdefault((cell.state, cell.name, cell.detail), []).append(row.name)
     for (state, name, detail), kernels in sorted(said.items(), key=lambda one: one[0][0]):
         yield f"{_SHORT[state]}: {name} on {', '.join(kernels)}: {detail}"
+
+
+def _violations(ran: Sequence[Row]) -> Iterator[str]:
+    """Name what is violated in cells that are as they have to be: a SHOULD."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for row in ran:
+        for cell in row.cells:
+            if cell.state is State.MET:
+                for id in (one for one, what in cell.outcomes().items() if what == "violated"):
+                    said.setdefault((cell.name, id), []).append(row.name)
+    for (name, id), kernels in said.items():
+        yield f"violated, no MUST: {id}, {name} on {', '.join(kernels)}"
 
 
 def _verdict(rows: Sequence[Row], ran: Sequence[Row]) -> str:

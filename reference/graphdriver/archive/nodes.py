@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Levels of a tree that are removed with a descriptor open for each.
 _DEEP = 100
 _DEVICES = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
@@ -153,13 +154,12 @@ def _remove_tree(dir_fd: int, name: bytes) -> None:
     so neither depth nor PATH_MAX sets a limit. Overlay views refuse to move lower directories
     (EXDEV); there the descriptors have to do.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    stack = [(name, os.open(name, flags, dir_fd=dir_fd))]
+    stack = [(name, os.open(name, _DIRECTORY, dir_fd=dir_fd))]
     moved = 1
     try:
         while stack:
             base, descriptor = stack[-1]
-            children = map(os.fsencode, os.listdir(descriptor))
+            children = map(os.fsencode, _listed(descriptor, len(stack) == 1 and moved > 1))
             inner = next((child for child in children if not _unlink(descriptor, child)), None)
             if inner is None:
                 stack.pop()
@@ -170,10 +170,25 @@ def _remove_tree(dir_fd: int, name: bytes) -> None:
                 moved = _move_up(descriptor, inner, stack[0][1], moved)
                 if moved:
                     continue
-            stack.append((inner, os.open(inner, flags, dir_fd=descriptor)))
+            stack.append((inner, os.open(inner, _DIRECTORY, dir_fd=descriptor)))
     finally:
         for _, descriptor in stack:
             os.close(descriptor)
+
+
+def _listed(descriptor: int, has_grown: bool) -> list[str]:
+    """List an open directory; one that has grown since it was opened is opened anew.
+
+    btrfs lists what was there when a descriptor was opened or last rewound (Linux 6.5 and what it
+    was ported back to), which keeps readdir of a growing directory from never ending.
+    """
+    if not has_grown:
+        return os.listdir(descriptor)
+    fresh = os.open(b".", _DIRECTORY, dir_fd=descriptor)
+    try:
+        return os.listdir(fresh)
+    finally:
+        os.close(fresh)
 
 
 def _move_up(dir_fd: int, name: bytes, root: int, number: int) -> int:

@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,18 +54,6 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     copied = (tmp_path / "copy/sparse").stat()
     assert (1 << 40) + 3 == copied.st_size
     assert copied.st_blocks * 512 < 1 << 20
-
-
-@pytest.fixture
-def btrfs(tmp_path: Path) -> Iterator[Path]:
-    image, mounted = tmp_path / "image", tmp_path / "btrfs"
-    with image.open("wb") as made:
-        made.truncate(256 << 20)
-    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
-    mounted.mkdir()
-    subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
-    yield mounted
-    subprocess.run(["umount", mounted], check=True)
 
 
 @root_only

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +14,8 @@ __all__ = ["Cell", "Row", "State", "exit_code", "judge_cell", "read_row", "write
 
 # Each run's homes are named anew; what it said of them is the same on all kernels.
 _HOME = re.compile(r"/\S+/graphdriver-\w{8}/\d+/home")
+# The detail of a requirement that a run was not asked for.
+_NOT_SELECTED = "not selected in this run"
 _BAD = ("violated", "blocked", "error")
 
 
@@ -46,9 +48,7 @@ class Cell:
     def outcomes(self) -> dict[str, str]:
         """Return the outcomes of what this cell was to look at, by requirement."""
         rows = self.result["requirements"] if self.result else []
-        return {
-            one["id"]: one["outcome"] for one in rows if one["detail"] != "not selected in this run"
-        }
+        return {one["id"]: one["outcome"] for one in rows if one["detail"] != _NOT_SELECTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,19 @@ def _verdict(
         return State.DIFFERENT, ", ".join(bad)
     if not result["counts"]["met"]:
         return State.DIFFERENT, "nothing was proven"
-    return State.MET, f"{result['counts']['met']} met"
+    return State.MET, ", ".join([f"{result['counts']['met']} met", *_less(result)])
+
+
+def _less(result: dict[str, Any]) -> Iterator[str]:
+    """Say which requirements were not met in a cell that is: a SHOULD, or what had no means."""
+    for outcome in ("violated", "not-provable"):
+        ids = [
+            one["id"]
+            for one in result["requirements"]
+            if one["outcome"] == outcome and one["detail"] != _NOT_SELECTED
+        ]
+        if ids:
+            yield f"{outcome}: {', '.join(ids)}"
 
 
 def _refusal_verdict(

@@ -59,7 +59,7 @@ def _remarks(table: Table) -> Iterator[str]:
         for column, value, detail in zip(
             table.columns, line.values, line.details or ("",) * len(line.values), strict=True
         ):
-            if detail and not value.startswith("met"):
+            if detail and value != "met":
                 text = detail.strip().partition("\n")[0]
                 said.setdefault(f"{line.name}: {text}", []).append(column)
     for text, columns in said.items():

@@ -23,12 +23,13 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-t
 table { border-collapse: collapse; font-size: 13px }
 th, td { padding: .22rem .5rem; border: 1px solid #d9dee7; text-align: left; vertical-align: top }
 thead th { background: #f2f4f8; position: sticky; top: 0 }
-th.name { white-space: nowrap; font-weight: 600 } td.title { color: #4b5568; min-width: 16rem }
+th.name { white-space: nowrap; font-weight: 600 } td.title { color: #4b5568 }
+td.title.long { min-width: 16rem }
 td.value { text-align: center; white-space: nowrap }
 .good { background: #d8f0dc } .half { background: #fdf0c8 } .bad { background: #f8cdc8 }
 .none { background: #eceff3; color: #5b6474 } .first { font-weight: 600; white-space: nowrap }
 td.changed { outline: 2px solid #2858b8; outline-offset: -2px }
-td.said { white-space: pre-wrap; overflow-wrap: anywhere }
+td.said { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 6.5rem }
 p.note, details { color: #4b5568 } summary { cursor: pointer; margin: .6rem 0 }
 @media (prefers-color-scheme: dark) {
   body { background: #14181f; color: #e4e8ef } th, td { border-color: #39414f }
@@ -36,6 +37,7 @@ p.note, details { color: #4b5568 } summary { cursor: pointer; margin: .6rem 0 }
   .good { background: #1d4a2a } .half { background: #574612 } .bad { background: #6d2620 }
   .none { background: #262c36; color: #97a1b1 } td.changed { outline-color: #7fa8f5 } }
 """
+_SHORT_TITLE = 24
 _CLASSES = {
     "met": "good",
     "refused": "good",
@@ -99,11 +101,12 @@ def _kernels(rows: Sequence[Row]) -> Iterator[str]:
 def _table(table: Table, name: str, title: str) -> Iterator[str]:
     heads = "".join(f"<th>{_safe(column)}" for column in table.columns)
     middle = f"<th>{title}" if title else ""
+    long = " long" * any(len(line.title) > _SHORT_TITLE for line in table.lines)
     yield "<div class='scroll'><table><thead>"
     yield f"<tr><th>{name}{middle}{heads}<th>first change</tr></thead>"
     for line in table.lines:
         first = (changes(line, table.columns) or [""])[0]
-        shown = f"<td class='title'>{_safe(line.title)}" if title else ""
+        shown = f"<td class='title{long}'>{_safe(line.title)}" if title else ""
         yield f"<tr><th class='name'>{_safe(line.name)}{shown}{''.join(_values(line))}"
         yield f"<td class='first'>{_safe(first)}</tr>"
     yield "</table></div>"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,17 @@ def _left(state: Path) -> list[str]:
     """Return the processes that still have something below `state` open."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            opened = [os.readlink(one) for one in (process / "fd").iterdir()]
-        except OSError:
-            continue
-        if any(one.startswith(str(state)) for one in opened):
-            found.append((process / "cmdline").read_text())
+        with suppress(OSError):  # it ended meanwhile
+            if any(one.startswith(str(state)) for one in _opened(process)):
+                found.append((process / "cmdline").read_text())
     return found
+
+
+def _opened(process: Path) -> Iterator[str]:
+    """Yield what a process has open; what it closes meanwhile is left out."""
+    for descriptor in (process / "fd").iterdir():
+        with suppress(OSError):
+            yield os.readlink(descriptor)
 
 
 def _start(state: Path, what: str) -> "subprocess.Popen[str]":

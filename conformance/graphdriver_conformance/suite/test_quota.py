@@ -11,7 +11,7 @@ from graphdriver.errors import DriverError, QuotaNotSupported
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.subject import NotRefused, Subject
 
 MIB = 1 << 20
 SIZES = ["1073741824", "10m", "10M", "1g", "1G", "1t", "512mb", "512 MB", "1.5GiB", "7340032b"]
@@ -76,7 +76,15 @@ def test_size_that_cannot_be_held_to_is_refused(graphdriver: Subject) -> None:
     base = graphdriver.build(Tree.of({"etc/hosts": b"one\n"}))
     before = sorted(graphdriver.home.rglob("*"))
 
-    error = graphdriver.refuses("create_read_write", "limited", base, "", {"size": "16M"})
+    try:
+        error = graphdriver.refuses("create_read_write", "limited", base, "", {"size": "16M"})
+    except NotRefused:
+        # A driver may have a way of its own to hold to it, as on btrfs with qgroups.
+        with graphdriver.view("limited") as root:
+            written = _written(root / "file", 24)
+        if written > 16:
+            raise
+        return
 
     if graphdriver.source.in_process and graphdriver.claims(Capability.OVERLAY2_LAYOUT):
         assert isinstance(error, QuotaNotSupported), f"expected QuotaNotSupported, got {error!r}"

@@ -9,7 +9,7 @@ from graphdriver_conformance.mutants.registry import Mutant, mutant
 __all__: list[str] = []
 
 
-@mutant("QUO-004", bug="moby btrfs: a size that nobody enforces is accepted")
+@mutant("QUO-004", bug="options that cannot be followed are passed over")
 class SizeWithoutQuota(Mutant):
     """Where there is no quota a size means nothing."""
 

@@ -1,12 +1,13 @@
 """Rows laid side by side, in each form."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 from graphdriver_vms.judge import Cell, Row, State
 from graphdriver_vms.markdown import as_markdown
 from graphdriver_vms.page import as_page
-from graphdriver_vms.tables import cell_table, changes, fact_table, requirement_table
+from graphdriver_vms.tables import cell_table, changes, fact_table, ground_table, requirement_table
 from graphdriver_vms.terminal import lines
 
 
@@ -54,6 +55,20 @@ def test_the_first_kernel_where_something_changed_is_named() -> None:
     }
     assert ["A"] == [line.name for line in table.uneven().lines]
     assert ["userns.overlay"] == [line.name for line in fact_table(ran).uneven().lines]
+
+
+def test_cells_lie_side_by_side_whatever_the_kernel() -> None:
+    met, btrfs = _cell(State.MET, "", A="met", B="met"), _cell(State.MET, "", A="met", B="violated")
+    rows = [
+        Row("5.10", "5.10.0", cells=[met, replace(met, name="btrfs")]),
+        Row("6.1", "6.1.0", cells=[met, replace(btrfs, name="btrfs")]),
+    ]
+    table = ground_table(rows, "ext4").uneven()
+
+    assert ("ext4", "btrfs") == table.columns
+    assert [("B", ("met", "met on 5.10, violated on 6.1"))] == [
+        (line.name, line.values) for line in table.lines
+    ]
 
 
 def test_what_a_cell_did_not_meet_is_in_its_value() -> None:

@@ -3,7 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from graphdriver_vms.judge import Row
-from graphdriver_vms.tables import Table, cell_table, changes, fact_table, requirement_table
+from graphdriver_vms.tables import (
+    Table,
+    cell_table,
+    changes,
+    fact_table,
+    ground_table,
+    requirement_table,
+)
 
 __all__ = ["as_markdown"]
 
@@ -19,6 +26,10 @@ def as_markdown(rows: Sequence[Row], main_cell: str) -> str:
             f"Requirements that changed ({main_cell}; {len(requirements.lines)} looked at)",
             requirements.uneven(),
         ),
+        *_section(
+            "Requirements that differ between file systems, parameters and users",
+            ground_table(ran, main_cell).uneven(),
+        ),
         *_section("Facts that changed", fact_table(ran).uneven()),
     ]
     return "\n".join(parts) + "\n"
@@ -31,7 +42,7 @@ def _kernels(rows: Sequence[Row]) -> Iterator[str]:
         said = row.trouble.partition("\n")[0] or (
             "different" if row.is_different else "as expected"
         )
-        state = f"not run: {said}" if row.trouble else said
+        state = f"{'failed' if row.failed else 'not run'}: {said}" if row.trouble else said
         yield f"| {row.name} | {row.release or '-'} | {row.seconds:.0f} | {_safe(state)} |"
 
 

@@ -10,6 +10,7 @@ from graphdriver_vms.tables import (
     cell_table,
     changes,
     fact_table,
+    ground_table,
     requirement_table,
 )
 
@@ -59,6 +60,7 @@ def as_page(rows: Sequence[Row], main_cell: str) -> str:
     ran = [row for row in rows if row.cells]
     requirements = requirement_table(ran, main_cell)
     changed = requirements.uneven()
+    grounds = ground_table(ran, main_cell).uneven()
     different = sum(row.is_different for row in rows)
     verdict = f"{len(ran)} kernels ran, {different} came out otherwise than expected"
     parts = [
@@ -75,7 +77,10 @@ def as_page(rows: Sequence[Row], main_cell: str) -> str:
         *(_table(changed, "id", "requirement") if changed.lines else ["<p>Nowhere.</p>"]),
         f"<details><summary>All {len(requirements.lines)} requirements</summary>",
         *_table(requirements, "id", "requirement"),
-        "</details><h2>What each kernel can</h2>",
+        "</details>",
+        "<h2>Requirements: where file systems, parameters and users differ</h2>",
+        *(_table(grounds, "id", "requirement") if grounds.lines else ["<p>Nowhere.</p>"]),
+        "<h2>What each kernel can</h2>",
         "<p class='note'>Found by trying: ok, or the error.</p>",
         *_table(fact_table(ran), "fact", ""),
         "</html>",
@@ -116,9 +121,9 @@ def _values(line: Line) -> Iterator[str]:
     before = ""
     details = line.details or ("",) * len(line.values)
     for value, detail in zip(line.values, details, strict=True):
-        word = value.partition(",")[0]
+        word = value.partition(",")[0].partition(" on ")[0]
         colour = _CLASSES.get(word, "half" if word.isupper() else "none")
-        if value.startswith("met,"):
+        if value.startswith(("met,", "met on ")):
             colour = "half"
         has_changed = bool(before) and value not in (before, "-")
         tip = f" title='{_safe(detail[:600])}'" if detail else ""

@@ -1,12 +1,20 @@
 """Rows laid side by side: the tables that every form of the report shows."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphdriver_vms.judge import Row
+from graphdriver_vms.judge import Cell, Row
 
-__all__ = ["Line", "Table", "cell_table", "changes", "fact_table", "requirement_table"]
+__all__ = [
+    "Line",
+    "Table",
+    "cell_table",
+    "changes",
+    "fact_table",
+    "ground_table",
+    "requirement_table",
+]
 
 _ABSENT = "-"
 
@@ -77,12 +85,10 @@ def requirement_table(rows: Sequence[Row], cell: str) -> Table:
     for row in rows:
         of_row = {}
         for one in row.cells:
-            if one.name == cell and one.result:
-                asked = one.outcomes()
-                for entry in one.result["requirements"]:
-                    if entry["id"] in asked:
-                        titles[entry["id"]] = f"{entry['level']}: {entry['title']}"
-                        of_row[entry["id"]] = (entry["outcome"], entry["detail"] or "")
+            if one.name == cell:
+                for id, outcome, title, detail in _asked(one):
+                    titles[id] = title
+                    of_row[id] = (outcome, detail)
         found.append(of_row)
     lines = [
         Line(
@@ -96,6 +102,30 @@ def requirement_table(rows: Sequence[Row], cell: str) -> Table:
     return Table(_columns(rows), tuple(lines))
 
 
+def ground_table(rows: Sequence[Row], cell: str) -> Table:
+    """Return requirements x cells of the same driver as `cell`: on which kernels what came out.
+
+    The file systems, parameters and users side by side, whatever the kernel.
+    """
+    cells = [one for row in rows for one in row.cells]
+    drivers = {one.driver for one in cells if one.name == cell}
+    columns = _in_order(one.name for one in cells if one.driver in drivers and one.result)
+    titles: dict[str, str] = {}
+    kernels: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for row in rows:
+        for one in row.cells:
+            if one.name in columns:
+                for id, outcome, title, _ in _asked(one):
+                    titles[id] = title
+                    of_cell = kernels.setdefault((id, one.name), {})
+                    of_cell.setdefault(outcome, []).append(row.name)
+    lines = [
+        Line(id, title, tuple(_by_kernels(kernels.get((id, one), {})) for one in columns))
+        for id, title in sorted(titles.items())
+    ]
+    return Table(tuple(columns), tuple(lines))
+
+
 def fact_table(rows: Sequence[Row]) -> Table:
     """Return facts x kernels: what each kernel's overlay can."""
     names = _in_order(name for row in rows for name in row.facts)
@@ -105,6 +135,22 @@ def fact_table(rows: Sequence[Row]) -> Table:
         if not name.startswith("uname.")
     ]
     return Table(_columns(rows), tuple(lines))
+
+
+def _asked(cell: Cell) -> Iterator[tuple[str, str, str, str]]:
+    """Yield id, outcome, title and detail of each requirement that a cell looked at."""
+    asked = cell.outcomes()
+    for entry in cell.result["requirements"] if cell.result else ():
+        if entry["id"] in asked:
+            title = f"{entry['level']}: {entry['title']}"
+            yield entry["id"], entry["outcome"], title, entry["detail"] or ""
+
+
+def _by_kernels(outcomes: Mapping[str, Sequence[str]]) -> str:
+    """Return the outcome where all kernels have the same, else each with its kernels."""
+    if len(outcomes) < 2:
+        return next(iter(outcomes), _ABSENT)
+    return ", ".join(f"{outcome} on {' '.join(names)}" for outcome, names in outcomes.items())
 
 
 def _columns(rows: Sequence[Row]) -> tuple[str, ...]:

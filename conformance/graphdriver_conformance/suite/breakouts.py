@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from graphdriver_conformance.oracle.archive import OPAQUE, LayerEntry, entry_of, whiteout
 from graphdriver_conformance.oracle.tree import Node, NodeKind, directory, file, symlink
 
-__all__ = ["KINDS", "Breakout", "breakouts"]
+__all__ = ["KINDS", "Breakout", "breakouts", "outside"]
 
 Breakout = Sequence[LayerEntry]
 """The members of an archive; often the last goes where those before it lead."""
@@ -17,9 +17,13 @@ Breakout = Sequence[LayerEntry]
 KINDS = ("names", "symlinks", "hard links", "chains", "replacements", "whiteouts", "layers")
 """The keys of what `breakouts` returns."""
 
-_UP = "../" * 24
 _NEW = file(b"x")
 _FIFO = Node(NodeKind.FIFO, 0o600)
+
+
+def outside(path: str) -> str:
+    """Return a name in a layer that leads to an absolute path, however deep the layer is."""
+    return "../" * 24 + path.lstrip("/")
 
 
 def breakouts(victim: str, layer: str) -> Mapping[str, Mapping[str, Breakout]]:
@@ -27,7 +31,7 @@ def breakouts(victim: str, layer: str) -> Mapping[str, Mapping[str, Breakout]]:
 
     `victim` is an absolute path without links in it, `layer` the id of another layer.
     """
-    out = f"{_UP}{victim.lstrip('/')}"
+    out = outside(victim)
     archives = (
         _names(victim, out),
         _symlinks(victim, out),

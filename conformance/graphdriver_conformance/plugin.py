@@ -8,7 +8,6 @@ driver.
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import os
 from collections.abc import Sequence
@@ -108,6 +107,8 @@ def pytest_graphdriver_refuse_unknown(
     """Say which drivers there are when `--driver` is nobody's, instead of "unrecognized"."""
     values = [value for _, _, value in _driver_arguments(args)]
     if values and not _is_owned(parser):
+        import difflib  # here, as every run of pytest loads this module
+
         names = driver_names()
         close = difflib.get_close_matches(values[0], names, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""

@@ -6,6 +6,7 @@ from typing import Any
 from graphdriver_conformance.requirement import catalogue
 
 from .expectations import Known, known_of
+from .targets import TARGETS
 
 __all__ = ["document"]
 
@@ -14,13 +15,14 @@ _INTRODUCTION = """# Other people's drivers
 Made by `python -m tests.real`, which starts what has to run. A violation is a *bug* of that driver,
 or a *difference*: documented, or a decision that can be defended. What is known of each is stored
 in `tests/real/expectations/` by requirement id, and CI compares. How each is reached:
-[stores.md](stores.md), [plugins.md](plugins.md).
+[stores.md](stores.md), [plugins.md](plugins.md). Our own driver stands first, for comparison.
 """
 
 
 def document(record: Mapping[str, Any]) -> str:
     """Return the page."""
-    targets = record["targets"]
+    found = record["targets"]
+    targets = {name: found[name] for name in TARGETS if name in found}
     parts = [_INTRODUCTION, *_summary(targets), *_matrix(targets)]
     for name, target in targets.items():
         parts += _violations(name, target)
@@ -75,7 +77,10 @@ def _violations(name: str, target: Mapping[str, Any]) -> Iterator[str]:
     words = [f"'{word}'" for word in (target["spec"], *target["options"])]
     yield f"`graphdriver check {' '.join(words)}`, {target['version']}."
     yield ""
-    for id, known in _broken(name, target).items():
+    broken = _broken(name, target)
+    if not broken:
+        yield "Nothing is violated."
+    for id, known in broken.items():
         upstream = f" ({known.upstream})" if known and known.upstream else ""
         what = f"{known.kind}. {known.note}{upstream}" if known else "not read yet."
         yield f"* **{id}** {catalogue()[id].title}: {what}"

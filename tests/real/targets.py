@@ -53,8 +53,9 @@ class Target:
         return "{gdserve}" in self.spec
 
     def version(self) -> str:
-        """Return the versions of its packages, as dpkg has them."""
-        return ", ".join(f"{package} {_version(package)}" for package in self.packages)
+        """Return the versions of its packages, as dpkg has them; ours is in none."""
+        found = ", ".join(f"{package} {_version(package)}" for package in self.packages)
+        return found or "this repository's"
 
 
 def _storage(driver: str, **more: object) -> Target:

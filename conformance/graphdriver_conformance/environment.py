@@ -12,7 +12,15 @@ from pathlib import Path
 
 from graphdriver_conformance.namespaces import Privileges
 
-__all__ = ["Environment", "filesystem_of", "mount_tmpfs", "mounts_below", "probe", "umount"]
+__all__ = [
+    "Environment",
+    "abilities_on",
+    "filesystem_of",
+    "mount_tmpfs",
+    "mounts_below",
+    "probe",
+    "umount",
+]
 
 _MNT_DETACH = 2
 # quotactl_fd(2); include/uapi/linux/dqblk_xfs.h
@@ -74,7 +82,7 @@ def probe(base: Path, privileges: Privileges) -> Environment:
         platform.machine(),
         filesystem_of(base),
         privileges.uid,
-        frozenset(_abilities(base, privileges)),
+        frozenset(abilities_on(base) | (set() if privileges.trouble else {"mount"})),
         facts,
     )
 
@@ -91,6 +99,23 @@ def mounts_below(directory: Path) -> list[str]:
     return rows
 
 
+def abilities_on(directory: Path) -> set[str]:
+    """Return the needs of requirements that a file system meets, for who we are."""
+    able = set()
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        file = Path(scratch) / "file"
+        file.touch()
+        if _works(lambda: os.chown(file, 1000, 1001)):
+            able.add("ids")
+        if _works(lambda: os.mknod(Path(scratch) / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))):
+            able.add("root")
+        if _works(lambda: os.setxattr(file, "user.probe", b"1")):
+            able.add("user_xattr")
+        if _keeps_project_quota(scratch):
+            able.add("project_quota")
+    return able
+
+
 def mount_tmpfs(directory: Path) -> None:
     """Mount a tmpfs at `directory`, in our own mount namespace."""
     _checked("mount", b"tmpfs", os.fsencode(directory), b"tmpfs", ctypes.c_ulong(0), b"mode=0755")
@@ -105,22 +130,6 @@ def _checked(name: str, *arguments: object) -> None:
     if getattr(_libc, name)(*arguments):
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
-
-
-def _abilities(base: Path, privileges: Privileges) -> set[str]:
-    able: set[str] = set() if privileges.trouble else {"mount"}
-    with tempfile.TemporaryDirectory(dir=base) as scratch:
-        file = Path(scratch) / "file"
-        file.touch()
-        if _works(lambda: os.chown(file, 1000, 1001)):
-            able.add("ids")
-        if _works(lambda: os.mknod(Path(scratch) / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))):
-            able.add("root")
-        if _works(lambda: os.setxattr(file, "user.probe", b"1")):
-            able.add("user_xattr")
-        if _keeps_project_quota(scratch):
-            able.add("project_quota")
-    return able
 
 
 def _keeps_project_quota(directory: str) -> bool:

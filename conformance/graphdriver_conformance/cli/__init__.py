@@ -6,6 +6,7 @@ Commands of the other packages are passed on to them as programs, as this one do
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -34,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # It takes this process over: whoever started `graphdriver serve` can then end it.
         os.execv(sys.executable, [sys.executable, "-m", PASSED_ON[name][2], *given[1:]])
     if name in COMMANDS:
-        code: int = importlib.import_module(f"{__name__}.{name}").run(given[1:])
-        return code
+        return _run(name, given[1:])
     if name in ("-h", "--help"):
         print(_usage())
         return 0
@@ -43,6 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name:
         print(f"\ngraphdriver: there is no command {name}", file=sys.stderr)
     return 2
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    """Run a subcommand of ours; who reads no further, as in `... list | head`, is no error."""
+    try:
+        code: int = importlib.import_module(f"{__name__}.{name}").run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
 
 
 def _usage() -> str:

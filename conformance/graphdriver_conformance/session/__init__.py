@@ -44,7 +44,9 @@ def activate(config: pytest.Config) -> None:
     if worker:
         homes = Homes(Path(worker["graphdriver_base"]) / worker["workerid"])
     else:
-        homes = Homes.make(config.getoption("graphdriver_home"), bool(not privileges.trouble))
+        hurried = here and config.getoption("graphdriver_profile") == "quick"
+        can_mount = not privileges.trouble
+        homes = Homes.make(config.getoption("graphdriver_home"), can_mount, hurried=hurried)
     # A project may have named its own tests otherwise; these are ours.
     config.addinivalue_line("python_files", "test_*.py")
     config.addinivalue_line("python_functions", "test_*")

@@ -1,6 +1,7 @@
 """The commands beside check: explain, doctor, new, fsck."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_sources_lead_where_they_say() -> None:
         "https://github.com/containerd/containerd/issues/2",
         "https://nvd.nist.gov/vuln/detail/CVE-2021-41091",
     ] == links_of("CVE-2021-41091, containerd #2, containerd #2")
+
+
+def test_who_reads_no_further_sees_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "graphdriver_conformance", "list"]
+
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+
+    os.close(write)
+    assert (128 + signal.SIGPIPE, "") == (done.returncode, done.stderr)
 
 
 def test_doctor_counts_what_can_be_shown(tmp_path: Path) -> None:

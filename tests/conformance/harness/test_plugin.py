@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from graphdriver_conformance.environment import filesystem_of
 
 pytest_plugins = ["pytester"]
 
@@ -294,3 +297,20 @@ def test_home_on_overlay_is_refused(pytester: pytest.Pytester, tmp_path: Path) -
 
     assert 4 == done.returncode, done.stdout + done.stderr
     assert "is on overlay" in done.stderr
+
+
+def test_a_quick_run_judges_in_memory_unless_a_place_is_asked_for(
+    pytester: pytest.Pytester, tmp_path: Path
+) -> None:
+    def judged_on(*arguments: str) -> str:
+        _run(
+            pytester, "--driver=vfs", "--requirement=LIF-001", "--graphdriver-report=r", *arguments
+        )
+        return str(json.loads((pytester.path / "r").read_text())["environment"]["filesystem"])
+
+    with tempfile.TemporaryDirectory() as where:
+        assert filesystem_of(Path(where)) == judged_on()
+    assert "tmpfs" == judged_on("--graphdriver-profile=quick")
+    assert filesystem_of(tmp_path) == judged_on(
+        "--graphdriver-profile=quick", f"--graphdriver-home={tmp_path}"
+    )

@@ -1,5 +1,7 @@
 """Hypothesis strategies for trees, and for what may become of one."""
 
+from functools import cache
+
 from hypothesis import strategies as st
 
 from graphdriver_conformance.oracle.tree import EPOCH, Node, Tree, directory, fifo, file, symlink
@@ -11,6 +13,8 @@ _PLAIN = [b"a", b"b", b"c", b"dir", b"etc"]
 _AWKWARD = [b"\xff\xfe", b"new\nline", b"-dash", b"co:lon,comma", b"back\\slash", b" ", b"x" * 255]
 
 
+# Kept: Hypothesis looks through a new strategy at its first draw, which takes longer than the draw.
+@cache
 def names() -> st.SearchStrategy[bytes]:
     """Return single file names."""
     return st.one_of(st.sampled_from(_PLAIN), st.sampled_from(_PLAIN + _AWKWARD))
@@ -26,6 +30,7 @@ def _files() -> st.SearchStrategy[Node]:
     return st.builds(lambda c, m, t: file(c, m, mtime=t), content, mode, _mtimes())
 
 
+@cache
 def nodes() -> st.SearchStrategy[Node]:
     """Return nodes that an ordinary user can make, too."""
     targets = st.sampled_from([b"a", b"../b", b"/etc", b"nowhere", b"dir/c"])

@@ -7,6 +7,7 @@ import platform
 import stat
 import struct
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ __all__ = [
     "mounts_below",
     "probe",
     "umount",
+    "umount_below",
 ]
 
 _MNT_DETACH = 2
@@ -89,14 +91,25 @@ def probe(base: Path, privileges: Privileges) -> Environment:
 
 def mounts_below(directory: Path) -> list[str]:
     """Return the mount points below `directory` with type and options, as mountinfo has them."""
+    return [f"{point} {right}" for point, right in _mounts_below(directory)]
+
+
+def umount_below(directory: Path) -> None:
+    """Unmount all that is below `directory`; what lies under another mount once that is gone."""
+    left = -1
+    while (points := [point for point, _ in _mounts_below(directory)]) and len(points) != left:
+        left = len(points)
+        for point in reversed(points):
+            umount(point)
+
+
+def _mounts_below(directory: Path) -> Iterator[tuple[str, str]]:
     inside = os.fspath(directory) + "/"
-    rows = []
     for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
         left, _, right = line.partition(" - ")
         point = left.split()[4].replace("\\040", " ")
         if point.startswith(inside):
-            rows.append(f"{point} {right}")
-    return rows
+            yield point, right
 
 
 def abilities_on(directory: Path) -> set[str]:

@@ -13,8 +13,8 @@ from graphdriver_conformance.environment import (
     abilities_on,
     filesystem_of,
     mount_tmpfs,
-    mounts_below,
     umount,
+    umount_below,
 )
 
 __all__ = ["Homes"]
@@ -67,14 +67,12 @@ class Homes:
 
     def discard(self, home: Path) -> None:
         """Remove a home and what else is in its place; unmount first, so that nothing else goes."""
-        for row in reversed(mounts_below(home.parent)):
-            umount(row.split(" ", 1)[0])
+        umount_below(home.parent)
         _remove(home.parent)
 
     def discard_all(self) -> None:
         """Remove the base."""
-        for row in reversed(mounts_below(self.base)):
-            umount(row.split(" ", 1)[0])
+        umount_below(self.base)
         umount(str(self.base))
         _remove(self.base)
 

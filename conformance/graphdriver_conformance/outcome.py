@@ -48,7 +48,10 @@ WORKS = "works although not claimed: "
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One requirement's outcome, with what the report says of it."""
+    """One requirement's outcome, with what the report says of it.
+
+    `script` replays the verbs of a violation, `check_script` calls the test that found it.
+    """
 
     requirement: Requirement
     outcome: Outcome
@@ -57,6 +60,7 @@ class Judgement:
     seconds: float = 0.0
     examples: int = 0
     script: str | None = None
+    check_script: str | None = None
 
     @property
     def was_asked(self) -> bool:
@@ -110,6 +114,7 @@ def _judge(requirement: Requirement, reports: list[Mapping[str, Any]]) -> Judgem
         round(sum(one["seconds"] for one in reports), 4),
         sum(one["examples"] for one in reports),
         worst.get("script"),
+        worst.get("check_script"),
     )
 
 

@@ -56,7 +56,7 @@ def _violation(one: Judgement, script: Script | None) -> Iterator[tuple[str, str
     yield f"    reproduce: {one.reproduce}", ""
     if script:
         missed = "" if script.reproduces else "  (did not reproduce it by itself)"
-        yield f"    script:    python {script.path}{missed}", ""
+        yield f"    script:    {script.command}{missed}", ""
     yield f"    see:       graphdriver explain {requirement.id}", ""
     yield "", ""
 

@@ -6,5 +6,6 @@ what was edited in the views between them (`edits`). `script` writes that as a p
 standard library only.
 
 A script reproduces when the driver gives every answer again that the test saw. A test is a function
-of those answers, so a driver that passes it must answer differently somewhere.
+of those answers, so a driver that passes it must answer differently somewhere. Where that does not
+show the violation, since a test may do more than call verbs, the script calls the test (`rerun`).
 """

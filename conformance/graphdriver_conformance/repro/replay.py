@@ -248,6 +248,16 @@ def _is_on_overlay(place: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).stdout == b"overlayfs\n"
 
 
+def _umount_below(place: str) -> None:
+    """Unmount all that is left; what lies under another mount once that is gone."""
+    left = -1
+    while (rows := mounts_below(place)) and len(rows) != left:
+        left = len(rows)
+        for row in reversed(rows):
+            command = ["umount", "--lazy", row.split()[0]]
+            subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
+
+
 def _resolved(spec: str) -> Callable[..., Any]:
     if not re.match(r"[\w.]+(:[\w.]+)?$", spec):
         from graphdriver_conformance.drivers import resolve  # an adapter of the suite
@@ -276,10 +286,7 @@ def main(spec: str, program: Callable[[Replay], None], expected: str, actual: st
     spec = sys.argv[1] if len(sys.argv) > 1 else spec
     place = os.path.realpath(tempfile.mkdtemp(prefix="graphdriver-repro-"))
     try:
-        if (
-            subprocess.run(["stat", "-f", "-c%T", place], capture_output=True).stdout
-            == b"overlayfs\n"
-        ):
+        if _is_on_overlay(place):
             subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
         program(Replay(_resolved(spec), place))
     except Otherwise as error:
@@ -289,8 +296,7 @@ def main(spec: str, program: Callable[[Replay], None], expected: str, actual: st
         print(f"{spec}: there is no such driver ({error!r})", file=sys.stderr)
         return 2
     finally:
-        for row in reversed(mounts_below(place)):
-            subprocess.run(["umount", "--lazy", row.split()[0]], check=False)
+        _umount_below(place)
         shutil.rmtree(place, ignore_errors=True)
     print(f"{spec}: reproduced\n  expected: {expected}\n  actual:   {actual}")
     return 1

@@ -3,7 +3,8 @@
 import base64
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -11,8 +12,9 @@ from graphdriver_conformance.repro.recorder import Step
 from graphdriver_conformance.repro.replay import RAISES
 from graphdriver_conformance.requirement import Requirement
 
-__all__ = ["script"]
+__all__ = ["Check", "check_script", "script"]
 
+_USAGE = "python THIS [SPEC]: exits 1 when it reproduces, 0 when not."
 _SHORT = 160
 # What these answer tells nothing, or is nothing.
 _UNSEEN_VERBS = frozenset(
@@ -23,20 +25,28 @@ _OWN_IMPORT = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A test of the suite as MODULE:NAME, where its arguments stand in its marks, and its setting.
+
+    `docstring` is what the test says of itself.
+    """
+
+    name: str
+    docstring: str
+    arguments: Mapping[str, int]
+    options: tuple[str, ...]
+    profile: str
+    seed: int
+
+
 def script(requirement: Requirement, spec: str, steps: Sequence[Step], detail: str) -> str:
     """Return the text of a script that replays `steps`; `detail` is what the failure says."""
-    said = dict(line.partition(":")[::2] for line in detail.splitlines()[:2])
-    expected, actual = (said.get(key, "").strip() for key in ("expected", "actual"))
+    expected, actual = _expected_and_actual(detail)
     lines = [line for step in steps for line in _lines(step)]
-    head = (
-        f"{requirement.id} ({requirement.level}): {requirement.title}\n\n"
-        f"expected: {expected}\nactual:   {actual}\n\n"
-        "python THIS [SPEC]: exits 1 when it reproduces, 0 when not. Needs the driver, and nothing "
-        "else.\n"
-    )
     return "\n".join(
         [
-            f"#!/usr/bin/env python3\n{_docstring(head)}",
+            _head(requirement, detail, f"{_USAGE} Needs the driver, and nothing else.\n"),
             *map(_pasted, ("seen.py", "replay.py")),
             "",
             "",
@@ -50,6 +60,48 @@ def script(requirement: Requirement, spec: str, steps: Sequence[Step], detail: s
             "",
         ]
     )
+
+
+def check_script(requirement: Requirement, spec: str, check: Check, detail: str) -> str:
+    """Return the text of a script that calls the test, for what verbs alone do not show."""
+    given = {"options": check.options, "profile": check.profile, "seed": check.seed}
+    values = [repr(one) for one in (spec, requirement.id, check.name, dict(check.arguments))]
+    values += [f"{key}={value!r}" for key, value in given.items()]
+    what = f"{check.name}\n{check.docstring.strip()}"
+    return "\n".join(
+        [
+            _head(
+                requirement,
+                detail,
+                f"Verbs alone do not show it, so this calls the check, without pytest:\n{what}\n\n"
+                f"{_USAGE} Needs the suite.\n",
+            ),
+            "",
+            "import sys",
+            "",
+            "from graphdriver_conformance.repro.rerun import main",
+            "",
+            "sys.exit(",
+            "    main(",
+            *(f"        {value}," for value in values),
+            "    )",
+            ")",
+            "",
+        ]
+    )
+
+
+def _head(requirement: Requirement, detail: str, text: str) -> str:
+    expected, actual = _expected_and_actual(detail)
+    return "#!/usr/bin/env python3\n" + _docstring(
+        f"{requirement.id} ({requirement.level}): {requirement.title}\n\n"
+        f"expected: {expected}\nactual:   {actual}\n\n{text}"
+    )
+
+
+def _expected_and_actual(detail: str) -> tuple[str, str]:
+    said = dict(line.partition(":")[::2] for line in detail.splitlines()[:2])
+    return said.get("expected", "").strip(), said.get("actual", "").strip()
 
 
 def _pasted(module: str) -> str:

@@ -99,7 +99,10 @@ class Ending:
                 spec = result.driver["spec"]
                 prefix = report_path("x", spec, several).name.removeprefix("x-") + "-"
                 self._scripts[spec] = write_scripts(
-                    Path(directory), result.judged.values(), prefix if several else ""
+                    Path(directory),
+                    result.judged.values(),
+                    prefix if several else "",
+                    option("graphdriver_home"),
                 )
         if path := option("graphdriver_html"):
             runs = [report.Run.of(result.as_data()) for result in self._results]

@@ -4,33 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from graphdriver.contract import Capability
-from graphdriver_conformance.drivers import OFFERS, DriverSource
-from graphdriver_conformance.environment import Environment
+from graphdriver_conformance.drivers import DriverSource
+from graphdriver_conformance.needs import unclaimed
 from graphdriver_conformance.repro.recorder import Recorder
-from graphdriver_conformance.requirement import Requirement, catalogue
+from graphdriver_conformance.requirement import catalogue
 from graphdriver_conformance.session.run import SUBJECT, Run, verified
-from graphdriver_conformance.subject import NotClaimed, NotProvable, Subject
+from graphdriver_conformance.subject import Subject
 
-__all__ = ["PROBED", "Fixture"]
-
-PROBED = frozenset(
-    {
-        Capability.ACLS,
-        Capability.CONTENT_EXACT_CHANGES,
-        Capability.EXACT_DIFFS,
-        Capability.HARDLINK_IDENTITY,
-        Capability.LOWER_SYMLINKS,
-        Capability.RESTARTABLE,
-        Capability.ROOT_METADATA,
-        Capability.USER_XATTRS,
-    }
-)
-"""Capabilities that are looked at although not claimed: one may work without its author knowing.
-
-Only such as cost a few files. The others fill disks, make a hundred layers, or ask for verbs that
-are not there.
-"""
+__all__ = ["Fixture"]
 
 
 class Fixture:
@@ -45,13 +26,17 @@ class Fixture:
         """The driver under test, in a home of its own; see `Subject`."""
         run = self._run
         source = run.sources[request.param]
-        requirement = catalogue()[verified(request.node)] if verified(request.node) else None
-        unclaimed = self._check_needs(requirement, source)
+        id = verified(request.node)
+        unsure = (
+            unclaimed(catalogue()[id], source, run.environment, lambda: self._capabilities(source))
+            if id
+            else ""
+        )
         home = run.homes.new()
         try:
             recorder = Recorder(home.parent) if run.config.getoption("graphdriver_repro") else None
             subject = Subject(source, home, run.options, run.environment, recorder)
-            subject.unclaimed = unclaimed
+            subject.unclaimed = unsure
             request.node.stash[SUBJECT] = subject
             yield subject
             subject.close()
@@ -70,23 +55,3 @@ class Fixture:
                 None if declared is None else frozenset(map(str, declared))
             )
         return self._declared[source.spec]
-
-    def _check_needs(self, requirement: Requirement | None, source: DriverSource) -> str:
-        """Return what the driver does not claim where the test may look all the same, or ""."""
-        unclaimed: list[str] = []
-        lacks: list[str] = []
-        for need in requirement.needs if requirement else ():
-            if need in Environment.needs():
-                if lack := self._run.environment.lacks(need):
-                    lacks.append(lack)
-            elif need in OFFERS:
-                if need not in source.offers:
-                    raise NotClaimed(OFFERS[need])
-            elif (declared := self._capabilities(source)) is not None and need not in declared:
-                unclaimed.append(need)
-        # What is not claimed need not be proven, here or anywhere.
-        if unclaimed and (lacks or not set(unclaimed) <= PROBED):
-            raise NotClaimed(f"the driver does not claim {', '.join(unclaimed)}")
-        if lacks:
-            raise NotProvable(lacks[0])
-        return ", ".join(unclaimed)

@@ -8,7 +8,7 @@ import pytest
 
 from graphdriver_conformance.judging import judge
 from graphdriver_conformance.outcome import Outcome
-from graphdriver_conformance.repro.script import script
+from graphdriver_conformance.repro.script import Check, check_script, script
 from graphdriver_conformance.requirement import catalogue
 from graphdriver_conformance.session.run import SUBJECT, Run, verified
 
@@ -62,10 +62,28 @@ class Reports:
             "reproduce": rerun if error is not None else None,
             "seconds": call.duration,
             "examples": max(1, subject.examples) if subject else 0,
-            "script": script(requirement, spec, steps, detail or "")
-            if steps and outcome is Outcome.VIOLATED
-            else None,
         }
+        if recorder and outcome is Outcome.VIOLATED:
+            report.graphdriver["script"] = script(requirement, spec, steps, detail or "")
+            if check := self._check(item):
+                told = check_script(requirement, spec, check, detail or "")
+                report.graphdriver["check_script"] = told
+
+    def _check(self, item: pytest.Item) -> Check | None:
+        """Return how the suite's own test can be called; authors' checks may want more fixtures."""
+        module = item.module.__name__  # type: ignore[attr-defined]
+        if not module.startswith("graphdriver_conformance."):
+            return None
+        places = item.callspec.indices  # type: ignore[attr-defined]
+        option = self._run.config.getoption
+        return Check(
+            f"{module}:{item.originalname}",  # type: ignore[attr-defined]
+            item.obj.__doc__ or "",  # type: ignore[attr-defined]
+            {name: place for name, place in places.items() if name != "graphdriver"},
+            self._run.options,
+            option("graphdriver_profile"),
+            option("graphdriver_seed"),
+        )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a report says; with xdist this runs where all of them arrive."""

@@ -10,11 +10,35 @@ from graphdriver_conformance.mutants import MUTANTS
 from graphdriver_conformance.repro.edits import edits_between
 from graphdriver_conformance.repro.seen import scan
 
+NO_DIFF = """
+import io
+from graphdriver.vfs import Driver
+class NoDiff(Driver):
+    def diff(self, id, parent=""):
+        return io.BytesIO() if self.exists(id) and parent == "nope" else super().diff(id, parent)
+"""
+ONCE = """
+from pathlib import Path
+from graphdriver.vfs import Driver
+class Once(Driver):
+    def exists(self, id):
+        if not Path("said").exists():
+            Path("said").touch()
+            return not super().exists(id)
+        return super().exists(id)
+"""
+ONLY_BELOW = """
+from graphdriver.vfs import Driver
+class OnlyBelow(Driver):
+    def exists(self, id):
+        return super().exists(id) != str(self.home).startswith({!r})
+"""
 
-def _judged(spec: str, id: str, directory: Path) -> str:
+
+def _judged(spec: str, id: str, directory: Path, *more: str) -> str:
     command = [sys.executable, "-m", "pytest", f"--driver={spec}", f"--requirement={id}", "-q"]
     command += ["-p", "no:xdist", "-p", "no:cacheprovider", "--graphdriver-profile=quick"]
-    command += ["--tb=no", f"--graphdriver-repro={directory / 'scripts'}"]
+    command += ["--tb=no", f"--graphdriver-repro={directory / 'scripts'}", *more]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
@@ -35,6 +59,10 @@ def _run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("MountLeaked", "MNT-004"),  # what is left mounted
         ("ModesNotCompared", "CHG-010"),  # an edit of metadata only
         ("LayersForgotten", "LIF-023"),  # a second driver on the same home
+        ("CountsWithoutLock", "CON-003"),  # threads
+        ("DescriptorsLeaked", "CLN-005"),  # the driver's own process
+        ("MountsSoughtByGivenPath", "INI-014"),  # a home by another name
+        ("OtherBytesEachTime", "DIF-006"),  # another answer each time
     ],
 )
 def test_script_reproduces_on_the_broken_driver_only(name: str, id: str, tmp_path: Path) -> None:
@@ -63,10 +91,50 @@ def test_script_needs_neither_pytest_nor_the_suite(tmp_path: Path) -> None:
     assert not any("pytest" in line or "hypothesis" in line for line in imports)
 
 
-def test_script_that_shows_something_else_is_said_to(tmp_path: Path) -> None:
-    said = _judged("graphdriver_conformance.mutants:OtherBytesEachTime", "DIF-006", tmp_path)
+def test_what_verbs_do_not_show_is_a_call_of_the_check(tmp_path: Path) -> None:
+    _judged("graphdriver_conformance.mutants:LinkLeaked", "LIF-008", tmp_path)
+    _judged("graphdriver_conformance.mutants:DescriptorsLeaked", "CLN-005", tmp_path)
+    replayed, called = (
+        (tmp_path / "scripts" / f"{id}.py").read_text() for id in ("LIF-008", "CLN-005")
+    )
 
-    assert "DIF-006.py  (did not reproduce it by itself)" in said
+    assert "def program(run):" in replayed
+    assert "'graphdriver_conformance.suite.test_cleanup_leaks:" in called
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [(0, "NoDiff: not reproduced: DIF-008 is met"), (2, "NoDiff: reproduced")],
+)
+def test_check_is_called_for_the_case_that_failed(case: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(NO_DIFF)
+    check = "graphdriver_conformance.suite.test_diff:test_diff_of_unknown_layers_is_an_error"
+    arguments = ["mine:NoDiff", "DIF-008", check, {"id": case, "parent": case}]
+    code = f"from graphdriver_conformance.repro.rerun import main; main(*{arguments!r})"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert said in done.stdout
+
+
+def test_script_that_shows_nothing_is_said_to(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(ONCE)
+
+    said = _judged("mine:Once", "LIF-001", tmp_path)
+
+    assert "LIF-001.py  (did not reproduce it by itself)" in said
+
+
+def test_scripts_are_tried_where_the_homes_were(tmp_path: Path) -> None:
+    homes = tmp_path / "homes of mine"
+    homes.mkdir()
+    (tmp_path / "mine.py").write_text(ONLY_BELOW.format(str(homes)))
+
+    said = _judged("mine:OnlyBelow", "LIF-001", tmp_path, f"--graphdriver-home={homes}")
+
+    assert f"script:    TMPDIR='{homes}' python {tmp_path}/scripts/LIF-001.py\n" in said
 
 
 def test_sound_driver_gets_no_scripts(tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""A check of the suite called from a script, for violations that verbs alone do not show.
+
+Threads, processes, what lies beside the home: a list of verbs has none of that, so the script calls
+the check itself. No pytest runs: there is one process, nothing is captured, breakpoints hold.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import core
+
+from graphdriver_conformance import namespaces
+from graphdriver_conformance.drivers import BadSpec, DriverSource, resolve
+from graphdriver_conformance.effort import PROFILE_VARIABLE
+from graphdriver_conformance.environment import probe
+from graphdriver_conformance.homes import Homes
+from graphdriver_conformance.judging import judge
+from graphdriver_conformance.needs import unclaimed
+from graphdriver_conformance.outcome import Outcome
+from graphdriver_conformance.requirement import Requirement, catalogue
+from graphdriver_conformance.subject import Subject
+
+__all__ = ["main"]
+
+
+def main(
+    spec: str,
+    id: str,
+    check: str,
+    arguments: Mapping[str, int],
+    *,
+    options: tuple[str, ...] = (),
+    profile: str = "default",
+    seed: int = 0,
+) -> int:
+    """Call the function `check` (MODULE:NAME); 1 when it is violated, 0 when not, 2 without driver.
+
+    `arguments` has the places of the check's arguments among those that it is parametrized with.
+    """
+    spec = sys.argv[1] if len(sys.argv) > 1 else spec
+    # Read when the suite's modules are imported.
+    os.environ[PROFILE_VARIABLE] = profile
+    core.global_force_seed = seed  # type: ignore[assignment]  # as Hypothesis's own plugin does
+    module, _, name = check.partition(":")
+    test = getattr(importlib.import_module(module), name)
+    try:
+        source = resolve(spec)
+        outcome, detail = _judged(test, arguments, catalogue()[id], source, options)
+    except (BadSpec, pytest.UsageError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    reproduced = outcome is Outcome.VIOLATED
+    print(f"{spec}: {'reproduced' if reproduced else f'not reproduced: {id} is {outcome}'}")
+    print("".join(f"  {line}\n" for line in (detail or "").splitlines()), end="")
+    return int(reproduced)
+
+
+def _judged(
+    test: Callable[..., None],
+    arguments: Mapping[str, int],
+    requirement: Requirement,
+    source: DriverSource,
+    options: tuple[str, ...],
+) -> tuple[Outcome, str | None]:
+    subject: Subject | None = None
+    failure: BaseException | None = None
+    with _subject(requirement, source, options) as make:
+        try:
+            subject = make()
+            test(graphdriver=subject, **_chosen(test, arguments))
+            subject.close()
+        except (Exception, pytest.skip.Exception) as error:
+            failure = error
+        return judge(requirement, failure, subject)
+
+
+@contextmanager
+def _subject(
+    requirement: Requirement, source: DriverSource, options: tuple[str, ...]
+) -> Iterator[Callable[[], Subject]]:
+    """Yield who makes the driver, in a home that is gone afterwards."""
+    privileges = namespaces.enter() if source.mount_here else namespaces.stay()
+    homes = Homes.make(None, not privileges.trouble)
+    try:
+        environment = probe(homes.base, privileges)
+
+        def make() -> Subject:
+            subject = Subject(source, homes.new(), options, environment)
+            declared = getattr(subject.driver, "capabilities", None)
+            claims = None if declared is None else frozenset(map(str, declared))
+            subject.unclaimed = unclaimed(requirement, source, environment, lambda: claims)
+            return subject
+
+        yield make
+    finally:
+        source.keeper.close()
+        homes.discard_all()
+
+
+def _chosen(test: Callable[..., None], places: Mapping[str, int]) -> dict[str, Any]:
+    """Return the arguments that `places` names in the test's marks."""
+    chosen: dict[str, Any] = {}
+    for mark in getattr(test, "pytestmark", ()):
+        if mark.name != "parametrize":
+            continue
+        names, values = mark.args[:2]
+        names = [one.strip() for one in names.split(",")] if isinstance(names, str) else names
+        row = list(values)[places[names[0]]]
+        row = getattr(row, "values", row) if isinstance(row, type(pytest.param())) else row
+        chosen |= zip(names, row if len(names) > 1 else [row], strict=True)
+    return chosen

@@ -75,7 +75,8 @@ def _main() -> None:
         done = kills.read() if arguments.missing else ()
         names = [one for one in arguments.names or sorted(MUTANTS) if one not in done]
         for count, (name, violated) in enumerate(kills.update(names, arguments.jobs), 1):
-            print(f"{count}/{len(names)} {name}: {' '.join(violated)}", file=sys.stderr)
+            said = "could not be run" if violated is None else " ".join(violated)
+            print(f"{count}/{len(names)} {name}: {said}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -53,31 +53,38 @@ def killers() -> dict[str, list[str]]:
     return caught
 
 
-def update(names: Iterable[str], jobs: int) -> Iterator[tuple[str, list[str]]]:
-    """Run the whole suite against mutants and write down what it says, one after the other."""
+def update(names: Iterable[str], jobs: int) -> Iterator[tuple[str, list[str] | None]]:
+    """Run the whole suite against mutants and write down what it says, one after the other.
+
+    None for one that could not be run: the others are, and it stays missing.
+    """
     wanted = list(names)
     with ThreadPoolExecutor(jobs) as pool:
         for name, violated in zip(wanted, pool.map(_run, wanted), strict=True):
-            table = {**read(), name: violated}
-            rows = ",\n".join(f"{json.dumps(k)}: {json.dumps(table[k])}" for k in sorted(table))
-            _FILE.write_text(f"{{\n{rows}\n}}\n")
+            if violated is not None:
+                _write({**read(), name: violated})
             yield name, violated
 
 
-def _run(name: str) -> list[str]:
+def _write(table: dict[str, list[str]]) -> None:
+    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(table[name])}" for name in sorted(table))
+    _FILE.write_text(f"{{\n{rows}\n}}\n")
+
+
+def _run(name: str) -> list[str] | None:
     """Return what one mutant violates; a process of its own, since a broken driver may hang it."""
     judge = (
         "import json, sys; from graphdriver_conformance.mutants.judge import judge; "
         "print(json.dumps(judge(sys.argv[1], (), 'quick')))"
     )
     spec = MUTANTS[name].spec()
-    done = subprocess.run(
-        [sys.executable, "-c", judge, spec],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=_LONGEST_RUN,
-    )
+    command = [sys.executable, "-c", judge, spec]
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, timeout=_LONGEST_RUN
+        )
+    except subprocess.SubprocessError:
+        return None
     return sorted(id for id, what in json.loads(done.stdout).items() if what == "violated")
 
 

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import platform
+import re
 import stat
 import struct
 import tempfile
@@ -107,7 +108,8 @@ def _mounts_below(directory: Path) -> Iterator[tuple[str, str]]:
     inside = os.fspath(directory) + "/"
     for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
         left, _, right = line.partition(" - ")
-        point = left.split()[4].replace("\\040", " ")
+        # Blanks, newlines and backslashes are octal there, see proc(5).
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), left.split()[4])
         if point.startswith(inside):
             yield point, right
 

@@ -251,10 +251,10 @@ def _is_on_overlay(place: str) -> bool:
 def _umount_below(place: str) -> None:
     """Unmount all that is left; what lies under another mount once that is gone."""
     left = -1
-    while (rows := mounts_below(place)) and len(rows) != left:
-        left = len(rows)
-        for row in reversed(rows):
-            command = ["umount", "--lazy", row.split()[0]]
+    while (points := mounts_below(place)) and len(points) != left:
+        left = len(points)
+        for point in reversed(points):
+            command = ["umount", "--lazy", point]
             subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
 

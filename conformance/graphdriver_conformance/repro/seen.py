@@ -146,7 +146,7 @@ def archive_seen(data: bytes) -> str:
 
 def home_names(place: Path) -> Counter[str]:
     """Return what is beside and below the home, with modes and where symlinks lead."""
-    points = {row.split()[0] for row in mounts_below(place)}
+    points = set(mounts_below(place))
     names: list[str] = []
     todo = [(Path(place), 0)]
     while todo:
@@ -176,13 +176,14 @@ def without_random(text: str) -> str:
 
 
 def mounts_below(place: str | Path) -> list[str]:
-    """Return the mounts below a directory: point, type, options."""
-    rows = []
+    """Return the mount points below a directory, in the order they were made."""
+    points = []
     for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
-        left, _, right = line.partition(" - ")
-        if left.split()[4].startswith(f"{place}/"):
-            rows.append(f"{left.split()[4]} {right}")
-    return rows
+        # Blanks, newlines and backslashes are octal there, see proc(5).
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split()[4])
+        if point.startswith(f"{place}/"):
+            points.append(point)
+    return points
 
 
 def answer_seen(verb: str, answer: Any, place: Path) -> object:

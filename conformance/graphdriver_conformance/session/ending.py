@@ -28,6 +28,7 @@ class Ending:
         self._reports = reports
         self._results: list[Result] = []
         self._trouble: list[str] = []
+        self._stale: list[str] = []
         self._scripts: dict[str, dict[str, Script]] = {}
         self._clock = time.monotonic()
         self._started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -50,7 +51,10 @@ class Ending:
         run = self._run
         for source in run.sources.values():
             source.keeper.close()
-        run.homes.discard_all()
+        try:
+            run.homes.discard_all()
+        except OSError as error:
+            self._trouble.append(f"{error.filename} could not be removed: {error.strerror}")
         if run.is_worker or exitstatus not in (0, 1, 5):
             return
         if self._reports.foreign and not any(self._reports.said.values()):
@@ -65,6 +69,7 @@ class Ending:
             self._write()
         except OSError as error:
             self._trouble.append(f"{error.filename} could not be written: {error.strerror}")
+        self._trouble += self._stale
         failed = (
             self._reports.foreign_failures or self._trouble or any(map(self._fails, self._results))
         )
@@ -84,7 +89,7 @@ class Ending:
         run = self._run
         judged, wrong = apply_waivers(judged, run.waivers, datetime.date.today())
         first = not self._results
-        self._trouble = [text for text in wrong if first or text in self._trouble]
+        self._stale = [text for text in wrong if first or text in self._stale]
         return apply_baseline(judged, run.baseline)
 
     def _write(self) -> None:

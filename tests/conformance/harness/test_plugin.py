@@ -299,6 +299,25 @@ def test_home_on_overlay_is_refused(pytester: pytest.Pytester, tmp_path: Path) -
     assert "is on overlay" in done.stderr
 
 
+def test_mounts_left_below_odd_names_do_not_end_the_run(
+    pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    result = _run(
+        pytester,
+        "--driver=graphdriver_conformance.mutants:HomeStaysMounted",
+        "--requirement=INI-012",
+        "--requirement=CLN-009",
+        "--graphdriver-report=r.json",
+    )
+
+    assert 1 == result.ret
+    rows = json.loads((pytester.path / "r.json").read_text())["requirements"]
+    assert "violated" == {row["id"]: row["outcome"] for row in rows}["CLN-009"]
+    assert [] == list(tmp_path.glob("graphdriver-*"))
+
+
 def test_a_quick_run_judges_in_memory_unless_a_place_is_asked_for(
     pytester: pytest.Pytester, tmp_path: Path
 ) -> None:

@@ -9,9 +9,10 @@ POSIX.1-2017, pax, "pax Interchange Format"; GNU numbers in base 256 are read, n
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 from zlib import adler32
 
-from graphdriver.archive.entry import Entry, Kind
+from graphdriver.archive.entry import DIRECTORY, FILE, Entry, Kind
 from graphdriver.errors import BadArchive, DriverError
 
 __all__ = ["BLOCK", "Raw", "encode", "padding", "parse_pax", "parse_ustar"]
@@ -26,40 +27,26 @@ _OCTAL11 = 0o77777777777
 # The fields that are the same in every header of ours, and what they add to the checksum.
 _TAIL = b"ustar\x0000" + bytes(64)
 _FLAGS = {kind: kind.value for kind in Kind}
+_DEVICES = frozenset((Kind.CHARACTER, Kind.BLOCK))
 _CONSTANT_SUM = {kind: sum(_TAIL) + 8 * 32 + kind.value[0] - 1 for kind in Kind}
 # What follows the type flag of a member without link target, device numbers and prefix.
 _PLAIN_REST = bytes(100) + _TAIL + bytes(183)
+_new_raw = tuple.__new__
 
 
-class Raw:
+class Raw(NamedTuple):
     """A decoded ustar header: what the bytes say, before PAX records overrule them."""
 
-    __slots__ = (
-        "flag",
-        "gid",
-        "linkname",
-        "major",
-        "minor",
-        "mode",
-        "mtime",
-        "name",
-        "size",
-        "uid",
-    )
-
-    def __init__(self, block: bytes) -> None:
-        self.name = block[:100].split(b"\0", 1)[0]
-        self.mode, self.uid, self.gid = _owner_numbers(block[100:124])
-        self.size = _number(block[124:136])
-        self.mtime = _number(block[136:148])
-        self.flag = block[156:157]
-        self.linkname = block[157:257].split(b"\0", 1)[0]
-        self.major = self.minor = 0
-        if self.flag in b"34":
-            self.major, self.minor = _number(block[329:337]), _number(block[337:345])
-        # GNU's old format has other things where ustar has the prefix.
-        if block[257:263] == b"ustar\0" and block[345:346] != b"\0":
-            self.name = block[345:500].split(b"\0", 1)[0] + b"/" + self.name
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    flag: bytes
+    linkname: bytes
+    major: int
+    minor: int
 
 
 def encode(entry: Entry, pax: Mapping[bytes, bytes] = {}) -> bytes:
@@ -68,9 +55,9 @@ def encode(entry: Entry, pax: Mapping[bytes, bytes] = {}) -> bytes:
     Raises DriverError for an attribute whose name no PAX record can hold.
     """
     name = entry.name or b"."
-    if entry.kind is Kind.DIRECTORY:
+    if entry.kind is DIRECTORY:
         name += b"/"
-    size = entry.size if entry.kind is Kind.FILE else 0
+    size = entry.size if entry.kind is FILE else 0
     if (
         len(name) <= 100
         and not entry.xattrs
@@ -91,20 +78,53 @@ def padding(size: int) -> bytes:
 
 
 def parse_ustar(block: bytes) -> Raw:
-    """Decode one block. Raises BadArchive when its checksum is not that of its bytes."""
-    field = block[148:156]
-    digits = field.strip(b" \0")
-    said = int(digits, 8) if digits.isdigit() and not set(digits) & _NOT_OCTAL else -1
+    """Decode one block. Raises BadArchive when its checksum is not that of its bytes.
+
+    Nearly all headers of an archive say the same but for name, size and time, so that the rest is
+    decoded once.
+    """
+    said, own = _checksum(block[148:156])
     # The field itself counts as blanks. Of nearly all headers the sum is less than Adler-32's
     # modulus, so that one call on the whole block gives it.
-    unsigned = (adler32(block) & 0xFFFF) - 1 - _byte_sum(field) + 256
-    if said != unsigned:
-        unsigned = _byte_sum(block[:148]) + 256 + _byte_sum(block[156:345]) + _byte_sum(block[345:])
+    if said != (adler32(block) & 0xFFFF) - 1 - own + 256:
+        _check_sum(block, said)
+    end = block.find(0, 0, 100)
+    name = block[:end] if end >= 0 else block[:100]
+    mode, uid, gid = _owner_numbers(block[100:124])
+    flag, linkname, major, minor, prefix = _rest(block[156:])
+    if prefix:
+        name = prefix + b"/" + name
+    size, mtime = _number(block[124:136]), _number(block[136:148])
+    return _new_raw(Raw, (name, mode, uid, gid, size, mtime, flag, linkname, major, minor))
+
+
+def _check_sum(block: bytes, said: int) -> None:
+    """Compare with the sum of unsigned bytes, or signed ones as some tars have it."""
+    unsigned = _byte_sum(block[:148]) + 256 + _byte_sum(block[156:345]) + _byte_sum(block[345:])
     if said != unsigned and said != unsigned - 256 * sum(byte > 127 for byte in block):
         raise BadArchive(
             "a header's checksum is wrong", "this is not a tar archive, or a damaged one"
         )
-    return Raw(block)
+
+
+@lru_cache(maxsize=4096)
+def _checksum(field: bytes) -> tuple[int, int]:
+    """Return what the checksum's field says, -1 for nothing, and the sum of its own bytes."""
+    digits = field.strip(b" \0")
+    said = int(digits, 8) if digits.isdigit() and not set(digits) & _NOT_OCTAL else -1
+    return said, _byte_sum(field)
+
+
+@lru_cache(maxsize=256)
+def _rest(fields: bytes) -> tuple[bytes, bytes, int, int, bytes]:
+    """Decode what follows the checksum: type flag, link target, major, minor, prefix."""
+    flag = fields[:1]
+    major = minor = 0
+    if flag in b"34":
+        major, minor = _number(fields[173:181]), _number(fields[181:189])
+    # GNU's old format has other things where ustar has the prefix.
+    prefix = fields[189:344].split(b"\0", 1)[0] if fields[101:107] == b"ustar\0" else b""
+    return flag, fields[1:101].split(b"\0", 1)[0], major, minor, prefix
 
 
 def parse_pax(data: bytes) -> dict[bytes, bytes]:
@@ -169,8 +189,8 @@ def _ustar(
     # Summing the fields that are not constant is faster than summing the block.
     checksum = _CONSTANT_SUM[kind] + (adler32(front) & 0xFFFF)
     rest = _PLAIN_REST
-    if linkname or prefix or kind is Kind.CHARACTER or kind is Kind.BLOCK:
-        is_device = kind is Kind.CHARACTER or kind is Kind.BLOCK
+    if linkname or prefix or kind in _DEVICES:
+        is_device = kind in _DEVICES
         devices = b"%07o\0%07o\0" % (entry.major, entry.minor) if is_device else b""
         checksum += _byte_sum(linkname) + _byte_sum(prefix) + _byte_sum(devices)
         rest = b"%b%b%b%b%b" % (
@@ -207,7 +227,7 @@ def _pax_header(entry: Entry, records: Mapping[bytes, bytes]) -> bytes:
     body = b"".join(_record(key, records[key]) for key in sorted(records))
     # Go and GNU tar take any name here; this one says what it belongs to and stays short.
     name = (b"PaxHeaders/" + (entry.name.rpartition(b"/")[2] or b"."))[:100]
-    header = Entry(name, Kind.FILE, 0o644)
+    header = Entry(name, FILE, 0o644)
     numbers = _ustar(name, header, 0, 0, len(body), 0, b"", b"")
     flagged = bytearray(numbers)
     flagged[156:157] = b"x"
@@ -247,6 +267,7 @@ def _number_field(value: int, largest: int, key: bytes, records: dict[bytes, byt
     return 0
 
 
+@lru_cache(maxsize=4096)
 def _number(field: bytes) -> int:
     """Read a number: octal digits, or GNU's base 256 marked by the top bit."""
     digits = field[:-1]

@@ -4,11 +4,10 @@ Not a general tar reader: what a layer cannot hold (a compressed stream, a membe
 path that leaves the root) is refused with BadArchive before anything was done with it.
 """
 
-import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from graphdriver.archive.entry import NO_XATTRS, Entry, Kind
+from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, NO_XATTRS, Entry, Kind
 from graphdriver.archive.header import BLOCK, Raw, parse_pax, parse_ustar
 from graphdriver.archive.source import Source
 from graphdriver.archive.sparse import Segment, checked, from_gnu_block, from_pax
@@ -22,10 +21,13 @@ _LARGEST_HEADER = 1 << 20
 # What may follow the end of the archive: tar pads to its record size, registries to theirs.
 _LARGEST_PADDING = 1 << 30
 _NOBODY = 2**32 - 1
+_TOO_LARGE = 1 << 63
 _XATTR = b"SCHILY.xattr."
-# What a name that is clean does not hold: a slash in front, two of them, dots, a zero.
-_UNCLEAN = re.compile(rb"^/|(?:^|/)\.|//|\0")
-_KINDS = {kind.value: kind for kind in Kind} | {b"\0": Kind.FILE, b"7": Kind.FILE, b"S": Kind.FILE}
+# Flags of headers that speak of the next member.
+_EXTENDED = frozenset((b"x", b"g", b"L", b"K", b"X"))
+_DOT_AND_SLASH = tuple(b"./")
+_new = tuple.__new__
+_KINDS = {kind.value: kind for kind in Kind} | {b"\0": FILE, b"7": FILE, b"S": FILE}
 
 _COMPRESSED = (
     (b"\x1f\x8b", "gzip"),
@@ -58,7 +60,9 @@ class Reader:
         records: dict[bytes, bytes] = {}
         self._refuse_compressed()
         while True:
-            self._finish_member()
+            if left := self._pending + self._padding:
+                source.skip(left)
+                self._pending = self._padding = 0
             block = source.take(BLOCK)
             if block == _ZERO_BLOCK or not block:
                 if records:
@@ -68,21 +72,19 @@ class Reader:
             if len(block) < BLOCK:
                 raise source.truncated(BLOCK - len(block))
             raw = parse_ustar(block)
-            if raw.flag in b"xgLKX" and raw.flag:
-                self._extended(raw, records)
-                continue
             if raw.flag == b"0" and not records and raw.name[-1:] != b"/":
                 yield self._plain(raw)
-                continue
-            yield self._member(raw, block, records)
-            records = {}
+            elif raw.flag in _EXTENDED:
+                self._extended(raw, records)
+            else:
+                yield self._member(raw, block, records)
+                records = {}
 
     def read(self) -> bytes:
         """Return the current member's data, whole: for those known to be small."""
-        size = self._pending
-        data = self._source.exactly(size + self._padding)
+        data = self._source.exactly(self._pending, self._padding)
         self._pending = self._padding = 0
-        return data[:size]
+        return data
 
     def copy(self, count: int, target: int) -> None:
         """Write the next `count` bytes of the current member's data to the descriptor `target`."""
@@ -95,12 +97,6 @@ class Reader:
             if start.startswith(magic):
                 raise BadArchive(f"the stream is compressed with {name}", "decompress it first")
         self._source.give_back(start)
-
-    def _finish_member(self) -> None:
-        left = self._pending + self._padding
-        if left:
-            self._source.skip(left)
-            self._pending = self._padding = 0
 
     def _end(self, marked: bool) -> None:
         """Read what is left, so that the sender is not cut off; only zeros may be.
@@ -137,22 +133,24 @@ class Reader:
 
     def _plain(self, raw: Raw) -> Member:
         """Return a file that its ustar header says all of, as nearly all members are."""
-        name, size = clean_name(raw.name), raw.size
-        _check_numbers(name, raw.uid, raw.gid, 0, 0)
-        _check_size(name, size)
+        name, mode, uid, gid, size, mtime, _, _, _, _ = raw
+        name = clean_name(name)
+        if not (0 <= uid < _NOBODY and 0 <= gid < _NOBODY and 0 <= size < _TOO_LARGE):
+            _check_numbers(name, uid, gid, 0, 0)
+            _check_size(name, size)
         self._pending, self._padding = size, -size % BLOCK
-        # As Entry(...) would, in half the time.
-        fields = (raw.mode & 0o7777, raw.uid, raw.gid, raw.mtime, size, b"", 0, 0, NO_XATTRS)
-        return Member(tuple.__new__(Entry, (name, Kind.FILE, *fields)), size, None)
+        # As Entry(...) and Member(...) would, in half the time.
+        fields = (name, FILE, mode & 0o7777, uid, gid, mtime, size, b"", 0, 0, NO_XATTRS)
+        return _new(Member, (_new(Entry, fields), size, None))
 
     def _member(self, raw: Raw, block: bytes, records: dict[bytes, bytes]) -> Member:
         kind = _KINDS.get(raw.flag)
         if kind is None:
             raise BadArchive(f"{raw.name!r} is of unknown type {raw.flag!r}")
-        stored = _decimal(records, b"size", raw.size) if kind is Kind.FILE else 0
+        stored = _decimal(records, b"size", raw.size) if kind is FILE else 0
         _check_size(raw.name, stored)
-        if kind is Kind.FILE and raw.name[-1:] == b"/" and b"path" not in records:
-            kind = Kind.DIRECTORY  # tar before POSIX.1-1988 had no flag for them
+        if kind is FILE and raw.name[-1:] == b"/" and b"path" not in records:
+            kind = DIRECTORY  # tar before POSIX.1-1988 had no flag for them
         self._pending, self._padding = stored, -stored % BLOCK
         segments: list[Segment] | None = None
         size = stored
@@ -178,7 +176,7 @@ class Reader:
         name = clean_name(name)
         if not records:
             _check_numbers(name, raw.uid, raw.gid, raw.major, raw.minor)
-            linkname = clean_name(raw.linkname) if kind is Kind.HARDLINK else raw.linkname
+            linkname = clean_name(raw.linkname) if kind is HARDLINK else raw.linkname
             return Entry(
                 name, kind, raw.mode & 0o7777, raw.uid, raw.gid, raw.mtime, size, linkname,
                 raw.major, raw.minor,
@@ -194,7 +192,7 @@ class Reader:
             gid,
             _seconds(records, raw.mtime),
             size,
-            clean_name(linkname) if kind is Kind.HARDLINK else linkname,
+            clean_name(linkname) if kind is HARDLINK else linkname,
             raw.major,
             raw.minor,
             {k[len(_XATTR) :]: v for k, v in records.items() if k.startswith(_XATTR)} or NO_XATTRS,
@@ -207,8 +205,10 @@ def clean_name(name: bytes) -> bytes:
     Raises BadArchive for what leaves the root or is no file name.
     """
     name = name.removeprefix(b"./")
-    if len(name) < 256 and not _UNCLEAN.search(name):
-        return name.removesuffix(b"/")  # nearly all names are so
+    # Nearly all names need no more than this; bytes.find is twice as fast as `in`.
+    is_clean = name.find(b"/.") < 0 and name.find(b"//") < 0 and 0 not in name and len(name) < 256
+    if is_clean and name and name[0] not in _DOT_AND_SLASH:
+        return name.removesuffix(b"/")
     parts = [part for part in name.split(b"/") if part and part != b"."]
     if b".." in parts:
         raise BadArchive(f"{name[:200]!r} leaves the layer", "paths must not contain '..'")
@@ -227,7 +227,7 @@ def _check_numbers(name: bytes, uid: int, gid: int, major: int, minor: int) -> N
 
 
 def _check_size(name: bytes, size: int) -> None:
-    if not 0 <= size < 1 << 63:
+    if not 0 <= size < _TOO_LARGE:
         raise BadArchive(f"{name!r} claims a size of {size} bytes")
 
 

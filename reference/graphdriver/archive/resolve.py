@@ -77,7 +77,8 @@ class Resolver:
 
         Raises BadArchive for a loop of symlinks.
         """
-        self._close_forgotten()
+        if self._forgotten:
+            self._close_forgotten()
         if not name:
             return self._root
         known = self._known.get(name)

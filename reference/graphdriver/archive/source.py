@@ -19,7 +19,7 @@ _SCRATCH = 1 << 17
 class Source:
     """Reads `stream` through a buffer of one piece."""
 
-    __slots__ = ("_buffer", "_position", "_read", "_scratch", "offset", "readinto")
+    __slots__ = ("_before", "_buffer", "_position", "_read", "_scratch", "readinto")
 
     def __init__(self, stream: BinaryIO) -> None:
         self._read: Callable[[int], bytes] = stream.read
@@ -27,8 +27,12 @@ class Source:
         self._buffer = b""
         self._position = 0
         self._scratch: memoryview | None = None
-        self.offset = 0
+        self._before = 0  # where in the stream the buffer starts
+
+    @property
+    def offset(self) -> int:
         """Bytes handed out so far: where in the archive we are."""
+        return self._before + self._position
 
     def take(self, count: int) -> bytes:
         """Return exactly `count` bytes, or fewer at the end of the stream."""
@@ -36,22 +40,29 @@ class Source:
         if end <= len(self._buffer):
             data = self._buffer[self._position : end]
             self._position = end
-            self.offset += count
             return data
         return self._take_across(count)
 
-    def exactly(self, count: int) -> bytes:
-        """Return `count` bytes. Raises BadArchive when the stream ends before."""
-        data = self.take(count)
-        if len(data) < count:
-            raise self.truncated(count - len(data))
-        return data
+    def exactly(self, count: int, padding: int = 0) -> bytes:
+        """Return `count` bytes and drop the `padding` after them.
+
+        Raises BadArchive when the stream ends before.
+        """
+        position = self._position
+        end = position + count
+        if end + padding <= len(self._buffer):
+            self._position = end + padding
+            return self._buffer[position:end]
+        data = self._take_across(count + padding)
+        if len(data) < count + padding:
+            raise self.truncated(count + padding - len(data))
+        return data[:count]
 
     def give_back(self, data: bytes) -> None:
         """Undo the take that returned `data`, the last one made."""
+        self._before += self._position - len(data)
         self._buffer = data + self._buffer[self._position :]
         self._position = 0
-        self.offset -= len(data)
 
     def copy(self, count: int, target: int) -> None:
         """Write `count` bytes to the descriptor `target`. Raises BadArchive, OSError."""
@@ -62,11 +73,11 @@ class Source:
                 self._position += len(piece)
             else:
                 piece = self._piece(count)
+                self._before += len(piece)
             if not piece:
                 raise self.truncated(count)
             write_all(target, piece)
             count -= len(piece)
-            self.offset += len(piece)
 
     def skip(self, count: int) -> None:
         """Read and drop `count` bytes. Raises BadArchive."""
@@ -93,20 +104,19 @@ class Source:
         return room[: self.readinto(room) or 0]
 
     def _take_across(self, count: int) -> bytes:
+        self._before += self._position
         parts = [self._buffer[self._position :]]
         have = len(parts[0])
+        self._buffer, self._position = b"", 0
         while have < count:
             piece = self._read(max(_PIECE, count - have))
             if not piece:
-                self._buffer, self._position = b"", 0
-                self.offset += have
+                self._before += have
                 return b"".join(parts)
             parts.append(piece)
             have += len(piece)
-        data = b"".join(parts)
-        self._buffer, self._position = data, count
-        self.offset += count
-        return data[:count]
+        self._buffer, self._position = b"".join(parts), count
+        return self._buffer[:count]
 
 
 def write_all(target: int, piece: bytes | memoryview) -> None:

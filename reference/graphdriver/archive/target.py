@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from graphdriver.archive.entry import Entry, Kind
+from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry
 from graphdriver.archive.nodes import (
     Attributes,
     make_node,
@@ -52,9 +52,10 @@ class DirectoryTarget:
         assert place is not None
         path = place.child(base)
         again = self._note_placed(path)
-        if entry.kind is Kind.DIRECTORY:
+        kind = entry.kind
+        if kind is DIRECTORY:
             return -self._place_directory(place, base, path, attributes, again)
-        if entry.kind is Kind.HARDLINK:
+        if kind is HARDLINK:
             return self._place_link(entry, place, base, path, again)
 
         try:
@@ -144,7 +145,7 @@ class DirectoryTarget:
         self.discard(dir_fd, name, path)
 
     def _place_root(self, entry: Entry, attributes: Attributes) -> int:
-        if entry.kind is not Kind.DIRECTORY:
+        if entry.kind is not DIRECTORY:
             raise BadArchive(f"the layer's root is a {entry.kind.name.lower()} in the archive")
         set_attributes(self.root.dir_fd, b".", attributes)
         self.note_time(b"", attributes.mtime)
@@ -250,7 +251,7 @@ def _nodes_below(
 def _make(member: Member, place: Place, base: bytes, attributes: Attributes, reader: Reader) -> int:
     """Make what is neither directory nor hard link; return its bytes. Raises FileExistsError."""
     entry = member.entry
-    if entry.kind is not Kind.FILE:
+    if entry.kind is not FILE:
         make_node(entry, place.dir_fd, base, attributes, lambda _: None)
         return len(entry.linkname)
     if member.stored > _SMALL or member.segments is not None or attributes.xattrs:

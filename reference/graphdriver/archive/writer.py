@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from graphdriver.archive.entry import Entry, Kind, exported_xattrs, listxattr
+from graphdriver.archive.entry import FILE, Entry, exported_xattrs, listxattr
 from graphdriver.archive.header import BLOCK, encode, padding
 from graphdriver.archive.sparse import Segment, data_segments, map_block
 from graphdriver.errors import DriverError
@@ -64,7 +64,7 @@ def pack(records: Iterable[Record]) -> Iterator[bytes | FileData]:
     buffer = bytearray()
     for record in records:
         entry = record.entry
-        if entry.kind is not Kind.FILE or record.dir_fd < 0:
+        if entry.kind is not FILE or record.dir_fd < 0:
             buffer += encode(entry)
         elif entry.size <= _SMALL:
             _read_small(record, buffer)

@@ -5,6 +5,9 @@ import stat
 from collections.abc import Iterator
 
 from graphdriver.archive.entry import (
+    DIRECTORY,
+    FILE,
+    HARDLINK,
     NO_XATTRS,
     OPAQUE_MARKER,
     WHITEOUT_PREFIX,
@@ -54,11 +57,11 @@ class RecordMaker:
                 f"the file {name!r} would delete another when the archive is applied",
                 "names that begin with '.wh.' are the archive's own; rename it",
             )
-        if kind is not Kind.DIRECTORY and found.st_nlink > 1:
+        if kind is not DIRECTORY and found.st_nlink > 1:
             first = self._links.setdefault((found.st_dev, found.st_ino), name)
             if first is not name:
-                return Record(self._entry(name, Kind.HARDLINK, found)._replace(linkname=first))
-        if kind is Kind.FILE and found.st_size:
+                return Record(self._entry(name, HARDLINK, found)._replace(linkname=first))
+        if kind is FILE and found.st_size:
             return Record(self._entry(name, kind, found), dir_fd, base, self._refuse)
         entry = self._entry(name, kind, found)
         path = at(dir_fd, base)
@@ -111,7 +114,7 @@ class RecordMaker:
             record = self.node(dir_fd, base, name, found)
             assert record is not None, "files have records"
             return record
-        entry = self._entry(name, Kind.FILE, found)
+        entry = self._entry(name, FILE, found)
         return tuple.__new__(Record, (entry, dir_fd, base, self._refuse))
 
     def _entry(self, name: bytes, kind: Kind, found: os.stat_result) -> Entry:
@@ -120,7 +123,7 @@ class RecordMaker:
             uid, gid = self._ids.to_container(uid, gid)
         # The tuple's times are tv_sec, which rounds down before 1970, too.
         mtime = int(found[stat.ST_MTIME])
-        size = found.st_size if kind is Kind.FILE else 0
+        size = found.st_size if kind is FILE else 0
         mode = found.st_mode & 0o7777
         # As Entry(...) would, in half the time: one is made for each file.
         fields = (name, kind, mode, uid, gid, mtime, size, b"", 0, 0, NO_XATTRS)
@@ -129,12 +132,12 @@ class RecordMaker:
     @staticmethod
     def whiteout(directory: bytes, base: bytes) -> Record:
         """Return the record that deletes `base`; its owner and time mean nothing, so they are 0."""
-        return Record(Entry(_join(directory, WHITEOUT_PREFIX + base), Kind.FILE, 0o600))
+        return Record(Entry(_join(directory, WHITEOUT_PREFIX + base), FILE, 0o600))
 
     @staticmethod
     def opaque(directory: bytes) -> Record:
         """Return the record that hides all that lies below in `directory`."""
-        return Record(Entry(_join(directory, OPAQUE_MARKER), Kind.FILE, 0o600))
+        return Record(Entry(_join(directory, OPAQUE_MARKER), FILE, 0o600))
 
 
 def _listed(dir_fd: int) -> list[bytes]:

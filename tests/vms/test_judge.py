@@ -70,6 +70,22 @@ def test_a_refusal_counts_only_where_it_is_asked_for_and_leaves_nothing() -> Non
     assert State.DIFFERENT is judge_cell({**asked, "said": ""}, {}, result(A_1="met")).state
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "state"),
+    [
+        ({"A_1": "violated"}, State.MET),
+        ({"A_1": "violated", "A_2": "met"}, State.DIFFERENT),
+        ({"A_1": "not-provable"}, State.DIFFERENT),
+        ({}, State.DIFFERENT),
+    ],
+)
+def test_a_broken_driver_has_to_be_caught(outcomes: dict[str, str], state: State) -> None:
+    cell = judge_cell(record(expect="violated", exit=1), {}, result(**outcomes))
+
+    assert state is cell.state
+    assert {} == cell.outcomes(), "the tables are of drivers that are judged"
+
+
 def test_what_a_kernel_cannot_is_not_provable_and_no_violation() -> None:
     """Linux 5.10 mounts no overlay in user namespaces; the probe says so, not the version."""
     user = record(requires="userns.overlay", exit=4, said=REFUSED)

@@ -8,9 +8,10 @@ from typing import Any
 
 from graphdriver_vms.kernels import data_file
 
-__all__ = ["CONFORMANT", "Cell", "load_cells", "plan"]
+__all__ = ["CONFORMANT", "VIOLATED", "Cell", "load_cells", "plan"]
 
 CONFORMANT = "conformant"
+VIOLATED = "violated"
 
 
 @dataclass(frozen=True, slots=True)

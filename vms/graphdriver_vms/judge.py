@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from graphdriver_vms.cells import CONFORMANT
+from graphdriver_vms.cells import CONFORMANT, VIOLATED
 
 __all__ = ["Cell", "Row", "State", "exit_code", "judge_cell", "read_row", "write_row"]
 
@@ -73,6 +73,10 @@ def judge_cell(
     record: dict[str, Any], facts: dict[str, str], result: dict[str, Any] | None
 ) -> Cell:
     """Judge one cell by its record, what the kernel can, and the suite's result file."""
+    if record["expect"] == VIOLATED and not record["trouble"]:
+        state, detail = _caught(record["said"], result)
+        # Without its result: what is said of a broken driver is not for the tables.
+        return Cell(record["name"], record["driver"], state, detail, record["seconds"])
     state, detail = _verdict(record, facts, result)
     return Cell(record["name"], record["driver"], state, detail, record["seconds"], result)
 
@@ -99,6 +103,16 @@ def _verdict(
     if not result["counts"]["met"]:
         return State.DIFFERENT, "nothing was proven"
     return State.MET, ", ".join([f"{result['counts']['met']} met", *_less(result)])
+
+
+def _caught(said: str, result: dict[str, Any] | None) -> tuple[State, str]:
+    """Judge a cell whose broken driver has to be caught by every requirement that was asked."""
+    rows = result["requirements"] if result else []
+    asked = {one["id"]: one["outcome"] for one in rows if one["detail"] != _NOT_SELECTED}
+    missed = [f"{id} {outcome}" for id, outcome in asked.items() if outcome != VIOLATED]
+    if missed or not asked:
+        return State.DIFFERENT, f"a broken driver was not caught: {', '.join(missed) or said}"
+    return State.MET, f"caught by {', '.join(asked)}"
 
 
 def _less(result: dict[str, Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any, ClassVar, cast
 
+from graphdriver_conformance.adapters.plugin_wire import Connection, deadline
 from graphdriver_conformance.mutants.registry import Broken
 
 __all__ = ["Answer", "Request", "Truncated", "WireMutant", "main"]
@@ -106,7 +107,7 @@ class WireMutant(Broken):
 
     def forward(self, request: Request) -> Answer:
         """Return what the sound plugin answers."""
-        connection = _Inner(self.sound)
+        connection = Connection(self.sound, deadline())
         path = f"/{request.call}{'?' + request.query if request.query else ''}"
         if "Transfer-Encoding" in request.headers or request.call == "GraphDriver.ApplyDiff":
             headers = {"Accept": _TYPE, "Transfer-Encoding": "chunked"}
@@ -121,16 +122,6 @@ class WireMutant(Broken):
             return Answer(200, b"", _pieces_of(connection, response))
         with contextlib.closing(connection):
             return Answer(response.status, response.read())
-
-
-class _Inner(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("sound")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock: socket.socket = socket.socket(socket.AF_UNIX)
-        self.sock.connect(os.fspath(self._path))
 
 
 class _Server(ThreadingMixIn, UnixStreamServer):
@@ -210,11 +201,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def _pieces_of(connection: _Inner, response: http.client.HTTPResponse) -> Iterator[bytes]:
+def _pieces_of(connection: Connection, response: http.client.HTTPResponse) -> Iterator[bytes]:
+    has_ended = False
     try:
         while piece := response.read1(_PIECE):
             yield piece
+        has_ended = True
     finally:
+        # Who hangs up on us waits for us to do so, and then expects nothing to be held.
+        if not has_ended:
+            connection.hang_up()
         # Both: the response holds the socket open as well.
         response.close()
         connection.close()

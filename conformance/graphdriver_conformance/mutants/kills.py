@@ -31,7 +31,7 @@ the mutant said, at the quick profile on tmpfs; a requirement that is `blocked` 
 was violated does not count. This page is printed by
 `python -m graphdriver_conformance.mutants kill-table`, from what
 `python -m graphdriver_conformance.mutants kills --missing` has found: processor time of 10 to 20
-seconds for each mutant.
+seconds for each mutant, of minutes for those of WIR, which are processes behind a socket.
 
 """
 

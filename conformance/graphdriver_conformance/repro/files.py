@@ -36,7 +36,11 @@ def write_scripts(
     the driver. Where the verbs replayed do not show the violation, the script calls the test.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    wanted = {directory / f"{prefix}{one.requirement.id}.py": one for one in judged if one.script}
+    wanted = {
+        directory / f"{prefix}{one.requirement.id}.py": one
+        for one in judged
+        if one.script or one.check_script
+    }
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         tried = pool.map(_written, wanted, wanted.values(), repeat(place))
     before = f"TMPDIR={shlex.quote(place)} " if place else ""

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,12 +38,17 @@ class Step:
 
 
 class Recorder:
-    """What a test did, in order; `past` is what its earlier examples did."""
+    """What a test did, in order; `past` is what its earlier examples did.
+
+    `is_whole` is False where the steps are not all that the test did or looked at.
+    """
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.steps: list[Step] = []
         self.past: list[Step] = []
+        self.is_whole = True
+        self._thread = threading.get_ident()
         self._views: dict[str, tuple[Path, seen.Tree, int]] = {}
         self._drivers = 0
         self._is_over = False
@@ -122,6 +128,8 @@ class Recorder:
         self._names_before = seen.home_names(self.place)
 
     def _begin(self, verb: str, arguments: tuple[Any, ...], driver: int = 0) -> Step:
+        # One of several at a time, or of one that may do less than others.
+        self.is_whole = self.is_whole and threading.get_ident() == self._thread
         self._write_edits()
         os.umask(mask := os.umask(0))
         if mask != self._umask and not self._is_over:
@@ -187,6 +195,7 @@ class _Recorded:
         )
 
     def __str__(self) -> str:
+        self._recorder.is_whole = False
         return str(self.recorded)
 
 

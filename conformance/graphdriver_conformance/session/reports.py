@@ -64,10 +64,12 @@ class Reports:
             "examples": max(1, subject.examples) if subject else 0,
         }
         if recorder and outcome is Outcome.VIOLATED:
-            report.graphdriver["script"] = script(requirement, spec, steps, detail or "")
-            if check := self._check(item):
+            check = self._check(item)
+            if check:
                 told = check_script(requirement, spec, check, detail or "")
                 report.graphdriver["check_script"] = told
+            if recorder.is_whole or not check:
+                report.graphdriver["script"] = script(requirement, spec, steps, detail or "")
 
     def _check(self, item: pytest.Item) -> Check | None:
         """Return how the suite's own test can be called; authors' checks may want more fixtures."""

@@ -63,6 +63,8 @@ def _run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("DescriptorsLeaked", "CLN-005"),  # the driver's own process
         ("MountsSoughtByGivenPath", "INI-014"),  # a home by another name
         ("OtherBytesEachTime", "DIF-006"),  # another answer each time
+        ("NameChanges", "INI-001"),  # what is no verb
+        ("KernelNotChecked", "INI-004"),  # a thread that sees another host
     ],
 )
 def test_script_reproduces_on_the_broken_driver_only(name: str, id: str, tmp_path: Path) -> None:

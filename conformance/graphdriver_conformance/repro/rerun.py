@@ -17,7 +17,7 @@ from hypothesis import core
 from graphdriver_conformance import namespaces
 from graphdriver_conformance.drivers import BadSpec, DriverSource, resolve
 from graphdriver_conformance.effort import PROFILE_VARIABLE
-from graphdriver_conformance.environment import probe
+from graphdriver_conformance.environment import Environment, probe
 from graphdriver_conformance.homes import Homes
 from graphdriver_conformance.judging import judge
 from graphdriver_conformance.needs import unclaimed
@@ -69,9 +69,12 @@ def _judged(
 ) -> tuple[Outcome, str | None]:
     subject: Subject | None = None
     failure: BaseException | None = None
-    with _subject(requirement, source, options) as make:
+    with _ground(source) as (homes, environment):
         try:
-            subject = make()
+            subject = Subject(source, homes.new(), options, environment)
+            declared = getattr(subject.driver, "capabilities", None)
+            claims = None if declared is None else frozenset(map(str, declared))
+            subject.unclaimed = unclaimed(requirement, source, environment, lambda: claims)
             test(graphdriver=subject, **_chosen(test, arguments))
             subject.close()
         except (Exception, pytest.skip.Exception) as error:
@@ -80,23 +83,12 @@ def _judged(
 
 
 @contextmanager
-def _subject(
-    requirement: Requirement, source: DriverSource, options: tuple[str, ...]
-) -> Iterator[Callable[[], Subject]]:
-    """Yield who makes the driver, in a home that is gone afterwards."""
+def _ground(source: DriverSource) -> Iterator[tuple[Homes, Environment]]:
+    """Yield homes, in the namespaces that a run would have, and what can be shown there."""
     privileges = namespaces.enter() if source.mount_here else namespaces.stay()
     homes = Homes.make(None, not privileges.trouble)
     try:
-        environment = probe(homes.base, privileges)
-
-        def make() -> Subject:
-            subject = Subject(source, homes.new(), options, environment)
-            declared = getattr(subject.driver, "capabilities", None)
-            claims = None if declared is None else frozenset(map(str, declared))
-            subject.unclaimed = unclaimed(requirement, source, environment, lambda: claims)
-            return subject
-
-        yield make
+        yield homes, probe(homes.base, privileges)
     finally:
         source.keeper.close()
         homes.discard_all()
@@ -106,11 +98,9 @@ def _chosen(test: Callable[..., None], places: Mapping[str, int]) -> dict[str, A
     """Return the arguments that `places` names in the test's marks."""
     chosen: dict[str, Any] = {}
     for mark in getattr(test, "pytestmark", ()):
-        if mark.name != "parametrize":
-            continue
-        names, values = mark.args[:2]
-        names = [one.strip() for one in names.split(",")] if isinstance(names, str) else names
-        row = list(values)[places[names[0]]]
-        row = getattr(row, "values", row) if isinstance(row, type(pytest.param())) else row
-        chosen |= zip(names, row if len(names) > 1 else [row], strict=True)
+        if mark.name == "parametrize":
+            names, rows = mark.args[:2]
+            names = [names] if isinstance(names, str) else names
+            row = list(rows)[places[names[0]]]
+            chosen |= zip(names, row if len(names) > 1 else [row], strict=True)
     return chosen

@@ -31,7 +31,6 @@ _DEVICES = frozenset((Kind.CHARACTER, Kind.BLOCK))
 _CONSTANT_SUM = {kind: sum(_TAIL) + 8 * 32 + kind.value[0] - 1 for kind in Kind}
 # What follows the type flag of a member without link target, device numbers and prefix.
 _PLAIN_REST = bytes(100) + _TAIL + bytes(183)
-_new_raw = tuple.__new__
 
 
 class Raw(NamedTuple):
@@ -95,7 +94,7 @@ def parse_ustar(block: bytes) -> Raw:
     if prefix:
         name = prefix + b"/" + name
     size, mtime = _number(block[124:136]), _number(block[136:148])
-    return _new_raw(Raw, (name, mode, uid, gid, size, mtime, flag, linkname, major, minor))
+    return tuple.__new__(Raw, (name, mode, uid, gid, size, mtime, flag, linkname, major, minor))
 
 
 def _check_sum(block: bytes, said: int) -> None:

@@ -26,7 +26,6 @@ _XATTR = b"SCHILY.xattr."
 # Flags of headers that speak of the next member.
 _EXTENDED = frozenset((b"x", b"g", b"L", b"K", b"X"))
 _DOT_AND_SLASH = tuple(b"./")
-_new = tuple.__new__
 _KINDS = {kind.value: kind for kind in Kind} | {b"\0": FILE, b"7": FILE, b"S": FILE}
 
 _COMPRESSED = (
@@ -141,7 +140,7 @@ class Reader:
         self._pending, self._padding = size, -size % BLOCK
         # As Entry(...) and Member(...) would, in half the time.
         fields = (name, FILE, mode & 0o7777, uid, gid, mtime, size, b"", 0, 0, NO_XATTRS)
-        return _new(Member, (_new(Entry, fields), size, None))
+        return tuple.__new__(Member, (tuple.__new__(Entry, fields), size, None))
 
     def _member(self, raw: Raw, block: bytes, records: dict[bytes, bytes]) -> Member:
         kind = _KINDS.get(raw.flag)

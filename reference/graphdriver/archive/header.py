@@ -15,7 +15,7 @@ from zlib import adler32
 from graphdriver.archive.entry import DIRECTORY, FILE, Entry, Kind
 from graphdriver.errors import BadArchive, DriverError
 
-__all__ = ["BLOCK", "Raw", "encode", "padding", "parse_pax", "parse_ustar"]
+__all__ = ["BLOCK", "Raw", "encode", "is_header", "padding", "parse_pax", "parse_ustar"]
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -95,6 +95,17 @@ def parse_ustar(block: bytes) -> Raw:
         name = prefix + b"/" + name
     size, mtime = _number(block[124:136]), _number(block[136:148])
     return tuple.__new__(Raw, (name, mode, uid, gid, size, mtime, flag, linkname, major, minor))
+
+
+def is_header(block: bytes) -> bool:
+    """Say whether a block is a header by its length and its checksum."""
+    if len(block) < BLOCK:
+        return False
+    try:
+        parse_ustar(block)
+    except BadArchive:
+        return False
+    return True
 
 
 def _check_sum(block: bytes, said: int) -> None:

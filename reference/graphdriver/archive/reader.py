@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, NO_XATTRS, Entry, Kind
-from graphdriver.archive.header import BLOCK, Raw, parse_pax, parse_ustar
+from graphdriver.archive.header import BLOCK, Raw, is_header, parse_pax, parse_ustar
 from graphdriver.archive.source import Source
 from graphdriver.archive.sparse import Segment, checked, from_gnu_block, from_pax
 from graphdriver.errors import BadArchive
@@ -91,9 +91,10 @@ class Reader:
         self._pending -= count
 
     def _refuse_compressed(self) -> None:
+        """Say what a stream is compressed with; a first name may begin as such streams do."""
         start = self._source.take(BLOCK)
         for magic, name in _COMPRESSED:
-            if start.startswith(magic):
+            if start.startswith(magic) and not is_header(start):
                 raise BadArchive(f"the stream is compressed with {name}", "decompress it first")
         self._source.give_back(start)
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graphdriver.archive.entry import Entry, Kind
+from graphdriver.archive.header import encode
 from graphdriver.archive.reader import Reader
 from graphdriver.archive.stream import open_stream
 from graphdriver.archive.writer import Record
@@ -241,3 +242,10 @@ def test_attribute_that_no_record_can_hold_ends_the_diff(tmp_path: Path) -> None
         pytest.raises(DriverError, match=r"user\.a=b"),
     ):
         stream.read()
+
+
+@pytest.mark.parametrize("name", [b"BZh-notes", b"\x1f\x8b", b"\xfd7zXZ", b"\x04\x22\x4d\x18"])
+def test_first_name_may_begin_as_a_compressed_stream(name: bytes) -> None:
+    archive = encode(Entry(name, Kind.FILE)) + bytes(1024)
+
+    assert [name] == [member.entry.name for member in Reader(io.BytesIO(archive))]

@@ -64,6 +64,17 @@ class EmptyStreamFails(Mutant):
         return super().apply_diff(id, parent, io.BytesIO(data))
 
 
+@mutant("ARC-010", bug="moby DetectCompression: a tar whose first file is called BZh... is bzip2")
+class BeginningsSniffed(Mutant):
+    """An archive whose first name begins as a compressed stream is taken for one."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        if data.startswith((b"BZh", b"\x1f\x8b", b"\xfd7zXZ\0")):
+            raise BadArchive("the stream is compressed", "decompress it first")
+        return super().apply_diff(id, parent, io.BytesIO(data))
+
+
 @mutant("DIF-025", bug="moby UnpackLayer: opaque removes what is there so far")
 class OpaqueHidesEarlierMembers(RewritesApply):
     """An opaque marker deletes those of its own layer's members that came before."""

@@ -195,6 +195,13 @@ def test_stream_is_read_to_its_end(graphdriver: Subject) -> None:
     assert b"" == stream.read(), "a part of the stream was not read"
 
 
+@verifies("ARC-010")
+@pytest.mark.parametrize("name", [b"BZh-notes", b"\x04\x22M\x18"], ids=["bzip2", "lz4"])
+def test_first_name_may_begin_as_a_compressed_stream(graphdriver: Subject, name: bytes) -> None:
+    """A name is the first that a tar has; who looks for compression there takes it for bzip2."""
+    _assert_applies(graphdriver, IMAGE, [entry_of(name, file(b"x"))])
+
+
 @verifies("DIF-025")
 @given(data=st.data(), old=trees(12))
 @examples(25)

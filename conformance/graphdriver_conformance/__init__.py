@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from graphdriver_conformance.report.runs import Run
+    from graphdriver_conformance.results.runs import Run
 
 __all__ = ["check"]
 
@@ -33,6 +33,6 @@ def check(
     Raises library.CheckFailed when it could not run.
     """
     # Every pytest run of the environment imports this package: it loads nothing by itself.
-    from graphdriver_conformance.library import run_suite
+    from graphdriver_conformance.session.library import run_suite
 
     return run_suite(driver, requirements, options, profile, seed, home, workers)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from graphdriver_conformance import namespaces
-from graphdriver_conformance.environment import Environment, probe
-from graphdriver_conformance.homes import Homes
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.fixture.homes import Homes
+from graphdriver_conformance.host import namespaces
+from graphdriver_conformance.host.environment import Environment, probe
 
 __all__ = ["run"]
 

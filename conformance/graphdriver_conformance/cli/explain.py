@@ -2,13 +2,14 @@
 
 import argparse
 import ast
+import json
 import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from graphdriver_conformance.catalogue.requirement import Requirement, catalogue
 from graphdriver_conformance.cli.unknown import say_unknown
-from graphdriver_conformance.requirement import Requirement, catalogue
 
 __all__ = ["links_of", "run", "verifiers_of"]
 
@@ -53,10 +54,17 @@ def verifiers_of(id: str) -> Iterator[tuple[str, str]]:
                 yield f"{path}::{node.name}", ast.get_docstring(node) or ""
 
 
-def _explained(one: Requirement) -> Iterator[str]:
-    # Loaded here: `graphdriver list` has no use for the broken drivers.
-    from graphdriver_conformance.mutants import MUTANTS
+def broken_drivers() -> dict[str, list[dict[str, str]]]:
+    """Return, by requirement, the broken drivers that prove it: `name`, `does` and `bug` of each.
 
+    The file is generated from the project's own tests, where these drivers are.
+    """
+    table = files("graphdriver_conformance.catalogue") / "broken_drivers.json"
+    found: dict[str, list[dict[str, str]]] = json.loads(table.read_text("utf-8"))
+    return found
+
+
+def _explained(one: Requirement) -> Iterator[str]:
     yield f"{one.id}  {one.level}  (since {one.since})"
     yield f"\n{one.title}\n"
     yield f"why:       {one.why}"
@@ -68,9 +76,8 @@ def _explained(one: Requirement) -> Iterator[str]:
         for id in ids:
             yield f"{label}  {id}  {catalogue()[id].title}"
             label = " " * len(label)
-    for name, mutant in MUTANTS.items():
-        if one.id in mutant.breaks:
-            yield f"catches:   {name}: {(mutant.__doc__ or '').strip()}  ({mutant.bug})"
+    for mutant in broken_drivers().get(one.id, ()):
+        yield f"catches:   {mutant['name']}: {mutant['does']}  ({mutant['bug']})"
     for test, why in verifiers_of(one.id):
         yield f"test:      {test}"
         yield f"           {why.partition(chr(10))[0]}"

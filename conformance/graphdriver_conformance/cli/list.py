@@ -2,8 +2,8 @@
 
 import argparse
 
+from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.cli.unknown import say_unknown
-from graphdriver_conformance.requirement import catalogue
 
 __all__ = ["run"]
 

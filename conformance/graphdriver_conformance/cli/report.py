@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from graphdriver_conformance.report.markdown import markdown
-from graphdriver_conformance.report.page import page
-from graphdriver_conformance.report.runs import BadReport, read_runs
+from graphdriver_conformance.results.markdown import markdown
+from graphdriver_conformance.results.page import page
+from graphdriver_conformance.results.runs import BadReport, read_runs
 
 __all__ = ["run"]
 

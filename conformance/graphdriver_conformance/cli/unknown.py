@@ -3,7 +3,7 @@
 import difflib
 import sys
 
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.catalogue.requirement import catalogue
 
 __all__ = ["say_unknown"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
-from graphdriver_conformance.outcome import Judgement
+from graphdriver_conformance.results.outcome import Judgement
 
 __all__ = ["Script", "write_scripts"]
 

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 from hypothesis import core
 
-from graphdriver_conformance import namespaces
-from graphdriver_conformance.drivers import BadSpec, DriverSource, resolve
-from graphdriver_conformance.effort import PROFILE_VARIABLE
-from graphdriver_conformance.environment import Environment, probe
-from graphdriver_conformance.homes import Homes
-from graphdriver_conformance.judging import judge
-from graphdriver_conformance.needs import unclaimed
-from graphdriver_conformance.outcome import Outcome
-from graphdriver_conformance.requirement import Requirement, catalogue
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.catalogue.requirement import Requirement, catalogue
+from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, resolve
+from graphdriver_conformance.fixture.homes import Homes
+from graphdriver_conformance.fixture.needs import unclaimed
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host import namespaces
+from graphdriver_conformance.host.environment import Environment, probe
+from graphdriver_conformance.results.outcome import Outcome
+from graphdriver_conformance.session.judging import judge
+from graphdriver_conformance.suite.support.effort import PROFILE_VARIABLE
 
 __all__ = ["main"]
 

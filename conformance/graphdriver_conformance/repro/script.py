@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from graphdriver_conformance.catalogue.requirement import Requirement
 from graphdriver_conformance.repro.recorder import Step
 from graphdriver_conformance.repro.replay import RAISES
-from graphdriver_conformance.requirement import Requirement
 
 __all__ = ["Check", "check_script", "script"]
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from graphdriver_conformance import namespaces
-from graphdriver_conformance.drivers import BadSpec, resolve
-from graphdriver_conformance.effort import PROFILE_VARIABLE
-from graphdriver_conformance.homes import Homes
+from graphdriver_conformance.drivers.resolve import BadSpec, resolve
+from graphdriver_conformance.fixture.homes import Homes
+from graphdriver_conformance.host import namespaces
 from graphdriver_conformance.session.collection import Collection
 from graphdriver_conformance.session.ending import Ending
 from graphdriver_conformance.session.fixture import Fixture
 from graphdriver_conformance.session.progress import Progress
 from graphdriver_conformance.session.reports import Reports
 from graphdriver_conformance.session.run import Run
+from graphdriver_conformance.suite.support.effort import PROFILE_VARIABLE
 
 __all__ = ["activate"]
 

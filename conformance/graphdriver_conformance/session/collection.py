@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from graphdriver_conformance.requirement import Requirement, catalogue
+from graphdriver_conformance.catalogue.requirement import Requirement, catalogue
 from graphdriver_conformance.session.run import Run, verified
 
 __all__ = ["Collection"]

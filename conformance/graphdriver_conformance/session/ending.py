@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_conformance import outcome, verdict
-from graphdriver_conformance.outcome import Judgement, Outcome
-from graphdriver_conformance.report import runs as report
-from graphdriver_conformance.report.page import page
+from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.repro.files import Script, write_scripts
-from graphdriver_conformance.requirement import catalogue
-from graphdriver_conformance.result import Result, report_path, write_result
+from graphdriver_conformance.results import outcome, terminal
+from graphdriver_conformance.results import runs as report
+from graphdriver_conformance.results.outcome import Judgement, Outcome
+from graphdriver_conformance.results.page import page
+from graphdriver_conformance.results.result_file import Result, report_path, write_result
+from graphdriver_conformance.results.waivers import apply_baseline, apply_waivers
 from graphdriver_conformance.session.reports import Reports
 from graphdriver_conformance.session.run import Run
-from graphdriver_conformance.waivers import apply_baseline, apply_waivers
 
 __all__ = ["Ending"]
 
@@ -81,7 +81,7 @@ class Ending:
             terminalreporter.line(f"FAILED  {text}", red=True)
         for result in self._results:
             terminalreporter.section(f"verdict on {result.driver['spec']}")
-            for line, colour in verdict.lines(result, self._scripts.get(result.driver["spec"])):
+            for line, colour in terminal.lines(result, self._scripts.get(result.driver["spec"])):
                 terminalreporter.line(line, **({colour: True} if colour else {}))
 
     def _excused(self, judged: dict[str, Judgement]) -> dict[str, Judgement]:

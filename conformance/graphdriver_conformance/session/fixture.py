@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from graphdriver_conformance.drivers import DriverSource
-from graphdriver_conformance.needs import unclaimed
+from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.drivers.resolve import DriverSource
+from graphdriver_conformance.fixture.needs import unclaimed
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.repro.recorder import Recorder
-from graphdriver_conformance.requirement import catalogue
 from graphdriver_conformance.session.run import SUBJECT, Run, verified
-from graphdriver_conformance.subject import Subject
 
 __all__ = ["Fixture"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from graphdriver_conformance.judging import judge
-from graphdriver_conformance.outcome import Outcome
+from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.repro.script import Check, check_script, script
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.results.outcome import Outcome
+from graphdriver_conformance.session.judging import judge
 from graphdriver_conformance.session.run import SUBJECT, Run, verified
 
 __all__ = ["Reports"]

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import pytest
 
 from graphdriver.contract import Capability, Driver
-from graphdriver_conformance.drivers import BadSpec, DriverSource
-from graphdriver_conformance.environment import probe
-from graphdriver_conformance.homes import Homes
-from graphdriver_conformance.namespaces import Privileges
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.waivers import BadWaivers, Waiver, read_baseline, read_waivers
+from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource
+from graphdriver_conformance.fixture.homes import Homes
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.environment import probe
+from graphdriver_conformance.host.namespaces import Privileges
+from graphdriver_conformance.results.waivers import BadWaivers, Waiver, read_baseline, read_waivers
 
 __all__ = ["SUBJECT", "Run", "verified"]
 

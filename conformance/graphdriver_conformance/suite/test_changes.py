@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import read_archive
 from graphdriver_conformance.oracle.changes import change_findings, expected_changes
 from graphdriver_conformance.oracle.compare import assert_same_tree
@@ -26,8 +27,7 @@ from graphdriver_conformance.oracle.tree import (
     file,
     symlink,
 )
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
 

@@ -3,10 +3,10 @@
 import os
 import shutil
 
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
 
 IMAGE = Tree.of({"etc/hosts": b"one\n"})
 

@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from graphdriver.contract import Capability
-from graphdriver_conformance.effort import scaled
-from graphdriver_conformance.environment import mounts_below
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.environment import mounts_below
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import scaled
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "usr/bin/env": b"#!"})
 EDITED = Tree.of({"etc/hosts": b"another\n", "usr/lib": b"x"})

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import scaled
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.crew import all_at_once, at_once, refusals
+from graphdriver_conformance.suite.support.crew import all_at_once, at_once, refusals
+from graphdriver_conformance.suite.support.effort import scaled
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "usr/bin/env": b"#!"})
 THREADS = 6

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import scaled
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import build_archive, entry_of, read_archive
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.history import Call, LayerModel, is_linearisable
 from graphdriver_conformance.oracle.layer import apply_layer
 from graphdriver_conformance.oracle.tree import Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.crew import all_at_once
+from graphdriver_conformance.suite.support.crew import all_at_once
+from graphdriver_conformance.suite.support.effort import scaled
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "etc/gone": b"", "usr/bin/env": b"#!"})
 EDITED = Tree.of({"etc/hosts": b"edited\n", "usr/bin/env": b"#!", "var/log": b"x" * 70_000})

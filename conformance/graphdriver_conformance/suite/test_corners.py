@@ -11,6 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import (
     LayerEntry,
     build_archive,
@@ -21,8 +23,6 @@ from graphdriver_conformance.oracle.archive import (
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.layer import apply_layer
 from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
 
 BELOW = Tree.of({"d/a": b"a", "d/sub/b": b"b", "s": symlink("d"), "top": b"top"})
 LONG = b"n" * 255

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphdriver_conformance.effort import examples
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import archive_findings, read_archive
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.layer import apply_layer
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.strategies import successors, trees
 from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree, device, directory, fifo, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.tree import Node, Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
 
 NOBODY = 65534
 # What drivers have been seen to start, and what a program started in a layer would load.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.tree import (
     EPOCH,
@@ -21,9 +23,7 @@ from graphdriver_conformance.oracle.tree import (
     file,
     symlink,
 )
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.twins import plain_directory
+from graphdriver_conformance.suite.support.twins import plain_directory
 
 EMPTY = Tree.of({"below": b"below"})
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from graphdriver.contract import Capability
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.syscalls import fallocate, syncfs
 from graphdriver_conformance.oracle.tree import Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.twins import Call, plain_directory, result_of
-from graphdriver_conformance.syscalls import fallocate, syncfs
+from graphdriver_conformance.suite.support.twins import Call, plain_directory, result_of
 
 _PUNCH_HOLE_KEEP_SIZE = 3
 _PAGE = mmap.PAGESIZE

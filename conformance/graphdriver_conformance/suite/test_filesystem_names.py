@@ -6,19 +6,19 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from graphdriver_conformance.effort import scaled
-from graphdriver_conformance.oracle.compare import Aspect
-from graphdriver_conformance.oracle.tree import Node, Tree, directory, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.twins import Before, Call, Case, assert_calls_agree, some
-from graphdriver_conformance.syscalls import (
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.syscalls import (
     CLONE_FS,
     Rename,
     in_a_thread_of_its_own,
     renameat2,
     unshare,
 )
+from graphdriver_conformance.oracle.compare import Aspect
+from graphdriver_conformance.oracle.tree import Node, Tree, directory, file
+from graphdriver_conformance.suite.support.effort import scaled
+from graphdriver_conformance.suite.support.twins import Before, Call, Case, assert_calls_agree, some
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "top": b"top"})
 

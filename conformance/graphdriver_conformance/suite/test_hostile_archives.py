@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import LayerEntry, build_archive, entry_of, whiteout
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.plant import plant
 from graphdriver_conformance.oracle.tree import NodeKind, Tree, device, directory, file, symlink
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.breakouts import KINDS, breakouts, outside
+from graphdriver_conformance.suite.support.breakouts import KINDS, breakouts, outside
+from graphdriver_conformance.suite.support.effort import examples
 
 VICTIM = Tree.of({"hello": b"hello", "dir/inner": file(b"inner", 0o600)})
 

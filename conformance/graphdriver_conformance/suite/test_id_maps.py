@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from graphdriver.contract import IDMap
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import build_archive, entry_of, read_archive
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.strategies import trees
 from graphdriver_conformance.oracle.tree import Node, Tree, directory, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples
 
 # Host ids that a user namespace with 65536 subordinate ids has, too.
 UID, GID = 10_000, 20_000

@@ -14,11 +14,11 @@ import pytest
 
 from graphdriver.contract import Driver
 from graphdriver.errors import DriverError, IncompatibleFS, NotSupported, PrerequisitesNotMet
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.restrictions import as_linux_2_6, without_mounting
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.restrictions import as_linux_2_6, without_mounting
-from graphdriver_conformance.subject import Subject
 
 IMAGE = Tree.of({"etc/hosts": b"one\n"})
 TRY_NEXT = (NotSupported, IncompatibleFS, PrerequisitesNotMet)

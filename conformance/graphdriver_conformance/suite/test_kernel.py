@@ -7,17 +7,17 @@ from pathlib import Path
 
 from graphdriver.contract import Capability, Driver
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import scaled
-from graphdriver_conformance.environment import mounts_below
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.environment import mounts_below
 from graphdriver_conformance.oracle.changes import change_findings
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite import rootless
-from graphdriver_conformance.suite.disks import DISKS, CannotMake, disk
-from graphdriver_conformance.suite.marking import IMAGE, edit
-from graphdriver_conformance.suite.twins import plain_directory
+from graphdriver_conformance.suite.support import rootless
+from graphdriver_conformance.suite.support.disks import DISKS, CannotMake, disk
+from graphdriver_conformance.suite.support.effort import scaled
+from graphdriver_conformance.suite.support.marking import IMAGE, edit
+from graphdriver_conformance.suite.support.twins import plain_directory
 
 
 def _judge(graphdriver: Subject, what: str) -> None:

@@ -1,11 +1,11 @@
 """LIM: how many layers, and whether the last one still shows the first."""
 
 from graphdriver.errors import MaxDepthExceeded
-from graphdriver_conformance.effort import scaled
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import scaled
 
 
 def _chain(graphdriver: Subject, lowers: int, hint: str = "layer") -> list[str]:

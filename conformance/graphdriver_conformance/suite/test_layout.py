@@ -5,10 +5,10 @@ import re
 import stat
 
 from graphdriver.contract import Capability
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
 
 
 def _parts(graphdriver: Subject, id: str) -> set[str]:

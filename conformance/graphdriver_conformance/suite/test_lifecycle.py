@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.strategies import successors, trees
 from graphdriver_conformance.oracle.tree import Tree, directory, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples
 
 PARENT = Tree.of({"etc/hosts": b"one\n", "bin/sh": file(b"#!", 0o755), "tmp": directory(0o1777)})
 PATHS = [".", "..", "a/b", "../escaped", "/escaped", "a\0b", "l", "x" * 300, "-rf", " ", "a\nb"]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
 
 
 @verifies("MET-001")

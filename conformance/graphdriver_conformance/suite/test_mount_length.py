@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples, scaled
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.plant import make_node
 from graphdriver_conformance.oracle.tree import Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples, scaled
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

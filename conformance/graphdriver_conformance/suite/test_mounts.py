@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.strategies import trees
 from graphdriver_conformance.oracle.tree import Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "usr/bin/env": b"#!"})
 

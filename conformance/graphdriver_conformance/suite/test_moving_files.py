@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import LayerEntry, build_archive, entry_of, read_archive
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.plant import plant
 from graphdriver_conformance.oracle.tree import Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
 
 SIZE = 300_000
 

@@ -8,10 +8,10 @@ import pytest
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError, QuotaNotSupported
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import NotRefused, Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import NotRefused, Subject
 
 MIB = 1 << 20
 SIZES = ["1073741824", "10m", "10M", "1g", "1G", "1t", "512mb", "512 MB", "1.5GiB", "7340032b"]

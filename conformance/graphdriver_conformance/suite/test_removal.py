@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree, directory, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
 
 PARENT = Tree.of({"etc/hosts": b"one\n", "bin/sh": file(b"#!", 0o755), "tmp": directory(0o1777)})
 

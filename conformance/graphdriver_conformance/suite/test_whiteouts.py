@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples, scaled
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.strategies import trees
 from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples, scaled
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "d/sub/c": b"c", "top": b"top"})
 

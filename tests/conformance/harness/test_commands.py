@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.cli import COMMANDS, PASSED_ON
 from graphdriver_conformance.cli.explain import links_of, verifiers_of
-from graphdriver_conformance.requirement import catalogue
 
 
 def _graphdriver(

@@ -3,9 +3,9 @@
 import pytest
 
 from graphdriver_conformance import check, oracle
-from graphdriver_conformance.library import CheckFailed, spec_of
-from graphdriver_conformance.mutants import MUTANTS
-from graphdriver_conformance.outcome import Outcome, Verdict
+from graphdriver_conformance.results.outcome import Outcome, Verdict
+from graphdriver_conformance.session.library import CheckFailed, spec_of
+from graphdriver_mutants import MUTANTS
 
 pytest_plugins = ["pytester"]
 

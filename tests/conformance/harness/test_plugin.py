@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_conformance.environment import filesystem_of
+from graphdriver_conformance.host.environment import filesystem_of
 
 pytest_plugins = ["pytester"]
 
@@ -181,7 +181,7 @@ def test_result_file_has_every_requirement(pytester: pytest.Pytester) -> None:
 
 
 def test_violation_reads_like_a_bug_report(pytester: pytest.Pytester) -> None:
-    spec = "graphdriver_conformance.mutants:UnknownDiffIsEmpty"
+    spec = "graphdriver_mutants:UnknownDiffIsEmpty"
 
     result = _run(pytester, f"--driver={spec}", "--requirement=DIF-008", "--junitxml=j.xml")
 
@@ -204,7 +204,7 @@ def test_violation_reads_like_a_bug_report(pytester: pytest.Pytester) -> None:
 
 
 def test_level_decides_what_fails(pytester: pytest.Pytester) -> None:
-    spec = "--driver=graphdriver_conformance.mutants:WhiteoutsLast"  # DIF-012 is a SHOULD
+    spec = "--driver=graphdriver_mutants:WhiteoutsLast"  # DIF-012 is a SHOULD
 
     assert 0 == _run(pytester, spec, "--requirement=DIF-012", "--requirement=DIF-001").ret
     level = "--graphdriver-level=should"
@@ -306,7 +306,7 @@ def test_mounts_left_below_odd_names_do_not_end_the_run(
 
     result = _run(
         pytester,
-        "--driver=graphdriver_conformance.mutants:HomeStaysMounted",
+        "--driver=graphdriver_mutants:HomeStaysMounted",
         "--requirement=INI-012",
         "--requirement=CLN-009",
         "--graphdriver-report=r.json",

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from graphdriver_conformance.report.grid import labels
-from graphdriver_conformance.report.markdown import markdown
-from graphdriver_conformance.report.page import page
-from graphdriver_conformance.report.runs import Run, read_runs
+from graphdriver_conformance.results.grid import labels
+from graphdriver_conformance.results.markdown import markdown
+from graphdriver_conformance.results.page import page
+from graphdriver_conformance.results.runs import Run, read_runs
 
 pytest_plugins = ["pytester"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_conformance.outcome import Judgement, Outcome, Verdict, verdict_of
-from graphdriver_conformance.requirement import catalogue
-from graphdriver_conformance.waivers import (
+from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.results.outcome import Judgement, Outcome, Verdict, verdict_of
+from graphdriver_conformance.results.waivers import (
     BadWaivers,
     Waiver,
     apply_baseline,
@@ -20,7 +20,7 @@ from graphdriver_conformance.waivers import (
 pytest_plugins = ["pytester"]
 
 DAY = datetime.date(2027, 3, 1)
-BROKEN = "--driver=graphdriver_conformance.mutants:UnknownDiffIsEmpty"
+BROKEN = "--driver=graphdriver_mutants:UnknownDiffIsEmpty"
 ENTRY = """[[waive]]
 requirement = "DIF-008"
 reason = "tracked upstream"

@@ -26,11 +26,11 @@ from graphdriver.errors import (
     LayerNotFound,
     NotSupported,
 )
+from graphdriver_conformance.drivers import deadline
 from graphdriver_conformance.drivers.containerd import messages as m
 from graphdriver_conformance.drivers.containerd.client import LAYER, Containerd
 from graphdriver_conformance.drivers.containerd.mounting import is_mounted, mount_all, umount
 from graphdriver_conformance.drivers.containerd.wire import Message
-from graphdriver_conformance.drivers.plugin.client import deadline
 
 __all__ = ["ContainerdDriver"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from graphdriver.contract import Capability
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
-from graphdriver_conformance.host.environment import mounts_below
+from graphdriver_conformance.host.mountinfo import Mount, mounts_below
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.suite.support.effort import scaled
@@ -47,8 +47,8 @@ def test_no_mounts_outside_the_home(graphdriver: Subject) -> None:
     beside = graphdriver.home.parent
 
     def outside() -> set[str]:
-        rows = set(mounts_below(beside)) - set(graphdriver.mounts())
-        return rows | {row for row in mounts_below(Path("/")) if not _of_a_test(row)}
+        rows = {str(row) for row in mounts_below(beside)} - set(graphdriver.mounts())
+        return rows | {str(row) for row in mounts_below("/") if not _of_a_test(row)}
 
     before = outside()
     layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
@@ -60,9 +60,9 @@ def test_no_mounts_outside_the_home(graphdriver: Subject) -> None:
     assert set() == outside() - before, "mounts outside the home are left"
 
 
-def _of_a_test(row: str) -> bool:
+def _of_a_test(row: Mount) -> bool:
     """Say whether a mount is in a directory of this run or another one's."""
-    return any(part.startswith("graphdriver-") for part in row.split(" ", 1)[0].split("/"))
+    return any(part.startswith("graphdriver-") for part in row.point.split("/"))
 
 
 @verifies("CLN-005")

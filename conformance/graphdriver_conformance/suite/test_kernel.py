@@ -9,7 +9,7 @@ from graphdriver.contract import Capability, Driver
 from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
-from graphdriver_conformance.host.environment import mounts_below
+from graphdriver_conformance.host.mountinfo import mounts_below
 from graphdriver_conformance.oracle.changes import change_findings
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe

@@ -28,9 +28,11 @@ from graphdriver.errors import (
 )
 from graphdriver_conformance.drivers.containerd import messages as m
 from graphdriver_conformance.drivers.containerd.client import LAYER, Containerd
-from graphdriver_conformance.drivers.containerd.mounting import is_mounted, mount_all, umount
+from graphdriver_conformance.drivers.containerd.mounting import mount_all
 from graphdriver_conformance.drivers.containerd.wire import Message
 from graphdriver_conformance.drivers.plugin.client import deadline
+from graphdriver_conformance.host.mountinfo import mounts_at
+from graphdriver_conformance.host.syscalls import umount
 
 __all__ = ["ContainerdDriver"]
 
@@ -101,7 +103,7 @@ class ContainerdDriver:
             raise NotSupported(f"get of {id!r} with a label", "containerd mounts have none")
         view = self._view_of(id)
         with self._lock:
-            if not self._held[id] and not is_mounted(view):
+            if not self._held[id] and not mounts_at(view):
                 mounts = self._mounts(id, id + _VIEW)
                 view.mkdir(mode=0o700, exist_ok=True)
                 mount_all(mounts, view)
@@ -141,7 +143,7 @@ class ContainerdDriver:
         with self._lock:
             self._held.clear()
             for view in self._views.iterdir() if self._views.is_dir() else ():
-                while is_mounted(view):
+                while mounts_at(view):
                     umount(view)
             for info in self._infos():
                 if info.name.endswith(_VIEW):
@@ -284,7 +286,7 @@ class ContainerdDriver:
 
     def _release(self, id: str) -> None:
         view = self._view_of(id)
-        while is_mounted(view):
+        while mounts_at(view):
             umount(view)
         with contextlib.suppress(FileNotFoundError):
             view.rmdir()

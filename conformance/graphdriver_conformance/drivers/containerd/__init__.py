@@ -86,4 +86,4 @@ def source(spec: str) -> DriverSource:
     if importlib.util.find_spec("grpc") is None:
         raise BadSpec(f"{spec}: needs grpcio; pip install 'graphdriver-conformance[containerd]'")
     factory = _Factory(Path(unquote(parts.path)), names[0])
-    return DriverSource(spec, factory, in_process=False, keeper=_Keeper())
+    return DriverSource(spec, factory, in_process=False, offers=frozenset(), keeper=_Keeper())

@@ -101,7 +101,10 @@ def test_what_is_no_layer_does_not_exist(graphdriver: Subject, id: str) -> None:
 @verifies("MET-002")
 def test_status_names_the_backing_file_system(graphdriver: Subject) -> None:
     """The first thing a bug report is asked for; booleans are words that scripts compare."""
-    rows = dict(graphdriver.status())
+    status = graphdriver.status()
+    odd = [row for row in status if len(row) != 2]
+    assert not odd, f"status has rows that are no pairs: {odd}"
+    rows = dict(status)
     kind = graphdriver.environment.filesystem
     docker = {"ext4": "extfs", "ext3": "extfs", "ext2": "extfs", "overlay": "overlayfs"}
 

@@ -152,7 +152,7 @@ def test_data_written_to_a_hard_link_of_the_image_is_there_again(graphdriver: Su
         assert b"one and two" == (root / "a").read_bytes(), "what was written is gone"
         # The other name may be the same file still, or keep what the image has (overlay.rst).
         assert (root / "b").read_bytes() in (b"one", b"one and two")
-    assert b"one" == graphdriver.tree(base)[b"b"].content, "the image has changed"
+    assert_same_tree(image, graphdriver.tree(base), "the image has changed")
 
 
 @verifies("MNT-008")

@@ -23,6 +23,7 @@ PARENT = Tree.of({"etc/hosts": b"one\n", "bin/sh": file(b"#!", 0o755), "tmp": di
 @verifies("LIF-015")
 def test_removed_layer_is_gone(graphdriver: Subject) -> None:
     """docker system prune has to give the space back."""
+    settled_names(graphdriver)
     base = graphdriver.build(Tree.of({"a": b"x"}))
     before = _bytes(graphdriver.home)
     id = graphdriver.build(Tree.of({"a": b"x", "big": b"x" * (1 << 20)}), base)
@@ -128,12 +129,14 @@ def test_awkward_layers_can_be_removed(graphdriver: Subject) -> None:
         (root / "closed" / "file").touch()
         (root / "closed").chmod(0)
         descriptor = os.open(root, os.O_RDONLY)
-        for _ in range(300):
-            os.mkdir("a" * 20, dir_fd=descriptor)
-            inner = os.open("a" * 20, os.O_RDONLY, dir_fd=descriptor)
+        try:
+            for _ in range(300):
+                os.mkdir("a" * 20, dir_fd=descriptor)
+                inner = os.open("a" * 20, os.O_RDONLY, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = inner
+        finally:
             os.close(descriptor)
-            descriptor = inner
-        os.close(descriptor)
 
     graphdriver.remove(id)
 

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,13 @@ from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
 from graphdriver_conformance.fixture.subject import Subject
 
-__all__ = ["assert_same_names", "assert_same_sequence", "home_names", "settled_names"]
+__all__ = [
+    "assert_same_names",
+    "assert_same_sequence",
+    "assert_there",
+    "home_names",
+    "settled_names",
+]
 
 _Name = TypeVar("_Name", str, bytes)
 _MOST = 12
@@ -50,6 +56,13 @@ def _live(graphdriver: Subject) -> None:
         graphdriver.diff_size(child, base)
     for id in (child, base):
         graphdriver.remove(id)
+
+
+def assert_there(names: Iterable[bytes], found: Container[bytes], what: str) -> None:
+    """Raise AssertionError with the names that `found` lacks; after it they can be looked up."""
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise AssertionError(f"{what} has no {_shown(missing)}")
 
 
 def assert_same_names(expected: Iterable[_Name], actual: Iterable[_Name], message: str) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "Environment",
     "abilities_on",
     "filesystem_of",
+    "is_full",
     "mount_tmpfs",
     "probe",
     "umount",
@@ -28,6 +29,7 @@ __all__ = [
 _Q_XGETQSTAT = (ord("X") << 8) + 5
 _PRJQUOTA = 2
 _PROJECTS_ENFORCED = 1 << 5
+_LEAST_SPACE = 1 << 20
 
 _WHAT_WOULD_HELP = {
     "root": "run as root, who can give files to any owner and make devices",
@@ -168,6 +170,18 @@ def _overlay_parameters() -> dict[str, str]:
         except OSError:
             continue
     return found
+
+
+def is_full(path: Path) -> bool:
+    """Say whether the disk that `path` is on has no room left for anything."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return False
+    # File systems that make inodes as they go say that they have none at all.
+    return found.f_bavail * found.f_frsize < _LEAST_SPACE or (
+        found.f_files > 0 and found.f_favail == 0
+    )
 
 
 def filesystem_of(path: Path) -> str:

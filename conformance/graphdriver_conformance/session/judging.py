@@ -6,6 +6,7 @@ from hypothesis.errors import Flaky
 from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import Requirement
 from graphdriver_conformance.fixture.subject import NotClaimed, Subject
+from graphdriver_conformance.host.environment import is_full
 from graphdriver_conformance.results.outcome import WORKS, Outcome
 from graphdriver_conformance.session.failure import failure_text
 
@@ -23,9 +24,9 @@ def judge(
     """Return the outcome and what is to be said of it.
 
     An AssertionError, an error that escaped a verb, or an errno out of the view is the driver's;
-    anything else that was raised is the suite's own. What the driver does not claim is no
-    violation; that it works all the same is told. `compared` are the operator and both sides of
-    the comparison that failed, if one did.
+    anything else that was raised is the suite's own, and so is all on a full disk. What the driver
+    does not claim is no violation; that it works all the same is told. `compared` are the operator
+    and both sides of the comparison that failed, if one did.
     """
     if subject and subject.unclaimed:
         works = error is None
@@ -36,6 +37,9 @@ def judge(
         return Outcome.NOT_CLAIMED, str(error)
     if isinstance(error, pytest.skip.Exception):
         return Outcome.NOT_PROVABLE, str(error) or "skipped without a reason"
+    if subject and is_full(subject.home.parent):
+        where = f"the disk of the homes, {subject.home.parent.parent}, is full"
+        return Outcome.ERROR, f"{where}: free some space; the error was {error}"
     if isinstance(error, Flaky):
         error = _steady(error, subject)
     escaped = subject.escaped if subject else None

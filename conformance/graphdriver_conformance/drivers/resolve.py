@@ -13,9 +13,19 @@ from typing import Any
 from graphdriver.contract import Driver, DriverFactory
 from graphdriver_conformance.drivers import SCHEMES
 
-__all__ = ["OFFERS", "BadSpec", "DriverSource", "Keeper", "check_verbs", "resolve"]
+__all__ = [
+    "IN_PROCESS",
+    "OFFERS",
+    "BadSpec",
+    "DriverSource",
+    "Keeper",
+    "check_verbs",
+    "resolve",
+]
 
+IN_PROCESS = "in_process"
 OFFERS = {
+    IN_PROCESS: "the driver is a process of its own, or another program",
     "plugin": "the driver is not behind a plugin socket; with plugin+exec:COMMAND it would be",
 }
 """What a requirement may need of the way to the driver, and what to say where it lacks."""
@@ -78,7 +88,7 @@ class DriverSource:
     spec: str
     factory: DriverFactory
     in_process: bool = True
-    offers: frozenset[str] = frozenset()
+    offers: frozenset[str] = frozenset({IN_PROCESS})
     mount_here: bool = True
     one_at_a_time: bool = False
     keeper: Keeper = field(default_factory=Keeper)

@@ -15,6 +15,7 @@ from graphdriver_conformance.drivers import Fate, NoAnswer
 from graphdriver_conformance.fixture.boundary import DriverExited, WrongType, origin_of
 from graphdriver_conformance.fixture.needs import NotClaimed
 from graphdriver_conformance.fixture.subject import NotRefused, Subject, inner
+from graphdriver_conformance.host.environment import is_full
 from graphdriver_conformance.oracle.compare import TreesDiffer
 from graphdriver_conformance.results.model import Outcome, Reason, RequirementResult
 from graphdriver_conformance.session.values import shown_pair
@@ -40,7 +41,8 @@ def classify(
     """Return the result of a test that ended with `error`, None when it passed.
 
     An AssertionError, an exception out of a verb, and an OSError from a mounted layer are
-    violations; any other exception is an error of the suite. A requirement that the driver does not
+    violations; any other exception is an error of the suite, and so is any on a full disk. A
+    requirement that the driver does not
     claim is never violated; that the driver meets it all the same is reported.
     """
 
@@ -65,6 +67,10 @@ def classify(
     if isinstance(error, pytest.skip.Exception):
         detail = printable(str(error)) or "skipped without a reason"
         return result(Outcome.NOT_PROVABLE, Reason.ENVIRONMENT, detail=detail)
+    if subject and is_full(subject.home.parent):
+        place = subject.home.parent.parent
+        actual = f"the disk of the homes, {place}, is full: free some space; the error was {error}"
+        return result(Outcome.ERROR, Reason.SUITE, actual=printable(actual))
     if isinstance(error, Flaky):
         error = _steady(error, subject)
     if isinstance(error, (AssertionError, DriverError, OSError)) or origin_of(error):

@@ -235,7 +235,9 @@ def source(spec: str) -> DriverSource:
     if name not in _CLAIMS:
         raise BadSpec(f"{spec}: no such driver; there are {', '.join(_CLAIMS)}")
 
-    return DriverSource(spec, _Factory(name), in_process=False, keeper=_Keeper())
+    return DriverSource(
+        spec, _Factory(name), in_process=False, offers=frozenset(), keeper=_Keeper()
+    )
 
 
 def _spelled(id: str) -> str:

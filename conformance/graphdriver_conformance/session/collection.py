@@ -26,7 +26,7 @@ class Collection:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Keep what `--requirement` selects, in the order of what rests on what."""
-        wanted = tuple(config.getoption("requirement"))
+        wanted = tuple(config.getoption("graphdriver_requirement"))
         known = catalogue()
         unknown = [one for one in wanted if not any(id.startswith(one) for id in known)]
         if unknown:

@@ -109,5 +109,5 @@ def _declared(source: DriverSource, driver: Driver) -> list[str] | None:
 
 def verified(item: pytest.Item) -> str:
     """Return the id of the requirement that a test verifies, "" for other tests."""
-    marker = item.get_closest_marker("verifies")
+    marker = item.get_closest_marker("graphdriver_verifies")
     return str(marker.args[0]) if marker else ""

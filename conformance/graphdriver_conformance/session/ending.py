@@ -75,7 +75,7 @@ class Ending:
         )
         session.exitstatus = 1 if failed else 0
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         """Print the verdict."""
         for text in self._trouble:
             terminalreporter.line(f"FAILED  {text}", red=True)

@@ -1,11 +1,25 @@
-"""`graphdriver check`: the suite, on all processors."""
+"""Judge drivers: the suite, on all processors.
 
+All options of pytest can be given too, as -n PROCESSES, -x, --junitxml FILE: see pytest --help.
+"""
+
+import argparse
 import importlib.util
 import os
 import subprocess
 import sys
 
-__all__ = ["run"]
+from graphdriver_conformance.plugin import OPTIONS
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments, for --help and completion: they are parsed by pytest."""
+    parser.usage = "graphdriver check [SPEC ...] [options of the suite] [options of pytest]"
+    parser.add_argument("SPEC", nargs="*", help="drivers to judge (default: overlay2)")
+    for name, known in OPTIONS.items():
+        parser.add_argument(name, **known)
 
 
 def run(arguments: list[str]) -> int:

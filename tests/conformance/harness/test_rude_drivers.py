@@ -69,7 +69,7 @@ class ParentKilled(Driver):
         os.kill(os.getppid(), signal.SIGKILL)
         threading.Event().wait()
 """
-SHORT = "--graphdriver-deadline=1"
+DEADLINE = "--graphdriver-deadline=20"
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def rude(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def _rows(pytester: pytest.Pytester, name: str, *more: str) -> dict[str, dict[str, Any]]:
     done = pytester.runpytest_subprocess(
-        f"--driver=rude:{name}", "--requirement=LIF-001", "--requirement=LIF-003",
-        "--requirement=LIF-014", "--requirement=MET-001", "--graphdriver-report=r.json",
-        "--graphdriver-profile=quick", "-p", "no:cacheprovider", *more,
+        f"--driver=rude:{name}", "--requirement=LIF-001", "--requirement=LIF-014",
+        "--graphdriver-report=r.json", "--graphdriver-profile=quick", "-p", "no:cacheprovider",
+        *more,
     )  # fmt: skip
     assert done.ret == 1, done.stdout.str() + done.stderr.str()
     assert "Traceback" not in done.stdout.str() + done.stderr.str()
@@ -106,32 +106,32 @@ def _rows(pytester: pytest.Pytester, name: str, *more: str) -> dict[str, dict[st
         ("Exit", "process-died", "the process exited with status 3 in exists('"),
         ("GroupKilled", "process-died", "the process died with signal 9 (SIGKILL) in exists('"),
         ("SysExit", "process-died", "called sys.exit(4), which ends the process"),
-        ("Hang", "deadline", "did not return within 1 s"),
+        ("Hang", "deadline", "did not return within 20 s"),
     ],
 )
 def test_process_that_is_lost_is_a_violation(
     pytester: pytest.Pytester, rude: Path, name: str, reason: str, actual: str, processes: str
 ) -> None:
-    rows = _rows(pytester, name, processes, SHORT)
+    rows = _rows(pytester, name, processes, *[DEADLINE] * (name == "Hang"))
 
     assert (rows["LIF-001"]["outcome"], rows["LIF-001"]["reason"]) == ("violated", reason)
     assert actual in rows["LIF-001"]["actual"]
     assert any("exists('" in line for line in rows["LIF-001"]["program"])
     assert rows["LIF-014"]["outcome"] == "blocked", "it rests on the requirement that died"
     assert rows["LIF-014"]["blocked_by"] == ["LIF-001"]
-    assert SHORT in rows["LIF-001"]["reproduce"]
+    assert (DEADLINE in rows["LIF-001"]["reproduce"]) is (name == "Hang")
 
 
 def test_rest_of_the_run_goes_on(pytester: pytest.Pytester, rude: Path) -> None:
     done = pytester.runpytest_subprocess(
         "--driver=rude:HangInStream", "--requirement=DIF-001", "--requirement=LIF-00",
-        "--graphdriver-report=r.json", "-p", "no:cacheprovider", SHORT,
+        "--graphdriver-report=r.json", "-p", "no:cacheprovider", DEADLINE,
     )  # fmt: skip
 
     rows = {row["id"]: row for row in json.loads((rude / "r.json").read_text())["requirements"]}
     assert done.ret == 1
     assert rows["DIF-001"]["reason"] == "deadline"
-    assert ".read() did not return within 1 s" in rows["DIF-001"]["actual"]
+    assert ".read() did not return within 20 s" in rows["DIF-001"]["actual"]
     assert {rows[f"LIF-00{n}"]["outcome"] for n in range(1, 7)} == {"met"}
 
 

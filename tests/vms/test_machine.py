@@ -43,20 +43,31 @@ def test_results_are_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "limit", "words"),
     [
-        ("head -c 99999 /dev/zero | tr '\\0' x; exec sleep 600", "results not collected"),
-        ("exec sleep 600", "did not end in 1 s"),
-        ("exit 255", "results not collected"),
+        ("exec sleep 600", 1, "did not end in 1 s"),
+        ("exit 255", 240, "ssh and tar ended with 255"),
     ],
 )
 def test_failed_collection_leaves_no_ssh(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, limit: int, words: str
 ) -> None:
-    monkeypatch.setattr(machine_module, "_STEP", 1 if "1 s" in words else 240)
+    monkeypatch.setattr(machine_module, "_STEP", limit)
 
     with pytest.raises(MachineFailed, match=words):
         _machine(tmp_path, monkeypatch, script).collect(tmp_path / "out")
+
+    _assert_ssh_is_gone(tmp_path)
+
+
+def test_tar_that_fails_ends_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tar").write_text("#!/bin/sh\nread -r line; exit 2\n")
+    (tmp_path / "tar").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    machine = _machine(tmp_path, monkeypatch, "echo line; exec sleep 600")
+
+    with pytest.raises(MachineFailed, match="and 2"):
+        machine.collect(tmp_path / "out")
 
     _assert_ssh_is_gone(tmp_path)
 

@@ -25,6 +25,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     links,
     mounts,
     quota,
+    refusals,
     whiteouts,
     wire,
 )

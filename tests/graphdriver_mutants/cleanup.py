@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+import threading
+import time
 from typing import Any
 
 from graphdriver.errors import DriverError
@@ -60,6 +62,24 @@ class NotesStay(Mutant):
             notes = self.home / ".removed"
             notes.mkdir(exist_ok=True)
             (notes / id).touch()
+
+
+@mutant("CLN-010", bug="a thread that writes back, and is not a daemon")
+class ThreadNeverEnds(Mutant):
+    """get starts a thread that goes on for as long as there is a home."""
+
+    deadline = 5
+    _started = False
+
+    def get(self, id: str, mount_label: str = "") -> Any:
+        if not self._started:
+            self._started = True
+            threading.Thread(target=self._write_back, name="write-back").start()
+        return super().get(id, mount_label)
+
+    def _write_back(self) -> None:
+        while self.home.exists():
+            time.sleep(0.05)
 
 
 @mutant("CLN-009", bug="moby 1.12: Init binds the home to itself, Cleanup of a later one does not")

@@ -1,6 +1,7 @@
 """Mutants of Init and restart."""
 
 import importlib
+import importlib.metadata
 import io
 import os
 import shutil
@@ -113,9 +114,23 @@ class NameChanges(Mutant):
         return f"{self.sound} ({len(os.listdir(self.home))})"
 
 
-@mutant("INI-002", "INI-003", bug="moby: errors of Init other than ErrNotSupported end the daemon")
-class InitFailsAnyhow(Mutant):
-    """What the host cannot do is an error like any other."""
+@mutant("INI-002", bug="a driver that mounts for the first time in get")
+class MountsNotTried(Mutant):
+    """Init does not try to mount: it says nothing where nothing can be mounted."""
+
+    def __init__(
+        self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
+    ) -> None:
+        try:
+            super().__init__(home, options, uid_maps, gid_maps)
+        except NotSupported:
+            vfs = importlib.metadata.entry_points(group="graphdriver.drivers")["vfs"].load()
+            self.sound = vfs(home)
+
+
+@mutant("INI-002", "INI-003", bug="a panic in Init: the probe's result is used unseen")
+class InitPanics(Mutant):
+    """What the host cannot do ends in an error of the language."""
 
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
@@ -123,7 +138,7 @@ class InitFailsAnyhow(Mutant):
         try:
             super().__init__(home, options, uid_maps, gid_maps)
         except (NotSupported, IncompatibleFS) as error:
-            raise DriverError(f"cannot use {home}: {error}") from error
+            raise RuntimeError(f"index out of range: {error}") from error
 
 
 @mutant("INI-004", bug="moby 20.10 without the trial mount that took the place of the check")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_conformance.suite.support.effort import SHRINK_VARIABLE
+from graphdriver_conformance.suite.support.effort import DEADLINE_VARIABLE, SHRINK_VARIABLE
 
 __all__ = ["Judge", "judge"]
 
@@ -40,7 +40,10 @@ class Judge(ProcessPoolExecutor):
 
 
 def judge(
-    spec: str, requirements: Collection[str] = (), profile: str = "default"
+    spec: str,
+    requirements: Collection[str] = (),
+    profile: str = "default",
+    deadline: float = 60,
 ) -> dict[str, str]:
     """Return the outcome of every requirement that a run selects, all without `requirements`.
 
@@ -61,6 +64,7 @@ def judge(
         ]
         before = os.getcwd()
         os.environ[SHRINK_VARIABLE] = "no"
+        os.environ[DEADLINE_VARIABLE] = str(deadline)
         os.chdir(directory)  # so that no pytest.ini of the caller counts
         try:
             _run(command, printed)
@@ -69,8 +73,7 @@ def judge(
             rows = json.loads(report.read_text())["requirements"]
         finally:
             os.chdir(before)
-    not_asked = "not selected in this run"
-    return {row["id"]: row["outcome"] for row in rows if row["detail"] != not_asked}
+    return {row["id"]: row["outcome"] for row in rows if row["outcome"] != "not-selected"}
 
 
 @cache

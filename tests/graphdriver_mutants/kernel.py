@@ -6,7 +6,8 @@ from pathlib import Path
 
 from graphdriver.contract import IDMap
 from graphdriver.errors import DriverError, NotSupported
-from graphdriver_conformance.host.environment import filesystem_of, mounts_below
+from graphdriver_conformance.host.environment import filesystem_of
+from graphdriver_conformance.host.mountinfo import mounts_below
 from graphdriver_mutants.filesystem import DeletedFilesReturn, HiddenFilesReturn
 from graphdriver_mutants.registry import Mutant, mutant
 from graphdriver_mutants.rewriting import Member, RewritesDiff

@@ -74,10 +74,10 @@ def _run(name: str) -> list[str] | None:
     """Return what one mutant violates; a process of its own, since a broken driver may hang it."""
     judge = (
         "import json, sys; from graphdriver_mutants.judgement import judge; "
-        "print(json.dumps(judge(sys.argv[1], (), 'quick')))"
+        "print(json.dumps(judge(sys.argv[1], (), 'quick', float(sys.argv[2]))))"
     )
-    spec = MUTANTS[name].spec()
-    command = [sys.executable, "-c", judge, spec]
+    broken = MUTANTS[name]
+    command = [sys.executable, "-c", judge, broken.spec(), str(broken.deadline)]
     try:
         done = subprocess.run(
             command, stdout=subprocess.PIPE, text=True, check=True, timeout=_LONGEST_RUN

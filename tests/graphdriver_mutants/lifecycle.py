@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from graphdriver.errors import DriverError, InvalidLayerId, LayerNotFound, PrerequisitesNotMet
+from graphdriver.errors import DriverError, InvalidLayerId, PrerequisitesNotMet
 from graphdriver_mutants.registry import Mutant, mutant
 
 __all__: list[str] = []
@@ -79,6 +79,28 @@ class IdsAreJoined(Mutant):
             (self.home / id / "diff").mkdir(parents=True)
         else:
             super().make(id, parent, storage_opt)
+
+
+@mutant("LIF-013", bug="os.path.join: an absolute id is the whole path")
+class AbsoluteIdsAreJoined(Mutant):
+    """An absolute id is a layer wherever it says."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if os.path.isabs(id):
+            (self.home / id / "diff").mkdir(parents=True)
+        else:
+            super().make(id, parent, storage_opt)
+
+
+@mutant("LIF-013", bug="moby #36161, by way of `..`")
+class DotsRemoveTheParent(Mutant):
+    """remove joins the home with any id and deletes the result."""
+
+    def remove(self, id: str) -> None:
+        if id in ("..", "../.."):
+            shutil.rmtree(self.home.parent, ignore_errors=True)
+        else:
+            super().remove(id)
 
 
 @mutant("LIF-015", bug="moby #45939")
@@ -270,13 +292,21 @@ class RemoveGuesses(Mutant):
         return super().remove(id)
 
 
-@mutant("LIF-017", bug="moby #30392: a second remove failed, and the container stayed Dead")
-class RemoveOnce(Mutant):
-    """remove of what is gone is an error."""
+@mutant("LIF-017", bug="counts of references that each remove lowers, the repeated one too")
+class RepeatedRemoveTakesParent(Mutant):
+    """A removal that is repeated removes the parent that nobody else uses."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._parents: dict[str, str] = {}
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        self._parents[id] = parent
 
     def remove(self, id: str) -> None:
-        if not self.sound.exists(id):
-            raise LayerNotFound(f"there is no layer {id}")
+        if not self.sound.exists(id) and (parent := self._parents.pop(id, "")):
+            id = parent
         super().remove(id)
 
 

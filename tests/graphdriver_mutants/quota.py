@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from graphdriver.errors import DriverError, PrerequisitesNotMet, QuotaNotSupported
+from graphdriver.errors import PrerequisitesNotMet, QuotaNotSupported
 from graphdriver_mutants.registry import Mutant, mutant
 
 __all__: list[str] = []
@@ -30,17 +30,6 @@ class RefusedSizeLeavesLayer(Mutant):
         except QuotaNotSupported:
             (self.home / id / "diff").mkdir(parents=True)
             raise
-
-
-@mutant("QUO-004", bug="moby overlay2: an error of text only, which no caller can tell apart")
-class QuotaErrorIsAnyError(Mutant):
-    """A size that is refused is an error like any other."""
-
-    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        try:
-            super().make(id, parent, storage_opt)
-        except QuotaNotSupported as error:
-            raise DriverError(str(error)) from error
 
 
 @mutant("QUO-002", bug="a size read with int()")

@@ -24,6 +24,8 @@ class Broken:
     breaks: ClassVar[tuple[str, ...]] = ()
     bug: ClassVar[str] = ""
     needs: ClassVar[str] = ""
+    deadline: ClassVar[float] = 60
+    """Seconds that a verb, or a process, may take before it counts as hanging."""
 
     @classmethod
     def spec(cls) -> str:

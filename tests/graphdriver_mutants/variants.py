@@ -9,12 +9,14 @@ import gzip
 import io
 import os
 import tarfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from graphdriver.contract import Capability, Change
+from graphdriver.contract import Capability, Change, IDMap
 from graphdriver.errors import (
     BadArchive,
     DriverError,
@@ -23,7 +25,10 @@ from graphdriver.errors import (
     LayerInUse,
     LayerNotFound,
     NotSupported,
+    PrerequisitesNotMet,
 )
+from graphdriver_conformance.host.mountinfo import mounts_below
+from graphdriver_mutants.refusals import Plain
 from graphdriver_mutants.registry import Mutant
 from graphdriver_mutants.rewriting import Member, RewritesDiff
 
@@ -80,6 +85,28 @@ class _Translated:
             if number is None:
                 raise
             raise OSError(number, str(error)) from None
+
+
+@_variant(
+    "LIF",
+    "LIM-002",
+    "INI-002",
+    "INI-003",
+    "INI-004",
+    "INI-006",
+    "INI-011",
+    "QUO-004",
+    "MNT-01",
+    "DIF-02",
+    "DIF-030",
+    "CLN-004",
+    "ERR",
+    departs=tuple(f"ERR-{number:03}" for number in range(1, 12)),
+)
+class EveryErrorIsPlain(Plain, Variant):
+    """Every refusal is a DriverError, and of no class of its own."""
+
+    loses = (DriverError,)
 
 
 @_variant("LIF", "MNT-002", "MET-003", "CHG-021", "DIF-008", "DIF-02", "DIF-030", "SIZ-004")
@@ -201,7 +228,7 @@ class Slower(Variant):
         return super().__getattribute__(name)
 
 
-@_variant("LIF-016", "LIF-017", "LIF-015", "LIF-012", "LIF-028", departs=("LIF-017",))
+@_variant("LIF-016", "LIF-017", "LIF-015", "LIF-012", "LIF-028")
 class UnknownCannotBeRemoved(Variant):
     """remove of an unknown id is an error, as `rm` has it."""
 
@@ -344,3 +371,111 @@ class RootsOfFedora(Variant):
         super().make(id, parent, storage_opt)
         if not parent:
             (self.home / id / "diff").chmod(self.root_mode)
+
+
+@_variant("LIF-015", "LIF-018", "LIF-020", "LIF-022", "CLN-006")
+class RefusesWhileMountedInto(Variant):
+    """remove refuses while something is mounted in the layer."""
+
+    sound_name = "vfs"
+
+    def remove(self, id: str) -> None:
+        if mounts_below(self.home / "dir" / id):
+            raise OSError(errno.EBUSY, "something is mounted in the layer")
+        super().remove(id)
+
+
+@_variant(
+    "CON-001",
+    "CON-002",
+    "CLN-006",
+    "LIF-008",
+    "LIF-016",
+    "MNT-002",
+    "INI-011",
+    "DIF-023",
+    "LIM-002",
+    "QUO-004",
+    "MET-00",
+)
+class IndexWithFirstRemoval(Variant):
+    """The store makes its index with the first removal, and keeps it."""
+
+    def remove(self, id: str) -> None:
+        known = id and self.sound.exists(id)
+        super().remove(id)
+        if known:
+            (self.home / "index.db").touch()
+
+
+class _RenamesOptions(Variant):
+    """Has options under a name of its own; a subclass says under which."""
+
+    name: ClassVar[str] = "mydriver"
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        for option in options:
+            if "=" in option and not option.startswith(f"{self.name}."):
+                raise PrerequisitesNotMet(f"unknown option {option}", f"there are {self.name}.*")
+        named = [option.replace(f"{self.name}.", "overlay2.", 1) for option in options]
+        super().__init__(home, named, uid_maps, gid_maps)
+
+
+@_variant("INI-00", "INI-011", "KRN-010", "ERR-011")
+class OptionsUnderItsOwnName(_RenamesOptions):
+    """The driver has another name, and its options begin with it."""
+
+    def __str__(self) -> str:
+        """Return a name of its own."""
+        return self.name
+
+
+@_variant("INI-00", "INI-011", "KRN-010", "ERR-011")
+class OptionsUnderADeclaredPrefix(_RenamesOptions):
+    """The options begin with a word that the driver declares, and not with its name."""
+
+    name = "my"
+    option_prefix = "my"
+
+
+@_variant("INI-004", "INI-005", "INI-006")
+class OverrideIsGone(Variant):
+    """override_kernel_check is refused like any option that is not there."""
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        if any("override_kernel_check" in option for option in options):
+            raise PrerequisitesNotMet("unknown option override_kernel_check", "leave it out")
+        super().__init__(home, options, uid_maps, gid_maps)
+
+
+@_variant("CLN-00", "CLN-010", "LIF-00")
+class WorksInAPool(Variant):
+    """get is done by threads of a pool, which ends when the process does."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._pool = ThreadPoolExecutor(2)
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        return self._pool.submit(super().get, id, mount_label).result()
+
+
+@_variant("CLN-00", "CLN-010", "LIF-00")
+class HasADaemonThread(Variant):
+    """A daemon thread waits for work until the process ends."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        threading.Thread(target=threading.Event().wait, daemon=True).start()

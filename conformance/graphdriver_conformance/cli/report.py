@@ -6,7 +6,7 @@ from pathlib import Path
 
 from graphdriver_conformance.results.markdown import markdown
 from graphdriver_conformance.results.page import page
-from graphdriver_conformance.results.runs import BadReport, read_runs
+from graphdriver_conformance.results.result_file import BadReport, read_results
 
 __all__ = ["add_arguments", "run"]
 
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
         )
         return 2
     try:
-        runs = read_runs(options.files)
+        runs = read_results(options.files)
         text = markdown(runs) if options.markdown else page(runs)
         if options.output is None:
             sys.stdout.write(text)

@@ -5,7 +5,8 @@ import datetime
 import sys
 from pathlib import Path
 
-from graphdriver_conformance.results.waivers import BadWaivers, draft_waivers, read_baseline
+from graphdriver_conformance.results.result_file import BadReport, read_results
+from graphdriver_conformance.results.waivers import draft_waivers
 
 __all__ = ["add_arguments", "run"]
 
@@ -28,7 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write it; 1 when there is nothing to waive, 4 when a file cannot be read or written."""
     try:
-        text = draft_waivers(read_baseline(options.file), options.until)
+        outcomes = {
+            id: one.outcome.value
+            for result in read_results([options.file])
+            for id, one in result.requirements.items()
+        }
+        text = draft_waivers(outcomes, options.until)
         if not text:
             print(f"graphdriver waive: {options.file} has no violation", file=sys.stderr)
             return 1
@@ -37,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             with options.output.open("x", encoding="utf-8") as file:
                 file.write(text)
-    except BadWaivers as error:
+    except BadReport as error:
         print(f"graphdriver waive: {error}", file=sys.stderr)
         return 4
     except OSError as error:

@@ -1,37 +1,35 @@
 """What this machine is and can: probed, not guessed from versions."""
 
+import contextlib
 import ctypes
 import errno
 import os
 import platform
-import re
 import stat
 import struct
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from graphdriver_conformance.host import mountinfo, syscalls
 from graphdriver_conformance.host.namespaces import Privileges
 
 __all__ = [
     "Environment",
     "abilities_on",
     "filesystem_of",
+    "is_full",
     "mount_tmpfs",
-    "mounts_below",
     "probe",
     "umount",
     "umount_below",
 ]
 
-_MNT_DETACH = 2
-# quotactl_fd(2); include/uapi/linux/dqblk_xfs.h
-_QUOTACTL_FD = 443
+# include/uapi/linux/dqblk_xfs.h
 _Q_XGETQSTAT = (ord("X") << 8) + 5
 _PRJQUOTA = 2
 _PROJECTS_ENFORCED = 1 << 5
-_libc = ctypes.CDLL(None, use_errno=True)
+_LEAST_SPACE = 1 << 20
 
 _WHAT_WOULD_HELP = {
     "root": "run as root, who can give files to any owner and make devices",
@@ -90,28 +88,13 @@ def probe(base: Path, privileges: Privileges) -> Environment:
     )
 
 
-def mounts_below(directory: Path) -> list[str]:
-    """Return the mount points below `directory` with type and options, as mountinfo has them."""
-    return [f"{point} {right}" for point, right in _mounts_below(directory)]
-
-
 def umount_below(directory: Path) -> None:
     """Unmount all that is below `directory`; what lies under another mount once that is gone."""
     left = -1
-    while (points := [point for point, _ in _mounts_below(directory)]) and len(points) != left:
-        left = len(points)
-        for point in reversed(points):
-            umount(point)
-
-
-def _mounts_below(directory: Path) -> Iterator[tuple[str, str]]:
-    inside = os.fspath(directory) + "/"
-    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
-        left, _, right = line.partition(" - ")
-        # Blanks, newlines and backslashes are octal there, see proc(5).
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), left.split()[4])
-        if point.startswith(inside):
-            yield point, right
+    while (rows := mountinfo.mounts_below(directory)) and len(rows) != left:
+        left = len(rows)
+        for row in reversed(rows):
+            umount(row.point)
 
 
 def abilities_on(directory: Path) -> set[str]:
@@ -133,18 +116,13 @@ def abilities_on(directory: Path) -> set[str]:
 
 def mount_tmpfs(directory: Path) -> None:
     """Mount a tmpfs at `directory`, in our own mount namespace."""
-    _checked("mount", b"tmpfs", os.fsencode(directory), b"tmpfs", ctypes.c_ulong(0), b"mode=0755")
+    syscalls.mount("tmpfs", directory, "tmpfs", 0, "mode=0755")
 
 
 def umount(point: str) -> None:
     """Unmount lazily; what is not mounted is no error."""
-    _libc.umount2(os.fsencode(point), _MNT_DETACH)
-
-
-def _checked(name: str, *arguments: object) -> None:
-    if getattr(_libc, name)(*arguments):
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
+    with contextlib.suppress(OSError):
+        syscalls.umount(point)
 
 
 def _keeps_project_quota(directory: str) -> bool:
@@ -153,26 +131,24 @@ def _keeps_project_quota(directory: str) -> bool:
     command = _Q_XGETQSTAT << 8 | _PRJQUOTA
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        number = ctypes.c_long(_QUOTACTL_FD)
-        failed = _libc.syscall(number, descriptor, ctypes.c_ulong(command), 0, state)
+        syscalls.quotactl_fd(descriptor, command, state)
+    except OSError as error:
+        if error.errno != errno.ENOSYS or not _works(lambda: _quotactl(command, directory, state)):
+            return False
     finally:
         os.close(descriptor)
-    if failed and ctypes.get_errno() == errno.ENOSYS:
-        failed = _quotactl(command, directory, state)
     (flags,) = struct.unpack_from("=H", state.raw, 2)
-    return not failed and bool(flags & _PROJECTS_ENFORCED)
+    return bool(flags & _PROJECTS_ENFORCED)
 
 
-def _quotactl(command: int, directory: str, state: object) -> int:
+def _quotactl(command: int, directory: str, state: object) -> None:
     """quotactl(2): before 5.14 a file system goes by its device, which gets a name for the call."""
     device = os.path.join(directory, "device")
+    os.mknod(device, stat.S_IFBLK | 0o600, os.stat(directory).st_dev)
     try:
-        os.mknod(device, stat.S_IFBLK | 0o600, os.stat(directory).st_dev)
-    except OSError:
-        return -1
-    failed: int = _libc.quotactl(command, os.fsencode(device), 0, state)
-    os.unlink(device)
-    return failed
+        syscalls.quotactl(command, device, state)
+    finally:
+        os.unlink(device)
 
 
 def _works(call: object) -> bool:
@@ -196,13 +172,23 @@ def _overlay_parameters() -> dict[str, str]:
     return found
 
 
+def is_full(path: Path) -> bool:
+    """Say whether the disk that `path` is on has no room left for anything."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return False
+    # File systems that make inodes as they go say that they have none at all.
+    return found.f_bavail * found.f_frsize < _LEAST_SPACE or (
+        found.f_files > 0 and found.f_favail == 0
+    )
+
+
 def filesystem_of(path: Path) -> str:
     """Return the type of the file system that `path` is on."""
     best, kind = "", "unknown"
-    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
-        left, _, right = line.partition(" - ")
-        point = left.split()[4]
-        inside = point == "/" or f"{path}/".startswith(f"{point}/")
-        if inside and len(point) >= len(best):
-            best, kind = point, right.split()[0]
+    for row in mountinfo.read():
+        inside = row.point == "/" or f"{path}/".startswith(f"{row.point}/")
+        if inside and len(row.point) >= len(best):
+            best, kind = row.point, row.type
     return kind

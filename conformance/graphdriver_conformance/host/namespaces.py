@@ -4,7 +4,6 @@ Entered by the first process before there are others, which inherit them. The su
 lines for this: it shares none with the drivers it judges.
 """
 
-import ctypes
 import json
 import os
 import pwd
@@ -13,11 +12,16 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from graphdriver_conformance.host.syscalls import (
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    MountFlag,
+    mount,
+    unshare,
+)
+
 __all__ = ["Privileges", "enter", "leave", "stay"]
 
-_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
-_MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
-_libc = ctypes.CDLL(None, use_errno=True)
 _VARIABLE = "GRAPHDRIVER_NAMESPACES"
 
 
@@ -43,7 +47,7 @@ def enter() -> Privileges:
     try:
         if uid:
             _become_root(uid, os.getegid())
-        _unshare(_CLONE_NEWNS)
+        unshare(CLONE_NEWNS)
         _make_private()
     except OSError as error:
         trouble = f"no namespaces of our own: {error.strerror}"
@@ -61,7 +65,7 @@ def stay() -> Privileges:
 
 def leave() -> None:
     """Go on in one more mount namespace, whose mounts the run does not see."""
-    _unshare(_CLONE_NEWNS)
+    unshare(CLONE_NEWNS)
     _make_private()
 
 
@@ -95,7 +99,7 @@ def _become_root(uid: int, gid: int) -> None:
     os.environ["LOGNAME"] = _name(uid)
     entered = b""
     try:
-        _unshare(_CLONE_NEWUSER)
+        unshare(CLONE_NEWUSER)
         entered = b"entered\n"
     finally:
         is_mapped = helper is not None and helper.communicate(entered)[0] == b"mapped\n"
@@ -160,14 +164,6 @@ def _name(uid: int) -> str:
         return f"uid-{uid}"
 
 
-def _unshare(flags: int) -> None:
-    if _libc.unshare(flags):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
 def _make_private() -> None:
     """Keep our mounts from spreading to the namespace we came from."""
-    if _libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    mount("none", "/", "none", MountFlag.REC | MountFlag.PRIVATE)

@@ -6,15 +6,14 @@ host without mounts, or with an old kernel, while the rest of the run goes on.
 """
 
 import ctypes
-import os
 from collections.abc import Callable
-from threading import Thread
 from typing import TypeVar
+
+from graphdriver_conformance.host.syscalls import call, in_a_thread_of_its_own
 
 __all__ = ["as_linux_2_6", "without_mounting"]
 
 _Result = TypeVar("_Result")
-_libc = ctypes.CDLL(None, use_errno=True)
 
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_SYS_ADMIN = 21
@@ -40,37 +39,20 @@ def without_mounting(work: Callable[[], _Result]) -> _Result:
 
 def as_linux_2_6(work: Callable[[], _Result]) -> _Result:
     """Return what `work` returns in a thread whose uname(2) says 2.6. Raises what it raises."""
-    return _in_thread(lambda: _checked("personality", ctypes.c_ulong(_UNAME26)), work)
+    return _in_thread(lambda: call("personality", ctypes.c_ulong(_UNAME26)), work)
 
 
 def _in_thread(prepare: Callable[[], None], work: Callable[[], _Result]) -> _Result:
-    outcome: list[_Result] = []
-    failure: list[BaseException] = []
+    def prepare_and_work() -> _Result:
+        prepare()
+        return work()
 
-    def run() -> None:
-        try:
-            prepare()
-            outcome.append(work())
-        except BaseException as error:
-            failure.append(error)
-
-    thread = Thread(target=run, daemon=True)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
+    return in_a_thread_of_its_own(prepare_and_work)
 
 
 def _drop_sys_admin() -> None:
     header, sets = _Header(_CAPABILITY_VERSION_3, 0), (_Sets * 2)()
-    _checked("capget", ctypes.byref(header), sets)
+    call("capget", ctypes.byref(header), sets)
     sets[0].effective &= ~(1 << _CAP_SYS_ADMIN)
     sets[0].permitted &= ~(1 << _CAP_SYS_ADMIN)
-    _checked("capset", ctypes.byref(header), sets)
-
-
-def _checked(name: str, *arguments: object) -> None:
-    if getattr(_libc, name)(*arguments) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
+    call("capset", ctypes.byref(header), sets)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphdriver.contract import Driver
-from graphdriver.errors import LayerExists, LayerInUse, LayerNotFound
+from graphdriver.contract import Capability, Driver
+from graphdriver.errors import DriverError, LayerExists, LayerInUse, LayerNotFound
 from graphdriver_conformance.drivers.containerd import messages as m
 from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, resolve
 from graphdriver_conformance.oracle.archive import build_archive, entry_of, read_archive
@@ -113,7 +113,7 @@ def test_nobody_there_is_one_sentence(tmp_path: Path) -> None:
 def test_unknown_snapshotter_names_the_others(source: DriverSource, tmp_path: Path) -> None:
     other = resolve(source.spec.replace("=native", "=none"))
 
-    with pytest.raises(BadSpec, match=r"no snapshotter none; there are .*native"):
+    with pytest.raises((DriverError, OSError), match=r"no snapshotter none; there are .*native"):
         other.make(tmp_path / "home", ())
 
 
@@ -139,6 +139,19 @@ def test_archives_go_in_and_out(driver: Driver) -> None:
 
     with driver.diff("layer") as stream:
         assert [b"a"] == [entry.name for entry in read_archive(stream)]
+
+
+@pytest.mark.parametrize(("snapshotter", "follows"), [("native", True), ("overlayfs", False)])
+def test_symlinks_of_lower_layers_are_claimed_by_trying(
+    source: DriverSource, tmp_path: Path, snapshotter: str, follows: bool
+) -> None:
+    other = resolve(source.spec.replace("=native", f"={snapshotter}"))
+    made = other.make(tmp_path / "home", ())
+
+    assert follows is (Capability.LOWER_SYMLINKS in getattr(made, "capabilities", ()))
+
+    made.cleanup()
+    other.keeper.release(made)
 
 
 def test_released_home_leaves_nothing_in_containerd(source: DriverSource, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def test_mutant_is_caught(name: str, judges: Judge) -> None:
     if needs.startswith("/") and not os.access(needs, os.R_OK | os.W_OK):
         pytest.skip(f"needs {needs}, which this machine lacks, or keeps from us")
 
-    outcomes = judges.submit(judge, MUTANTS[name].spec(), breaks).result()
+    broken = MUTANTS[name]
+    outcomes = judges.submit(judge, broken.spec(), breaks, "default", broken.deadline).result()
 
     if needs and set(outcomes.values()) <= {"not-provable", "not-claimed"}:
         pytest.skip(f"needs {needs}, which this machine lacks")

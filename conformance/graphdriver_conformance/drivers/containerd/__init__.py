@@ -4,8 +4,9 @@ Needs grpcio (the extra `containerd`), and nothing generated: the messages are f
 """
 
 import importlib.util
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -31,16 +32,11 @@ _CLAIMS = frozenset(
 
 @dataclass(frozen=True)
 class _Factory:
-    """Makes drivers on a snapshotter; what they claim is known without making one."""
+    """Makes drivers on a snapshotter; the first one is made to see what they can claim."""
 
     socket: Path
     snapshotter: str
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """Overlay's archives are unpacked into the upper, which does not see the lowers' links."""
-        sees_lowers = {Capability.LOWER_SYMLINKS} if self.snapshotter != "overlayfs" else set()
-        return _CLAIMS | sees_lowers
+    _probed: list[frozenset[Capability]] = field(default_factory=list)
 
     def __call__(
         self,
@@ -58,7 +54,25 @@ class _Factory:
             raise PrerequisitesNotMet(
                 f"unknown option {options[0]!r}", "containerd reads its own configuration only"
             )
-        return ContainerdDriver(self.socket, self.snapshotter, home, self.capabilities)
+        if not self._probed:
+            self._probed.append(_CLAIMS | self._seen())
+        return ContainerdDriver(self.socket, self.snapshotter, home, self._probed[0])
+
+    def _seen(self) -> frozenset[Capability]:
+        """Try what differs between snapshotters, on a home that is discarded afterwards.
+
+        Archives are unpacked into the upper directory of some, which does not see the lowers'
+        symlinks; into a mount of all layers of others.
+        """
+        from graphdriver_conformance.drivers.containerd.driver import ContainerdDriver
+
+        with tempfile.TemporaryDirectory(prefix="graphdriver-probe-") as scratch:
+            driver = ContainerdDriver(self.socket, self.snapshotter, Path(scratch), _CLAIMS)
+            try:
+                follows = driver.follows_lower_symlinks()
+            finally:
+                driver.forget()
+        return frozenset({Capability.LOWER_SYMLINKS} if follows else ())
 
 
 class _Keeper(Keeper):
@@ -86,4 +100,4 @@ def source(spec: str) -> DriverSource:
     if importlib.util.find_spec("grpc") is None:
         raise BadSpec(f"{spec}: needs grpcio; pip install 'graphdriver-conformance[containerd]'")
     factory = _Factory(Path(unquote(parts.path)), names[0])
-    return DriverSource(spec, factory, in_process=False, keeper=_Keeper())
+    return DriverSource(spec, factory, in_process=False, offers=frozenset(), keeper=_Keeper())

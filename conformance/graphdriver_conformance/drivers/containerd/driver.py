@@ -10,6 +10,7 @@ walk, so neither is claimed.
 
 import contextlib
 import hashlib
+import io
 import itertools
 import os
 import threading
@@ -26,11 +27,15 @@ from graphdriver.errors import (
     LayerNotFound,
     NotSupported,
 )
+from graphdriver_conformance.drivers import deadline
 from graphdriver_conformance.drivers.containerd import messages as m
 from graphdriver_conformance.drivers.containerd.client import LAYER, Containerd
-from graphdriver_conformance.drivers.containerd.mounting import is_mounted, mount_all, umount
+from graphdriver_conformance.drivers.containerd.mounting import mount_all
 from graphdriver_conformance.drivers.containerd.wire import Message
-from graphdriver_conformance.drivers.plugin.client import deadline
+from graphdriver_conformance.host.mountinfo import mounts_at
+from graphdriver_conformance.host.syscalls import umount
+from graphdriver_conformance.oracle.archive import build_archive, entry_of
+from graphdriver_conformance.oracle.tree import file
 
 __all__ = ["ContainerdDriver"]
 
@@ -101,7 +106,7 @@ class ContainerdDriver:
             raise NotSupported(f"get of {id!r} with a label", "containerd mounts have none")
         view = self._view_of(id)
         with self._lock:
-            if not self._held[id] and not is_mounted(view):
+            if not self._held[id] and not mounts_at(view):
                 mounts = self._mounts(id, id + _VIEW)
                 view.mkdir(mode=0o700, exist_ok=True)
                 mount_all(mounts, view)
@@ -141,7 +146,7 @@ class ContainerdDriver:
         with self._lock:
             self._held.clear()
             for view in self._views.iterdir() if self._views.is_dir() else ():
-                while is_mounted(view):
+                while mounts_at(view):
                     umount(view)
             for info in self._infos():
                 if info.name.endswith(_VIEW):
@@ -181,6 +186,25 @@ class ContainerdDriver:
     def diff_size(self, id: str, parent: str = "") -> int:
         """Raise NotSupported."""
         raise NotSupported("diff_size", "containerd has no such verb")
+
+    def follows_lower_symlinks(self) -> bool:
+        """Apply an archive whose path leads through a symlink of the layer below, and look."""
+        base, layer = "probe-base", "probe-layer"
+        archive = build_archive([entry_of("link/file", file(b"x"))])
+        try:
+            self.create(base)
+            root = self.get(base)
+            (root / "real").mkdir()
+            (root / "link").symlink_to("real")
+            self.put(base)
+            self.create(layer, base)
+            self.apply_diff(layer, base, io.BytesIO(archive))
+            root = self.get(layer)
+            return (root / "link").is_symlink() and (root / "real" / "file").is_file()
+        except (DriverError, OSError):
+            return False
+        finally:
+            self.cleanup()
 
     def forget(self) -> None:
         """Remove all snapshots of the home, its lease and its namespace; no verb may follow.
@@ -284,7 +308,7 @@ class ContainerdDriver:
 
     def _release(self, id: str) -> None:
         view = self._view_of(id)
-        while is_mounted(view):
+        while mounts_at(view):
             umount(view)
         with contextlib.suppress(FileNotFoundError):
             view.rmdir()

@@ -5,36 +5,35 @@ relative to the directory that all of them are in, which a thread that has unsha
 enter without the process noticing; containerd's Go client does the same.
 """
 
-import ctypes
 import os
-import re
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from graphdriver.errors import MountOptionsTooLong, NotSupported
 from graphdriver_conformance.drivers.containerd.messages import Mount
+from graphdriver_conformance.host.syscalls import (
+    CLONE_FS,
+    MountFlag,
+    in_a_thread_of_its_own,
+    mount,
+    umount,
+    unshare,
+)
 
-__all__ = ["is_mounted", "mount_all", "umount"]
+__all__ = ["mount_all"]
 
-_CLONE_FS = 0x200
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
-_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_NOATIME, _MS_RELATIME = 32, 4096, 16384, 1024, 1 << 21
 _FLAGS = {
-    "ro": _MS_RDONLY,
-    "rw": 0,
-    "bind": _MS_BIND,
-    "rbind": _MS_BIND | _MS_REC,
-    "nosuid": _MS_NOSUID,
-    "nodev": _MS_NODEV,
-    "noexec": _MS_NOEXEC,
-    "noatime": _MS_NOATIME,
-    "relatime": _MS_RELATIME,
+    "ro": MountFlag.RDONLY,
+    "rw": MountFlag(0),
+    "bind": MountFlag.BIND,
+    "rbind": MountFlag.BIND | MountFlag.REC,
+    "nosuid": MountFlag.NOSUID,
+    "nodev": MountFlag.NODEV,
+    "noexec": MountFlag.NOEXEC,
+    "noatime": MountFlag.NOATIME,
+    "relatime": MountFlag.RELATIME,
 }
-_MNT_DETACH = 2
-_OCTAL = re.compile(rb"\\([0-7]{3})")
 _DIRECTORIES = ("lowerdir=", "upperdir=", "workdir=")
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount_all(mounts: Sequence[Mount], point: Path) -> None:
@@ -54,24 +53,8 @@ def mount_all(mounts: Sequence[Mount], point: Path) -> None:
         raise
 
 
-def is_mounted(point: Path) -> bool:
-    """Say whether something is mounted at `point`; os.path.ismount misses binds."""
-    wanted = os.fsencode(os.path.realpath(point))
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        if wanted == _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split()[4]):
-            return True
-    return False
-
-
-def umount(point: Path) -> None:
-    """Unmount, lazily where it is in use."""
-    if _libc.umount2(os.fsencode(point), _MNT_DETACH):
-        number = ctypes.get_errno()
-        raise OSError(number, f"umount2: {os.strerror(number)}", str(point))
-
-
 def _mount(one: Mount, point: Path) -> None:
-    flags = 0
+    flags = MountFlag(0)
     data: list[str] = []
     for option in one.options:
         if option in _FLAGS:
@@ -85,10 +68,10 @@ def _mount(one: Mount, point: Path) -> None:
             f"mount at {point}: {len(text)} bytes of options", "the kernel takes one page"
         )
     _mount_from(directory, one, point, flags, text)
-    if flags & _MS_BIND and flags & _MS_RDONLY:
+    if flags & MountFlag.BIND and flags & MountFlag.RDONLY:
         # A bind takes no other flag the first time; read-only needs the second.
         again = Mount(one.type, one.source, "", one.options)
-        _mount_from("/", again, point, flags | _MS_REMOUNT, b"")
+        _mount_from("/", again, point, flags | MountFlag.REMOUNT, b"")
 
 
 def _relative(data: list[str]) -> tuple[str, list[str]]:
@@ -113,37 +96,18 @@ def _relative(data: list[str]) -> tuple[str, list[str]]:
 
 def _mount_from(directory: str, one: Mount, point: Path, flags: int, data: bytes) -> None:
     """Call mount(2) from `directory`, on a thread that has it for itself."""
-    failures: list[OSError] = []
 
-    def mount() -> None:
-        try:
-            _checked("unshare", _CLONE_FS)
-            os.chdir(directory)
-            _checked(
-                "mount",
-                os.fsencode(one.source),
-                os.fsencode(point),
-                os.fsencode(one.type),
-                ctypes.c_ulong(flags),
-                data,
-            )
-        except OSError as error:
-            failures.append(error)
+    def from_there() -> None:
+        unshare(CLONE_FS)
+        os.chdir(directory)
+        mount(one.source, point, one.type, flags, data)
 
-    thread = threading.Thread(target=mount)
-    thread.start()
-    thread.join()
-    if failures:
-        error = failures[0]
+    try:
+        in_a_thread_of_its_own(from_there)
+    except OSError as error:
         raise OSError(
             error.errno,
             f"{error.strerror}; containerd named {one.type} of {one.source or directory}: "
             "it and the suite have to see the same mounts",
             str(point),
-        )
-
-
-def _checked(name: str, *arguments: object) -> None:
-    if getattr(_libc, name)(*arguments):
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
+        ) from None

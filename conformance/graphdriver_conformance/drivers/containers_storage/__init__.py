@@ -16,9 +16,9 @@ from typing import BinaryIO
 
 from graphdriver.contract import Capability, Change, ChangeKind, Driver, IDMap
 from graphdriver.errors import DriverError, InvalidLayerId, LayerNotFound, NotSupported
+from graphdriver_conformance.drivers import deadline
 from graphdriver_conformance.drivers.containers_storage.command import Answer, Program
 from graphdriver_conformance.drivers.containers_storage.gostring import unquoted
-from graphdriver_conformance.drivers.plugin.client import deadline
 from graphdriver_conformance.drivers.refusals import refusal
 from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
 
@@ -235,7 +235,9 @@ def source(spec: str) -> DriverSource:
     if name not in _CLAIMS:
         raise BadSpec(f"{spec}: no such driver; there are {', '.join(_CLAIMS)}")
 
-    return DriverSource(spec, _Factory(name), in_process=False, keeper=_Keeper())
+    return DriverSource(
+        spec, _Factory(name), in_process=False, offers=frozenset(), keeper=_Keeper()
+    )
 
 
 def _spelled(id: str) -> str:

@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from graphdriver.errors import DriverError
+from graphdriver_conformance.suite.support.effort import deadline
 
 __all__ = ["all_at_once", "at_once", "refusals"]
 
 _Result = TypeVar("_Result")
-
-# Nothing waits for time to pass; this only turns a driver that hangs into one that fails.
-_DEADLINE = 120.0
 
 
 def at_once(calls: Sequence[Callable[[], _Result]]) -> list[_Result | DriverError | OSError]:
@@ -26,12 +24,14 @@ def at_once(calls: Sequence[Callable[[], _Result]]) -> list[_Result | DriverErro
     Raises AssertionError for a call that does not come back, and what a call raised that no driver
     may raise.
     """
+    # Nothing waits for time to pass; this only turns a driver that hangs into one that fails.
+    patience = 2 * deadline()
     ready = threading.Barrier(len(calls))
     outcomes: list[_Result | DriverError | OSError | None] = [None] * len(calls)
     failures: list[BaseException] = []
 
     def make(index: int) -> None:
-        ready.wait(_DEADLINE)
+        ready.wait(patience)
         try:
             outcomes[index] = calls[index]()
         except (DriverError, OSError) as error:
@@ -48,7 +48,7 @@ def at_once(calls: Sequence[Callable[[], _Result]]) -> list[_Result | DriverErro
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(_DEADLINE)
+            thread.join(patience)
     hanging = sum(thread.is_alive() for thread in threads)
     assert not hanging, f"{hanging} of {len(calls)} threads did not come back: a deadlock"
     if failures:

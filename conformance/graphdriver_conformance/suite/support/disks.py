@@ -1,12 +1,11 @@
 """Disks of other kinds than the home's, in files and in memory, for as long as a block runs."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from graphdriver_conformance.host.environment import umount
+from graphdriver_conformance.host.own_work import SuiteError, run_program
 from graphdriver_conformance.host.syscalls import mount
 
 __all__ = ["DISKS", "CannotMake", "disk"]
@@ -35,10 +34,10 @@ def disk(kind: str, point: Path) -> Iterator[Path]:
 
     Besides DISKS there is `full`, which has room for almost nothing.
     """
-    point.mkdir(exist_ok=True)
     try:
+        point.mkdir(exist_ok=True)
         _mount(kind, point)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, SuiteError) as error:
         raise CannotMake(str(error)) from error
     try:
         yield point
@@ -64,13 +63,9 @@ def _mount(kind: str, point: Path) -> None:
 
 def _mount_file(kind: str, point: Path) -> None:
     command = _MKFS[kind]
-    if not shutil.which(command[0]):
-        raise CannotMake(f"{command[0]} is not installed")
     image = point.with_name(f"{point.name}.img")
     with image.open("wb") as opened:
         opened.truncate(_SIZE)
-    subprocess.run([*command, image], check=True, capture_output=True)
+    run_program([*command, image])
     type = kind.partition(" ")[0]
-    subprocess.run(
-        ["mount", "-t", type, "-o", "loop", image, point], check=True, capture_output=True
-    )
+    run_program(["mount", "-t", type, "-o", "loop", image, point])

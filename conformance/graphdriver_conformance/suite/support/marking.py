@@ -1,5 +1,6 @@
 """An image, and what a container does to it that makes overlayfs mark the upper directory."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -26,7 +27,7 @@ def edit(root: Path) -> None:
     try:
         (root / "d").rename(root / "moved")
     except OSError as error:
-        if error.errno != 18:  # EXDEV: without redirects mv(1) copies
+        if error.errno != errno.EXDEV:  # without redirects mv(1) copies
             raise
         shutil.copytree(root / "d", root / "moved", symlinks=True)
         shutil.rmtree(root / "d")

@@ -15,8 +15,8 @@ from pathlib import Path
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
-from graphdriver_conformance.oracle.plant import plant
 from graphdriver_conformance.oracle.tree import Node, Tree
+from graphdriver_conformance.suite.support.beside import directory_beside
 from graphdriver_conformance.suite.support.effort import scaled
 
 __all__ = ["Before", "Call", "Case", "assert_calls_agree", "plain_directory", "result_of", "some"]
@@ -63,10 +63,7 @@ def assert_calls_agree(graphdriver: Subject, cases: Mapping[str, Case], aspects:
 
 def plain_directory(graphdriver: Subject, tree: Tree) -> Path:
     """Make a plain directory that holds `tree`, beside the home; it goes when the test ends."""
-    plain = graphdriver.home.parent / graphdriver.new_id("plain")
-    plain.mkdir()
-    plant(tree, plain)
-    return plain
+    return directory_beside(graphdriver, graphdriver.new_id("plain"), tree)
 
 
 def result_of(call: Call, root: Path) -> object:

@@ -67,6 +67,19 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "seed of the property tests; same seed, same run",
     },
+    "--graphdriver-deadline": {
+        "type": float,
+        "metavar": "SECONDS",
+        "help": "how long a verb may take (default: $GRAPHDRIVER_DEADLINE, or 60)",
+    },
+    "--graphdriver-keep": {
+        "metavar": "DIR",
+        "help": "keep the home of each violation there",
+    },
+    "--graphdriver-journal": {
+        "metavar": "FILE",
+        "help": "write each result as it comes, as JSON lines",
+    },
     "--requirement": {
         "action": "append",
         "default": [],

@@ -21,7 +21,8 @@ from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any, ClassVar, cast
 
-from graphdriver_conformance.drivers.plugin.client import Connection, deadline
+from graphdriver_conformance.drivers import deadline
+from graphdriver_conformance.drivers.plugin.client import Connection
 from graphdriver_mutants.registry import Broken
 
 __all__ = ["Answer", "Request", "Truncated", "WireMutant", "main"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from graphdriver_conformance.results.markdown import markdown
 from graphdriver_conformance.results.page import page
-from graphdriver_conformance.results.runs import BadReport, read_runs
+from graphdriver_conformance.results.result_file import BadReport, read_results
 
 __all__ = ["run"]
 
@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     if options.output is None and not options.markdown:
         parser.error("name the page with -o OUT.html, or ask for --markdown")
     try:
-        runs = read_runs(options.files)
+        runs = read_results(options.files)
         text = markdown(runs) if options.markdown else page(runs)
         if options.output is None:
             sys.stdout.write(text)

@@ -5,13 +5,23 @@ import importlib.metadata
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from graphdriver.contract import Driver, DriverFactory
 from graphdriver_conformance.drivers import SCHEMES
 
-__all__ = ["IN_PROCESS", "OFFERS", "BadSpec", "DriverSource", "Keeper", "resolve"]
+__all__ = [
+    "IN_PROCESS",
+    "OFFERS",
+    "BadSpec",
+    "DriverSource",
+    "Keeper",
+    "check_verbs",
+    "resolve",
+]
 
 IN_PROCESS = "in_process"
 OFFERS = {
@@ -54,6 +64,13 @@ class Keeper:
         """Return the id of the process that a driver runs in, 0 when it cannot be seen."""
         return os.getpid()
 
+    def last_output(self, driver: Driver) -> list[str]:
+        """Return the last lines that the driver's process printed, where it has one of its own."""
+        return []
+
+    def keep_output(self, driver: Driver, directory: Path) -> None:
+        """Copy all that the driver's process printed to `directory`, where it has one."""
+
     def close(self) -> None:
         """End what was started: the run is over."""
 
@@ -76,19 +93,40 @@ class DriverSource:
     one_at_a_time: bool = False
     keeper: Keeper = field(default_factory=Keeper)
 
+    def load(self) -> None:
+        """Import the driver, where it is Python. Raises BadSpec."""
+        if isinstance(self.factory, _Imported):
+            self.factory.load()
+
     def make(self, home: Path, options: tuple[str, ...]) -> Driver:
-        """Make it and look whether it has its verbs. Raises BadSpec."""
-        try:
-            driver = self.factory(home, options, (), ())
-        except Exception as error:
-            kind = type(error).__name__
-            raise BadSpec(f"{self.spec}: the factory raised {kind}: {error}") from error
-        _check_verbs(self.spec, driver)
+        """Make the driver and check that it has the verbs. Raises BadSpec, and its exceptions."""
+        driver = self.factory(home, options, (), ())
+        check_verbs(self.spec, driver)
         return driver
 
 
+class _Imported:
+    """A factory that is imported when it is first called: that may crash, or take long."""
+
+    def __init__(self, find: Callable[[], DriverFactory]) -> None:
+        self._find = find
+        self._found: DriverFactory | None = None
+
+    def load(self) -> DriverFactory:
+        """Import it. Raises BadSpec."""
+        if self._found is None:
+            self._found = self._find()
+        return self._found
+
+    def __call__(self, *arguments: Any, **named: Any) -> Driver:
+        return self.load()(*arguments, **named)
+
+
 def resolve(spec: str) -> DriverSource:
-    """Return the source of the driver that SPEC names. Raises BadSpec."""
+    """Return the source of the driver that SPEC names; a Python driver is imported later.
+
+    Raises BadSpec.
+    """
     scheme = spec.partition(":")[0]
     if scheme in SCHEMES and ":" in spec:
         source: DriverSource = importlib.import_module(SCHEMES[scheme]).source(spec)
@@ -98,16 +136,19 @@ def resolve(spec: str) -> DriverSource:
             f"{spec}: no such kind of driver; there are names, module:attribute and "
             + ", ".join(f"{known}:..." for known in SCHEMES)
         )
-    return DriverSource(spec, _from_module(spec) if ":" in spec else _from_entry_point(spec))
+    if ":" in spec:
+        return DriverSource(spec, _Imported(lambda: _from_module(spec)))
+    points = importlib.metadata.entry_points(group="graphdriver.drivers")
+    if spec not in points.names:
+        raise BadSpec(f"{spec}: no such driver; there are {', '.join(sorted(points.names))}")
+    return DriverSource(spec, _Imported(lambda: _from_entry_point(spec)))
 
 
 def _from_entry_point(name: str) -> DriverFactory:
     points = importlib.metadata.entry_points(group="graphdriver.drivers")
-    if name not in points.names:
-        raise BadSpec(f"{name}: no such driver; there are {', '.join(sorted(points.names))}")
     try:
         factory: DriverFactory = points[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadSpec(f"{name}: loading it raised {type(error).__name__}: {error}") from error
     return factory
 
@@ -118,21 +159,20 @@ def _from_module(spec: str) -> DriverFactory:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind = type(error).__name__
         raise BadSpec(f"{spec}: importing {module_name} raised {kind}: {error}") from error
     found: object = module
     for name in attribute.split("."):
         found = getattr(found, name, None)
     if not callable(found):
-        what = "nothing" if found is None else f"a {type(found).__name__}"
-        raise BadSpec(
-            f"{spec}: {attribute} is {what}; it must be a factory init(home, options, ...)"
-        )
+        kind = "does not exist" if found is None else f"is a {type(found).__name__}"
+        raise BadSpec(f"{spec}: {attribute} {kind}; it must be a factory init(home, options, ...)")
     return found
 
 
-def _check_verbs(spec: str, driver: object) -> None:
+def check_verbs(spec: str, driver: object) -> None:
+    """Check that a driver has the verbs of the contract. Raises BadSpec."""
     missing = [verb for verb in _VERBS if not callable(getattr(driver, verb, None))]
     if missing:
         raise BadSpec(f"{spec}: the driver lacks {', '.join(missing)}; see graphdriver.Driver")

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from graphdriver_conformance.results.grid import Row, labels, rows_of
-from graphdriver_conformance.results.outcome import Outcome
-from graphdriver_conformance.results.runs import Run
+from graphdriver_conformance.results.model import Outcome, RunResult
+from graphdriver_conformance.results.text import finding
 
 __all__ = ["markdown"]
 
@@ -22,7 +22,7 @@ _SIGNS = {
 _LEVELS = ("MUST", "SHOULD", "MAY")
 
 
-def markdown(runs: Sequence[Run]) -> str:
+def markdown(runs: Sequence[RunResult]) -> str:
     """Return the verdicts, the requirements that need a look, and how they failed."""
     names = labels(runs)
     rows = rows_of(runs)
@@ -34,7 +34,7 @@ def markdown(runs: Sequence[Run]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _verdicts(runs: Sequence[Run], names: list[str]) -> list[str]:
+def _verdicts(runs: Sequence[RunResult], names: list[str]) -> list[str]:
     lines = ["| run | verdict | MUST met | SHOULD met | violated | not claimed | where |"]
     lines.append("|---|---|--:|--:|--:|--:|---|")
     for run, name in zip(runs, names, strict=True):
@@ -45,7 +45,7 @@ def _verdicts(runs: Sequence[Run], names: list[str]) -> list[str]:
             sum(run.count(level, Outcome.NOT_CLAIMED) for level in _LEVELS),
         ]
         numbers = " | ".join(map(str, counts))
-        where = f"{run.kernel}, {run.filesystem}, {run.user}"
+        where = f"{run.where.kernel}, {run.where.filesystem}, {run.where.user}"
         lines.append(f"| {_cell(name)} | **{run.verdict.value}** | {numbers} | {_cell(where)} |")
     return lines
 
@@ -65,7 +65,7 @@ def _failures(row: Row, names: list[str]) -> list[str]:
         if cell and cell.outcome in (Outcome.VIOLATED, Outcome.ERROR):
             fence = "~~~~"
             lines += ["", f"### {row.id} on {name}", "", row.title, "", fence]
-            lines += [*cell.detail.splitlines(), fence, "", f"`{cell.reproduce}`"]
+            lines += [*finding(cell), fence, "", f"`{cell.reproduce}`"]
     return lines
 
 

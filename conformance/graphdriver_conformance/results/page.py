@@ -9,8 +9,8 @@ from importlib.resources import files
 from xml.etree import ElementTree
 
 from graphdriver_conformance.results.grid import Row, labels, rows_of, word
-from graphdriver_conformance.results.outcome import Outcome, Verdict
-from graphdriver_conformance.results.runs import Cell, Run
+from graphdriver_conformance.results.model import Outcome, RequirementResult, RunResult, Verdict
+from graphdriver_conformance.results.text import finding
 
 __all__ = ["page"]
 
@@ -34,7 +34,7 @@ _LEVELS = ("MUST", "SHOULD", "MAY")
 _Content = ElementTree.Element | str | None
 
 
-def page(runs: Sequence[Run]) -> str:
+def page(runs: Sequence[RunResult]) -> str:
     """Return the page for these runs, in their order."""
     rows, names = rows_of(runs), labels(runs)
     own = files("graphdriver_conformance.results")
@@ -61,7 +61,7 @@ def page(runs: Sequence[Run]) -> str:
     return "<!doctype html>\n" + ElementTree.tostring(html, encoding="unicode", method="html")
 
 
-def _summary(runs: Sequence[Run]) -> str:
+def _summary(runs: Sequence[RunResult]) -> str:
     parts = [
         f"{count} {_VERDICTS[verdict].lower()}"
         for verdict in Verdict
@@ -71,7 +71,7 @@ def _summary(runs: Sequence[Run]) -> str:
 
 
 def _main(
-    runs: Sequence[Run], rows: Sequence[Row], names: Sequence[str]
+    runs: Sequence[RunResult], rows: Sequence[Row], names: Sequence[str]
 ) -> Iterable[ElementTree.Element]:
     yield _made("div", {"class": "runs"}, *map(_card, range(len(runs)), runs, names))
     yield _made("h2", {"id": "matrix"}, "Requirements")
@@ -83,22 +83,26 @@ def _main(
         yield _section(row, runs, names)
 
 
-def _card(number: int, run: Run, name: str) -> ElementTree.Element:
+def _card(number: int, run: RunResult, name: str) -> ElementTree.Element:
     """Return the verdict on one run: the word first, then the counts, then where."""
     counts = [
         (level, _counted(run, level))
         for level in _LEVELS
-        if any(run.levels[i] == level for i in run.cells)
+        if any(one.level == level for one in run.requirements.values())
     ]
-    claimed = "everything" if run.capabilities is None else ", ".join(run.capabilities) or "nothing"
-    where = f"kernel {run.kernel}, {run.filesystem}, {run.user}"
+    claimed = (
+        "everything"
+        if run.driver.capabilities is None
+        else ", ".join(run.driver.capabilities) or "nothing"
+    )
+    where = f"kernel {run.where.kernel}, {run.where.filesystem}, {run.where.user}"
     more = [
-        ("driver", f"{run.name}, as {run.spec}"),
+        ("driver", f"{run.driver.name}, as {run.driver.spec}"),
         ("claims", claimed),
-        ("run", f"{run.started}, {run.seconds:.1f} s, seed {run.seed}, suite {run.suite}"),
-        ("machine", run.machine),
-        *run.status,
-        *run.facts.items(),
+        ("run", f"{run.started}, {run.seconds:.1f} s, seed {run.run.seed}, suite {run.suite}"),
+        ("machine", run.where.machine),
+        *run.driver.status,
+        *run.where.facts.items(),
     ]
     verdict = _made("span", {"class": f"badge {run.verdict.value}"}, _VERDICTS[run.verdict])
     return _made(
@@ -112,11 +116,10 @@ def _card(number: int, run: Run, name: str) -> ElementTree.Element:
     )
 
 
-def _counted(run: Run, level: str) -> str:
+def _counted(run: RunResult, level: str) -> str:
     found = [(one, run.count(level, one)) for one in Outcome]
     shown = [f"{n} {one.value}" for one, n in found if n or one is Outcome.MET]
-    unasked = sum(not cell.was_asked for id, cell in run.cells.items() if run.levels[id] == level)
-    return ", ".join(shown + [f"{unasked} not selected"] * bool(unasked))
+    return ", ".join(shown)
 
 
 def _legend(rows: Sequence[Row]) -> ElementTree.Element:
@@ -208,7 +211,7 @@ def _sign(target: str, outcome: str, what: str) -> ElementTree.Element:
     return _made("a", {"href": f"#{target}", "aria-label": f"{what}: {text}"}, sign)
 
 
-def _section(row: Row, runs: Sequence[Run], names: Sequence[str]) -> ElementTree.Element:
+def _section(row: Row, runs: Sequence[RunResult], names: Sequence[str]) -> ElementTree.Element:
     """Return what is known of one requirement, and one part for each run."""
     told = [f"why: {row.why}"] * bool(row.why) + [f"source: {row.source}"] * bool(row.source)
     parts = [_made("p", {"class": "quiet"}, text) for text in told]
@@ -226,19 +229,21 @@ def _section(row: Row, runs: Sequence[Run], names: Sequence[str]) -> ElementTree
     )
 
 
-def _cell(id: str, cell: Cell | None, run: Run, name: str) -> ElementTree.Element:
+def _cell(
+    id: str, cell: RequirementResult | None, run: RunResult, name: str
+) -> ElementTree.Element:
     outcome = word(cell)
     badge = _made("span", {"class": f"badge {outcome}"}, _SIGNS[outcome][1])
     proof = ""
     if cell and cell.examples:
         many = f", {cell.examples} examples" if cell.examples > 1 else ""
         proof = f"  {cell.seconds:.2f} s{many}"
-    where = f"  kernel {run.kernel}, {run.filesystem}, {run.user}"
+    where = f"  kernel {run.where.kernel}, {run.where.filesystem}, {run.where.user}"
     parts: list[_Content] = [
         _made("h4", {}, f"{name} ", badge, _made("span", {"class": "quiet"}, proof + "," + where))
     ]
-    if cell and cell.was_asked and cell.detail:
-        parts.append(_made("pre", {}, cell.detail))
+    if cell and (lines := list(finding(cell))):
+        parts.append(_made("pre", {}, "\n".join(lines)))
     if cell and cell.reproduce and cell.outcome not in (Outcome.MET, Outcome.NOT_CLAIMED):
         parts.append(_made("p", {}, "again: ", _made("code", {}, cell.reproduce)))
     return _made("article", {"class": "cell", "id": id}, *parts)

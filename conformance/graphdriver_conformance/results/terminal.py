@@ -1,15 +1,21 @@
-"""The verdict on the terminal: what is broken, what was not shown and why, and one line."""
+"""The verdict on the terminal: causes first, each violation once, and one line at the end."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from graphdriver_conformance.catalogue.requirement import Level
-from graphdriver_conformance.repro.files import Script
-from graphdriver_conformance.results.outcome import WORKS, Judgement, Outcome, Verdict, verdict_of
-from graphdriver_conformance.results.result_file import Result
+from graphdriver_conformance.results.model import (
+    Ended,
+    Outcome,
+    RequirementResult,
+    RunResult,
+    Verdict,
+)
+from graphdriver_conformance.results.text import finding
 
-__all__ = ["lines"]
+__all__ = ["by_importance", "lines"]
 
+_MOST_IDS = 40
 _WORDS = {
     Verdict.CONFORMANT: "CONFORMANT",
     Verdict.NOT_CONFORMANT: "NOT CONFORMANT",
@@ -22,113 +28,152 @@ _MARKUP = {
 }
 
 
-def lines(result: Result, scripts: Mapping[str, Script] | None = None) -> Iterator[tuple[str, str]]:
-    """Yield each line with its colour ("" for none); `scripts` are those that reproduce."""
-    for one in result.judged.values():
-        if one.outcome in (Outcome.VIOLATED, Outcome.ERROR):
-            yield from _violation(one, (scripts or {}).get(one.requirement.id))
+def lines(result: RunResult) -> Iterator[tuple[str, str]]:
+    """Yield each line with its colour ("" for none)."""
+    if error := result.driver.init_error:
+        kind = f"{error.kind}: " if error.kind else ""
+        yield f"init failed: {kind}{error.message}", "red"
+        yield "", ""
+    for one in by_importance(result):
+        yield from _violation(one)
     yield from _blocked(result)
     yield from _waived(result)
     yield from _unproven(result)
-    yield from _unclaimed(result)
+    yield from _claims(result)
+    yield from _works_unclaimed(result)
     yield from _table(result)
-    verdict = verdict_of(result.judged)
-    where = result.environment
-    who = "root" if not where.uid else f"uid {where.uid}"
-    if where.facts.get("userns") == "true":
-        who += " in a user namespace"
+    where, verdict = result.where, result.verdict
     yield (
-        f"{result.driver['spec']}: {_WORDS[verdict]}  "
-        f"({_reason(result, verdict)}; kernel {where.kernel}, {where.filesystem}, {who}, "
+        f"{result.driver.spec}: {_WORDS[verdict]}  "
+        f"({_reason(result, verdict)}; kernel {where.kernel}, {where.filesystem}, {where.user}, "
         f"{result.seconds:.1f} s)",
         _MARKUP[verdict],
     )
 
 
-def _violation(one: Judgement, script: Script | None) -> Iterator[tuple[str, str]]:
-    requirement = one.requirement
+def by_importance(result: RunResult) -> list[RequirementResult]:
+    """Return violations and errors of the suite: those that block others first, then by level."""
+    blocks = Counter(id for one in result.requirements.values() for id in one.blocked_by)
+    levels = [level.value for level in Level]
+    shown = (Outcome.VIOLATED, Outcome.ERROR)
+    found = [one for one in result.requirements.values() if one.outcome in shown]
+    return sorted(found, key=lambda one: (-blocks[one.id], levels.index(one.level)))
+
+
+def _violation(one: RequirementResult) -> Iterator[tuple[str, str]]:
     word = "VIOLATED" if one.outcome is Outcome.VIOLATED else "SUITE ERROR"
-    yield f"{word}  {requirement.id} ({requirement.level})  {requirement.title}", "red"
-    for line in (one.detail or "").splitlines():
-        # The rule is right above; what is expected may be nothing but the rule.
-        if line != f"expected:  {requirement.title}":
-            yield f"    {line}", ""
+    yield f"{word}  {one.id} ({one.level})  {one.title}", "red"
+    for line in finding(one, below_title=True):
+        yield f"    {line}", ""
     yield f"    reproduce: {one.reproduce}", ""
-    if script:
-        missed = "" if script.reproduces else "  (did not reproduce it by itself)"
-        yield f"    script:    {script.command}{missed}", ""
-    yield f"    see:       graphdriver explain {requirement.id}", ""
+    if one.script:
+        yield f"    script:    {one.script}", ""
+    yield f"    see:       graphdriver explain {one.id}", ""
     yield "", ""
 
 
-def _blocked(result: Result) -> Iterator[tuple[str, str]]:
-    culprits: dict[str, list[str]] = {}
-    for one in result.judged.values():
+def _blocked(result: RunResult) -> Iterator[tuple[str, str]]:
+    by_culprits: dict[tuple[str, ...], list[str]] = {}
+    for one in result.requirements.values():
         if one.outcome is Outcome.BLOCKED:
-            culprit = (one.detail or "").partition("\n")[0]
-            culprits.setdefault(culprit, []).append(one.requirement.id)
-    for culprit, ids in culprits.items():
-        yield f"{culprit}: {', '.join(ids)}", "yellow"
+            by_culprits.setdefault(one.blocked_by, []).append(one.id)
+    for culprits, ids in by_culprits.items():
+        yield f"blocked by {', '.join(culprits)}: {_ids(ids)}", "yellow"
 
 
-def _unclaimed(result: Result) -> Iterator[tuple[str, str]]:
+def _ids(ids: list[str]) -> str:
+    """Return ids in one line, very many as counts of their families."""
+    if len(ids) <= _MOST_IDS:
+        return ", ".join(ids)
+    families = Counter(id.partition("-")[0] for id in ids)
+    listed = ", ".join(f"{family} ({count})" for family, count in families.items())
+    return f"{len(ids)} requirements of {listed}"
+
+
+def _waived(result: RunResult) -> Iterator[tuple[str, str]]:
+    for one in result.requirements.values():
+        if one.outcome is Outcome.WAIVED:
+            yield f"WAIVED  {one.id} ({one.level})  {one.detail}", "yellow"
+
+
+def _unproven(result: RunResult) -> Iterator[tuple[str, str]]:
+    by_detail: dict[str, list[str]] = {}
+    for one in result.requirements.values():
+        if one.outcome is Outcome.NOT_PROVABLE:
+            by_detail.setdefault(one.detail or "no reason given", []).append(one.id)
+    for detail, ids in by_detail.items():
+        yield f"not provable here: {_ids(ids)}", "yellow"
+        yield f"    {detail}", ""
+
+
+def _claims(result: RunResult) -> Iterator[tuple[str, str]]:
+    """Name claims that brought in violations, and how many requirements each brought in."""
+    asked: Counter[str] = Counter()
+    bad: Counter[str] = Counter()
+    for one in result.requirements.values():
+        if one.capability and one.outcome is not Outcome.NOT_CLAIMED:
+            asked[one.capability] += 1
+            bad[one.capability] += one.is_bad
+    how = "claims" if result.driver.capabilities is not None else "claims (it declares nothing)"
+    for capability, count in bad.items():
+        if count:
+            many = f"{count} of the {asked[capability]} requirements that depend on it"
+            yield (
+                f"the driver {how} {capability}: {many} are violated; "
+                "leave it out of `capabilities` if the driver does not have it",
+                "yellow",
+            )
+
+
+def _works_unclaimed(result: RunResult) -> Iterator[tuple[str, str]]:
     """Name capabilities that the driver does not claim and seems to have."""
     works: dict[str, list[bool]] = {}
-    for one in result.judged.values():
-        if one.outcome is Outcome.NOT_CLAIMED and one.was_asked:
-            did = (one.detail or "").startswith(WORKS)
-            for need in one.requirement.needs:
-                works.setdefault(need, []).append(did)
-    for need, seen in works.items():
+    for one in result.requirements.values():
+        if one.outcome is Outcome.NOT_CLAIMED and one.capability:
+            works.setdefault(one.capability, []).append(one.works)
+    for capability, seen in works.items():
         if all(seen):
             many = f"{len(seen)} requirement{'s' * (len(seen) > 1)}"
-            yield f"works although not claimed: {need} ({many})", "yellow"
+            yield f"works although not claimed: {capability} ({many})", "yellow"
 
 
-def _waived(result: Result) -> Iterator[tuple[str, str]]:
-    for one in result.judged.values():
-        if one.outcome is Outcome.WAIVED:
-            how = (one.detail or "").partition("\n")[0]
-            yield f"WAIVED  {one.requirement.id} ({one.requirement.level})  {how}", "yellow"
-
-
-def _unproven(result: Result) -> Iterator[tuple[str, str]]:
-    reasons: dict[str, list[str]] = {}
-    for one in result.judged.values():
-        if one.outcome is Outcome.NOT_PROVABLE and one.was_asked:
-            reasons.setdefault(one.detail or "no reason given", []).append(one.requirement.id)
-    for reason, ids in reasons.items():
-        yield f"not provable here: {', '.join(ids)}", "yellow"
-        yield f"    {reason}", ""
-
-
-def _table(result: Result) -> Iterator[tuple[str, str]]:
+def _table(result: RunResult) -> Iterator[tuple[str, str]]:
+    unasked = 0
     for level in Level:
-        of_level = [one for one in result.judged.values() if one.requirement.level is level]
-        found = Counter(one.outcome for one in of_level if one.was_asked)
-        if found:
+        of_level = [one for one in result.requirements.values() if one.level == level]
+        found = Counter(one.outcome for one in of_level)
+        unasked += found.pop(Outcome.NOT_SELECTED, 0)
+        if found.total():
             shown = "  ".join(f"{found[o]} {o}" for o in Outcome if found[o] or o is Outcome.MET)
             yield f"{level:<6}  {shown}", ""
-    unasked = sum(not one.was_asked for one in result.judged.values())
     if unasked:
         yield f"        {unasked} not selected in this run", ""
 
 
-def _reason(result: Result, verdict: Verdict) -> str:
-    must = [one for one in result.judged.values() if one.requirement.level is Level.MUST]
+def _reason(result: RunResult, verdict: Verdict) -> str:
+    must = [one for one in result.requirements.values() if one.level == Level.MUST]
     count = Counter(one.outcome for one in must)
     if verdict is Verdict.NOT_CONFORMANT:
-        broken = count[Outcome.VIOLATED] + count[Outcome.BLOCKED]
-        texts = [f"{broken} MUST violated"] * bool(broken or not count[Outcome.WAIVED])
-        texts += [f"{count[Outcome.WAIVED]} MUST violated and waived"] * bool(count[Outcome.WAIVED])
-        texts += ["the suite failed"] * bool(count[Outcome.ERROR])
-        return ", ".join(texts)
+        broken, waived, blocked = (
+            count[one] for one in (Outcome.VIOLATED, Outcome.WAIVED, Outcome.BLOCKED)
+        )
+        texts = [f"{broken} MUST violated"] * bool(broken or not (waived or blocked))
+        texts += [f"{blocked} MUST blocked"] * bool(blocked)
+        texts += [f"{waived} MUST violated and waived"] * bool(waived)
+        return ", ".join(texts + _interruption(result))
     if verdict is Verdict.INCONCLUSIVE:
-        unproven = sum(one.outcome is Outcome.NOT_PROVABLE for one in must if one.was_asked)
-        unasked = sum(not one.was_asked for one in must)
+        unproven, errors = count[Outcome.NOT_PROVABLE], count[Outcome.ERROR]
         texts = [f"{unproven} MUST not provable here"] * bool(unproven)
-        texts += [f"{unasked} MUST not selected"] * bool(unasked)
+        texts += [f"the suite failed in {errors} MUST"] * bool(errors)
+        texts += _interruption(result)
         return f"no MUST violated, but {' and '.join(texts) or 'nothing was proven'}"
-    unclaimed = count[Outcome.NOT_CLAIMED]
+    unclaimed, unasked = count[Outcome.NOT_CLAIMED], count[Outcome.NOT_SELECTED]
     also = f", {unclaimed} not claimed" if unclaimed else ""
+    if unasked:
+        return f"in the selection: all {count[Outcome.MET]} claimed MUST met{also}"
     return f"all {count[Outcome.MET]} claimed MUST met{also}"
+
+
+def _interruption(result: RunResult) -> list[str]:
+    ended = result.run.ended
+    return [] if ended is Ended.FINISHED else [f"the run was {ended}"]

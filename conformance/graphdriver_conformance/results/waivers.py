@@ -8,13 +8,13 @@ exceptions only ever grow.
 import datetime
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graphdriver_conformance.catalogue.requirement import catalogue
-from graphdriver_conformance.results.outcome import Judgement, Outcome
+from graphdriver_conformance.results.model import Outcome, Reason, RequirementResult
 
 __all__ = [
     "BadWaivers",
@@ -62,29 +62,31 @@ def read_waivers(path: Path) -> list[Waiver]:
 
 
 def apply_waivers(
-    judged: Mapping[str, Judgement], waivers: Sequence[Waiver], today: datetime.date
-) -> tuple[dict[str, Judgement], list[str]]:
-    """Return the judgements with what is waived, and what is wrong with the waivers."""
-    after, wrong = dict(judged), []
+    results: Mapping[str, RequirementResult], waivers: Sequence[Waiver], today: datetime.date
+) -> tuple[dict[str, RequirementResult], list[str]]:
+    """Return the results with the waived ones, and what is wrong with the waivers."""
+    after, wrong = dict(results), []
     for waiver in waivers:
-        one = judged.get(waiver.requirement)
+        one = results.get(waiver.requirement)
         if one is None:
             wrong.append(f"{waiver.requirement}: no such requirement; remove its waiver")
         elif today > waiver.until:
             wrong.append(f"{waiver.requirement}: its waiver expired on {waiver.until}")
         elif one.outcome in _WAIVABLE:
-            detail = f"{waiver}\n{one.detail}"
-            after[waiver.requirement] = replace(one, outcome=Outcome.WAIVED, detail=detail)
+            after[waiver.requirement] = replace(
+                one, outcome=Outcome.WAIVED, reason=Reason.WAIVER, detail=str(waiver)
+            )
         elif one.outcome is Outcome.MET:
             wrong.append(f"{waiver.requirement} is met; remove its waiver")
     return after, wrong
 
 
-def read_baseline(path: Path) -> dict[str, str]:
-    """Return outcomes by id out of a result file. Raises BadWaivers."""
+def read_baseline(path: Path) -> frozenset[str]:
+    """Return the requirements that a result file has as violated. Raises BadWaivers."""
     try:
         rows = json.loads(path.read_bytes())["requirements"]
-        return {str(row["id"]): str(row["outcome"]) for row in rows}
+        known = (*_WAIVABLE, Outcome.WAIVED)
+        return frozenset(str(row["id"]) for row in rows if str(row["outcome"]) in known)
     except OSError as error:
         raise BadWaivers(f"{path}: {error.strerror}; name an older result file") from None
     except (ValueError, KeyError, TypeError):
@@ -94,15 +96,16 @@ def read_baseline(path: Path) -> dict[str, str]:
 
 
 def apply_baseline(
-    judged: Mapping[str, Judgement], before: Mapping[str, str]
-) -> dict[str, Judgement]:
-    """Return the judgements with those violations waived that the baseline has, too."""
-    old = {id for id, outcome in before.items() if outcome in (*_WAIVABLE, Outcome.WAIVED)}
+    results: Mapping[str, RequirementResult], before: Collection[str]
+) -> dict[str, RequirementResult]:
+    """Return the results with those violations waived that the baseline has as well."""
     return {
-        id: replace(one, outcome=Outcome.WAIVED, detail=f"in the baseline, too\n{one.detail}")
-        if id in old and one.outcome in _WAIVABLE
+        id: replace(
+            one, outcome=Outcome.WAIVED, reason=Reason.BASELINE, detail="also in the baseline"
+        )
+        if id in before and one.outcome in _WAIVABLE
         else one
-        for id, one in judged.items()
+        for id, one in results.items()
     }
 
 

@@ -16,8 +16,8 @@ from graphdriver_conformance.host.environment import Environment, umount_below
 from graphdriver_conformance.host.namespaces import leave
 from graphdriver_conformance.host.own_work import ProgramMissing, SuiteError, own_work, run_program
 from graphdriver_conformance.host.syscalls import mount
-from graphdriver_conformance.results.outcome import Outcome
-from graphdriver_conformance.session.judging import judge
+from graphdriver_conformance.results.model import Outcome
+from graphdriver_conformance.session.classify import classify
 
 pytest_plugins = ["pytester"]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
@@ -173,10 +173,10 @@ def test_full_disk_is_not_the_drivers(small_disk: Path) -> None:
     requirement = catalogue()["LIF-001"]
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    assert Outcome.VIOLATED is judge(requirement, error, subject)[0]
+    assert classify(requirement, error, subject).outcome is Outcome.VIOLATED
 
     (small_disk / "filler").write_bytes(bytes(5 << 19))
-    outcome, detail = judge(requirement, error, subject)
+    result = classify(requirement, error, subject)
 
-    assert Outcome.ERROR is outcome
-    assert "is full" in (detail or "")
+    assert result.outcome is Outcome.ERROR
+    assert "is full" in (result.actual or "")

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from graphdriver_conformance.catalogue.requirement import catalogue
-from graphdriver_conformance.results.outcome import Judgement, Outcome, Verdict, verdict_of
+from graphdriver_conformance.results.model import (
+    Outcome,
+    Reason,
+    RequirementResult,
+    Verdict,
+    verdict_of,
+)
 from graphdriver_conformance.results.waivers import (
     BadWaivers,
     Waiver,
@@ -29,8 +35,8 @@ until = "2999-03-01"
 """
 
 
-def _judged(outcome: Outcome) -> dict[str, Judgement]:
-    return {"LIF-001": Judgement(catalogue()["LIF-001"], outcome, "what was seen")}
+def _results(outcome: Outcome) -> dict[str, RequirementResult]:
+    return {"LIF-001": RequirementResult.of(catalogue()["LIF-001"], outcome, actual="it failed")}
 
 
 def _waiver(id: str = "LIF-001") -> Waiver:
@@ -38,42 +44,45 @@ def _waiver(id: str = "LIF-001") -> Waiver:
 
 
 def test_waived_violation_keeps_what_was_seen_and_the_driver_does_not_conform() -> None:
-    after, wrong = apply_waivers(_judged(Outcome.VIOLATED), [_waiver()], DAY)
+    after, wrong = apply_waivers(_results(Outcome.VIOLATED), [_waiver()], DAY)
 
     assert [] == wrong
-    assert Outcome.WAIVED is after["LIF-001"].outcome
-    assert "waived until 2027-03-01: known (#17)\nwhat was seen" == after["LIF-001"].detail
-    assert Verdict.NOT_CONFORMANT is verdict_of(after)
+    waived = after["LIF-001"]
+    assert (waived.outcome, waived.reason) == (Outcome.WAIVED, Reason.WAIVER)
+    assert waived.detail == "waived until 2027-03-01: known (#17)"
+    assert waived.actual == "it failed"
+    assert verdict_of(after.values()) is Verdict.NOT_CONFORMANT
 
 
 def test_expired_waiver_waives_nothing() -> None:
     tomorrow = DAY + datetime.timedelta(days=1)
 
-    after, wrong = apply_waivers(_judged(Outcome.VIOLATED), [_waiver()], tomorrow)
+    after, wrong = apply_waivers(_results(Outcome.VIOLATED), [_waiver()], tomorrow)
 
     assert ["LIF-001: its waiver expired on 2027-03-01"] == wrong
     assert Outcome.VIOLATED is after["LIF-001"].outcome
 
 
 def test_waiver_of_what_is_met_is_stale() -> None:
-    _, wrong = apply_waivers(_judged(Outcome.MET), [_waiver()], DAY)
+    _, wrong = apply_waivers(_results(Outcome.MET), [_waiver()], DAY)
 
     assert ["LIF-001 is met; remove its waiver"] == wrong
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_PROVABLE, Outcome.ERROR, Outcome.NOT_CLAIMED])
 def test_waiver_of_what_nobody_saw_changes_nothing(outcome: Outcome) -> None:
-    judged = _judged(outcome)
+    before = _results(outcome)
 
-    assert (judged, []) == apply_waivers(judged, [_waiver()], DAY)
+    assert (before, []) == apply_waivers(before, [_waiver()], DAY)
 
 
 def test_baseline_waives_what_it_has_and_nothing_else() -> None:
-    judged = _judged(Outcome.VIOLATED)
+    before = _results(Outcome.VIOLATED)
 
-    assert Outcome.WAIVED is apply_baseline(judged, {"LIF-001": "violated"})["LIF-001"].outcome
-    assert judged == apply_baseline(judged, {"LIF-001": "met", "LIF-002": "violated"})
-    assert judged == apply_baseline(judged, {})
+    waived = apply_baseline(before, {"LIF-001"})["LIF-001"]
+    assert (waived.outcome, waived.reason) == (Outcome.WAIVED, Reason.BASELINE)
+    assert apply_baseline(before, {"LIF-002"}) == before
+    assert apply_baseline(before, ()) == before
 
 
 @pytest.mark.parametrize(

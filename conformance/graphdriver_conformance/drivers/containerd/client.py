@@ -19,6 +19,7 @@ from graphdriver.errors import (
     LayerNotFound,
     NotSupported,
 )
+from graphdriver_conformance.drivers import Fate, NoAnswer
 from graphdriver_conformance.drivers.containerd import messages as m
 from graphdriver_conformance.drivers.containerd.wire import Message
 from graphdriver_conformance.drivers.refusals import refusal
@@ -39,8 +40,12 @@ _CLASSES: dict[grpc.StatusCode, type[DriverError]] = {
 }
 
 
-class ContainerdUnreachable(OSError):
+class ContainerdUnreachable(NoAnswer):
     """containerd did not answer, or not in its time; the message names the call."""
+
+    def __init__(self, *arguments: object, fate: Fate = Fate.BROKE_OFF) -> None:
+        super().__init__(*arguments)
+        self.fate = fate
 
 
 class Containerd:
@@ -156,7 +161,10 @@ class Containerd:
         name = method.rpartition("/")[2]
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ContainerdUnreachable(
-                errno.ETIMEDOUT, f"{name}: no answer within {self._deadline:g} s", str(self._socket)
+                errno.ETIMEDOUT,
+                f"{name}: no answer within {self._deadline:g} s",
+                str(self._socket),
+                fate=Fate.HUNG,
             )
         if code is grpc.StatusCode.UNAVAILABLE:
             return ContainerdUnreachable(

@@ -27,11 +27,11 @@ from graphdriver.errors import (
     LayerNotFound,
     NotSupported,
 )
+from graphdriver_conformance.drivers import deadline
 from graphdriver_conformance.drivers.containerd import messages as m
 from graphdriver_conformance.drivers.containerd.client import LAYER, Containerd
 from graphdriver_conformance.drivers.containerd.mounting import mount_all
 from graphdriver_conformance.drivers.containerd.wire import Message
-from graphdriver_conformance.drivers.plugin.client import deadline
 from graphdriver_conformance.host.mountinfo import mounts_at
 from graphdriver_conformance.host.syscalls import umount
 from graphdriver_conformance.oracle.archive import build_archive, entry_of

@@ -16,9 +16,9 @@ from typing import BinaryIO
 
 from graphdriver.contract import Capability, Change, ChangeKind, Driver, IDMap
 from graphdriver.errors import DriverError, InvalidLayerId, LayerNotFound, NotSupported
+from graphdriver_conformance.drivers import deadline
 from graphdriver_conformance.drivers.containers_storage.command import Answer, Program
 from graphdriver_conformance.drivers.containers_storage.gostring import unquoted
-from graphdriver_conformance.drivers.plugin.client import deadline
 from graphdriver_conformance.drivers.refusals import refusal
 from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
 

@@ -12,25 +12,27 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from graphdriver_conformance.drivers import Fate, NoAnswer
+
 __all__ = ["Answer", "Program", "ProgramHung", "ProgramMissing"]
 
 _PIECE = 1 << 20
-# A verb that never ends does so in many tests: after two of them it is given up sooner.
-_PATIENCE, _SHORT = 2, 3.0
-_HANGS: Counter[str] = Counter()
 
 
 class ProgramMissing(FileNotFoundError):
     """The program is not installed; the message says which package has it."""
 
 
-class ProgramHung(OSError):
-    """The program did not come to an end in its time, or ended by a signal; names the verb."""
+class ProgramHung(NoAnswer):
+    """The program did not end in its time, or was killed by a signal; names the verb."""
+
+    def __init__(self, *arguments: object, fate: Fate) -> None:
+        super().__init__(*arguments)
+        self.fate = fate
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Program:
                 )
                 if archive is not None and not self._feed(process, archive):
                     process.wait()
-                    raise self._too_slow(verb, self._deadline)
+                    raise self._too_slow(verb)
                 status = self._wait(verb, process)
                 complaint.seek(0)
                 said = complaint.read().decode("utf-8", "replace").strip()
@@ -117,22 +119,25 @@ class Program:
         return not expired.is_set()
 
     def _wait(self, verb: str, process: subprocess.Popen[bytes]) -> int:
-        deadline = self._deadline if _HANGS[verb] < _PATIENCE else min(self._deadline, _SHORT)
         try:
-            status = process.wait(deadline)
+            status = process.wait(self._deadline)
         except subprocess.TimeoutExpired:
-            _HANGS[verb] += 1
             _kill(process)
             process.wait()
-            raise self._too_slow(verb, deadline) from None
+            raise self._too_slow(verb) from None
         if status < 0:
             name = signal.Signals(-status).name
-            raise ProgramHung(errno.EPIPE, f"{verb}: the program was ended by {name}", self._name)
+            raise ProgramHung(
+                errno.EPIPE,
+                f"{verb}: the program was killed by {name}",
+                self._name,
+                fate=Fate.DIED,
+            )
         return status
 
-    def _too_slow(self, verb: str, deadline: float) -> ProgramHung:
-        said = f"{verb}: no end within {deadline:g} s"
-        return ProgramHung(errno.ETIMEDOUT, said, self._name)
+    def _too_slow(self, verb: str) -> ProgramHung:
+        problem = f"{verb}: no end within {self._deadline:g} s"
+        return ProgramHung(errno.ETIMEDOUT, problem, self._name, fate=Fate.HUNG)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -15,34 +15,30 @@ import socket
 import struct
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from graphdriver.errors import DriverError
+from graphdriver_conformance.drivers import Fate, NoAnswer, deadline
 
-__all__ = ["ACCEPT", "BodyBroke", "Connection", "PluginUnreachable", "Wire", "deadline"]
+__all__ = ["ACCEPT", "BodyBroke", "Connection", "PluginUnreachable", "Wire"]
 
 ACCEPT = "application/vnd.docker.plugins.v1.2+json"
-_DEADLINE_VARIABLE = "GRAPHDRIVER_DEADLINE"
 _PIECE = 1 << 20
 # The changes of a million paths; more is no answer.
 _LARGEST_ANSWER = 256 << 20
-# A verb that did not answer this often in one run gets a second from then on.
-_OFTEN = 2
 # How long a plugin may take, in seconds, to see that its answer is not wanted any more.
 _HANGING_UP = 5.0
 
 
-def deadline() -> float:
-    """Return how many seconds a call may wait for the plugin; $GRAPHDRIVER_DEADLINE, or 60."""
-    return float(os.environ.get(_DEADLINE_VARIABLE) or 60)
-
-
-class PluginUnreachable(OSError):
+class PluginUnreachable(NoAnswer):
     """The plugin did not answer, or not in its time; the message names the call."""
+
+    def __init__(self, *arguments: object, fate: Fate = Fate.BROKE_OFF) -> None:
+        super().__init__(*arguments)
+        self.fate = fate
 
 
 class BodyBroke(Exception):
@@ -137,7 +133,6 @@ class Wire:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._idle: list[Connection] = []
-        self._unanswered: Counter[str] = Counter()
         self.turn = threading.RLock()
         self.served: object = None
         """Whose Init was the last; to be read and set by who holds `turn`."""
@@ -215,10 +210,11 @@ class Wire:
         """Return the error that says what became of a call."""
         self.failed = True
         if isinstance(error, TimeoutError):
-            waited = self._patience(method)
-            self._unanswered[method] += 1
             return PluginUnreachable(
-                errno.ETIMEDOUT, f"{method}: no answer within {waited:g} s", str(self.path)
+                errno.ETIMEDOUT,
+                f"{method}: no answer within {deadline():g} s",
+                str(self.path),
+                fate=Fate.HUNG,
             )
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):
             return PluginUnreachable(
@@ -244,17 +240,14 @@ class Wire:
             row = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         return int(struct.unpack("3i", row)[0])
 
-    def _patience(self, method: str) -> float:
-        return min(1.0, deadline()) if self._unanswered[method] >= _OFTEN else deadline()
-
     def _connection(self, method: str) -> Connection:
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_stale():
-                connection.renew(self._patience(method))
+                connection.renew(deadline())
                 return connection
             connection.close()
-        return Connection(self.path, self._patience(method))
+        return Connection(self.path, deadline())
 
     @contextmanager
     def _reaching(self, method: str, connection: Connection) -> Iterator[None]:

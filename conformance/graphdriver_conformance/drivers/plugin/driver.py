@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from graphdriver.contract import Capability, Change, ChangeKind, IDMap
 from graphdriver.errors import DriverError, NotSupported
-from graphdriver_conformance.drivers import NotTold
+from graphdriver_conformance.drivers import Fate, NotTold
 from graphdriver_conformance.drivers.plugin.client import (
     BodyBroke,
     Connection,
@@ -228,7 +228,9 @@ class PluginDriver:
 
     def _with_fate(self, error: PluginUnreachable) -> PluginUnreachable:
         fate = self.process.fate() if self.process and error.errno != errno.ETIMEDOUT else ""
-        return PluginUnreachable(error.errno, f"{error.strerror}; {fate}") if fate else error
+        if not fate:
+            return error
+        return PluginUnreachable(error.errno, f"{error.strerror}; {fate}", fate=Fate.DIED)
 
 
 class _Archive(io.RawIOBase):

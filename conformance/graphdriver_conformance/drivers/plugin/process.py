@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from graphdriver_conformance.drivers.plugin.client import PluginUnreachable, deadline
+from graphdriver_conformance.drivers import Fate, deadline
+from graphdriver_conformance.drivers.plugin.client import PluginUnreachable
 
 __all__ = ["PluginProcess", "words_of"]
 
@@ -110,11 +111,14 @@ class PluginProcess:
         limit = time.monotonic() + patience
         while not self._listens():
             if not self.is_running():
-                raise PluginUnreachable(f"{self.fate()} before it listened on $GRAPHDRIVER_SOCKET")
+                raise PluginUnreachable(
+                    f"{self.fate()} before it listened on $GRAPHDRIVER_SOCKET", fate=Fate.DIED
+                )
             if time.monotonic() > limit:
                 raise PluginUnreachable(
                     f"the plugin does not listen on $GRAPHDRIVER_SOCKET after {patience:g} s"
-                    f"{self._last_words()}"
+                    f"{self._last_words()}",
+                    fate=Fate.HUNG,
                 )
             time.sleep(_BETWEEN_LOOKS)
 

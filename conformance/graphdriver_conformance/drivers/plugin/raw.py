@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphdriver.contract import Driver
-from graphdriver_conformance.drivers.plugin.client import ACCEPT, Connection, deadline
+from graphdriver_conformance.drivers import deadline
+from graphdriver_conformance.drivers.plugin.client import ACCEPT, Connection
 from graphdriver_conformance.drivers.plugin.driver import PluginDriver
 from graphdriver_conformance.fixture.program import Program
+from graphdriver_conformance.fixture.subject import inner
 
 __all__ = ["Raw", "Reply"]
 
@@ -45,10 +47,11 @@ class Raw:
     """The plugin of `driver`, spoken to without care; `program` gets what is said."""
 
     def __init__(self, driver: Driver, program: Program) -> None:
-        assert isinstance(driver, PluginDriver), "only plugins have a wire"
-        self._driver = driver
+        plugin = inner(driver)
+        assert isinstance(plugin, PluginDriver), "only plugins have a wire"
+        self._driver = plugin
         self._program = program
-        self.path = driver.wire.path
+        self.path = plugin.wire.path
 
     def forget_init(self) -> None:
         """Let the next verb of the driver send its Init again: ours was the last."""

@@ -74,7 +74,7 @@ def examples(count: int) -> Callable[[_Test], _Test]:
             if subject is None:
                 return test(*args, **kwargs)
             subject.start_example()
-            if not subject.unclaimed:
+            if not subject.asked.unclaimed:
                 return test(*args, **kwargs)
             # Nobody claims that it works: a few examples, and no search for the smallest.
             if subject.examples <= _PROBING:

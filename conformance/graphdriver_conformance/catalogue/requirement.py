@@ -76,7 +76,7 @@ def catalogue() -> dict[str, Requirement]:
 
 def verifies(id: str) -> Callable[[_Test], _Test]:
     """Mark a test with the one requirement it verifies."""
-    marked: Callable[[_Test], _Test] = pytest.mark.verifies(id)
+    marked: Callable[[_Test], _Test] = pytest.mark.graphdriver_verifies(id)
     return marked
 
 

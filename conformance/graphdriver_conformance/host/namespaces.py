@@ -4,11 +4,12 @@ Entered by the first process before there are others, which inherit them. The su
 lines for this: it shares none with the drivers it judges.
 """
 
+import json
 import os
 import pwd
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from graphdriver_conformance.host.syscalls import (
@@ -34,11 +35,13 @@ class Privileges:
 
 
 def enter() -> Privileges:
-    """Enter a private mount namespace, in a new user namespace when not root; once per run."""
-    said = os.environ.get(_VARIABLE)
-    if said:
-        was, userns, trouble = said.split(",", 2)
-        return Privileges(int(was), userns == "1", trouble)
+    """Enter a private mount namespace, in a new user namespace when not root; once per run.
+
+    Processes that the first one starts find in the environment that this has been done.
+    """
+    inherited = _inherited()
+    if inherited:
+        return inherited
     uid = os.geteuid()
     trouble = ""
     try:
@@ -49,7 +52,7 @@ def enter() -> Privileges:
     except OSError as error:
         trouble = f"no namespaces of our own: {error.strerror}"
     privileges = Privileges(uid, bool(uid) and not trouble, trouble)
-    os.environ[_VARIABLE] = f"{uid},{int(privileges.user_namespace)},{trouble}"
+    os.environ[_VARIABLE] = json.dumps({"ids": _ids(), **asdict(privileges)})
     return privileges
 
 
@@ -66,61 +69,92 @@ def leave() -> None:
     _make_private()
 
 
+def _inherited() -> Privileges | None:
+    """Return what an ancestor of this process entered, None when we are not in its namespaces.
+
+    The variable alone proves nothing: it may have been exported long ago, or by somebody else, and
+    the suite would then mount as root where everybody sees it.
+    """
+    try:
+        entered = json.loads(os.environ.get(_VARIABLE, ""))
+        if entered.pop("ids") == _ids():
+            return Privileges(**entered)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # not of this version, or not ours at all
+    return None
+
+
+def _ids() -> list[str]:
+    """Return the mount and the user namespace that we are in, as the kernel names them."""
+    return [os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "user")]
+
+
 def _become_root(uid: int, gid: int) -> None:
     """Enter a user namespace as its root; with subordinate ids where /etc/subuid gives some.
 
-    Maps of more than one's own id have to be written from outside, by newuidmap(1): a child that
-    stayed there does it.
+    Raises OSError.
     """
-    ready, done = os.pipe(), os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(ready[1])
-        os.read(ready[0], 1)
-        mapped = _map_subordinate_ids(os.getppid(), uid, gid)
-        os.write(done[1], b"y" if mapped else b"n")
-        os._exit(0)
+    helper = _mapping_helper(uid, gid)
     # Inside, we are called root; what others name after the user must not meet the real root's.
     os.environ["LOGNAME"] = _name(uid)
+    entered = b""
     try:
         unshare(CLONE_NEWUSER)
-        os.write(ready[1], b"x")
-        mapped = os.read(done[0], 1) == b"y"
+        entered = b"entered\n"
     finally:
-        for descriptor in (*ready, *done):
-            os.close(descriptor)
-        os.waitpid(child, 0)
-    if not mapped:
-        Path("/proc/self/setgroups").write_text("deny")
+        is_mapped = helper is not None and helper.communicate(entered)[0] == b"mapped\n"
+    if not is_mapped:
+        _map_own_id(uid, gid)
+
+
+def _mapping_helper(uid: int, gid: int) -> "subprocess.Popen[bytes] | None":
+    """Start what will map more ids than our own, None where there are none to be had.
+
+    That has to be done from outside, by newuidmap(1), once we have entered: by a process that was
+    started before. It is a shell and not a copy of this process, which threads may be running in.
+    It ends by itself when it reads nothing, and we read nothing when it has died.
+    """
+    of_users = _subordinate_range("/etc/subuid", uid)
+    of_groups = _subordinate_range("/etc/subgid", uid)
+    if not (of_users and of_groups and shutil.which("newuidmap") and shutil.which("newgidmap")):
+        return None
+    process = os.getpid()
+    script = (
+        "read -r entered || exit 1; "
+        f"newuidmap {process} 0 {uid} 1 1 {of_users[0]} {of_users[1]} && "
+        f"newgidmap {process} 0 {gid} 1 1 {of_groups[0]} {of_groups[1]} && echo mapped"
+    )
+    return subprocess.Popen(
+        ["sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _map_own_id(uid: int, gid: int) -> None:
+    """Map the own ids, as far as a helper that failed half-way has not."""
+    if not Path("/proc/self/uid_map").read_text():
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+    if not Path("/proc/self/gid_map").read_text():
+        Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
 
 
-def _map_subordinate_ids(process: int, uid: int, gid: int) -> bool:
-    if not (shutil.which("newuidmap") and shutil.which("newgidmap")):
-        return False
-    for program, file, own in (
-        ("newuidmap", "/etc/subuid", uid),
-        ("newgidmap", "/etc/subgid", gid),
-    ):
-        granted = _subordinate_range(file, uid)
-        if granted is None:
-            return False
-        first, count = granted
-        command = [program, str(process), "0", str(own), "1", "1", str(first), str(count)]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            return False
-    return True
-
-
 def _subordinate_range(file: str, uid: int) -> tuple[int, int] | None:
+    """Return first id and count of the user's range; lines that are none are passed over."""
     names = {str(uid), _name(uid)}
     try:
-        lines = Path(file).read_text().splitlines()
+        lines = Path(file).read_text("utf-8", "replace").splitlines()
     except OSError:
         return None
-    rows = (line.split(":") for line in lines)
-    return next(((int(r[1]), int(r[2])) for r in rows if len(r) == 3 and r[0] in names), None)
+    for line in lines:
+        name, *numbers = line.strip().split(":")
+        if name in names and len(numbers) == 2 and all(one.isdecimal() for one in numbers):
+            first, count = map(int, numbers)
+            if count:
+                return first, count
+    return None
 
 
 def _name(uid: int) -> str:

@@ -25,7 +25,7 @@ from graphdriver_conformance.results.model import (
     worse,
 )
 
-__all__ = ["Journal", "is_journal", "read_journal", "result_from"]
+__all__ = ["Journal", "is_journal", "place_of", "read_journal", "result_from"]
 
 _MARK = b'{"graphdriver-journal": 1'
 
@@ -42,8 +42,11 @@ class Journal:
         self.collected: dict[str, dict[str, int]] = {}
         self.results: dict[str, list[TestResult]] = {}
 
-    def begin(self, head: RunResult) -> None:
-        """Write down one driver, before any of its results; the head's requirements are unused."""
+    def begin(self, head: RunResult, place: Path) -> None:
+        """Write down one driver, before any of its results; the head's requirements are unused.
+
+        `place` is the directory of the homes, to be removed after a run that was killed.
+        """
         self.collected[head.driver.spec] = {}
         self.results[head.driver.spec] = []
         self._write(
@@ -54,6 +57,7 @@ class Journal:
                 "run": head.run.to_data(),
                 "environment": head.where.to_data(),
                 "started": head.started,
+                "place": str(place),
             }
         )
 
@@ -109,6 +113,14 @@ def result_from(
 def is_journal(content: bytes) -> bool:
     """Say whether a file's content is a journal."""
     return content.startswith(_MARK)
+
+
+def place_of(content: bytes) -> Path | None:
+    """Return the directory in which a run had its homes, None where the journal has none."""
+    try:
+        return Path(json.loads(content.partition(b"\n")[0])["place"])
+    except (ValueError, KeyError):
+        return None
 
 
 def read_journal(content: bytes) -> list[RunResult]:

@@ -1,15 +1,16 @@
 """Violations that a project knows of: waived by name for a time, or there before (a baseline).
 
-A waiver names one requirement and says why, where it is tracked and until when. One that is
-expired, that names nothing, or whose requirement is met fails the run: otherwise lists of
-exceptions only ever grow.
+A waiver names one requirement, or several by a pattern as `LIF-*`, and says why, where it is
+tracked and until when. One that is expired, that names nothing, or that nothing needs as all it
+names is met fails the run: otherwise lists of exceptions only ever grow.
 """
 
 import datetime
 import json
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "Waiver",
     "apply_baseline",
     "apply_waivers",
+    "draft_waivers",
     "read_baseline",
     "read_waivers",
 ]
@@ -35,12 +37,21 @@ class BadWaivers(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """One requirement that may be violated until a day, that day included."""
+    """One requirement that may be violated until a day, that day included.
+
+    `pattern` is what the file has instead of the id, "" where it has the id.
+    """
 
     requirement: str
     reason: str
     issue: str
     until: datetime.date
+    pattern: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the file names: an id, or a pattern."""
+        return self.pattern or self.requirement
 
     def __str__(self) -> str:
         """Return what the report says of it."""
@@ -48,7 +59,10 @@ class Waiver:
 
 
 def read_waivers(path: Path) -> list[Waiver]:
-    """Read `[[waive]]` entries. Raises BadWaivers."""
+    """Read `[[waive]]` entries: a waiver for each requirement that they name. Raises BadWaivers.
+
+    Patterns come first, so that an entry for one requirement takes precedence over them.
+    """
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -58,7 +72,10 @@ def read_waivers(path: Path) -> list[Waiver]:
     entries = data.get("waive")
     if not isinstance(entries, list) or set(data) != {"waive"}:
         raise BadWaivers(f"{path} must hold [[waive]] entries, and nothing else")
-    return [_waiver(path, number, entry) for number, entry in enumerate(entries, 1)]
+    found = [
+        one for number, entry in enumerate(entries, 1) for one in _waivers(path, number, entry)
+    ]
+    return sorted(found, key=lambda one: not one.pattern)
 
 
 def apply_waivers(
@@ -66,19 +83,26 @@ def apply_waivers(
 ) -> tuple[dict[str, RequirementResult], list[str]]:
     """Return the results with the waived ones, and what is wrong with the waivers."""
     after, wrong = dict(results), []
+    named: dict[str, set[Outcome]] = {}
     for waiver in waivers:
         one = results.get(waiver.requirement)
         if one is None:
-            wrong.append(f"{waiver.requirement}: no such requirement; remove its waiver")
+            wrong.append(f"{waiver.name}: no such requirement; remove its waiver")
         elif today > waiver.until:
-            wrong.append(f"{waiver.requirement}: its waiver expired on {waiver.until}")
-        elif one.outcome in _WAIVABLE:
-            after[waiver.requirement] = replace(
-                one, outcome=Outcome.WAIVED, reason=Reason.WAIVER, detail=str(waiver)
-            )
-        elif one.outcome is Outcome.MET:
-            wrong.append(f"{waiver.requirement} is met; remove its waiver")
-    return after, wrong
+            wrong.append(f"{waiver.name}: its waiver expired on {waiver.until}")
+        else:
+            named.setdefault(waiver.name, set()).add(one.outcome)
+            if one.outcome in _WAIVABLE:
+                after[waiver.requirement] = replace(
+                    one, outcome=Outcome.WAIVED, reason=Reason.WAIVER, detail=str(waiver)
+                )
+    # Of a pattern, what was not looked at in this run may be what it is for.
+    wrong += [
+        f"{name} is met; remove its waiver"
+        for name, outcomes in named.items()
+        if Outcome.MET in outcomes and outcomes <= {Outcome.MET, Outcome.NOT_CLAIMED}
+    ]
+    return after, list(dict.fromkeys(wrong))
 
 
 def read_baseline(path: Path) -> frozenset[str]:
@@ -109,7 +133,32 @@ def apply_baseline(
     }
 
 
-def _waiver(path: Path, number: int, entry: Mapping[str, Any]) -> Waiver:
+def draft_waivers(outcomes: Mapping[str, str], until: datetime.date) -> str:
+    """Return a file of waivers for what is violated or blocked, "" when nothing is.
+
+    `outcomes` are those of a result file by id. The file can be used as it is; reason and issue are
+    to be filled in, for which its authors have until that day.
+    """
+    bad = sorted(id for id, outcome in outcomes.items() if outcome in _WAIVABLE)
+    if not bad:
+        return ""
+    head = (
+        "# Known violations. Fill in why each is there and where it is tracked. Several can be\n"
+        '# named by a pattern, as "LIF-*". A waiver that nothing needs any more fails the run.\n'
+    )
+    return head + "".join(_entry(id, outcomes[id], until) for id in bad)
+
+
+def _entry(id: str, outcome: str, until: datetime.date) -> str:
+    known = catalogue().get(id)
+    title = f"# {known.level}: {known.title}\n" if known else ""
+    return (
+        f'\n{title}[[waive]]\nrequirement = "{id}"\nreason = "{outcome} when this file was begun"\n'
+        f'issue = "not filed yet"\nuntil = "{until}"\n'
+    )
+
+
+def _waivers(path: Path, number: int, entry: Mapping[str, Any]) -> Iterator[Waiver]:
     def bad(what: str) -> BadWaivers:
         return BadWaivers(f"{path}: entry {number}: {what}")
 
@@ -123,6 +172,10 @@ def _waiver(path: Path, number: int, entry: Mapping[str, Any]) -> Waiver:
     for key in ("requirement", "reason", "issue"):
         if not isinstance(entry[key], str) or not entry[key].strip():
             raise bad(f"{key} must be a text that is not empty")
-    if entry["requirement"] not in catalogue():
-        raise bad(f"{entry['requirement']}: no such requirement; `graphdriver list` shows them")
-    return Waiver(entry["requirement"], entry["reason"], entry["issue"], day)
+    name = entry["requirement"].strip()
+    ids = [id for id in catalogue() if fnmatchcase(id, name)]
+    if not ids:
+        raise bad(f"{name}: no such requirement; `graphdriver list` shows them")
+    pattern = "" if name in ids else name
+    for id in ids:
+        yield Waiver(id, entry["reason"], entry["issue"], day, pattern)

@@ -26,7 +26,7 @@ class Collection:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run each test of the suite for each driver; its id names the requirement as well."""
         if "graphdriver" in metafunc.fixturenames:
-            marker = metafunc.definition.get_closest_marker("verifies")
+            marker = metafunc.definition.get_closest_marker("graphdriver_verifies")
             prefix = f"{marker.args[0]}-" if marker else ""
             specs = sorted(self._run.sources)
             ids = [f"{prefix}{spec}" for spec in specs]
@@ -37,7 +37,7 @@ class Collection:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Keep the tests that `--requirement` selects, those that others rest on first."""
-        wanted = tuple(config.getoption("requirement"))
+        wanted = tuple(config.getoption("graphdriver_requirement"))
         known = catalogue()
         unknown = [one for one in wanted if not any(id.startswith(one) for id in known)]
         if unknown:

@@ -45,7 +45,7 @@ class Ending:
         self._is_collected = False
         if not run.is_worker:
             for spec in run.drivers:
-                self._journal.begin(run.head(spec, self._started))
+                self._journal.begin(run.head(spec, self._started), run.homes.base)
 
     def pytest_report_header(self) -> list[str]:
         """Show the drivers, the machine and the settings that a result depends on."""
@@ -100,7 +100,7 @@ class Ending:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter
+        self, terminalreporter: "pytest.TerminalReporter"
     ) -> Generator[None, None, None]:
         """Leave violations out of pytest's own summary: the verdict shows each once.
 

@@ -69,6 +69,51 @@ def test_waiver_of_what_is_met_is_stale() -> None:
     assert ["LIF-001 is met; remove its waiver"] == wrong
 
 
+def _results_as(outcomes: dict[str, Outcome]) -> dict[str, RequirementResult]:
+    return {id: RequirementResult.of(catalogue()[id], one) for id, one in outcomes.items()}
+
+
+def test_pattern_waives_all_that_it_names_and_single_entries_come_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "w.toml"
+    own = ENTRY.replace("tracked upstream", "this one")
+    path.write_text(own + ENTRY.replace("DIF-008", "DIF-*"))
+    outcomes = {
+        "DIF-001": Outcome.VIOLATED,
+        "DIF-008": Outcome.BLOCKED,
+        "LIF-001": Outcome.VIOLATED,
+    }
+    waivers = [one for one in read_waivers(path) if one.requirement in outcomes]
+
+    after, wrong = apply_waivers(_results_as(outcomes), waivers, DAY)
+
+    assert [] == wrong
+    assert ["waived", "waived", "violated"] == [one.outcome for one in after.values()]
+    assert "this one" in (after["DIF-008"].detail or "")
+    assert {id for id in catalogue() if id.startswith("DIF-")} == {
+        one.requirement for one in read_waivers(path)
+    }
+
+
+@pytest.mark.parametrize(
+    ("second", "is_stale"),
+    [
+        (Outcome.MET, True),
+        (Outcome.NOT_CLAIMED, True),
+        (Outcome.VIOLATED, False),
+        (Outcome.NOT_PROVABLE, False),
+    ],
+)
+def test_pattern_is_stale_when_nothing_can_need_it(second: Outcome, is_stale: bool) -> None:
+    judged = _results_as({"DIF-001": Outcome.MET, "DIF-008": second})
+    waivers = [Waiver(id, "known", "#17", DAY, "DIF-*") for id in judged]
+
+    _, wrong = apply_waivers(judged, waivers, DAY)
+
+    assert ["DIF-* is met; remove its waiver"] * is_stale == wrong
+    late = DAY + datetime.timedelta(days=1)
+    assert ["DIF-*: its waiver expired on 2027-03-01"] == apply_waivers(judged, waivers, late)[1]
+
+
 @pytest.mark.parametrize("outcome", [Outcome.NOT_PROVABLE, Outcome.ERROR, Outcome.NOT_CLAIMED])
 def test_waiver_of_what_nobody_saw_changes_nothing(outcome: Outcome) -> None:
     before = _results(outcome)
@@ -94,6 +139,7 @@ def test_baseline_waives_what_it_has_and_nothing_else() -> None:
         ("other = 1\n" + ENTRY, "nothing else"),
         ("[[waive]]\nrequirement = 'DIF-008'\n", "must have issue, reason, requirement, until"),
         (ENTRY.replace("DIF-008", "DIF-999"), "DIF-999: no such requirement"),
+        (ENTRY.replace("DIF-008", "XYZ-*"), "XYZ-*: no such requirement"),
         (ENTRY.replace("2999-03-01", "some day"), "until must be a day"),
         (ENTRY.replace("tracked upstream", " "), "reason must be a text"),
         (ENTRY.replace('"tracked upstream"', "3"), "reason must be a text"),

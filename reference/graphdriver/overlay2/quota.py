@@ -5,7 +5,6 @@ Docker's quota/projectquota.go.
 """
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from graphdriver.linux.quota import (
     fssetxattr,
     quotactl_set_limit,
 )
+from graphdriver.overlay2.recovery import scratch
 
 __all__ = ["Quota"]
 
@@ -60,13 +60,11 @@ class Quota:
     def _try(self) -> str:
         """Try it on a directory that is taken away again; return why not, or ""."""
         self._next = max(_LOWEST, *self._used(), 0) + 1
-        probe = Path(tempfile.mkdtemp(prefix=".probe-", dir=self._home))
         try:
-            _limit(probe, self._next, 1 << 20)
+            with scratch(self._home) as directory:
+                _limit(directory, self._next, 1 << 20)
         except OSError as error:
             return error.strerror or str(error)
-        finally:
-            probe.rmdir()
         return ""
 
     def _used(self) -> Iterator[int]:

@@ -64,6 +64,8 @@ class HomeDirectory:
         except FileExistsError:
             mode = stat.S_IMODE(os.stat(name, dir_fd=self.descriptor).st_mode)
             if mode & 0o007:
+                if not self._ids.identity:
+                    os.chown(name, -1, self._ids.root[1], dir_fd=self.descriptor)
                 os.chmod(name, mode & ~0o007, dir_fd=self.descriptor)
         else:
             self._made.append(self.path / name)

@@ -7,7 +7,7 @@ two views cost what both file systems hold.
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +21,7 @@ from graphdriver.contract import Change
 from graphdriver.differ.lowers import LowerTree
 from graphdriver.differ.naive import NaiveDiffer
 from graphdriver.differ.native import NotNative, Upper
-from graphdriver.errors import LayerNotFound
+from graphdriver.errors import LayerInUse, LayerNotFound
 from graphdriver.homedir import DIRECTORY, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, renameat2
@@ -104,9 +104,6 @@ class Differ:
         if parent:
             self._home.layer(parent)
         with self._layers.locked(id):
-            if not self._home.is_layer(id):
-                raise LayerNotFound(f"there is no layer {id} any more", "create it first")
-            mend_layer(layer)
             self._layers.require_unused_above(id)
             with self._reading(id), self._stage(layer) as stage:
                 if self._mounts.is_in_use(id):
@@ -138,18 +135,23 @@ class Differ:
         The block is over then: what cannot be removed is no reason to call it failed, and is
         removed by the next apply_diff or start.
         """
-        directory = os.open(layer, DIRECTORY)
-        try:
-            stage = make_directory(directory, APPLYING)
-            try:
+        with ExitStack() as opened:
+            with self._home.links():  # another process makes no stage, nor removes the layer
+                try:
+                    directory = os.open(layer, DIRECTORY)
+                except FileNotFoundError:
+                    raise LayerNotFound(f"there is no layer {layer.name} any more") from None
+                opened.callback(os.close, directory)
+                mend_layer(layer)
+                stage = make_directory(directory, APPLYING)
+                opened.callback(os.close, stage)
+                # Others can tell from a stage that a crash has left.
                 fcntl.flock(stage, fcntl.LOCK_EX)
+            try:
                 yield layer / APPLYING
             finally:
-                os.close(stage)
                 with suppress(OSError):
                     remove_node(directory, os.fsencode(APPLYING))
-        finally:
-            os.close(directory)
 
     def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
         """Apply through the view that someone holds: its directory cannot be exchanged.
@@ -157,9 +159,11 @@ class Differ:
         Until all is there the stage has the layer's tree as it was, for recovery after a crash.
         """
         copy_tree(layer / "diff", stage / "copy", with_overlay_marks=True)
-        os.rename(stage / "copy", stage / UNDO)
         view = self._mounts.get(id, "")
         try:
+            if os.statvfs(view).f_flag & os.ST_RDONLY:
+                raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
+            os.rename(stage / "copy", stage / UNDO)
             size = unpack(diff, ViewTarget(view, self._ids.root), self._ids)
             os.rename(stage / UNDO, stage / "done")
         except BaseException as error:
@@ -180,6 +184,8 @@ class Differ:
         else:
             size = self._apply_to_staged_view(id, stage, diff)
         with self._layers.exchanging(id):
+            if self._mounts.is_in_use(id):
+                raise LayerInUse(f"layer {id} was mounted meanwhile", "put it, and try again")
             _forget_index(layer)
             new, old = os.fsencode(stage / "diff"), os.fsencode(layer / "diff")
             renameat2(new, old, RENAME_EXCHANGE)

@@ -101,8 +101,10 @@ class LayerTable:
                 raise LayerInUse(
                     f"layer {id} is held by {holds} get(s)", "put it first, then remove it"
                 )
-            require_no_apply(self._home.path / id)
             with self._children.changing() as change:
+                if not self._home.is_layer(id):  # another process was faster
+                    return
+                require_no_apply(self._home.path / id)
                 if self._children.has(id, change.links):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
                 release()

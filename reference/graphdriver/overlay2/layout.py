@@ -144,7 +144,7 @@ class Home:
     def require_absent(self, id: str) -> None:
         """Raise LayerExists when a directory has the name, but for the remnant of a dockerd."""
         if os.path.lexists(self.path / id) and not self._was_empty(id):
-            raise LayerExists(f"there is a layer {id} already", "choose another id, or remove it")
+            raise _exists(id)
 
     @contextmanager
     def drafted(self, id: str, parent: str, prepare: Callable[[Path], None]) -> Iterator[Draft]:
@@ -174,7 +174,10 @@ class Home:
         os.symlink(f"../{draft.id}/diff", draft.link, dir_fd=links)
         try:
             advance()
-            self._rename(draft.stage, draft.id)
+            try:
+                self._rename(draft.stage, draft.id)
+            except FileExistsError:  # another process was faster
+                raise _exists(draft.id) from None
             try:
                 os.fsync(self.descriptor)
             except BaseException:
@@ -328,6 +331,10 @@ class Home:
             if (link := self.link(name)) and self.is_layer(name):
                 with suppress(FileExistsError):
                     os.symlink(f"../{name}/diff", self.path / LINKS / link)
+
+
+def _exists(id: str) -> LayerExists:
+    return LayerExists(f"there is a layer {id} already", "choose another id, or remove it")
 
 
 def _write(directory: int, name: str, text: str) -> int:

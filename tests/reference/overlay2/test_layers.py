@@ -98,6 +98,8 @@ def test_tree_below_an_open_diff_is_not_exchanged(driver: Driver) -> None:
     """What a diff omits because a lower layer has it would be nowhere."""
     _build(driver, "a")
     _build(driver, "b", "a")
+    (driver.get("b") / "big").write_bytes(b"x" * (4 << 20))
+    driver.put("b")
     with driver.diff("b", "a") as stream:
         stream.read(1)
         with pytest.raises(errors.LayerInUse, match="diffs of it"):

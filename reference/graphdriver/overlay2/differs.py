@@ -28,7 +28,7 @@ from graphdriver.linux.files import RENAME_EXCHANGE, renameat2
 from graphdriver.overlay2.layers import LayerTable
 from graphdriver.overlay2.layout import Home
 from graphdriver.overlay2.mounts import Mounts
-from graphdriver.overlay2.recovery import APPLYING, UNDO, mend_layer
+from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_layer
 from graphdriver.overlay2.support import Support, is_native_diff_right
 from graphdriver.vfs.copy import copy_tree
 
@@ -66,10 +66,14 @@ class Differ:
 
     @property
     def is_native(self) -> bool:
-        """Whether uppers can be read on their own; tried once, with the mounts of this home."""
+        """Whether uppers can be read on their own; tried once, with the mounts of this home.
+
+        Two views are right as well, so a probe that fails is no error, and is tried again.
+        """
         if self._native is None:
-            self._native = is_native_diff_right(self._home.path, self._support)
-        return self._native
+            with suppress(OSError):
+                self._native = is_native_diff_right(self._home.path, self._support)
+        return bool(self._native)
 
     def diff(self, id: str, parent: str) -> BinaryIO:
         """Return the archive of what `id` has beyond `parent`."""
@@ -186,7 +190,7 @@ class Differ:
         with self._layers.exchanging(id):
             if self._mounts.is_in_use(id):
                 raise LayerInUse(f"layer {id} was mounted meanwhile", "put it, and try again")
-            _forget_index(layer)
+            forget_index(layer)
             new, old = os.fsencode(stage / "diff"), os.fsencode(layer / "diff")
             renameat2(new, old, RENAME_EXCHANGE)
         return size
@@ -202,14 +206,3 @@ class Differ:
             (stage / name).mkdir(0o700)
         with self._mounts.staged(id, stage) as view:
             return unpack(diff, ViewTarget(view, self._ids.root), self._ids)
-
-
-def _forget_index(layer: Path) -> None:
-    """Remove the index of the old upper: with index=on the kernel refuses it for another one."""
-    work = layer / "work"
-    if (work / "index").exists():
-        directory = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            remove_node(directory, b"index")
-        finally:
-            os.close(directory)

@@ -23,6 +23,7 @@ __all__ = [
     "REMOVED",
     "UNDO",
     "clear",
+    "forget_index",
     "is_dockerd_remnant",
     "is_remnant",
     "mend_layer",
@@ -83,9 +84,19 @@ def mend_layer(layer: Path) -> None:
         # Two renames, each of which may be the last before another crash.
         with suppress(FileNotFoundError):
             os.rename(layer / "diff", stage / "partial")
+        forget_index(layer)
         os.rename(stage / UNDO, layer / "diff")
     with suppress(OSError):
         clear(layer, APPLYING)
+
+
+def forget_index(layer: Path) -> None:
+    """Remove the index of a layer's upper, before that is exchanged.
+
+    With index=on the kernel refuses it for another upper.
+    """
+    if os.path.lexists(layer / "work" / "index"):
+        clear(layer / "work", "index")
 
 
 def require_no_apply(layer: Path) -> None:
@@ -128,7 +139,10 @@ def scratch(home: Path) -> Iterator[Path]:
         with suppress(OSError):
             clear(home, directory.name)
         raise
-    clear(home, directory.name)
+    try:
+        clear(home, directory.name)
+    except OSError:  # a passing error must not leave a mount
+        clear(home, directory.name)
 
 
 def _remove_dangling(link: Path) -> None:

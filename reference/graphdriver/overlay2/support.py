@@ -95,15 +95,12 @@ def is_native_diff_right(home: Path, support: Support) -> bool:
 
     Not where directories are redirected (CONFIG_OVERLAY_FS_REDIRECT_DIR), metadata is copied up
     without data (metacopy), opaque marks are copied up (before 4.8), or in a user namespace, where
-    some of an upper cannot be read. What cannot be found out is taken as no.
+    some of an upper cannot be read. Raises OSError where the probe cannot be made.
     """
     if support.userxattr:
         return False
-    try:
-        with scratch(home) as directory:
-            return _leaves_plain_uppers(directory, support)
-    except OSError:
-        return False
+    with scratch(home) as directory:
+        return _leaves_plain_uppers(directory, support)
 
 
 def _require_d_type(directory: Path, backing: str, home: Path) -> None:

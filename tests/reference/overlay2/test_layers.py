@@ -4,7 +4,6 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from graphdriver.overlay2 import Driver
 from graphdriver.overlay2.mounts import Mounts
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.tree import file
+from otherprocess import OtherProcess
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts without a namespace")
 
@@ -42,38 +42,6 @@ def _in_thread(call: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     return thread
-
-
-@contextmanager
-def _other_process(home: Path, verbs: Callable[[Driver], object]) -> Iterator[Callable[[], None]]:
-    """Run `verbs` on a driver in another process, which then waits; give what lets it end."""
-    ready, done = os.pipe(), os.pipe()
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            os.close(done[1])
-            verbs(Driver(home))
-            os.write(ready[1], b"1")
-            os.read(done[0], 1)
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(ready[1])
-    os.close(done[0])
-    ended: list[int] = []
-
-    def end() -> None:
-        if not ended:
-            os.close(done[1])
-            ended.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-
-    try:
-        assert os.read(ready[0], 1) == b"1", "the verbs of the other process failed"
-        yield end
-    finally:
-        end()
-        os.close(ready[0])
 
 
 def test_tree_below_a_held_layer_is_not_exchanged(driver: Driver) -> None:
@@ -114,10 +82,10 @@ def test_tree_below_the_mount_of_another_process_is_not_exchanged(
     _build(driver, "a")
     driver.create_read_write("b", "a")
 
-    with _other_process(tmp_path / "home", lambda other: other.get("b")) as end:
+    with OtherProcess("overlay2", tmp_path / "home") as other:
+        assert other.call("get", "b") == "ok"
         with pytest.raises(errors.LayerInUse, match="layer a is below layer b"):
             _apply(driver, "a")
-        end()
     driver.cleanup()
 
     _apply(driver, "a")
@@ -186,15 +154,16 @@ def test_parent_removed_by_another_process_while_a_child_is_made(
     driver.create("base")
     build = driver._home._build
 
-    def removing(*arguments: object) -> None:
-        build(*arguments)  # type: ignore[arg-type]
-        with _other_process(tmp_path / "home", lambda other: other.remove("base")):
-            pass
+    with OtherProcess("overlay2", tmp_path / "home") as other:
 
-    monkeypatch.setattr(driver._home, "_build", removing)
+        def removing(*arguments: object) -> None:
+            build(*arguments)  # type: ignore[arg-type]
+            assert other.call("remove", "base") == "ok"
 
-    with pytest.raises(errors.LayerNotFound, match="base"):
-        driver.create("child", "base")
+        monkeypatch.setattr(driver._home, "_build", removing)
+
+        with pytest.raises(errors.LayerNotFound, match="base"):
+            driver.create("child", "base")
 
     assert sorted(os.listdir(tmp_path / "home")) == ["l"]
     assert os.listdir(tmp_path / "home" / "l") == []

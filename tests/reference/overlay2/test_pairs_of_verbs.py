@@ -22,6 +22,7 @@ from graphdriver.overlay2 import Driver as Overlay2
 from graphdriver.vfs import Driver as Vfs
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.tree import file
+from otherprocess import OtherProcess
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts without a namespace")
 
@@ -274,64 +275,30 @@ def test_two_threads(fast: Path, factory: Factory, name: str) -> None:
     driver.cleanup()
 
 
-class _Peer:
-    """A driver of the same home in another process, which does one verb for each line."""
-
-    def __init__(self, factory: Factory, home: Path) -> None:
-        there, back = os.pipe(), os.pipe()
-        self._pid = os.fork()
-        if not self._pid:
-            try:
-                os.close(there[1])
-                self._serve(factory(home), there[0], back[1])
-            finally:
-                os._exit(0)
-        os.close(there[0])
-        os.close(back[1])
-        self._write, self._read = there[1], back[0]
-
-    def __call__(self, verb: Verb) -> str:
-        os.write(self._write, f"{verb.name} {verb.id}\n".encode())
-        return os.read(self._read, 1000).decode()
-
-    def end(self) -> None:
-        os.close(self._write)
-        os.close(self._read)
-        os.waitpid(self._pid, 0)
-
-    @staticmethod
-    def _serve(driver: DriverProtocol, read: int, write: int) -> None:
-        while line := os.read(read, 1000).decode():
-            if line == "cleanup -\n":
-                driver.cleanup()
-                answer = "ok"
-            else:
-                try:
-                    answer = _do(driver, Verb(*line.split()))
-                except Exception as error:
-                    answer = f"{type(error).__name__}: {error}"
-            os.write(write, answer.encode())
-
-
 @pytest.mark.parametrize("name", ["create", "remove", "apply"])
 @pytest.mark.parametrize("factory", [Overlay2, Vfs])
 def test_two_processes(fast: Path, factory: Factory, name: str) -> None:
     """Mounts left by others are ended by remove, so that here nobody removes what is held."""
-    peer = _Peer(factory, fast / "home")
     driver: DriverProtocol = factory(fast / "home")
     rules = Rules(copies=factory is Vfs, knows_holds=False)
+    with OtherProcess(str(driver), fast / "home") as other:
 
-    def run(verbs: tuple[Verb, Verb]) -> list[str]:
-        first, second = verbs
-        outcomes = _at_once((lambda: _do(driver, first), lambda: peer(second)))
-        if second.name == "get":
-            peer(Verb("cleanup", "-"))
-        return outcomes
+        def run(verbs: tuple[Verb, Verb]) -> list[str]:
+            first, second = verbs
+            outcomes = _at_once((lambda: _do(driver, first), lambda: _ask(other, second)))
+            if second.name == "get":
+                other.call("cleanup")
+            return outcomes
 
-    try:
         for first, second in itertools.product(VERBS, VERBS):
             if first.name == name and (name != "remove" or second.name != "get"):
                 _check(driver, rules, run, (first, second), holds=False)
-    finally:
-        peer.end()
     driver.cleanup()
+
+
+def _ask(other: OtherProcess, verb: Verb) -> str:
+    if verb.name == "create":
+        return other.call("create_read_write", verb.id, PARENTS[verb.id])
+    if verb.name == "apply":
+        return other.call("apply_diff", verb.id, PARENTS[verb.id], ARCHIVES[verb.id])
+    return other.call(verb.name, verb.id)

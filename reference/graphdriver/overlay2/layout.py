@@ -64,6 +64,7 @@ class Home:
         self.descriptor = directory.descriptor
         self._directory = directory
         self._ids = ids
+        self._remnants: set[str] = set()
         directory.close_to_others()
         directory.make_closed(LINKS)
         with self.links():
@@ -213,10 +214,17 @@ class Home:
     def discard(self, remnant: str) -> None:
         """Delete what `withdraw` has left. The layer is gone already, so nothing is raised.
 
-        What could not be deleted is deleted by the next start of a driver.
+        What could not be deleted is tried again with the next one, and by the next start.
         """
-        with suppress(OSError):
-            remove_node(self.descriptor, os.fsencode(remnant))
+        for name in (remnant, *self._remnants):
+            try:
+                remove_node(self.descriptor, os.fsencode(name))
+            except FileNotFoundError:
+                self._remnants.discard(name)
+            except OSError:
+                self._remnants.add(name)
+            else:
+                self._remnants.discard(name)
 
     @contextmanager
     def links(self, operation: int = fcntl.LOCK_EX) -> Iterator[int]:

@@ -69,7 +69,6 @@ class Driver:
         self._parents = self._home / "parents"
         self._holders: dict[str, int] = {}
         self._lock = threading.RLock()
-        self._differ = NaiveDiffer(self, self._ids)
         self._directory = HomeDirectory(self._home, self._ids)
         try:
             self._prepare()
@@ -211,6 +210,11 @@ class Driver:
                 os.rename(staged / _UNDO, staged / "done")
             raise
         return size
+
+    @property
+    def _differ(self) -> NaiveDiffer:
+        # Kept, it would be a cycle, and a driver that is given up would keep its home open.
+        return NaiveDiffer(self, self._ids)
 
     def _prepare(self) -> None:
         if self._directory.is_alone:

@@ -148,6 +148,39 @@ def test_parent_is_not_removed_while_a_child_is_made(
     assert driver.exists("base")
 
 
+def test_child_is_not_made_while_its_parent_is_removed(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a host with many mounts the removal takes its time to read their table."""
+    driver.create("base")
+    removing, go_on = threading.Event(), threading.Event()
+
+    def slowly(_mounts: Mounts, _id: str) -> None:
+        removing.set()
+        go_on.wait(DEADLINE)
+
+    monkeypatch.setattr(Mounts, "release_stale", slowly)
+    removal = _in_thread(lambda: driver.remove("base"))
+    assert removing.wait(DEADLINE)
+    outcome: list[str] = []
+
+    def create() -> None:
+        try:
+            driver.create("child", "base")
+            outcome.append("made")
+        except errors.LayerNotFound:
+            outcome.append("no parent")
+
+    child = _in_thread(create)
+    child.join(0.2)
+    go_on.set()
+    removal.join(DEADLINE)
+    child.join(DEADLINE)
+
+    assert outcome == ["no parent"]
+    assert os.listdir(driver._home.path) == ["l"]
+
+
 def test_parent_removed_by_another_process_while_a_child_is_made(
     driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

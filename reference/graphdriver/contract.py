@@ -19,7 +19,7 @@ This module imports nothing but the standard library, so that a driver can imple
 suite judge it, without pulling in the other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -202,6 +202,3 @@ DriverFactory = Callable[..., Driver]
 
 `home` is a path that need not exist, `options` are `key=value` strings, the maps `Sequence[IDMap]`.
 """
-
-Options = Sequence[str]
-IDMaps = Sequence[IDMap]

@@ -118,17 +118,34 @@ def with_own_directory(directory: int, work: Callable[[], _Result]) -> _Result:
         finally:
             over.release()
 
-    # threading.Thread would also have us wait until it has begun: a third of what this takes.
-    _thread.start_new_thread(run, ())
-    over.acquire()
+    started, interrupt = False, None
+    while True:
+        try:
+            if not started:
+                started = True
+                # threading.Thread would also have us wait until it has begun: a third of what this
+                # takes.
+                _thread.start_new_thread(run, ())
+            over.acquire()
+            break
+        except RuntimeError as error:  # there can be no more threads
+            raise OSError(errno.EAGAIN, str(error)) from None
+        except BaseException as error:  # a signal: the thread uses `directory` until it is over
+            interrupt = error
+    if interrupt:
+        raise interrupt
     if failure:
         raise failure[0]
     return outcome[0]
 
 
 class _Statfs(ctypes.Structure):
-    # struct statfs of all 64-bit Linux: f_type first, then counts that are not read here.
-    _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 248))
+    # struct statfs: f_type first, then counts that are not read here. A word has the size of a
+    # long, but for s390x (arch/s390/include/uapi/asm/statfs.h).
+    _fields_ = (
+        ("f_type", ctypes.c_uint if os.uname().machine.startswith("s390") else ctypes.c_long),
+        ("rest", ctypes.c_byte * 248),
+    )
 
 
 def filesystem_type(path: str | os.PathLike[str]) -> int:

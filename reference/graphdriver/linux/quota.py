@@ -12,13 +12,15 @@ from ctypes import c_char_p
 from fcntl import ioctl
 from typing import NamedTuple
 
+from graphdriver.linux.architecture import ioctl_read, ioctl_write, syscall_number
 from graphdriver.linux.libc import call, syscall
 
 __all__ = ["PROJINHERIT", "Fsxattr", "fsgetxattr", "fssetxattr", "quotactl_set_limit"]
 
 # include/uapi/linux/fs.h
-_FSGETXATTR, _FSSETXATTR = 0x801C581F, 0x401C5820
 _FSXATTR = struct.Struct("=IIIII8s")
+_FSGETXATTR = ioctl_read("X", 31, _FSXATTR.size)
+_FSSETXATTR = ioctl_write("X", 32, _FSXATTR.size)
 PROJINHERIT = 0x200
 
 # include/uapi/linux/dqblk_xfs.h: the one call that xfs and, through the generic layer, ext4 answer.
@@ -27,7 +29,7 @@ _PRJQUOTA = 2
 _SET_LIMIT = (_Q_XSETQLIM << 8) | _PRJQUOTA
 _BSOFT, _BHARD = 1 << 2, 1 << 3
 _DISK_QUOTA = struct.Struct("=bbHI6Q2i2H4b3QiHh8s")
-_QUOTACTL_FD = 443  # the same on every architecture; since 5.14
+_QUOTACTL_FD = syscall_number(443)  # since 5.14
 _BASIC_BLOCK = 512
 
 

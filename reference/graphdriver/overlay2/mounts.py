@@ -15,12 +15,10 @@ from graphdriver.errors import MountOptionsTooLong, PrerequisitesNotMet
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.mounts import (
     MountFlag,
-    UnmountFlag,
     detach,
     is_mounted,
     mount,
     mountinfo,
-    umount2,
     with_own_directory,
 )
 from graphdriver.overlay2.layers import LayerTable
@@ -140,12 +138,12 @@ class Mounts:
         lowers = ":".join(self._home.lowers(id))
         name = f"{id}/{stage.name}"
         data = f"{self._prefix}lowerdir={lowers},upperdir={name}/diff,workdir={name}/work"
-        self._mount_relative(id, data.encode(), os.fsencode(f"{name}/merged"))
         try:
+            self._mount_relative(id, data.encode(), os.fsencode(f"{name}/merged"))
             self._require_writable(id, stage)
             yield stage / "merged"
         finally:
-            umount2(stage / "merged", UnmountFlag.DETACH)
+            detach(stage / "merged")
 
     def _mount(
         self, id: str, lowers: list[str], label: str, view: Path, *, read_only: bool
@@ -154,16 +152,17 @@ class Mounts:
         data = mount_data(id, lowers, label, self._prefix, read_only=read_only)
         if not view.is_dir():  # dockerd makes it on get and removes it on put since 17.12
             self._make_mount_point(view)
-        self._mount_relative(id, data, os.fsencode(f"{id}/merged"))
-        if read_only:
-            return
         try:
+            self._mount_relative(id, data, os.fsencode(f"{id}/merged"))
+            if read_only:
+                return
             self._require_writable(id, view.parent)
             if not self._ids.identity:
                 # The kernel makes work/work root's; a mapped root has to be able to use it.
                 os.chown(view.parent / "work" / "work", *self._ids.root)
         except BaseException:
-            detach(view)
+            with suppress(OSError):
+                detach(view)
             raise
 
     def _require_writable(self, id: str, layer: Path) -> None:

@@ -13,7 +13,7 @@ _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
 # docker/go-units, RAMInBytes: binary multiples, whatever the suffix looks like.
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:ib|b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?) ?([kmgtp]?)(?:ib|b)?", re.IGNORECASE)
 _MULTIPLES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
@@ -76,10 +76,15 @@ def parse_storage_opt(storage_opt: Mapping[str, str] | None) -> int:
 def parse_size(key: str, text: str) -> int:
     """Read `10G`, `1.5 GiB`, `512m`, `1024`: bytes. Raises PrerequisitesNotMet."""
     match = _SIZE.fullmatch(str(text).strip())
-    size = int(float(match[1]) * 1024 ** _MULTIPLES[match[2].lower()]) if match else 0
+    size = 0
+    if match:
+        # Whole numbers only: above 2**53 a float has no single bytes.
+        whole, _, part = match[1].partition(".")
+        multiple = 1024 ** _MULTIPLES[match[2].lower()]
+        size = int(whole + part) * multiple // 10 ** len(part)
     if not 0 < size < 1 << 63:
         raise PrerequisitesNotMet(
-            f"overlay2: {key}={text} is not a size", "write it as 10G or 512m"
+            f"overlay2: {key}={text:.80} is not a size", "write it as 10G or 512m"
         )
     return size
 

@@ -113,6 +113,8 @@ class Capability(StrEnum):
     """changes is a verb of the driver."""
     DIFF_SIZE = "diff_size"
     """diff_size is a verb of the driver."""
+    DURABLE = "durable"
+    """What apply_diff has written is on the disk when it returns: a power cut loses none of it."""
     HOME = "home"
     """All that the driver keeps is below its home, and nothing else is there."""
 

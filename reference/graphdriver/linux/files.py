@@ -21,6 +21,7 @@ __all__ = [
     "has_openat2",
     "openat2",
     "renameat2",
+    "syncfs",
 ]
 
 RENAME_NOREPLACE = 1
@@ -78,6 +79,11 @@ def clear_immutable(descriptor: int) -> bool:
 def ficlone(target: int, source: int) -> None:
     """Make the file `target` share the blocks of `source`; OSError where the file system cannot."""
     ioctl(target, _FICLONE, source)
+
+
+def syncfs(descriptor: int) -> None:
+    """Write all that is cached of a file system to its disk; `descriptor` is open on any file."""
+    call("syncfs", descriptor)
 
 
 def at(dir_fd: int, name: bytes) -> bytes:

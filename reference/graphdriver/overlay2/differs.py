@@ -24,7 +24,7 @@ from graphdriver.differ.native import NotNative, Upper
 from graphdriver.errors import LayerInUse, LayerNotFound
 from graphdriver.homedir import DIRECTORY, make_directory
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_EXCHANGE, renameat2
+from graphdriver.linux.files import RENAME_EXCHANGE, renameat2, syncfs
 from graphdriver.overlay2.layers import LayerTable
 from graphdriver.overlay2.layout import Home
 from graphdriver.overlay2.mounts import Mounts
@@ -54,8 +54,17 @@ class Differ:
     """The four verbs over one home."""
 
     def __init__(
-        self, home: Home, layers: LayerTable, mounts: Mounts, support: Support, ids: IDMapping
+        self,
+        home: Home,
+        layers: LayerTable,
+        mounts: Mounts,
+        support: Support,
+        ids: IDMapping,
+        *,
+        sync: bool = False,
     ) -> None:
+        """`sync` makes what apply_diff has written durable before it returns."""
+        self._sync = sync
         self._home = home
         self._layers = layers
         self._mounts = mounts
@@ -169,7 +178,9 @@ class Differ:
                 raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
             os.rename(stage / "copy", stage / UNDO)
             size = unpack(diff, ViewTarget(view, self._ids.root), self._ids)
+            self._write_back()
             os.rename(stage / UNDO, stage / "done")
+            self._make_durable(stage)
         except BaseException as error:
             # The next start would bring the old tree back, under whoever goes on with the layer.
             with suppress(OSError):
@@ -187,13 +198,33 @@ class Differ:
             size = unpack(diff, self._upper_target(id, stage / "diff"), self._ids)
         else:
             size = self._apply_to_staged_view(id, stage, diff)
+        self._write_back()
         with self._layers.exchanging(id):
             if self._mounts.is_in_use(id):
                 raise LayerInUse(f"layer {id} was mounted meanwhile", "put it, and try again")
             forget_index(layer)
             new, old = os.fsencode(stage / "diff"), os.fsencode(layer / "diff")
             renameat2(new, old, RENAME_EXCHANGE)
+            try:
+                self._make_durable(layer)
+            except BaseException:
+                renameat2(new, old, RENAME_EXCHANGE)
+                raise
         return size
+
+    def _write_back(self) -> None:
+        """Write what is cached to the disk, before it gets its name. Raises OSError."""
+        if self._sync:
+            syncfs(self._home.descriptor)
+
+    def _make_durable(self, directory: Path) -> None:
+        """Write the names in a directory to the disk. Raises OSError."""
+        if self._sync:
+            descriptor = os.open(directory, DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _upper_target(self, id: str, upper: Path) -> Target:
         prefix = self._support.xattr_prefix

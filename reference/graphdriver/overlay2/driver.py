@@ -25,10 +25,14 @@ __all__ = ["Driver"]
 class Driver:
     """overlay2 on the home directory `home`, which is made if it is missing.
 
-    `options` are `overlay2.override_kernel_check=BOOL`, `overlay2.size=SIZE` and, beyond Docker's,
-    `overlay2.mountopt=LIST`: redirect_dir, metacopy, index, xino for every mount, to try what
-    kernels do by themselves. Raises NotSupported, IncompatibleFS, PrerequisitesNotMet; nothing was
-    changed then.
+    `options` are `overlay2.override_kernel_check=BOOL`, `overlay2.size=SIZE` and, beyond Docker's:
+
+    * `overlay2.sync=BOOL`: what apply_diff has written is on the disk when it returns. The layer's
+      whole file system is written back for that, other users' files too.
+    * `overlay2.mountopt=LIST`: redirect_dir, metacopy, index, xino for every mount, to try what
+      kernels do by themselves.
+
+    Raises NotSupported, IncompatibleFS, PrerequisitesNotMet; nothing was changed then.
     """
 
     # Archives hold whole seconds, as Docker's and containerd's do: other engines read no more.
@@ -59,13 +63,19 @@ class Driver:
             directory.undo()
             raise
         self._mounts = Mounts(self._home, self._layers, self._support.prefix, ids)
-        self._differ = Differ(self._home, self._layers, self._mounts, self._support, ids)
+        self._differ = Differ(
+            self._home, self._layers, self._mounts, self._support, ids, sync=wanted.sync
+        )
         self._quota = Quota(path, self._support.backing)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What it claims on this home: a size only where the file system holds to one."""
-        unclaimed = {Capability.MTIME_NS} | (set() if self._quota.is_kept() else {Capability.QUOTA})
+        """What it claims: a size where the file system holds to one, durability with the option."""
+        unclaimed = {Capability.MTIME_NS}
+        if not self._options.sync:
+            unclaimed.add(Capability.DURABLE)
+        if not self._quota.is_kept():
+            unclaimed.add(Capability.QUOTA)
         return frozenset(Capability) - unclaimed
 
     def __str__(self) -> str:

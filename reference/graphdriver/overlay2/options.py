@@ -29,16 +29,20 @@ _MOUNT_OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one driver; `size` in bytes, 0 for no default; `mountopt` for every mount."""
+    """The options of one driver.
+
+    `size` in bytes, 0 for no default; `mountopt` for every mount; `sync` makes apply_diff durable.
+    """
 
     override_kernel_check: bool = False
     size: int = 0
     mountopt: str = ""
+    sync: bool = False
 
 
 def parse_options(options: Iterable[str]) -> Options:
     """Read `key=value` strings; keys in any case. Raises PrerequisitesNotMet, naming the key."""
-    override, size, mountopt = False, 0, ""
+    override, size, mountopt, sync = False, 0, "", False
     for option in options:
         key, equals, value = str(option).partition("=")
         key = key.strip().lower()
@@ -50,14 +54,17 @@ def parse_options(options: Iterable[str]) -> Options:
             override = _parse_bool(key, value.strip())
         elif key == "overlay2.size":
             size = parse_size(key, value)
+        elif key == "overlay2.sync":
+            sync = _parse_bool(key, value.strip())
         elif key == "overlay2.mountopt":
             mountopt = _parse_mountopt(key, value.strip())
         else:
             raise PrerequisitesNotMet(
                 f"overlay2: unknown option {key}",
-                "there are overlay2.override_kernel_check, overlay2.size and overlay2.mountopt",
+                "there are overlay2.override_kernel_check, overlay2.size, overlay2.sync and "
+                "overlay2.mountopt",
             )
-    return Options(override, size, mountopt)
+    return Options(override, size, mountopt, sync)
 
 
 def parse_storage_opt(storage_opt: Mapping[str, str] | None) -> int:

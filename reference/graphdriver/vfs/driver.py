@@ -51,6 +51,7 @@ class Driver:
         Capability.MOUNT_LABEL,
         Capability.QUOTA,
         Capability.MTIME_NS,
+        Capability.DURABLE,
     }
 
     def __init__(

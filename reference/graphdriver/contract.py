@@ -177,7 +177,7 @@ class Driver(Protocol):
         """Return where a layer's parts lie. Raises LayerNotFound."""
 
     def cleanup(self) -> None:
-        """Release every mount under the home; layers stay."""
+        """Release every mount that the driver has made; layers stay."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Return what `id` holds beyond `parent` as a tar stream; "" means everything.
@@ -192,7 +192,8 @@ class Driver(Protocol):
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Unpack an uncompressed layer archive into `id`; return its diff_size in bytes.
 
-        A failed apply leaves the layer as it was. Raises BadArchive, LayerNotFound.
+        A failed apply leaves the layer as it was. Raises BadArchive, LayerNotFound, and LayerInUse
+        when a layer that stands on `id` is held, read or being made.
         """
 
     def diff_size(self, id: str, parent: str = "") -> int:

@@ -171,12 +171,13 @@ class Differ:
 
         Until all is there the stage has the layer's tree as it was, for recovery after a crash.
         """
+        # Not held once more: the last put would end the mount of another process.
+        view = layer / "merged" if self._home.lowers(id) else layer / "diff"
+        if os.statvfs(view).f_flag & os.ST_RDONLY:
+            raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
         copy_tree(layer / "diff", stage / "copy", with_overlay_marks=True)
-        view = self._mounts.get(id, "")
+        os.rename(stage / "copy", stage / UNDO)
         try:
-            if os.statvfs(view).f_flag & os.ST_RDONLY:
-                raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
-            os.rename(stage / "copy", stage / UNDO)
             size = unpack(diff, ViewTarget(view, self._ids.root), self._ids)
             self._write_back()
             os.rename(stage / UNDO, stage / "done")
@@ -187,8 +188,6 @@ class Differ:
                 os.rename(stage / UNDO, stage / "done")
             error.add_note(f"layer {id} was held, so a part of the archive is in it: remove it")
             raise
-        finally:
-            self._mounts.put(id)
         return size
 
     def _apply_aside(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:

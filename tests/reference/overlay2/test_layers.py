@@ -91,6 +91,21 @@ def test_tree_below_the_mount_of_another_process_is_not_exchanged(
     _apply(driver, "a")
 
 
+def test_archive_for_a_layer_that_another_process_has_mounted(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """It is applied through that mount, which stays."""
+    _build(driver, "a")
+    driver.create_read_write("b", "a")
+    view = tmp_path / "home" / "b" / "merged"
+
+    with OtherProcess("overlay2", tmp_path / "home") as other:
+        assert other.call("get", "b") == "ok"
+        _apply(driver, "b", "a")
+        assert os.path.ismount(view)
+        assert len(os.listdir(view)) == 10
+
+
 def test_layer_that_is_got_while_an_archive_is_unpacked_below_keeps_its_view(
     driver: Driver,
 ) -> None:

@@ -203,9 +203,9 @@ class LayerTable:
 class _Children:
     """Which layers stand directly on which, as the disk has it; other processes change it, too.
 
-    The modification time of the directory of short names is the version. Whoever changes who stands
-    on whom has that directory locked and makes its time greater (`_Change.advance`), so that equal
-    times mean equal content also where a clock tick is longer than a change takes.
+    The times of the directory of short names are the version. Whoever changes who stands on whom
+    has that directory locked and makes its modification time greater (`_Change.advance`), so that
+    equal times mean equal content also where a clock tick is longer than a change takes.
     """
 
     def __init__(self, home: Home) -> None:
@@ -215,7 +215,7 @@ class _Children:
         self._children: dict[str, set[str]] = {}
         # Layers whose parent's short name points nowhere, by that name.
         self._lost: dict[str, set[str]] = {}
-        self._version: int | None = None
+        self._version: tuple[int, int] | None = None
         with home.links() as links:
             self.refresh(links)
 
@@ -243,7 +243,7 @@ class _Children:
 
     def refresh(self, links: int) -> None:
         """Read the home again if it is not as it was."""
-        version = os.fstat(links).st_mtime_ns
+        version = _version(links)
         if version == self._version:
             return
         self._version = None
@@ -276,7 +276,7 @@ class _Children:
             if not ids:
                 del self._lost[link]
 
-    def settle(self, version: int, change: Callable[[], None]) -> None:
+    def settle(self, version: tuple[int, int], change: Callable[[], None]) -> None:
         """Take over a change of one's own, which made this version."""
         with self._lock:
             change()
@@ -289,17 +289,17 @@ class _Change:
     def __init__(self, children: _Children, links: int) -> None:
         self.links = links
         self._children = children
-        self._before = os.fstat(links).st_mtime_ns
-        self._version = self._before
+        self._version = _version(links)
 
     def advance(self) -> None:
         """Make the version greater than before, in whatever steps the file system keeps time."""
+        before, _ = self._version
         for step in (1, 10**9):
             found = os.fstat(self.links)
-            if found.st_mtime_ns > self._before:
+            if found.st_mtime_ns > before:
                 break
-            os.utime(self.links, ns=(found.st_atime_ns, self._before + step))
-        self._version = os.fstat(self.links).st_mtime_ns
+            os.utime(self.links, ns=(found.st_atime_ns, before + step))
+        self._version = _version(self.links)
 
     def add(self, id: str, parent: str) -> None:
         """Take over that `id` was made on `parent`, "" for a base layer."""
@@ -310,3 +310,9 @@ class _Change:
     def discard(self, id: str) -> None:
         """Take over that `id` was removed."""
         self._children.settle(self._version, lambda: self._children.discard(id))
+
+
+def _version(links: int) -> tuple[int, int]:
+    """Return the times of modification and change; the second one cannot be set."""
+    found = os.fstat(links)
+    return found.st_mtime_ns, found.st_ctime_ns

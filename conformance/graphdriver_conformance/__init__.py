@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from graphdriver_conformance.report.runs import Run
+    from graphdriver_conformance.session.library import CheckResult
 
 __all__ = ["check"]
 
@@ -24,15 +24,31 @@ def check(
     seed: int = 0,
     home: str | None = None,
     workers: int = 0,
-) -> Run:
+    level: str = "must",
+    deadline: float | None = None,
+    waivers: str | None = None,
+    baseline: str | None = None,
+) -> CheckResult:
     """Judge a driver and return the result, for notebooks and other runners.
 
     `driver` is a SPEC as for `--driver`, or a factory that can be imported. `requirements` are ids
     or prefixes, none meaning all; `options` are the driver's; with `workers` the suite runs in so
-    many processes (pytest-xdist). The suite runs in a process of its own, as it enters namespaces.
-    Raises library.CheckFailed when it could not run.
+    many processes (pytest-xdist). `level` is the lowest that fails the run, `deadline` the seconds
+    that a verb may take, `waivers` and `baseline` name files. The suite runs in a process of its
+    own, as it enters namespaces. Raises library.CheckFailed when it could not run.
     """
     # Every pytest run of the environment imports this package: it loads nothing by itself.
-    from graphdriver_conformance.library import run_suite
+    from graphdriver_conformance.session.library import run_suite
 
-    return run_suite(driver, requirements, options, profile, seed, home, workers)
+    settings = {
+        "requirement": list(requirements),
+        "option": list(options),
+        "profile": profile,
+        "seed": seed,
+        "home": home,
+        "level": level,
+        "deadline": deadline,
+        "waivers": waivers,
+        "baseline": baseline,
+    }
+    return run_suite(driver, settings, workers)

@@ -1,51 +1,56 @@
-"""The pytest plugin's thin door: options, and `--driver=SPEC`.
+"""The pytest plugin: its options, and `--driver=SPEC`.
 
 Every pytest run of the environment imports this module, so it imports nothing but pytest; what a
-run of the suite needs is loaded when one is asked for. `--driver` is never registered, because
-pytest-selenium and many conftests own it: it is rewritten to `--graphdriver` when its value is a
-driver.
+run of the suite needs is loaded when one is asked for. Every option and marker that is registered
+begins with `graphdriver`. `--driver` and `--requirement` are spellings, which are never registered,
+as pytest-selenium and many conftests own them: they are rewritten where nobody else owns them.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
+import math
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Iterator, Sequence
+from enum import Enum, auto
+from typing import Any, NoReturn
 
 import pytest
 
-__all__: list[str] = []
+__all__ = ["OPTIONS"]
 
 SUITE = "graphdriver_conformance.suite"
+DEADLINE_VARIABLE = "GRAPHDRIVER_DEADLINE"
+_DEADLINE = 60.0
+_SPELLINGS = {"--driver": "--graphdriver", "--requirement": "--graphdriver-requirement"}
 
-_OPTIONS: dict[str, dict[str, Any]] = {
+
+def seconds(text: str) -> float:
+    """Return a positive number of seconds. Raises argparse.ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
     "--graphdriver": {
         "action": "append",
         "default": [],
         "metavar": "SPEC",
-        "help": "driver to judge: a name, or module:attribute (also: --driver)",
+        "help": "driver to judge: a name, module:attribute, or a kind of driver and its address, "
+        "as plugin+exec:COMMAND; repeatable (also: --driver)",
     },
-    "--graphdriver-home": {"metavar": "DIR", "help": "directory for the drivers' homes"},
-    "--graphdriver-option": {
+    "--graphdriver-requirement": {
         "action": "append",
         "default": [],
-        "metavar": "K=V",
-        "help": "option for the driver; repeatable",
-    },
-    "--graphdriver-report": {"metavar": "FILE.json", "help": "write the result file"},
-    "--graphdriver-html": {"metavar": "FILE.html", "help": "write the result as a page"},
-    "--graphdriver-waivers": {
-        "metavar": "FILE.toml",
-        "help": "violations that are known, for a time",
-    },
-    "--graphdriver-baseline": {
-        "metavar": "OLD.json",
-        "help": "a result file: only violations that it does not have fail the run",
-    },
-    "--graphdriver-repro": {
-        "metavar": "DIR",
-        "help": "write a script for each violation that reproduces it without pytest",
+        "type": str.upper,
+        "metavar": "ID",
+        "help": "only this requirement, or those of this prefix; repeatable (also: --requirement)",
     },
     "--graphdriver-profile": {
         "choices": ("quick", "default", "thorough"),
@@ -55,7 +60,38 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--graphdriver-level": {
         "choices": ("must", "should", "may"),
         "default": "must",
-        "help": "lowest level whose violation fails the run",
+        "help": "lowest level whose violation fails the run (default: must)",
+    },
+    "--graphdriver-home": {"metavar": "DIR", "help": "directory for the homes of the drivers"},
+    "--graphdriver-option": {
+        "action": "append",
+        "default": [],
+        "metavar": "K=V",
+        "help": "option for the driver; repeatable",
+    },
+    "--graphdriver-deadline": {
+        "type": seconds,
+        "metavar": "SECONDS",
+        "help": "how long a verb of the driver may take (default: $GRAPHDRIVER_DEADLINE, or 60)",
+    },
+    "--graphdriver-report": {"metavar": "FILE.json", "help": "write the result file"},
+    "--graphdriver-html": {"metavar": "FILE.html", "help": "write the result as a page"},
+    "--graphdriver-journal": {
+        "metavar": "FILE",
+        "help": "write the result of each test as it comes, one line of JSON each",
+    },
+    "--graphdriver-repro": {
+        "metavar": "DIR",
+        "help": "write a script for each violation that reproduces it without pytest",
+    },
+    "--graphdriver-keep": {"metavar": "DIR", "help": "keep the home of each violation there"},
+    "--graphdriver-waivers": {
+        "metavar": "FILE.toml",
+        "help": "known violations, each with reason, issue and last day",
+    },
+    "--graphdriver-baseline": {
+        "metavar": "OLD.json",
+        "help": "a result file: only violations that it does not have fail the run",
     },
     "--graphdriver-strict": {
         "action": "store_true",
@@ -67,64 +103,57 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "seed of the property tests; same seed, same run",
     },
-    "--requirement": {
-        "action": "append",
-        "default": [],
-        "metavar": "ID",
-        "help": "only this requirement, or those of this prefix; repeatable",
-    },
 }
+"""What is registered with pytest, by name: the arguments of `addoption`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register the options, and see to it that `--driver=SPEC` is rewritten before it is parsed."""
+    """Register the options; have `--driver=SPEC` rewritten before others can refuse it."""
     _rewrite_before_parsing(parser)
     group = parser.getgroup("graphdriver", "conformance of layered-storage drivers")
-    for name, what in _OPTIONS.items():
-        group.addoption(name, **what)
+    for name, arguments in OPTIONS.items():
+        group.addoption(name, **arguments)
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
-) -> None:
-    """Turn `--driver=SPEC` into `--graphdriver=SPEC` and add the suite when no path was given."""
-    if not any(arg.startswith(("--driver", "--graphdriver")) for arg in args):
+) -> Generator[None, None, None]:
+    """Rewrite the spellings once the conftests are loaded, and add the suite if no path is given.
+
+    The conftests may own `--driver` or `--requirement`; only afterwards is that known.
+    """
+    yield
+    _rewrite(parser, args, "--driver")
+    named = parser.parse_known_args(args)
+    if not named.graphdriver:
         return
-    _rewrite(args)
+    _rewrite(parser, args, "--requirement")
     known = parser.parse_known_args(args)
-    if not known.graphdriver:
-        return
-    args.append(f"--hypothesis-seed={known.graphdriver_seed}")
+    more = [f"--hypothesis-seed={known.graphdriver_seed}"]
+    if known.graphdriver_deadline is None:
+        more.append(f"--graphdriver-deadline={_default_deadline()}")
     if not any(os.path.exists(path.split("::")[0]) for path in known.file_or_dir):
-        args += ["--pyargs", SUITE]
-
-
-@pytest.hookimpl(trylast=True, specname="pytest_load_initial_conftests")
-def pytest_graphdriver_refuse_unknown(
-    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
-) -> None:
-    """Say which drivers there are when `--driver` is nobody's, instead of "unrecognized"."""
-    values = [value for _, _, value in _driver_arguments(args)]
-    if values and not _is_owned(parser):
-        import difflib  # here, as every run of pytest loads this module
-
-        names = driver_names()
-        close = difflib.get_close_matches(values[0], names, n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        raise pytest.UsageError(
-            f"--driver={values[0]}: no such driver{meant} There are {', '.join(names)}; "
-            "or name one as module:attribute."
-        )
+        more += ["--pyargs", SUITE]
+    end = args.index("--") if "--" in args else len(args)
+    args[end:end] = more
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers; load the rest if there is a driver to judge."""
-    config.addinivalue_line("markers", "verifies(id): the requirement that this test verifies")
+    """Register the marker; load the rest if there is a driver to judge."""
+    config.addinivalue_line(
+        "markers", "graphdriver_verifies(id): the requirement that this test verifies"
+    )
     if config.getoption("graphdriver"):
         from graphdriver_conformance import session
 
         session.activate(config)
+
+
+@pytest.fixture
+def graphdriver() -> NoReturn:
+    """The driver under test; a run that names one with --driver=SPEC replaces this fixture."""
+    pytest.fail("no driver to test: name one with --driver=SPEC", pytrace=False)
 
 
 def driver_names() -> list[str]:
@@ -132,39 +161,92 @@ def driver_names() -> list[str]:
     return sorted(importlib.metadata.entry_points(group="graphdriver.drivers").names)
 
 
-def _driver_arguments(args: list[str]) -> list[tuple[int, int, str]]:
-    """Return where `--driver` stands in `args`, how many of them it takes, and its value."""
-    found = []
-    for position, arg in enumerate(args):
-        if arg.startswith("--driver="):
-            found.append((position, 1, arg.partition("=")[2]))
-        elif arg == "--driver" and position + 1 < len(args):
-            found.append((position, 2, args[position + 1]))
-    return found
+def _default_deadline() -> float:
+    text = os.environ.get(DEADLINE_VARIABLE)
+    try:
+        return seconds(text) if text else _DEADLINE
+    except argparse.ArgumentTypeError as error:
+        raise pytest.UsageError(f"${DEADLINE_VARIABLE}: {error}") from None
 
 
 def _rewrite_before_parsing(parser: pytest.Parser) -> None:
-    """Rewrite whatever list of arguments the parser is given, before it looks at it.
+    """Rewrite `--driver=SPEC` before the parser sees it, where a plugin owns `--driver`.
 
-    pytest parses the command line once before any hook sees it; pytest-selenium's `--driver` has
-    choices, and would refuse ours there.
+    pytest parses the command line once after the plugins are loaded, and before any hook of theirs
+    sees the arguments. pytest-selenium's `--driver` has the names of browsers for choices and would
+    end the run there. A hook comes too late, so the parser's own method is replaced.
     """
     parse_known_args = parser.parse_known_args
 
     def rewriting(args: Sequence[str | os.PathLike[str]], *rest: Any, **named: Any) -> Any:
         if isinstance(args, list):
-            _rewrite(args)
+            _rewrite(parser, args, "--driver", only_refused=True)
         return parse_known_args(args, *rest, **named)
 
     parser.parse_known_args = rewriting  # type: ignore[method-assign]
 
 
-def _rewrite(args: list[str]) -> None:
-    for position, count, value in reversed(_driver_arguments(args)):
-        if ":" in value or value in driver_names():
-            args[position : position + count] = [f"--graphdriver={value}"]
+def _rewrite(
+    parser: pytest.Parser, args: list[str], spelling: str, *, only_refused: bool = False
+) -> None:
+    """Rewrite a spelling to the real name where it is nobody's, or its owner refuses a driver.
+
+    With `only_refused` one that is nobody's stays: conftests may yet be loaded that own it. Raises
+    pytest.UsageError for a driver that does not exist.
+    """
+    for position, count, value in reversed(list(_occurrences(args, spelling))):
+        owner = _owner(parser, args, spelling, value)
+        if owner is _Owner.TAKES_IT or (only_refused and owner is _Owner.NONE):
+            continue
+        is_driver = spelling == "--driver" and (":" in value or value in driver_names())
+        if is_driver or (owner is _Owner.NONE and spelling != "--driver"):
+            args[position : position + count] = [f"{_SPELLINGS[spelling]}={value}"]
+        elif owner is _Owner.NONE:
+            raise pytest.UsageError(_no_such_driver(value))
 
 
-def _is_owned(parser: pytest.Parser) -> bool:
-    known, _ = parser.parse_known_and_unknown_args(["--driver=firefox"])
-    return getattr(known, "driver", None) is not None
+class _Owner(Enum):
+    """Another plugin or conftest that registered an option, and a value of that option."""
+
+    NONE = auto()
+    TAKES_IT = auto()
+    REFUSES_IT = auto()
+
+
+def _owner(parser: pytest.Parser, args: list[str], option: str, value: str) -> _Owner:
+    """Find out by parsing whether the option is registered, and whether it may have the value."""
+    given = {
+        place
+        for position, count, _ in _occurrences(args, option)
+        for place in range(position, position + count)
+    }
+    others = [arg for place, arg in enumerate(args) if place not in given]
+    try:
+        parser.parse_known_and_unknown_args(others)
+    except pytest.UsageError:
+        return _Owner.TAKES_IT  # something else is wrong with the arguments, and pytest will say it
+    try:
+        _, unknown = parser.parse_known_and_unknown_args([f"{option}={value}", *others])
+    except pytest.UsageError:
+        return _Owner.REFUSES_IT
+    return _Owner.NONE if f"{option}={value}" in unknown else _Owner.TAKES_IT
+
+
+def _occurrences(args: Sequence[str], option: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where an option is in `args`, how many of them it takes, and its value."""
+    for position, arg in enumerate(args):
+        if arg == "--":
+            return
+        if arg.startswith(f"{option}="):
+            yield position, 1, arg.partition("=")[2]
+        elif arg == option and position + 1 < len(args):
+            yield position, 2, args[position + 1]
+
+
+def _no_such_driver(name: str) -> str:
+    import difflib  # here, as every run of pytest loads this module
+
+    names = driver_names()
+    close = difflib.get_close_matches(name, names, n=1)
+    meant = f"did you mean {close[0]}? There are" if close else "there are"
+    return f"--driver={name}: no such driver; {meant} {', '.join(names)}; or module:attribute"

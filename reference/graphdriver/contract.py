@@ -71,52 +71,70 @@ class Capability(StrEnum):
     """What a driver may leave out, and then says so by declaring what it has.
 
     A driver with a `capabilities` attribute claims just those; one without claims all of them.
+    `meaning` says in one sentence what a driver claims.
     """
 
-    MOUNTING = "mounting"
-    """get() of a layer with a parent mounts; such mounts are to be counted and released."""
-    OVERLAY2_LAYOUT = "overlay2_layout"
-    """The home looks as the overlay2 package documentation says: diff, link, lower, l/."""
-    LAYER_LIMIT = "layer_limit"
-    """At most `layer_limit` lowers (an attribute of the driver; 128 without one)."""
-    MOUNT_LABEL = "mount_label"
-    """mount_label becomes the context= option of the mount."""
-    IDMAP = "idmap"
-    """uid_maps and gid_maps are honoured."""
-    QUOTA = "quota"
-    """storage_opt size= limits a layer; claimed on homes whose file system can."""
-    RESTARTABLE = "restartable"
-    """A second driver on the same home finds the layers of the first."""
-    CONTENT_EXACT_CHANGES = "content_exact_changes"
-    """An edit that keeps size and mtime is still seen by changes and diff."""
-    USER_XATTRS = "user_xattrs"
-    """user.* attributes survive diff and apply_diff."""
-    ACLS = "acls"
-    """POSIX ACLs survive diff and apply_diff."""
-    ROOT_METADATA = "root_metadata"
-    """Mode, owner and attributes of the layer's root survive diff and apply_diff."""
-    HARDLINK_IDENTITY = "hardlink_identity"
-    """Hard links within one layer are hard links after apply_diff."""
-    LOWER_SYMLINKS = "lower_symlinks"
-    """apply_diff resolves a path through a symlink of a lower layer, inside the root."""
-    MTIME_NS = "mtime_ns"
-    """mtimes survive diff and apply_diff to the nanosecond."""
-    EXACT_DIFFS = "exact_diffs"
-    """diff of an unchanged layer gives the same bytes every time."""
-    LONG_NAMES = "long_names"
-    """Names of files may have 255 bytes; without it, 250 (fuse-overlayfs: `.wh.` goes before)."""
-    SPARSE_FILES = "sparse_files"
-    """Holes of files stay holes in diff and apply_diff."""
-    FLATTENED_DIFF = "flattened_diff"
-    """diff and changes without a parent give the whole tree of a layer that has one, too."""
-    CHANGES = "changes"
-    """changes is a verb of the driver."""
-    DIFF_SIZE = "diff_size"
-    """diff_size is a verb of the driver."""
-    DURABLE = "durable"
-    """What apply_diff has written is on the disk when it returns: a power cut loses none of it."""
-    HOME = "home"
-    """All that the driver keeps is below its home, and nothing else is there."""
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> "Capability":
+        """Make a member out of its name and its meaning."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    MOUNTING = (
+        "mounting",
+        "get() of a layer with a parent mounts; such mounts are to be counted and released.",
+    )
+    OVERLAY2_LAYOUT = (
+        "overlay2_layout",
+        "The home looks as the overlay2 package documentation says: diff, link, lower, l/.",
+    )
+    LAYER_LIMIT = (
+        "layer_limit",
+        "At most `layer_limit` lowers (an attribute of the driver; 128 without one).",
+    )
+    MOUNT_LABEL = "mount_label", "mount_label becomes the context= option of the mount."
+    IDMAP = "idmap", "uid_maps and gid_maps are honoured."
+    QUOTA = "quota", "storage_opt size= limits a layer; claimed on homes whose file system can."
+    RESTARTABLE = "restartable", "A second driver on the same home finds the layers of the first."
+    CONTENT_EXACT_CHANGES = (
+        "content_exact_changes",
+        "An edit that keeps size and mtime is still seen by changes and diff.",
+    )
+    USER_XATTRS = "user_xattrs", "user.* attributes survive diff and apply_diff."
+    ACLS = "acls", "POSIX ACLs survive diff and apply_diff."
+    ROOT_METADATA = (
+        "root_metadata",
+        "Mode, owner and attributes of the layer's root survive diff and apply_diff.",
+    )
+    HARDLINK_IDENTITY = (
+        "hardlink_identity",
+        "Hard links within one layer are hard links after apply_diff.",
+    )
+    LOWER_SYMLINKS = (
+        "lower_symlinks",
+        "apply_diff resolves a path through a symlink of a lower layer, inside the root.",
+    )
+    MTIME_NS = "mtime_ns", "mtimes survive diff and apply_diff to the nanosecond."
+    EXACT_DIFFS = "exact_diffs", "diff of an unchanged layer gives the same bytes every time."
+    LONG_NAMES = (
+        "long_names",
+        "Names of files may have 255 bytes; without it, 250 (fuse-overlayfs: `.wh.` goes before).",
+    )
+    SPARSE_FILES = "sparse_files", "Holes of files stay holes in diff and apply_diff."
+    FLATTENED_DIFF = (
+        "flattened_diff",
+        "diff and changes without a parent give the whole tree of a layer that has one, too.",
+    )
+    CHANGES = "changes", "changes is a verb of the driver."
+    DIFF_SIZE = "diff_size", "diff_size is a verb of the driver."
+    DURABLE = (
+        "durable",
+        "What apply_diff has written is on the disk when it returns: a power cut loses none of it.",
+    )
+    HOME = "home", "All that the driver keeps is below its home, and nothing else is there."
 
 
 @runtime_checkable

@@ -6,9 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from graphdriver.contract import Capability
-from graphdriver_conformance.drivers import OFFERS
-from graphdriver_conformance.environment import Environment
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.drivers.resolve import OFFERS
+from graphdriver_conformance.host.environment import Environment
 
 
 def _tests() -> list[tuple[str, ast.FunctionDef]]:

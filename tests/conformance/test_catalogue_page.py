@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from graphdriver_conformance.catalogue.__main__ import coverage, document
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.catalogue.requirement import catalogue
 
 
 def test_page_is_what_the_code_says() -> None:

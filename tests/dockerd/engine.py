@@ -15,6 +15,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+from graphdriver_conformance.host.mountinfo import mounts_below
+
 __all__ = ["Engine", "root_file_system"]
 
 _COMMANDS = ["sh", "cat", "echo", "ls", "ln", "mkdir", "mv", "rm", "sleep", "touch", "true", "wc"]
@@ -112,9 +114,7 @@ class Engine:
 
     def mounts(self) -> list[str]:
         """Return the mount points below the base."""
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        points = [line.split()[4] for line in lines]
-        return [point for point in points if point.startswith(f"{self.base}/")]
+        return [row.point for row in mounts_below(self.base)]
 
     def layers(self) -> list[str]:
         """Return the layers in the driver's home."""

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from graphdriver_conformance.drivers import resolve
-from graphdriver_conformance.effort import SHRINK_VARIABLE
+from graphdriver_conformance.drivers.resolve import resolve
+from graphdriver_conformance.suite.support.effort import SHRINK_VARIABLE
 
 from .expectations import surprises
 from .page import document

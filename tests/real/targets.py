@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphdriver_conformance.host.environment import umount_below
+
 __all__ = ["TARGETS", "Target", "ready"]
 
 _CONTAINERD = """
@@ -179,15 +181,7 @@ def _containerd(place: Path) -> Iterator[Path]:
         finally:
             process.terminate()
             process.wait()
-            _umount_below(place / "root")
-
-
-def _umount_below(directory: Path) -> None:
-    """Unmount what a diff that was given up has left."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for point in reversed(points):
-        if point.startswith(f"{directory}/"):
-            subprocess.run(["umount", "--lazy", point], check=False)
+            umount_below(place / "root")
 
 
 def _version(package: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.catalogue.requirement import catalogue
 from real.expectations import known_of, surprises
 from real.page import document
 from real.targets import TARGETS

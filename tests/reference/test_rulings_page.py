@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.catalogue.requirement import catalogue
 
 ROOT = Path(__file__).parents[2]
 ROWS = re.findall(

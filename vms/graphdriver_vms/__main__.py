@@ -1,7 +1,29 @@
 """`python -m graphdriver_vms`: what `graphdriver matrix` runs."""
 
+import os
+import signal
 import sys
 
 from graphdriver_vms.cli import main
 
-sys.exit(main())
+
+def _main() -> int:
+    """Run the command; who reads no further, as in `... list | head`, is no error."""
+    try:
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        code = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is not None:
+            raise  # not standard output, which has no name here
+        print(f"graphdriver matrix: standard output: {error.strerror}", file=sys.stderr)
+        code = 2
+    # The interpreter flushes once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+sys.exit(_main())

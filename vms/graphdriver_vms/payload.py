@@ -41,6 +41,8 @@ def make_payload(payload: Path, installables: Sequence[str]) -> None:
             *(f"--platform={one}" for one in _PLATFORMS),
             *map(str, built),
         )
+        if mutants := _mutants():
+            shutil.copytree(mutants, target / mutants.name)
         _compile(target)
     finally:
         shutil.rmtree(wheels, ignore_errors=True)
@@ -65,10 +67,24 @@ def _compile(target: Path) -> None:
         )
 
 
+def _repository() -> Path | None:
+    """Return the checkout that we run from, None for an installed package."""
+    repository = Path(__file__).parents[2]
+    is_checkout = (repository / "pyproject.toml").is_file() and (
+        repository / "Vagrantfile"
+    ).is_file()
+    return repository if is_checkout else None
+
+
+def _mutants() -> Path | None:
+    """Return the broken drivers that some cells judge; they are in a checkout only."""
+    repository = _repository()
+    return repository / "tests/graphdriver_mutants" if repository else None
+
+
 def _ourselves() -> str:
     """Return the repository that we run from, or the version that is installed, for pip."""
-    repository = Path(__file__).parents[2]
-    if (repository / "pyproject.toml").is_file() and (repository / "Vagrantfile").is_file():
+    if repository := _repository():
         return str(repository)
     ours = distribution("graphdriver-conformance")
     # PEP 610: where it was installed from, unless that was an index.

@@ -5,7 +5,7 @@ from collections import Counter
 from importlib.resources import files
 from typing import Any
 
-from graphdriver_conformance.requirement import Level, Requirement, catalogue
+from graphdriver_conformance.catalogue.requirement import Level, Requirement, catalogue
 
 __all__ = ["coverage", "document"]
 
@@ -38,7 +38,9 @@ An id is never used for anything else.
 
 def coverage() -> dict[str, list[dict[str, Any]]]:
     """Return `check`: what other suites check and by what it is covered; `dropped`: what is not."""
-    text = files("graphdriver_conformance").joinpath("coverage.toml").read_text("utf-8")
+    text = (
+        files("graphdriver_conformance.catalogue").joinpath("other_suites.toml").read_text("utf-8")
+    )
     return tomllib.loads(text)
 
 

@@ -1,27 +1,94 @@
-"""`graphdriver check`: the suite, on all processors."""
+"""Judge drivers: the suite, on all processors.
 
+All options of pytest can be given too, as -n PROCESSES, -x, --junitxml FILE: see pytest --help.
+"""
+
+import argparse
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["run"]
+from graphdriver_conformance.plugin import OPTIONS
+from graphdriver_conformance.results import terminal
+from graphdriver_conformance.results.journal import place_of, read_journal
+from graphdriver_conformance.results.result_file import report_path, write_result
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments, for --help and completion: they are parsed by pytest."""
+    parser.usage = "graphdriver check [SPEC ...] [options of the suite] [options of pytest]"
+    parser.add_argument("SPEC", nargs="*", help="drivers to judge (default: overlay2)")
+    for name, known in OPTIONS.items():
+        parser.add_argument(name, **known)
 
 
 def run(arguments: list[str]) -> int:
-    """Run the suite; on all processors where pytest-xdist is there and nobody said otherwise.
+    """Run the suite; on all processors unless -n is given or pytest-xdist is missing.
 
-    A plugin that listens already serves one home at a time: on one.
+    A plugin that listens already serves one home at a time: on one. Where a driver kills the whole
+    run, the verdict is made from the journal.
     """
     rest, specs = list(arguments), []
     while rest and not rest[0].startswith("-"):
         specs.append(rest.pop(0))
     command = [sys.executable, "-m", "pytest"]
     command += [f"--graphdriver={spec}" for spec in specs or ["overlay2"]]
-    said = any(one.startswith(("-n", "--numprocesses")) for one in rest)
+    asked = any(one.startswith(("-n", "--numprocesses")) for one in rest)
     alone = any(spec.startswith("plugin+unix:") for spec in specs)
-    if importlib.util.find_spec("xdist") and not said and not alone:
+    if importlib.util.find_spec("xdist") and not asked and not alone:
         command += ["-n", str(min(4, len(os.sched_getaffinity(0))))]
     # The suite ends with its own summary; pytest's would say the same in test names.
-    command += ["--no-header", "--tb=no", "-rN", "-p", "no:cacheprovider", *rest]
-    return subprocess.call(command)
+    command += ["--no-header", "--tb=no", "-rN", "-p", "no:cacheprovider"]
+    with tempfile.TemporaryDirectory(prefix="graphdriver-run-") as scratch:
+        journal = Path(_value("journal", rest) or Path(scratch) / "journal.jsonl")
+        code = _call([*command, f"--graphdriver-journal={journal}", *rest])
+        if code < 0 and journal.exists():
+            return _after_crash(journal, code, _value("report", rest))
+    return code
+
+
+def _call(command: Sequence[str]) -> int:
+    """Run a command and return its exit status; SIGTERM is passed on, Ctrl-C reaches it anyway."""
+    with subprocess.Popen(command) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    continue  # it ends by itself, with a verdict
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _after_crash(journal: Path, code: int, report: str | None) -> int:
+    """Print and write what a run had proven until it was killed; remove what it left."""
+    # Loaded here: what enters namespaces is of no use to a run that ended by itself.
+    from graphdriver_conformance.fixture.homes import Homes
+
+    content = journal.read_bytes()
+    results = read_journal(content)
+    name = signal.Signals(-code).name
+    print(f"\nthe process of the suite was killed by {name}; until then:", file=sys.stderr)
+    for result in results:
+        print("\n".join(line for line, _ in terminal.lines(result)))
+        if report:
+            write_result(report_path(report, result.driver.spec, len(results) > 1), result)
+    if place := place_of(content):
+        Homes(place).discard_all()
+    return 1
+
+
+def _value(option: str, arguments: Sequence[str]) -> str | None:
+    """Return the value of an option of the suite among arguments for pytest."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--graphdriver-{option}", dest="value")
+    value: str | None = parser.parse_known_args(list(arguments))[0].value
+    return value

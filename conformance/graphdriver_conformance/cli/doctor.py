@@ -1,20 +1,22 @@
-"""`graphdriver doctor`: what this machine can show of the catalogue, and how to get the rest."""
+"""Show what this machine can prove of the catalogue, and how to get the rest."""
 
 import argparse
 import importlib.util
+import json
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from graphdriver_conformance import namespaces
-from graphdriver_conformance.environment import Environment, probe
-from graphdriver_conformance.homes import Homes
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.catalogue.requirement import Level, catalogue
+from graphdriver_conformance.fixture.homes import Homes
+from graphdriver_conformance.host import namespaces
+from graphdriver_conformance.host.environment import Environment, probe
 
-__all__ = ["run"]
+__all__ = ["add_arguments", "run"]
 
 # What makes more possible, by what is missing: a program, or a module of Python.
 _PROGRAMS = {
@@ -22,19 +24,22 @@ _PROGRAMS = {
     "unshare": "scripts of violations need it: apt-get install util-linux",
 }
 _MODULES = {
-    "xdist": "the suite uses all processors: pip install 'graphdriver-conformance[xdist]'",
-    "grpc": "containerd's snapshotters: pip install 'graphdriver-conformance[containerd]'",
+    "xdist": "the suite uses all processors: pip install pytest-xdist",
+    "grpc": "containerd's snapshotters: pip install grpcio",
 }
 
 
-def run(arguments: list[str]) -> int:
-    """Print it; 0 when the whole catalogue can be shown, 1 when not, 4 when nothing can run."""
-    parser = argparse.ArgumentParser("graphdriver doctor", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--graphdriver-home", metavar="DIR", help="where the homes would go")
-    asked = parser.parse_args(arguments).graphdriver_home
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print it; 0 when the whole catalogue can be shown, 1 when not, 4 when nothing can run."""
     privileges = namespaces.enter()
     try:
-        homes = Homes.make(asked, not privileges.trouble)
+        homes = Homes.make(options.graphdriver_home, not privileges.trouble)
     except pytest.UsageError as error:
         print(f"graphdriver doctor: {error}", file=sys.stderr)
         return 4
@@ -42,47 +47,56 @@ def run(arguments: list[str]) -> int:
         environment = probe(homes.base, privileges)
     finally:
         homes.discard_all()
-    for line in (homes.remark, privileges.trouble):
-        if line:
-            print(line)
-    print("\n".join(_machine(environment)))
-    lines, is_all = _provable(environment)
-    print("\n".join([*lines, *_more()]))
-    return 0 if is_all else 1
+    remarks = [line for line in (homes.remark, privileges.trouble) if line]
+    found = _findings(environment, remarks)
+    if options.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(found)))
+    return 1 if found["lacking"] else 0
 
 
-def _machine(environment: Environment) -> Iterator[str]:
-    who = "root" if not environment.uid else f"uid {environment.uid}"
-    inside = " in a user namespace" if environment.facts.get("userns") == "true" else ""
-    yield f"kernel       {environment.kernel} ({environment.machine})"
-    yield f"homes on     {environment.filesystem}"
+def _findings(environment: Environment, remarks: list[str]) -> dict[str, Any]:
+    lacking: Counter[str] = Counter()
+    levels = {level.value: {"provable": 0, "all": 0} for level in Level}
+    for one in catalogue().values():
+        needs = [need for need in one.needs if need in Environment.needs()]
+        lacks = [reason for need in needs if (reason := environment.lacks(need))]
+        lacking.update(lacks)
+        levels[one.level.value]["all"] += 1
+        levels[one.level.value]["provable"] += not lacks
+    return {
+        "remarks": remarks,
+        "environment": environment.as_data(),
+        "can": {need: not environment.lacks(need) for need in sorted(Environment.needs())},
+        "requirements": levels,
+        "lacking": [
+            {"requirements": count, "reason": reason} for reason, count in lacking.most_common()
+        ],
+        "missing": list(_missing()),
+    }
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    yield from found["remarks"]
+    where = found["environment"]
+    who = "root" if not where["uid"] else f"uid {where['uid']}"
+    inside = " in a user namespace" if where["facts"].get("userns") == "true" else ""
+    yield f"kernel       {where['kernel']} ({where['machine']})"
+    yield f"homes on     {where['filesystem']}"
     yield f"runs as      {who}{inside}"
-    for need in sorted(Environment.needs()):
-        yield f"{need:<12} {'no' if environment.lacks(need) else 'yes'}"
-    for name, value in environment.facts.items():
+    for need, can in found["can"].items():
+        yield f"{need:<12} {'yes' if can else 'no'}"
+    for name, value in where["facts"].items():
         if name.startswith("overlay."):
             yield f"{name.removeprefix('overlay.'):<12} {value}"
+    yield ""
+    for level, counts in found["requirements"].items():
+        yield f"{level:<12} {counts['provable']} of {counts['all']} requirements can be shown here"
+    yield from (f"{one['requirements']} more: {one['reason']}" for one in found["lacking"])
+    yield from (f"not here: {hint}" for hint in found["missing"])
 
 
-def _provable(environment: Environment) -> tuple[list[str], bool]:
-    """Return how many requirements can be shown, and for the rest what would help."""
-    lacking: Counter[str] = Counter()
-    levels: Counter[tuple[str, bool]] = Counter()
-    for one in catalogue().values():
-        lacks = [need for need in one.needs if need in Environment.needs()]
-        lacks = [reason for need in lacks if (reason := environment.lacks(need))]
-        lacking.update(lacks)
-        levels[one.level.value, not lacks] += 1
-    lines = [
-        f"{level:<12} {levels[level, True]} of {levels[level, True] + levels[level, False]} "
-        "requirements can be shown here"
-        for level in dict.fromkeys(level for level, _ in levels)
-    ]
-    lines += [f"{count} more: {reason}" for reason, count in lacking.most_common()]
-    return ["", *lines], not lacking
-
-
-def _more() -> Iterator[str]:
-    missing = [hint for name, hint in _PROGRAMS.items() if not shutil.which(name)]
-    missing += [hint for name, hint in _MODULES.items() if not importlib.util.find_spec(name)]
-    yield from (f"not here: {hint}" for hint in missing)
+def _missing() -> Iterator[str]:
+    yield from (hint for name, hint in _PROGRAMS.items() if not shutil.which(name))
+    yield from (hint for name, hint in _MODULES.items() if not importlib.util.find_spec(name))

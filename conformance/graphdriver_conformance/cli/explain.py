@@ -1,16 +1,19 @@
-"""`graphdriver explain`: one requirement, where it comes from, what proves it."""
+"""Explain a requirement, or each of a family: the rule, where it comes from, what proves it."""
 
 import argparse
 import ast
+import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from graphdriver_conformance.catalogue.requirement import Requirement, catalogue
 from graphdriver_conformance.cli.unknown import say_unknown
-from graphdriver_conformance.requirement import Requirement, catalogue
 
-__all__ = ["links_of", "run", "verifiers_of"]
+__all__ = ["add_arguments", "links_of", "run", "verifiers_of"]
 
 # Where the sources that the catalogue names by number are to be read.
 _PLACES = (
@@ -23,15 +26,31 @@ _PLACES = (
 )
 
 
-def run(arguments: list[str]) -> int:
-    """Print what is known of the requirement; 4 when there is none of this id."""
-    parser = argparse.ArgumentParser("graphdriver explain", description=__doc__)
-    parser.add_argument("id", help="as `graphdriver list` shows it")
-    id = parser.parse_args(arguments).id
-    one = catalogue().get(id.upper())
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("id", metavar="ID|FAMILY", help="as `graphdriver list` shows it, or DIF")
+    parser.add_argument(
+        "--json", action="store_true", help="as JSON: an object, a list of a family"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what is known of it; 4 when there is no such requirement or family."""
+    id = options.id.upper()
+    family = sorted((one for one in catalogue().values() if one.family == id), key=lambda o: o.id)
+    if family:
+        if options.json:
+            print(json.dumps([_data(one) for one in family], indent=1, ensure_ascii=False))
+        else:
+            print("\n".join(_family(family)))
+        return 0
+    one = catalogue().get(id)
     if one is None:
-        return say_unknown(id)
-    print("\n".join(_explained(one)))
+        return say_unknown(options.id)
+    if options.json:
+        print(json.dumps(_data(one), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(_explained(one)))
     return 0
 
 
@@ -44,19 +63,59 @@ def links_of(source: str) -> list[str]:
     ]
 
 
-def verifiers_of(id: str) -> Iterator[tuple[str, str]]:
-    """Yield FILE::FUNCTION of each test that verifies the requirement, and its docstring."""
+def verifiers_of(id: str) -> list[tuple[str, str]]:
+    """Return FILE::FUNCTION of each test that verifies the requirement, and its docstring."""
+    return _verifiers().get(id, [])
+
+
+@cache
+def _verifiers() -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
     for path in sorted(Path(str(files("graphdriver_conformance.suite"))).glob("test_*.py")):
         for node in ast.parse(path.read_text("utf-8")).body:
-            marks = [ast.unparse(one) for one in getattr(node, "decorator_list", ())]
-            if isinstance(node, ast.FunctionDef) and f"verifies({id!r})" in marks:
-                yield f"{path}::{node.name}", ast.get_docstring(node) or ""
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            for mark in map(ast.unparse, node.decorator_list):
+                if verified := re.fullmatch(r"verifies\('(.*)'\)", mark):
+                    test = (f"{path}::{node.name}", ast.get_docstring(node) or "")
+                    found.setdefault(verified[1], []).append(test)
+    return found
+
+
+def broken_drivers() -> dict[str, list[dict[str, str]]]:
+    """Return, by requirement, the broken drivers that prove it: `name`, `does` and `bug` of each.
+
+    The file is generated from the project's own tests, where these drivers are.
+    """
+    table = files("graphdriver_conformance.catalogue") / "broken_drivers.json"
+    found: dict[str, list[dict[str, str]]] = json.loads(table.read_text("utf-8"))
+    return found
+
+
+def _family(family: list[Requirement]) -> Iterator[str]:
+    for one in family:
+        yield f"{one.id}  {one.level:<6}  {one.title}"
+        yield f"         {one.why}"
+
+
+def _data(one: Requirement) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "level": one.level.value,
+        "title": one.title,
+        "why": one.why,
+        "source": one.source,
+        "links": links_of(one.source),
+        "since": one.since,
+        "needs": list(one.needs),
+        "rests_on": list(one.rests_on),
+        "under_it": _resting_on(one.id),
+        "catches": broken_drivers().get(one.id, []),
+        "tests": [{"test": test, "why": why} for test, why in verifiers_of(one.id)],
+    }
 
 
 def _explained(one: Requirement) -> Iterator[str]:
-    # Loaded here: `graphdriver list` has no use for the broken drivers.
-    from graphdriver_conformance.mutants import MUTANTS
-
     yield f"{one.id}  {one.level}  (since {one.since})"
     yield f"\n{one.title}\n"
     yield f"why:       {one.why}"
@@ -68,9 +127,8 @@ def _explained(one: Requirement) -> Iterator[str]:
         for id in ids:
             yield f"{label}  {id}  {catalogue()[id].title}"
             label = " " * len(label)
-    for name, mutant in MUTANTS.items():
-        if one.id in mutant.breaks:
-            yield f"catches:   {name}: {(mutant.__doc__ or '').strip()}  ({mutant.bug})"
+    for mutant in broken_drivers().get(one.id, ()):
+        yield f"catches:   {mutant['name']}: {mutant['does']}  ({mutant['bug']})"
     for test, why in verifiers_of(one.id):
         yield f"test:      {test}"
         yield f"           {why.partition(chr(10))[0]}"

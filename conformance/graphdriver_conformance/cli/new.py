@@ -1,13 +1,16 @@
-"""`graphdriver new`: a skeleton of a driver with its tests, conformant in nothing, but it runs."""
+"""Write a skeleton of a driver with its tests: conformant in nothing, but it runs."""
 
 import argparse
+import importlib.metadata
+import importlib.util
+import json
 import keyword
 import string
 import sys
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["run"]
+__all__ = ["add_arguments", "run"]
 
 _FILES = {
     "pyproject.toml": "pyproject.toml",
@@ -17,32 +20,59 @@ _FILES = {
     "test_own.py": "tests/test_own.py",
     "conformance.yml": ".github/workflows/conformance.yml",
 }
+_NOWHERE = "git+https://<where this repository is hosted>"
+_WORKFLOW = ".github/workflows/conformance.yml"
 
 
-def run(arguments: list[str]) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("name", help="of the package, and of the directory it is written to")
+
+
+def run(options: argparse.Namespace) -> int:
     """Write the skeleton below the current directory; 4 when the name cannot be had."""
-    parser = argparse.ArgumentParser("graphdriver new", description=__doc__)
-    parser.add_argument("name", help="of the package, and of the directory it goes to")
-    name = parser.parse_args(arguments).name
-    if not name.isidentifier() or keyword.iskeyword(name):
-        return _refuse(f"{name!r} is no name for a package; use letters, digits and _")
-    root = Path(name)
-    if root.exists():
-        return _refuse(f"{name} is there already; choose another name, or remove it")
+    name = options.name
+    if reason := _unusable(name):
+        return _refuse(reason)
+    root, origin = Path(name), _origin()
     skeleton = files("graphdriver_conformance.cli").joinpath("skeleton")
     try:
         for source, target in _FILES.items():
             path = root / target.format(name=name)
             path.parent.mkdir(parents=True, exist_ok=True)
             text = skeleton.joinpath(f"{source}.txt").read_text("utf-8")
-            path.write_text(string.Template(text).substitute(name=name), "utf-8")
+            path.write_text(string.Template(text).substitute(name=name, suite=origin), "utf-8")
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}")
     print(f"{name}/{name}/driver.py has the verbs; now:\n")
     print(f"  cd {name} && pytest --driver={name}.driver:Driver --requirement=LIF-001")
+    if origin == _NOWHERE:
+        print(f"\nIn {name}/{_WORKFLOW} write where the suite is installed from.")
     return 0
 
 
-def _refuse(what: str) -> int:
-    print(f"graphdriver new: {what}", file=sys.stderr)
+def _unusable(name: str) -> str:
+    """Return why a package cannot have the name, "" when it can."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        return f"{name!r} is no name for a package; use letters, digits and _"
+    if name in sys.stdlib_module_names:
+        return f"{name} would shadow the standard library's module {name}; choose another name"
+    if Path(name).exists():
+        return f"{name} is there already; choose another name, or remove it"
+    if name == "tests" or importlib.util.find_spec(name):
+        return f"{name} is the name of another package here; choose another name"
+    return ""
+
+
+def _origin() -> str:
+    """Return where pip can install the suite from: the repository that it came from (PEP 610)."""
+    text = importlib.metadata.distribution("graphdriver-conformance").read_text("direct_url.json")
+    origin = json.loads(text or "{}")
+    if origin.get("vcs_info", {}).get("vcs") != "git" or origin["url"].startswith("file:"):
+        return _NOWHERE
+    return f"git+{origin['url']}@{origin['vcs_info']['commit_id']}"
+
+
+def _refuse(reason: str) -> int:
+    print(f"graphdriver new: {reason}", file=sys.stderr)
     return 4

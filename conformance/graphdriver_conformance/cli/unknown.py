@@ -1,16 +1,17 @@
-"""What is said of a requirement that does not exist."""
+"""The message about a requirement that does not exist."""
 
 import difflib
 import sys
 
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.catalogue.requirement import catalogue
 
 __all__ = ["say_unknown"]
 
 
 def say_unknown(id: str) -> int:
-    """Say so, with the closest one that does, and return the exit code."""
-    close = difflib.get_close_matches(id.upper(), catalogue(), n=1)
+    """Print it, with the closest id or family that exists, and return the exit code."""
+    families = {one.family for one in catalogue().values()}
+    close = difflib.get_close_matches(id.upper(), [*families, *catalogue()], n=1)
     meant = f"; did you mean {close[0]}?" if close else ";"
     print(f"graphdriver: no requirement {id}{meant} `graphdriver list` shows them", file=sys.stderr)
     return 4

@@ -7,6 +7,7 @@ disk (`observe`, `plant`) and how the two differ (`compare`, `changes`). Shares 
 
 from graphdriver_conformance.oracle.archive import (
     LayerEntry,
+    UnreadableArchive,
     archive_findings,
     build_archive,
     entry_of,
@@ -42,6 +43,7 @@ __all__ = [
     "NodeKind",
     "Tree",
     "TreesDiffer",
+    "UnreadableArchive",
     "apply_layer",
     "archive_findings",
     "assert_same_tree",

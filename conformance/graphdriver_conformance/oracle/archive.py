@@ -11,6 +11,7 @@ from graphdriver_conformance.oracle.tree import Node, NodeKind
 __all__ = [
     "OPAQUE",
     "LayerEntry",
+    "UnreadableArchive",
     "archive_findings",
     "build_archive",
     "entry_of",
@@ -30,6 +31,10 @@ _TYPES = {
     NodeKind.BLOCK: tarfile.BLKTYPE,
 }
 _KINDS = {value: key for key, value in _TYPES.items()}
+
+
+class UnreadableArchive(AssertionError, tarfile.TarError):
+    """An archive that no reader takes, or that says what cannot be: its maker is at fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +75,15 @@ def build_archive(entries: Iterable[LayerEntry]) -> bytes:
 
 
 def read_archive(data: bytes | BinaryIO) -> list[LayerEntry]:
-    """Return the entries of an uncompressed archive. Raises tarfile.TarError."""
+    """Return the entries of an uncompressed archive. Raises UnreadableArchive, a TarError."""
     raw = data if isinstance(data, bytes) else data.read()
-    with tarfile.open(fileobj=io.BytesIO(raw), mode="r:", errors="surrogateescape") as archive:
-        return [_entry(archive, member) for member in archive]
+    try:
+        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:", errors="surrogateescape") as archive:
+            return [_entry(archive, member) for member in archive]
+    except (tarfile.TarError, ArithmeticError, EOFError, LookupError, ValueError) as error:
+        # tarfile has errors of its own for some of what can be wrong, and Python's for the rest.
+        kind = type(error).__name__
+        raise UnreadableArchive(f"{len(raw)} bytes that are no archive: {kind}: {error}") from error
 
 
 def archive_findings(data: bytes) -> list[str]:

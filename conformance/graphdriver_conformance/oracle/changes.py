@@ -40,6 +40,7 @@ def change_findings(
     DELETE and ADD; a file that gained or lost a hard link, as MODIFY; the paths in `optional`.
     """
     findings = [f"malformed row {change!r}" for change in reported if _is_malformed(change)]
+    reported = [change for change in reported if not _is_malformed(change)]
     expected = expected_changes(old, new)
     above = {parent for name in expected for parent in parents(name)}
     rows = Counter((change.path[1:], change.kind) for change in reported)
@@ -87,6 +88,8 @@ def _links(tree: Tree, name: bytes) -> set[bytes]:
 
 
 def _is_malformed(change: Change) -> bool:
+    if not isinstance(change, Change) or not isinstance(change.path, bytes):
+        return True  # a driver may answer with anything
     parts = change.path.split(b"/")
     base = parts[-1]
     return (

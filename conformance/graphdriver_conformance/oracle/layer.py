@@ -6,7 +6,13 @@ layers only; then the layer's own content.
 
 from collections.abc import Iterable, Sequence
 
-from graphdriver_conformance.oracle.archive import OPAQUE, LayerEntry, opaque, whiteout
+from graphdriver_conformance.oracle.archive import (
+    OPAQUE,
+    LayerEntry,
+    UnreadableArchive,
+    opaque,
+    whiteout,
+)
 from graphdriver_conformance.oracle.tree import NodeKind, Tree, directory, parents
 
 __all__ = ["apply_layer", "flatten", "make_layer"]
@@ -82,6 +88,8 @@ def _lost_all(old: Tree, new: Tree, name: bytes) -> bool:
 
 
 def _link(tree: Tree, name: bytes, target: bytes) -> Tree:
+    if target not in tree:
+        raise UnreadableArchive(f"{name!r} is a hard link to {target!r}, which is not there")
     node = tree[target]
     group = node.link or target
     return tree.with_(target, node.but(link=group)).with_(name, node.but(link=group))

@@ -4,55 +4,44 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
-from graphdriver_conformance.outcome import Judgement
-
-__all__ = ["Script", "write_scripts"]
+__all__ = ["write_scripts"]
 
 _LONGEST = 120
 """Seconds that a script may take; a driver that hangs does not hang the run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A file, whether it reproduced the violation when it was tried, and by which command."""
-
-    path: Path
-    reproduces: bool
-    command: str
-
-
 def write_scripts(
-    directory: Path, judged: Iterable[Judgement], prefix: str = "", place: str | None = None
-) -> dict[str, Script]:
-    """Write a script for each violation that has one, and try it below `place`. Raises OSError.
+    directory: Path,
+    scripts: Mapping[str, Sequence[str]],
+    prefix: str = "",
+    place: str | None = None,
+) -> dict[str, str]:
+    """Write a script for each requirement, and try it below `place`. Raises OSError.
 
-    A test may do more than call verbs: start threads, kill a process, read a layer's files behind
-    the driver. Where the verbs replayed do not show the violation, the script calls the test.
+    `scripts` are the texts for each requirement, the one to be preferred first. A test may do more
+    than call verbs: start threads, kill a process, read a layer's files behind the driver. Where
+    the verbs replayed do not show the violation, the script calls the test. Returns the command of
+    each script, with a remark where it does not reproduce the violation by itself.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    wanted = {
-        directory / f"{prefix}{one.requirement.id}.py": one
-        for one in judged
-        if one.script or one.check_script
-    }
+    paths = [directory / f"{prefix}{id}.py" for id in scripts]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        tried = pool.map(_written, wanted, wanted.values(), repeat(place))
+        tried = list(pool.map(_written, paths, scripts.values(), repeat(place)))
     before = f"TMPDIR={shlex.quote(place)} " if place else ""
     return {
-        one.requirement.id: Script(path, did, f"{before}python {shlex.quote(str(path))}")
-        for (path, one), did in zip(wanted.items(), tried, strict=True)
+        id: f"{before}python {shlex.quote(str(path))}"
+        + ("" if reproduces else "  (did not reproduce it by itself)")
+        for id, path, reproduces in zip(scripts, paths, tried, strict=True)
     }
 
 
-def _written(path: Path, one: Judgement, place: str | None) -> bool:
+def _written(path: Path, texts: Sequence[str], place: str | None) -> bool:
     """Write the first script that reproduces, otherwise the last; say whether it does."""
-    texts = [text for text in (one.script, one.check_script) if text]
     return any(_reproduces(path, text, place) for text in texts)
 
 

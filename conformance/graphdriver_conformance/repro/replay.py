@@ -260,7 +260,7 @@ def _umount_below(place: str) -> None:
 
 def _resolved(spec: str) -> Callable[..., Any]:
     if not re.match(r"[\w.]+(:[\w.]+)?$", spec):
-        from graphdriver_conformance.drivers import resolve  # an adapter of the suite
+        from graphdriver_conformance.drivers.resolve import resolve  # an adapter of the suite
 
         return resolve(spec).factory
     sys.path.insert(0, os.getcwd())

@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 from hypothesis import core
 
-from graphdriver_conformance import namespaces
-from graphdriver_conformance.drivers import BadSpec, DriverSource, resolve
-from graphdriver_conformance.effort import PROFILE_VARIABLE
-from graphdriver_conformance.environment import Environment, probe
-from graphdriver_conformance.homes import Homes
-from graphdriver_conformance.judging import judge
-from graphdriver_conformance.needs import unclaimed
-from graphdriver_conformance.outcome import Outcome
-from graphdriver_conformance.requirement import Requirement, catalogue
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.catalogue.requirement import Requirement, catalogue
+from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, resolve
+from graphdriver_conformance.fixture.homes import Homes
+from graphdriver_conformance.fixture.needs import asked
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host import namespaces
+from graphdriver_conformance.host.environment import Environment, probe
+from graphdriver_conformance.results.model import Outcome, RequirementResult
+from graphdriver_conformance.results.text import finding
+from graphdriver_conformance.session.classify import classify
+from graphdriver_conformance.suite.support.effort import PROFILE_VARIABLE
 
 __all__ = ["main"]
 
@@ -50,23 +51,24 @@ def main(
     test = getattr(importlib.import_module(module), name)
     try:
         source = resolve(spec)
-        outcome, detail = _judged(test, arguments, catalogue()[id], source, options)
+        result = _tried(test, arguments, catalogue()[id], source, options)
     except (BadSpec, pytest.UsageError) as error:
         print(error, file=sys.stderr)
         return 2
-    reproduced = outcome is Outcome.VIOLATED
-    print(f"{spec}: {'reproduced' if reproduced else f'not reproduced: {id} is {outcome}'}")
-    print("".join(f"  {line}\n" for line in (detail or "").splitlines()), end="")
+    reproduced = result.outcome is Outcome.VIOLATED
+    outcome = "reproduced" if reproduced else f"not reproduced: {id} is {result.outcome}"
+    print(f"{spec}: {outcome}")
+    print("".join(f"  {line}\n" for line in finding(result)), end="")
     return int(reproduced)
 
 
-def _judged(
+def _tried(
     test: Callable[..., None],
     arguments: Mapping[str, int],
     requirement: Requirement,
     source: DriverSource,
     options: tuple[str, ...],
-) -> tuple[Outcome, str | None]:
+) -> RequirementResult:
     subject: Subject | None = None
     failure: BaseException | None = None
     with _ground(source) as (homes, environment):
@@ -74,12 +76,12 @@ def _judged(
             subject = Subject(source, homes.new(), options, environment)
             declared = getattr(subject.driver, "capabilities", None)
             claims = None if declared is None else frozenset(map(str, declared))
-            subject.unclaimed = unclaimed(requirement, source, environment, lambda: claims)
+            subject.asked = asked(requirement, source, environment, lambda: claims)
             test(graphdriver=subject, **_chosen(test, arguments))
             subject.close()
         except (Exception, pytest.skip.Exception) as error:
             failure = error
-        return judge(requirement, failure, subject)
+        return classify(requirement, failure, subject)
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from graphdriver_conformance.catalogue.requirement import Requirement
 from graphdriver_conformance.repro.recorder import Step
 from graphdriver_conformance.repro.replay import RAISES
-from graphdriver_conformance.requirement import Requirement
+from graphdriver_conformance.results.model import RequirementResult
 
 __all__ = ["Check", "check_script", "script"]
 
@@ -40,13 +41,15 @@ class Check:
     seed: int
 
 
-def script(requirement: Requirement, spec: str, steps: Sequence[Step], detail: str) -> str:
-    """Return the text of a script that replays `steps`; `detail` is what the failure says."""
-    expected, actual = _expected_and_actual(detail)
+def script(
+    requirement: Requirement, spec: str, steps: Sequence[Step], result: RequirementResult
+) -> str:
+    """Return the text of a script that replays `steps`, which violated the requirement."""
+    expected, actual = result.expected or "", result.actual or ""
     lines = [line for step in steps for line in _lines(step)]
     return "\n".join(
         [
-            _head(requirement, detail, f"{_USAGE} Needs the driver, and nothing else.\n"),
+            _head(requirement, result, f"{_USAGE} Needs the driver, and nothing else.\n"),
             *map(_pasted, ("seen.py", "replay.py")),
             "",
             "",
@@ -62,7 +65,9 @@ def script(requirement: Requirement, spec: str, steps: Sequence[Step], detail: s
     )
 
 
-def check_script(requirement: Requirement, spec: str, check: Check, detail: str) -> str:
+def check_script(
+    requirement: Requirement, spec: str, check: Check, result: RequirementResult
+) -> str:
     """Return the text of a script that calls the test, for what verbs alone do not show."""
     given = {"options": check.options, "profile": check.profile, "seed": check.seed}
     values = [repr(one) for one in (spec, requirement.id, check.name, dict(check.arguments))]
@@ -72,7 +77,7 @@ def check_script(requirement: Requirement, spec: str, check: Check, detail: str)
         [
             _head(
                 requirement,
-                detail,
+                result,
                 f"Verbs alone do not show it, so this calls the check, without pytest:\n{what}\n\n"
                 f"{_USAGE} Needs the suite.\n",
             ),
@@ -91,17 +96,11 @@ def check_script(requirement: Requirement, spec: str, check: Check, detail: str)
     )
 
 
-def _head(requirement: Requirement, detail: str, text: str) -> str:
-    expected, actual = _expected_and_actual(detail)
+def _head(requirement: Requirement, result: RequirementResult, text: str) -> str:
     return "#!/usr/bin/env python3\n" + _docstring(
         f"{requirement.id} ({requirement.level}): {requirement.title}\n\n"
-        f"expected: {expected}\nactual:   {actual}\n\n{text}"
+        f"expected: {result.expected}\nactual:   {result.actual}\n\n{text}"
     )
-
-
-def _expected_and_actual(detail: str) -> tuple[str, str]:
-    said = dict(line.partition(":")[::2] for line in detail.splitlines()[:2])
-    return said.get("expected", "").strip(), said.get("actual", "").strip()
 
 
 def _pasted(module: str) -> str:

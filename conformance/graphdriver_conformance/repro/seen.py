@@ -178,11 +178,13 @@ def without_random(text: str) -> str:
 def mounts_below(place: str | Path) -> list[str]:
     """Return the mount points below a directory, in the order they were made."""
     points = []
-    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
-        # Blanks, newlines and backslashes are octal there, see proc(5).
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split()[4])
-        if point.startswith(f"{place}/"):
-            points.append(point)
+    # Cut at newlines and blanks only: a path may hold any other byte, a carriage return too.
+    for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n"):
+        for field in line.split(b" ")[4:5]:
+            # Blanks, newlines and backslashes are octal there, see proc(5).
+            raw = re.sub(rb"\\([0-3][0-7]{2})", lambda octal: bytes([int(octal[1], 8)]), field)
+            if os.fsdecode(raw).startswith(f"{place}/"):
+                points.append(os.fsdecode(raw))
     return points
 
 

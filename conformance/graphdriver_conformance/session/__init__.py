@@ -1,26 +1,29 @@
 """A run of the suite inside pytest, loaded when a driver is named.
 
-`Run` is what the run knows; the hooks are in one module for each part of it: `collection` chooses
-and orders the tests, `fixture` hands them the driver, `reports` says of each test what it means for
-its requirement, `ending` judges and writes.
+`Run` is the state of a run; the hooks are in one module for each part of it: `collection` chooses
+and orders the tests, `protocol` has each run in a supervised process, `fixture` hands it the
+driver, `reports` classifies its end, `ending` folds the results, writes them and prints the
+verdict.
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from graphdriver_conformance import namespaces
-from graphdriver_conformance.drivers import BadSpec, resolve
-from graphdriver_conformance.effort import PROFILE_VARIABLE
-from graphdriver_conformance.homes import Homes
+from graphdriver_conformance.drivers.resolve import BadSpec, resolve
+from graphdriver_conformance.fixture.homes import Homes
+from graphdriver_conformance.host import namespaces
 from graphdriver_conformance.session.collection import Collection
 from graphdriver_conformance.session.ending import Ending
 from graphdriver_conformance.session.fixture import Fixture
 from graphdriver_conformance.session.progress import Progress
+from graphdriver_conformance.session.protocol import Protocol
 from graphdriver_conformance.session.reports import Reports
 from graphdriver_conformance.session.run import Run
+from graphdriver_conformance.suite.support.effort import PROFILE_VARIABLE
 
 __all__ = ["activate"]
 
@@ -28,9 +31,12 @@ __all__ = ["activate"]
 def activate(config: pytest.Config) -> None:
     """Prepare the run and register the rest of the plugin. Raises pytest.UsageError."""
     _check_places(config)
+    _end_by_sigterm_as_by_sigint()
     os.environ[PROFILE_VARIABLE] = config.getoption("graphdriver_profile")
+    if seconds := config.getoption("graphdriver_deadline", None):
+        os.environ["GRAPHDRIVER_DEADLINE"] = f"{seconds:g}"
     try:
-        sources = [resolve(spec) for spec in config.getoption("graphdriver")]
+        sources = [resolve(spec) for spec in dict.fromkeys(config.getoption("graphdriver"))]
     except BadSpec as error:
         raise pytest.UsageError(str(error)) from None
     if any(source.one_at_a_time for source in sources) and _is_distributed(config):
@@ -50,7 +56,7 @@ def activate(config: pytest.Config) -> None:
     # A project may have named its own tests otherwise; these are ours.
     config.addinivalue_line("python_files", "test_*.py")
     config.addinivalue_line("python_functions", "test_*")
-    # Hypothesis would otherwise leave a directory of notes where the user stands.
+    # Otherwise Hypothesis creates .hypothesis/ in the current directory.
     set_hypothesis_home_dir(homes.base / "hypothesis")
     try:
         run = Run(config, sources, homes, privileges)
@@ -60,6 +66,7 @@ def activate(config: pytest.Config) -> None:
     reports = Reports(run)
     for name, part in (
         ("collection", Collection(run)),
+        ("protocol", Protocol(run)),
         ("fixture", Fixture(run)),
         ("reports", reports),
         ("progress", Progress(run)),
@@ -68,10 +75,20 @@ def activate(config: pytest.Config) -> None:
         config.pluginmanager.register(part, f"graphdriver-{name}")
 
 
+def _end_by_sigterm_as_by_sigint() -> None:
+    """Let SIGTERM end the run as Ctrl-C does: with a verdict, a result file, and nothing left."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(f"signal {number}")
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)
+
+
 def _check_places(config: pytest.Config) -> None:
-    """See now whether what is to be written at the end has a place to go."""
-    for option in ("report", "html"):
-        path = config.getoption(f"graphdriver_{option}")
+    """Check now whether the files that are written at the end can be written."""
+    for option in ("report", "html", "journal"):
+        path = config.getoption(f"graphdriver_{option}", None)
         if path and not Path(path).absolute().parent.is_dir():
             raise pytest.UsageError(
                 f"--graphdriver-{option}={path}: there is no directory {Path(path).parent}; "
@@ -79,9 +96,10 @@ def _check_places(config: pytest.Config) -> None:
             )
         if path and Path(path).is_dir():
             raise pytest.UsageError(f"--graphdriver-{option}={path} is a directory; name a file")
-    scripts = config.getoption("graphdriver_repro")
-    if scripts and Path(scripts).exists() and not Path(scripts).is_dir():
-        raise pytest.UsageError(f"--graphdriver-repro={scripts} is a file; name a directory")
+    for option in ("repro", "keep"):
+        place = config.getoption(f"graphdriver_{option}", None)
+        if place and Path(place).exists() and not Path(place).is_dir():
+            raise pytest.UsageError(f"--graphdriver-{option}={place} is a file; name a directory")
 
 
 def _is_distributed(config: pytest.Config) -> bool:

@@ -1,13 +1,20 @@
 """Which tests run, and in what order."""
 
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from graphdriver_conformance.requirement import Requirement, catalogue
+from graphdriver_conformance.catalogue.requirement import Requirement, catalogue
 from graphdriver_conformance.session.run import Run, verified
 
-__all__ = ["Collection"]
+__all__ = ["Collection", "counts_of", "read_collected", "spec_of"]
+
+_FILE = "collected.json"
 
 
 class Collection:
@@ -17,16 +24,20 @@ class Collection:
         self._run = run
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run each test of the suite for each driver."""
+        """Run each test of the suite for each driver; its id names the requirement as well."""
         if "graphdriver" in metafunc.fixturenames:
-            metafunc.parametrize("graphdriver", sorted(self._run.sources), indirect=True)
+            marker = metafunc.definition.get_closest_marker("graphdriver_verifies")
+            prefix = f"{marker.args[0]}-" if marker else ""
+            specs = sorted(self._run.sources)
+            ids = [f"{prefix}{spec}" for spec in specs]
+            metafunc.parametrize("graphdriver", specs, indirect=True, ids=ids)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Keep what `--requirement` selects, in the order of what rests on what."""
-        wanted = tuple(config.getoption("requirement"))
+        """Keep the tests that `--requirement` selects, those that others rest on first."""
+        wanted = tuple(config.getoption("graphdriver_requirement"))
         known = catalogue()
         unknown = [one for one in wanted if not any(id.startswith(one) for id in known)]
         if unknown:
@@ -44,10 +55,47 @@ class Collection:
         ranks = {id: _depth(requirement, known) for id, requirement in known.items()}
         items.sort(key=lambda item: ranks.get(verified(item), 0))
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Leave the list of tests where the process that gathers the results finds it.
+
+        xdist's controller gets names of tests only; the facts behind them are in this file.
+        """
+        if self._run.is_worker:
+            rows = [[item.nodeid, spec_of(item), verified(item)] for item in session.items]
+            beside = self._run.homes.base / _FILE
+            beside.write_text(json.dumps([row for row in rows if row[2]]))
+            os.replace(beside, self._run.shared / _FILE)
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell an xdist worker where its homes go."""
+        """Give an xdist worker the place of its homes and the facts about the drivers."""
         node.workerinput["graphdriver_base"] = str(self._run.homes.base)
+        drivers = [one.to_data() for one in self._run.drivers.values()]
+        node.workerinput["graphdriver_drivers"] = drivers
+
+
+def spec_of(item: pytest.Item) -> str:
+    """Return the SPEC that a test is run for, "" for a test without a driver."""
+    call = getattr(item, "callspec", None)
+    return str(call.params.get("graphdriver", "")) if call else ""
+
+
+def read_collected(shared: Path) -> dict[str, tuple[str, str]]:
+    """Return SPEC and requirement of every test by its id, as a worker of xdist collected them."""
+    try:
+        rows = json.loads((shared / _FILE).read_text())
+    except FileNotFoundError:
+        return {}
+    return {test: (spec, id) for test, spec, id in rows}
+
+
+def counts_of(tests: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Return, from (SPEC, requirement) of every test, how many tests each requirement has."""
+    found: dict[str, Counter[str]] = {}
+    for spec, id in tests:
+        found.setdefault(spec, Counter())[id] += 1
+    return {spec: dict(by_id) for spec, by_id in found.items()}
 
 
 def _depth(requirement: Requirement, known: dict[str, Requirement]) -> int:

@@ -1,17 +1,25 @@
 """The fixture `graphdriver`: the driver under test, where the test may ask for it."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from graphdriver_conformance.drivers import DriverSource
-from graphdriver_conformance.needs import unclaimed
+from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.fixture.needs import Asked, asked
+from graphdriver_conformance.fixture.subject import Subject, inner
+from graphdriver_conformance.host.environment import umount_below
 from graphdriver_conformance.repro.recorder import Recorder
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.results.model import Outcome, RequirementResult
 from graphdriver_conformance.session.run import SUBJECT, Run, verified
-from graphdriver_conformance.subject import Subject
 
-__all__ = ["Fixture"]
+__all__ = ["HOME", "RESULT", "Fixture", "keep_home"]
+
+HOME = pytest.StashKey[Path]()
+"""Where a test's item keeps the home of its driver."""
+RESULT = pytest.StashKey[RequirementResult]()
+"""Where a test's item keeps the result of its call."""
 
 
 class Fixture:
@@ -19,7 +27,6 @@ class Fixture:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._declared: dict[str, frozenset[str] | None] = {}
 
     @pytest.fixture
     def graphdriver(self, request: pytest.FixtureRequest) -> Iterator[Subject]:
@@ -27,31 +34,33 @@ class Fixture:
         run = self._run
         source = run.sources[request.param]
         id = verified(request.node)
-        unsure = (
-            unclaimed(catalogue()[id], source, run.environment, lambda: self._capabilities(source))
-            if id
-            else ""
-        )
+        by_claim = Asked()
+        if id:
+            claims = run.drivers[source.spec].capabilities
+            declared = None if claims is None else frozenset(claims)
+            by_claim = asked(catalogue()[id], source, run.environment, lambda: declared)
         home = run.homes.new()
+        request.node.stash[HOME] = home
+        run.announce(home)
         try:
             recorder = Recorder(home.parent) if run.config.getoption("graphdriver_repro") else None
-            subject = Subject(source, home, run.options, run.environment, recorder)
-            subject.unclaimed = unsure
+            subject = Subject(source, home, run.options, run.environment, recorder, run.watch)
+            subject.asked = by_claim
             request.node.stash[SUBJECT] = subject
             yield subject
+            result = request.node.stash.get(RESULT, None)
+            place = run.config.getoption("graphdriver_keep", None)
+            if place and result and result.outcome is Outcome.VIOLATED and result.kept:
+                source.keeper.keep_output(inner(subject.driver), Path(result.kept))
+                keep_home(home, Path(result.kept))
             subject.close()
         finally:
             run.homes.discard(home)
 
-    def _capabilities(self, source: DriverSource) -> frozenset[str] | None:
-        """Return what a driver declares; asked once, as some have to be started for it."""
-        if source.spec not in self._declared:
-            declared = getattr(source.factory, "capabilities", None)
-            if not isinstance(declared, (set, frozenset, list, tuple)):
-                with self._run.made(source) as driver:
-                    declared = getattr(driver, "capabilities", None)
-                    driver.cleanup()
-            self._declared[source.spec] = (
-                None if declared is None else frozenset(map(str, declared))
-            )
-        return self._declared[source.spec]
+
+def keep_home(home: Path, place: Path) -> None:
+    """Copy a home with owners, xattrs and sparse files, without the mounts that are below it."""
+    umount_below(home.parent)
+    place.mkdir(parents=True, exist_ok=True)
+    if home.exists():
+        subprocess.run(["cp", "-a", "--", home, place], check=False)

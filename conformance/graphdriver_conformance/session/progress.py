@@ -57,7 +57,7 @@ class Progress:
         failed = f", {self._failed} failed" if self._failed else ""
         left = max(0, self._total - self._done)
         to_go = f", about {seconds / self._done * left:.0f} s to go" if self._can_tell else ""
-        self._show(f"{said['requirement']}  {left} tests left{failed}, {seconds:.0f} s{to_go}")
+        self._show(f"{said['result']['id']}  {left} tests left{failed}, {seconds:.0f} s{to_go}")
 
     def pytest_sessionfinish(self) -> None:
         """Take the line away."""

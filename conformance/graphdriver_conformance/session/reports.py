@@ -1,75 +1,129 @@
-"""What each test says of its requirement."""
+"""The report of each test: with the result of its requirement."""
 
-import shlex
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from graphdriver_conformance.judging import judge
-from graphdriver_conformance.outcome import Outcome
+from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.repro.script import Check, check_script, script
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.results.model import (
+    FATAL,
+    Outcome,
+    Reason,
+    RequirementResult,
+    TestResult,
+)
+from graphdriver_conformance.results.text import finding
+from graphdriver_conformance.session.classify import Compared, classify, printable
+from graphdriver_conformance.session.collection import read_collected, spec_of
+from graphdriver_conformance.session.fixture import RESULT
 from graphdriver_conformance.session.run import SUBJECT, Run, verified
 
 __all__ = ["Reports"]
 
 
 class Reports:
-    """The hooks that make and gather reports; `said` has them by driver."""
+    """The hooks that make reports; `foreign` counts the tests that verify no requirement."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._compared: tuple[str, object, object] | None = None
-        self.said: dict[str, list[dict[str, Any]]] = {spec: [] for spec in run.sources}
+        self._compared: Compared | None = None
         self.foreign = 0
         self.foreign_failures = 0
 
     def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> None:
-        """Keep both sides of the comparison that failed: what was expected, and what came."""
+        """Keep both sides of the comparison that failed: expected and actual."""
         self._compared = (op, left, right)
 
-    @pytest.hookimpl(hookwrapper=True)
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, Any, None]:
-        """Add to each report what it says of its requirement."""
-        report = (yield).get_result()
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Add the result of its requirement to each report."""
+        report = yield
         id = verified(item)
         if not id:
-            return
-        spec = item.callspec.params.get("graphdriver", "")  # type: ignore[attr-defined]
-        subject = item.stash.get(SUBJECT, None)
-        requirement = catalogue()[id]
+            return report
         if call.when == "setup":
             # The item's, not the report's: JUnit's are written with the last report of a test.
-            item.user_properties += [("requirement", id), ("level", requirement.level.value)]
+            level = catalogue()[id].level.value
+            item.user_properties += [("requirement", id), ("level", level)]
         error = call.excinfo.value if call.excinfo else None
         if error is None and call.when != "call":
-            return
+            return report
+        result, scripts = self._result(item, id, error)
+        result = replace(result, seconds=call.duration)
+        item.stash[RESULT] = result
+        lines = [f"{id}: {result.title}", *finding(result)]
+        if result.outcome is Outcome.VIOLATED:
+            report.longrepr = "\n".join([*lines, f"reproduce: {result.reproduce}"])
+            if waived := self._run.waiver_of(id):
+                path, line, _ = item.location
+                report.outcome = "skipped"
+                report.longrepr = (path, line or 0, "\n".join([waived, *lines]))
+        told = TestResult(spec_of(item), item.nodeid, result, scripts)
+        report.graphdriver = told.to_data()  # type: ignore[attr-defined]
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count the tests that are not the suite's; remember what ends whatever rests on it."""
+        data = getattr(report, "graphdriver", None)
+        if data:
+            told = TestResult.from_data(data)
+            if told.result.outcome is Outcome.VIOLATED and told.result.reason in FATAL:
+                self._run.remember_fatal(told.spec, told.result.id)
+        elif report.when == "call" or report.failed:
+            mine = dict(report.user_properties).get("requirement")
+            self.foreign += not mine
+            self.foreign_failures += bool(report.failed and not mine)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Give the report of a test whose xdist worker died the result of its requirement.
+
+        The tests run in a child of the worker, so that this is a driver that kills its parent.
+        """
+        spec, id = read_collected(self._run.shared).get(crashitem, ("", ""))
+        if id:
+            result = RequirementResult.of(
+                catalogue()[id],
+                Outcome.VIOLATED,
+                reason=Reason.PROCESS_DIED,
+                expected="the process that started the driver goes on",
+                actual="the process that started the driver died during the test",
+                examples=1,
+                reproduce=self._run.reproduce(spec, id),
+            )
+            report.graphdriver = (  # type: ignore[attr-defined]
+                TestResult(spec, crashitem, result).to_data()
+            )
+            self._run.remember_fatal(spec, id)
+
+    def _result(
+        self, item: pytest.Item, id: str, error: BaseException | None
+    ) -> tuple[RequirementResult, tuple[str, ...]]:
+        """Return the result of a test, and the scripts that may reproduce a violation."""
+        spec, requirement = spec_of(item), catalogue()[id]
+        subject = item.stash.get(SUBJECT, None)
         recorder = subject.recorder if subject else None
         steps = recorder.finish() if recorder and error is not None else ()
-        outcome, detail = judge(requirement, error, subject, self._compared)
+        result = classify(requirement, error, subject, self._compared)
         self._compared = None
-        rerun = f"pytest --driver={shlex.quote(spec)} --requirement={id}"
-        if outcome is Outcome.VIOLATED:
-            report.longrepr = f"{id}: {requirement.title}\n{detail}\nreproduce: {rerun}"
-        report.graphdriver = {
-            "spec": spec,
-            "requirement": id,
-            "outcome": outcome.value,
-            "detail": detail,
-            "reproduce": rerun if error is not None else None,
-            "seconds": call.duration,
-            "examples": max(1, subject.examples) if subject else 0,
-        }
-        if recorder and outcome is Outcome.VIOLATED:
-            check = self._check(item)
-            if check:
-                told = check_script(requirement, spec, check, detail or "")
-                report.graphdriver["check_script"] = told
-            if recorder.is_whole or not check:
-                report.graphdriver["script"] = script(requirement, spec, steps, detail or "")
+        result = replace(result, examples=max(1, subject.examples) if subject else 0)
+        if result.outcome not in (Outcome.VIOLATED, Outcome.ERROR):
+            return result, ()
+        result = replace(result, reproduce=printable(self._run.reproduce(spec, id)))
+        if result.outcome is Outcome.ERROR:
+            return result, ()
+        result = replace(result, kept=self._run.place_to_keep(id))
+        if recorder is None:
+            return result, ()
+        check = self._check(item)
+        scripts = [script(requirement, spec, steps, result)] * (recorder.is_whole or not check)
+        scripts += [check_script(requirement, spec, check, result)] if check else []
+        return result, tuple(scripts)
 
     def _check(self, item: pytest.Item) -> Check | None:
         """Return how the suite's own test can be called; authors' checks may want more fixtures."""
@@ -87,11 +141,8 @@ class Reports:
             option("graphdriver_seed"),
         )
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what a report says; with xdist this runs where all of them arrive."""
-        said = getattr(report, "graphdriver", None)
-        if said:
-            self.said[said["spec"]].append(said)
-        elif report.when == "call" or report.failed:
-            self.foreign += 1
-            self.foreign_failures += report.failed
+
+def told_by(report: Any) -> TestResult | None:
+    """Return the result that a report carries, None for a report of another test."""
+    data = getattr(report, "graphdriver", None)
+    return TestResult.from_data(data) if data else None

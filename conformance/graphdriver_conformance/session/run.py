@@ -1,7 +1,11 @@
-"""What a run knows: the drivers it judges, where, and on what machine."""
+"""The state of a run: the drivers it judges, where, and on what machine."""
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+import datetime
+import errno
+import importlib.metadata
+import itertools
+import shlex
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,22 +13,54 @@ from typing import Any, TypeVar
 import pytest
 
 from graphdriver.contract import Capability, Driver
-from graphdriver_conformance.drivers import BadSpec, DriverSource
-from graphdriver_conformance.environment import probe
-from graphdriver_conformance.homes import Homes
-from graphdriver_conformance.namespaces import Privileges
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.waivers import BadWaivers, Waiver, read_baseline, read_waivers
+from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import CATALOGUE_VERSION, Requirement, catalogue
+from graphdriver_conformance.drivers import Fate, NoAnswer, deadline
+from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, check_verbs
+from graphdriver_conformance.fixture.boundary import DriverExited, made_at_boundary
+from graphdriver_conformance.fixture.homes import Homes
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.fixture.watch import Watch
+from graphdriver_conformance.host.environment import probe
+from graphdriver_conformance.host.namespaces import Privileges
+from graphdriver_conformance.results.model import (
+    DriverInfo,
+    InitError,
+    Reason,
+    RunInfo,
+    RunResult,
+    Where,
+)
+from graphdriver_conformance.results.waivers import (
+    BadWaivers,
+    Waiver,
+    read_baseline,
+    read_waivers,
+)
+from graphdriver_conformance.session.classify import printable
+from graphdriver_conformance.session.supervisor import Child, ChildDied, ChildHung
 
 __all__ = ["SUBJECT", "Run", "verified"]
 
 _Answer = TypeVar("_Answer")
 SUBJECT = pytest.StashKey[Subject]()
 """Where a test's item keeps the driver that it was given."""
+# Options that change a result, and their defaults: a line that reproduces one has the others.
+_TELLING: dict[str, object] = {
+    "option": [],
+    "home": None,
+    "profile": "default",
+    "seed": 0,
+    "deadline": 60.0,
+}
+# A driver in another process that cannot be reached at all: nothing was judged.
+_NOBODY_THERE = (errno.ENOENT, errno.ECONNREFUSED)
+# An adapter reports by itself that a verb was not answered; the supervisor is its last resort.
+_ADAPTERS_TIME = 3
 
 
 class Run:
-    """A run; the process that starts it introduces the drivers, xdist's workers do not."""
+    """A run; the process that starts it introduces the drivers, xdist's workers are told."""
 
     def __init__(
         self,
@@ -37,13 +73,114 @@ class Run:
         self.sources = {source.spec: source for source in sources}
         self.homes = homes
         self.options = tuple(config.getoption("graphdriver_option"))
-        self.is_worker = hasattr(config, "workerinput")
         self.environment = probe(homes.base, privileges)
         self.waivers, self.baseline = self._known_violations()
         self.trouble = privileges.trouble
-        self.drivers = {} if self.is_worker else {s.spec: self._introduce(s) for s in sources}
+        self.watch = Watch()
+        self._hear: Callable[[Path], None] = lambda home: None
+        told = getattr(config, "workerinput", None)
+        self.is_worker = told is not None
+        self.shared = Path(told["graphdriver_base"]) if told else homes.base
+        self.drivers: dict[str, DriverInfo] = (
+            {one["spec"]: DriverInfo.from_data(one) for one in told["graphdriver_drivers"]}
+            if told
+            else {source.spec: self._introduced(source) for source in sources}
+        )
 
-    def _known_violations(self) -> tuple[list[Waiver], dict[str, str]]:
+    def deadline(self, spec: str) -> float:
+        """Return after how many seconds the supervisor kills a verb of this driver."""
+        return deadline() * (1 if self.sources[spec].in_process else _ADAPTERS_TIME)
+
+    def head(self, spec: str, started: str) -> RunResult:
+        """Return the result of a driver of which nothing is known yet."""
+        option = self.config.getoption
+        return RunResult(
+            suite=importlib.metadata.version("graphdriver-conformance"),
+            catalogue=CATALOGUE_VERSION,
+            driver=self.drivers[spec],
+            run=RunInfo(
+                profile=option("graphdriver_profile"),
+                seed=option("graphdriver_seed"),
+                processes=option("numprocesses", None) or 1,
+                home=option("graphdriver_home") or "",
+                command=("pytest", *map(str, self.config.invocation_params.args)),
+            ),
+            where=Where(
+                self.environment.kernel,
+                self.environment.machine,
+                self.environment.filesystem,
+                self.environment.uid,
+                self.environment.facts,
+            ),
+            started=started,
+            seconds=0.0,
+            requirements={},
+        )
+
+    def reproduce(self, spec: str, id: str) -> str:
+        """Return the command that runs one requirement again, with every option that counts."""
+        words = ["pytest", f"--driver={spec}", f"--requirement={id}"]
+        for name, default in _TELLING.items():
+            value = self.config.getoption(f"graphdriver_{name}", None)
+            if value is None or value == default:
+                continue
+            values = value if isinstance(value, list) else [value]
+            words += [f"--graphdriver-{name}={one}" for one in values]
+        return shlex.join(words)
+
+    def announce_to(self, hear: Callable[[Path], None]) -> None:
+        """Have the process that supervises this one hear of every home that a test gets."""
+        self._hear = hear
+
+    def announce(self, home: Path) -> None:
+        """Tell the supervising process which home the running test has."""
+        self._hear(home)
+
+    def place_to_keep(self, id: str) -> str | None:
+        """Return a new directory for the home of a violation, None unless homes are to be kept."""
+        directory = self.config.getoption("graphdriver_keep", None)
+        if not directory:
+            return None
+        base = Path(directory).absolute()
+        base.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            place = base / (id if number == 1 else f"{id}-{number}")
+            try:
+                place.mkdir()
+            except FileExistsError:
+                continue
+            return str(place)
+        raise AssertionError("itertools.count does not end")
+
+    def waiver_of(self, id: str) -> str:
+        """Return why a violation is no failure of this run, "" where it is one."""
+        today = datetime.date.today()
+        valid = [one for one in self.waivers if one.requirement == id and today <= one.until]
+        if valid:
+            return str(valid[-1])  # an entry for one requirement is behind the patterns
+        return "the baseline has this violation as well" if id in self.baseline else ""
+
+    def is_fatal(self, spec: str, requirement: Requirement) -> list[str]:
+        """Return the requirements that `requirement` rests on and that died or hung."""
+        found: list[str] = []
+        todo = list(requirement.rests_on)
+        while todo:
+            id = todo.pop()
+            if self._tombstone(spec, id).exists():
+                found.append(id)
+            todo += catalogue()[id].rests_on
+        return sorted(set(found))
+
+    def remember_fatal(self, spec: str, id: str) -> None:
+        """Let no process of the run begin a test that rests on this requirement."""
+        stone = self._tombstone(spec, id)
+        stone.parent.mkdir(exist_ok=True)
+        stone.touch()
+
+    def _tombstone(self, spec: str, id: str) -> Path:
+        return self.shared / "fatal" / f"{sorted(self.sources).index(spec)}.{id}"
+
+    def _known_violations(self) -> tuple[list[Waiver], frozenset[str]]:
         """Read the files of waivers and the baseline. Raises pytest.UsageError."""
         waivers, baseline = map(
             self.config.getoption, ("graphdriver_waivers", "graphdriver_baseline")
@@ -51,39 +188,87 @@ class Run:
         try:
             return (
                 read_waivers(Path(waivers)) if waivers else [],
-                read_baseline(Path(baseline)) if baseline else {},
+                read_baseline(Path(baseline)) if baseline else frozenset(),
             )
         except BadWaivers as error:
             raise pytest.UsageError(str(error)) from None
 
-    def _introduce(self, source: DriverSource) -> dict[str, Any]:
-        """Make the driver once and ask who it is. Raises pytest.UsageError when that fails."""
-        no_rows: list[list[str]] = []
-        try:
-            with self.made(source) as driver:
-                return {
-                    "spec": source.spec,
-                    "name": _told(lambda: str(driver), source.spec),
-                    "status": _told(lambda: [list(row) for row in driver.status()], no_rows),
-                    "capabilities": _declared(source, driver),
-                }
-        except BadSpec as error:
-            raise pytest.UsageError(str(error)) from None
+    def _introduced(self, source: DriverSource) -> DriverInfo:
+        """Make the driver once, in a process of its own, and ask for its name and claims.
 
-    @contextmanager
-    def made(self, source: DriverSource) -> Iterator[Driver]:
-        """Make a driver on a home of its own, for as long as the block runs. Raises BadSpec."""
+        Raises pytest.UsageError when SPEC names no driver. A driver that refuses this environment,
+        or fails, is described by `init_error`.
+        """
+        unknown = DriverInfo(source.spec, source.spec, self.options)
         home = self.homes.new()
+        child = Child(lambda pipe: pipe.send(self._introduction(source, home)), self.watch)
         try:
-            driver = source.make(home, self.options)
-            yield driver
-            source.keeper.release(driver)
+            kind, data = child.receive(self.deadline(source.spec))
+        except ChildDied as error:
+            calls = self.watch.calls()
+            during = f" in {calls[-1].call}" if calls else " while it was imported"
+            text = "\n".join([f"the process {error.how}{during}", *error.output])
+            kind, data = "error", InitError("", text, Reason.PROCESS_DIED.value).to_data()
+        except ChildHung as error:
+            kind, data = "error", InitError("", str(error), Reason.DEADLINE.value).to_data()
         finally:
+            child.kill()
             self.homes.discard(home)
+        if kind == "usage":
+            raise pytest.UsageError(data)
+        if kind == "error":
+            failure = InitError.from_data(data)
+            return DriverInfo(source.spec, source.spec, self.options, init_error=failure)
+        return DriverInfo.from_data({**unknown.to_data(), **data})
+
+    def _introduction(self, source: DriverSource, home: Path) -> tuple[str, Any]:
+        """Return a kind of answer, and it: what the child of `_introduced` sends."""
+        try:
+            source.load()
+        except BadSpec as error:
+            return "usage", str(error)
+        try:
+            driver = made_at_boundary(source.factory, self.watch, home, self.options, (), ())
+        except BadSpec as error:
+            return "usage", str(error)
+        except Exception as error:
+            if not source.in_process and getattr(error, "errno", 0) in _NOBODY_THERE:
+                return "usage", f"{source.spec}: {error}"
+            return "error", _init_error(error).to_data()
+        try:
+            check_verbs(source.spec, driver.inside)
+            claims = _declared(source, driver.inside)
+        except BadSpec as error:
+            return "usage", str(error)
+        no_rows: list[list[str]] = []
+        answer = {
+            "name": printable(_answered(lambda: str(driver), source.spec)),
+            "status": _answered(
+                lambda: [[printable(one) for one in row] for row in driver.status()], no_rows
+            ),
+            "capabilities": claims,
+        }
+        _answered(driver.cleanup, None)
+        source.keeper.release(driver.inside)
+        source.keeper.close()
+        return "driver", answer
 
 
-def _told(ask: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
-    """Return what a driver says of itself; that it cannot is for the tests to judge."""
+def _init_error(error: Exception) -> InitError:
+    if isinstance(error, NoAnswer):
+        reasons = {Fate.DIED: Reason.PROCESS_DIED.value, Fate.HUNG: Reason.DEADLINE.value}
+        reason = reasons.get(error.fate, "refused")
+    elif isinstance(error, (DriverError, OSError)):
+        reason = "refused"
+    elif isinstance(error, DriverExited):
+        reason = Reason.PROCESS_DIED.value
+    else:
+        reason = Reason.RAISED.value
+    return InitError(type(error).__name__, printable(str(error)), reason)
+
+
+def _answered(ask: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
+    """Return what a driver answers; that it cannot is for the tests to judge."""
     try:
         return ask()
     except Exception:
@@ -100,7 +285,7 @@ def _declared(source: DriverSource, driver: Driver) -> list[str] | None:
         raise BadSpec(f"{source.spec}: capabilities is a {kind}; it must be a set of names")
     names = sorted(map(str, declared))
     if unknown := next((one for one in names if one not in set(Capability)), None):
-        # Otherwise a slip of the pen would be a capability that is not claimed, nor ever asked for.
+        # Otherwise a misspelt capability would be one that is neither claimed nor ever asked for.
         near = get_close_matches(unknown, list(Capability), 1)
         remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(Capability)}"
         raise BadSpec(f"{source.spec}: there is no capability {unknown!r}; {remedy}")
@@ -109,5 +294,5 @@ def _declared(source: DriverSource, driver: Driver) -> list[str] | None:
 
 def verified(item: pytest.Item) -> str:
     """Return the id of the requirement that a test verifies, "" for other tests."""
-    marker = item.get_closest_marker("verifies")
+    marker = item.get_closest_marker("graphdriver_verifies")
     return str(marker.args[0]) if marker else ""

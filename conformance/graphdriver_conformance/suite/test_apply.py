@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples, scaled
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import (
     LayerEntry,
     build_archive,
@@ -24,8 +25,12 @@ from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.layer import apply_layer, flatten, make_layer
 from graphdriver_conformance.oracle.strategies import successors, trees
 from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples, scaled
+from graphdriver_conformance.suite.support.names import (
+    assert_same_names,
+    home_names,
+    settled_names,
+)
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
 
@@ -168,19 +173,19 @@ def test_parent_argument_does_not_change_the_result(graphdriver: Subject) -> Non
         shown.append(graphdriver.tree(layer))
 
     for tree in shown:
-        assert {b"", b"d", b"m", b"n"} == set(tree)
+        assert_same_names({b"", b"d", b"m", b"n"}, tree, "the layer")
 
 
 @verifies("DIF-023")
 def test_applying_to_an_unknown_layer(graphdriver: Subject) -> None:
     """It must not make one."""
     archive = build_archive([entry_of("a", file(b"a"))])
-    before = sorted(graphdriver.home.rglob("*"))
+    before = settled_names(graphdriver)
 
     graphdriver.refuses("apply_diff", "nope", "", io.BytesIO(archive))
 
     assert not graphdriver.exists("nope")
-    assert before == sorted(graphdriver.home.rglob("*")), "the refused apply left something"
+    assert_same_names(before, home_names(graphdriver.home), "the refused apply changed the home")
 
 
 @verifies("DIF-024")
@@ -236,8 +241,7 @@ def test_whiteout_beside_its_directory(graphdriver: Subject, marker_first: bool)
 
     tree = _applied(graphdriver, IMAGE, marker + content if marker_first else content + marker)
 
-    inside = {name for name in tree if name.startswith(b"d/")}
-    assert {b"d/new"} == inside, f"d holds {inside}"
+    assert_same_names({b"d/new"}, {one for one in tree if one.startswith(b"d/")}, "in d")
 
 
 @verifies("DIF-027")
@@ -302,7 +306,7 @@ def test_opaque_root(graphdriver: Subject, marker_first: bool) -> None:
     content = [entry_of("d", directory()), entry_of("d/new", file(b"new"))]
     entries = [opaque(""), *content] if marker_first else [*content, opaque("")]
 
-    assert {b"", b"d", b"d/new"} == set(_applied(graphdriver, IMAGE, entries))
+    assert_same_names({b"", b"d", b"d/new"}, _applied(graphdriver, IMAGE, entries), "the layer")
 
 
 @verifies("DIF-032")
@@ -314,7 +318,8 @@ def test_path_through_a_lower_symlink(graphdriver: Subject, target: str) -> None
 
     assert b"lib" in tree, "the symlink is gone"
     assert tree[b"lib"].target, "the symlink is something else"
-    assert {b"usr/lib/old", b"usr/lib/new"} <= set(tree), f"found {sorted(tree)}"
+    missing = {b"usr/lib/old", b"usr/lib/new"} - set(tree)
+    assert not missing, f"{sorted(missing)} are missing; there are {sorted(tree)}"
 
 
 @verifies("DIF-033")
@@ -323,6 +328,8 @@ def test_implied_directories_keep_their_mode(graphdriver: Subject) -> None:
     below = Tree.of({"d": directory(0o1777), "d/sub": directory(0o750), "d/sub/old": b""})
     tree = _applied(graphdriver, below, [entry_of("d/sub/new", file()), entry_of("x/y/z", file())])
 
+    missing = {b"d", b"d/sub", b"d/sub/new", b"x", b"x/y", b"x/y/z"} - set(tree)
+    assert not missing, f"{sorted(missing)} are missing"
     assert (0o1777, 0o750) == (tree[b"d"].mode, tree[b"d/sub"].mode)
     for name in (b"x", b"x/y"):
         mode = tree[name].mode
@@ -358,4 +365,4 @@ def test_gnu_and_pax_headers_are_understood(graphdriver: Subject) -> None:
                 archive.addfile(info)
         layer = graphdriver.new_layer()
         graphdriver.apply_diff(layer, graphdriver.parent_of(layer), buffer.getvalue())
-        assert {b"", b"d", b"d/" + b"n" * 200} == set(graphdriver.tree(layer))
+        assert_same_names({b"", b"d", b"d/" + b"n" * 200}, graphdriver.tree(layer), "the layer")

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import read_archive
 from graphdriver_conformance.oracle.changes import change_findings, expected_changes
 from graphdriver_conformance.oracle.compare import assert_same_tree
@@ -26,8 +28,8 @@ from graphdriver_conformance.oracle.tree import (
     file,
     symlink,
 )
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples
+from graphdriver_conformance.suite.support.names import assert_same_sequence, assert_there
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
 
@@ -56,7 +58,7 @@ def test_empty_layer_has_no_changes(graphdriver: Subject) -> None:
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base, writable=True)
 
-    assert [] == graphdriver.changes(layer, base)
+    assert [] == graphdriver.changes(layer, base), "a fresh layer has changes"
     with graphdriver.view(layer):
         pass
     assert [] == graphdriver.changes(layer, base), "mounting alone is reported as a change"
@@ -79,7 +81,9 @@ def test_added_modified_and_deleted_files(graphdriver: Subject) -> None:
     layer = graphdriver.build(new, base)
 
     _assert_changes(graphdriver, old, new, layer, base)
-    assert Change(b"/dir", ChangeKind.MODIFY) in graphdriver.changes(layer, base)
+    assert Change(b"/dir", ChangeKind.MODIFY) in graphdriver.changes(layer, base), (
+        "changes has no row C /dir, though names in it were added and deleted"
+    )
 
 
 @verifies("CHG-003")
@@ -105,7 +109,8 @@ def test_rows_are_clean(graphdriver: Subject) -> None:
 
     paths = [change.path for change in graphdriver.changes(layer, base)]
 
-    assert len(paths) == len(set(paths)), f"a path is there twice: {paths}"
+    twice = sorted(path for path, count in Counter(paths).items() if count > 1)
+    assert not twice, f"listed more than once: {twice}"
     for path in paths:
         clean = path.startswith(b"/") and path != b"/" and b"//" not in path + b"/"
         assert clean, f"{path!r} is not a clean absolute path"
@@ -120,7 +125,10 @@ def test_kinds_are_the_three(graphdriver: Subject) -> None:
 
     kinds = {change.path: change.kind for change in graphdriver.changes(layer, base)}
 
-    assert (0, 1, 2) == (kinds[b"/d/a"], kinds[b"/new"], kinds[b"/top"])
+    wanted = {b"/d/a": 0, b"/new": 1, b"/top": 2}
+    assert_there(wanted, kinds, "changes")
+    for path, kind in wanted.items():
+        assert kind == kinds[path], f"the kind of {path.decode()}"
 
 
 @verifies("CHG-006")
@@ -197,7 +205,8 @@ def test_name_back_after_a_whiteout_below(graphdriver: Subject) -> None:
     second = graphdriver.build(Tree.of({"y": b""}), first)
     third = graphdriver.build(Tree.of({"x": b"3", "y": b""}), second)
 
-    assert [Change(b"/x", ChangeKind.ADD)] == graphdriver.changes(third, second)
+    rows = graphdriver.changes(third, second)
+    assert_same_sequence([Change(b"/x", ChangeKind.ADD)], rows, "changes")
 
 
 @verifies("CHG-015")
@@ -234,7 +243,7 @@ def test_against_an_unrelated_layer(graphdriver: Subject) -> None:
         graphdriver.note(f"refused: {error}")
         graphdriver.escaped = None
         return
-    assert [] == change_findings(other, one, reported)
+    assert [] == change_findings(other, one, reported), "changes against an unrelated layer"
 
 
 @verifies("CHG-018")

@@ -2,11 +2,18 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.own_work import own_work
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support import exiting
+from graphdriver_conformance.suite.support.beside import directory_beside, importing_as_here
+from graphdriver_conformance.suite.support.effort import deadline
+from graphdriver_conformance.suite.support.names import assert_same_names, home_names, settled_names
 
 IMAGE = Tree.of({"etc/hosts": b"one\n"})
 
@@ -43,14 +50,13 @@ def test_layers_survive_cleanup_and_init(graphdriver: Subject) -> None:
 
     graphdriver.reopen()
 
-    assert {b"", b"etc", b"etc/hosts", b"new"} == set(graphdriver.tree(id))
+    assert_same_names({*IMAGE, b"new"}, graphdriver.tree(id), "the layer")
 
 
 @verifies("CLN-006")
 def test_removing_everything_leaves_the_home_as_it_was(graphdriver: Subject) -> None:
     """By names: a file system may keep its own blocks, and a store the index it makes at first."""
-    graphdriver.remove(graphdriver.build(IMAGE))
-    before = sorted(graphdriver.home.rglob("*"))
+    before = settled_names(graphdriver)
     ids = [graphdriver.build(IMAGE)]
     for _ in range(5):
         ids.append(graphdriver.new_layer(ids[-1], writable=True))
@@ -60,7 +66,37 @@ def test_removing_everything_leaves_the_home_as_it_was(graphdriver: Subject) -> 
     for id in reversed(ids):
         graphdriver.remove(id)
 
-    assert before == sorted(graphdriver.home.rglob("*")), "something of removed layers is left"
+    assert_same_names(before, home_names(graphdriver.home), "the home has changed")
+
+
+@verifies("CLN-010")
+def test_process_can_exit(graphdriver: Subject) -> None:
+    """Python waits at its end for every thread that is no daemon."""
+    place = directory_beside(graphdriver, "alone")
+    arguments = [graphdriver.source.spec, str(place / "home"), *graphdriver.options]
+    command = [sys.executable, "-m", exiting.__name__, *arguments]
+    with (
+        own_work("start another Python"),
+        (place / "output").open("wb") as output,
+        (place / "errors").open("wb") as errors,
+    ):
+        # Files, as a pipe would wait for every process that the driver has left.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=importing_as_here()
+        )
+    graphdriver.program.line("in another process: init, create, get, put, diff, cleanup, exit")
+    try:
+        status = process.wait(deadline())
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        threads = ", ".join((place / "output").read_text().splitlines())
+        raise AssertionError(
+            f"{deadline():g} s after its start the process has not ended; "
+            + (f"it waits for the thread(s) {threads}" if threads else "it waits for no thread")
+        ) from None
+    said = (place / "errors").read_text(errors="replace").strip().rpartition("\n")[2]
+    assert 0 == status, f"the process ended with status {status}: {said}"
 
 
 @verifies("CLN-009")

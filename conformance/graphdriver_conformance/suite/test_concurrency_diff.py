@@ -4,7 +4,6 @@ import itertools
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,15 +13,17 @@ from pathlib import Path
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import scaled
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import build_archive, entry_of, read_archive
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.history import Call, LayerModel, is_linearisable
 from graphdriver_conformance.oracle.layer import apply_layer
 from graphdriver_conformance.oracle.tree import Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.crew import all_at_once
+from graphdriver_conformance.suite.support.beside import run_program
+from graphdriver_conformance.suite.support.crew import all_at_once
+from graphdriver_conformance.suite.support.effort import scaled
+from graphdriver_conformance.suite.support.names import assert_same_names
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "etc/gone": b"", "usr/bin/env": b"#!"})
 EDITED = Tree.of({"etc/hosts": b"edited\n", "usr/bin/env": b"#!", "var/log": b"x" * 70_000})
@@ -68,7 +69,8 @@ def test_archives_applied_at_once(graphdriver: Subject) -> None:
 
     for number, id in enumerate(ids):
         shown = {name for name in graphdriver.tree(id) if name.startswith(b"d/")}
-        assert {f"d/{name}-{number}".encode() for name in range(20)} == shown
+        wanted = {f"d/{name}-{number}".encode() for name in range(20)}
+        assert_same_names(wanted, shown, f"layer {id}")
 
 
 @verifies("CON-008")
@@ -114,20 +116,17 @@ def test_children_get_none_of_the_drivers_descriptors(graphdriver: Subject) -> N
     list_own = (
         "import os\n"
         "for number in os.listdir('/proc/self/fd'):\n"
-        "    path = '/proc/self/fd/' + number\n"
-        "    print(os.readlink(path) if os.path.lexists(path) else '')\n"
+        "    path = b'/proc/self/fd/' + number.encode()\n"
+        "    if os.path.lexists(path):\n"
+        "        os.write(1, os.readlink(path) + b'\\0')\n"
     )
     with graphdriver.view(layer), graphdriver.diff(layer, "") as stream:
         stream.read(512)
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", list_own],
-            capture_output=True,
-            text=True,
-            check=True,
-            close_fds=False,
-        )
+        command = [sys.executable, "-I", "-S", "-c", list_own]
+        done = run_program(graphdriver, command, close_fds=False)
 
-    inherited = [line for line in done.stdout.splitlines() if str(graphdriver.home) in line]
+    home = os.fsencode(graphdriver.home)
+    inherited = [path for path in done.stdout.split(b"\0") if home in path]
     assert [] == inherited, "a child inherited descriptors of the home"
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import (
     LayerEntry,
     build_archive,
@@ -21,8 +23,7 @@ from graphdriver_conformance.oracle.archive import (
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.layer import apply_layer
 from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.names import assert_there
 
 BELOW = Tree.of({"d/a": b"a", "d/sub/b": b"b", "s": symlink("d"), "top": b"top"})
 LONG = b"n" * 255
@@ -146,7 +147,9 @@ def test_written_hard_link_is_not_stale_after_the_next_mount(graphdriver: Subjec
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
 
     for id, where in ((layer, "after the next mount"), (sibling, "in the sibling")):
-        assert b"one and two" == graphdriver.tree(id)[b"a"].content, f"stale data {where}"
+        tree = graphdriver.tree(id)
+        assert_there([b"a"], tree, where)
+        assert b"one and two" == tree[b"a"].content, f"stale data {where}"
 
 
 def _applied(graphdriver: Subject, layer: str, archive: bytes) -> bool:

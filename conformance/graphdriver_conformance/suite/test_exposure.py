@@ -8,10 +8,11 @@ from pathlib import Path
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.own_work import own_work
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.tree import Node, Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
 
 NOBODY = 65534
 # What drivers have been seen to start, and what a program started in a layer would load.
@@ -21,6 +22,8 @@ LIBRARIES = ["libnss_files.so.2", "libc.so.6", "libnss_dns.so.2"]
 
 def _as_nobody(graphdriver: Subject, *command: str) -> subprocess.CompletedProcess[bytes] | None:
     """Run a command as another user, from beside the home; None when it could not be started."""
+    if "/" not in command[0] and not shutil.which(command[0]):
+        graphdriver.not_provable(f"the program {command[0]} is not installed")
     # From there, because a temporary directory above is closed for reasons of its own.
     try:
         return subprocess.run(
@@ -48,7 +51,10 @@ def test_others_cannot_read_layers(graphdriver: Subject) -> None:
     child = graphdriver.new_layer(base, writable=True)
     for id in (base, child):
         root = graphdriver.get(id)
-        paths = [root, *root.parents][: len(root.relative_to(graphdriver.home.parent).parts)]
+        # Of a view elsewhere nothing above is the driver's for sure.
+        inside = root.is_relative_to(graphdriver.home.parent)
+        depth = len(root.relative_to(graphdriver.home.parent).parts) if inside else 1
+        paths = [root, *root.parents][:depth]
         for path in (root / "key", *paths):
             shown = _from_beside(graphdriver, path)
             done = _as_nobody(graphdriver, "ls" if path.is_dir() else "cat", shown)
@@ -64,7 +70,8 @@ def test_others_cannot_run_setuid_programs(graphdriver: Subject) -> None:
     program = shutil.which("id")
     if not program:
         graphdriver.not_provable("there is no id(1) to copy into a layer")
-    suid = file(Path(program).read_bytes(), 0o4755)
+    with own_work(f"read {program}"):
+        suid = file(Path(program).read_bytes(), 0o4755)
     child = graphdriver.new_layer(graphdriver.build(Tree.of({"id": suid})), writable=True)
 
     with graphdriver.view(child) as root:

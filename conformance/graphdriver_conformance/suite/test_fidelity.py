@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.tree import (
     EPOCH,
@@ -21,9 +23,8 @@ from graphdriver_conformance.oracle.tree import (
     file,
     symlink,
 )
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.twins import plain_directory
+from graphdriver_conformance.suite.support.names import assert_there
+from graphdriver_conformance.suite.support.twins import plain_directory
 
 EMPTY = Tree.of({"below": b"below"})
 
@@ -141,6 +142,7 @@ def test_new_name_for_a_lower_file(graphdriver: Subject) -> None:
 
     for id in (layer, sibling):
         tree = graphdriver.tree(id)
+        assert_there([b"old", b"new"], tree, f"layer {id}")
         assert (b"content", b"content") == (tree[b"old"].content, tree[b"new"].content)
 
 
@@ -173,10 +175,12 @@ def test_special_files(graphdriver: Subject) -> None:
 
 def _bind(root: os.PathLike[str]) -> None:
     descriptor = os.open(root, os.O_RDONLY)
-    with socket.socket(socket.AF_UNIX) as made:
-        # The path of a view may be longer than a socket's name can be.
-        made.bind(f"/proc/self/fd/{descriptor}/socket")
-    os.close(descriptor)
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            # The path of a view may be longer than a socket's name can be.
+            made.bind(f"/proc/self/fd/{descriptor}/socket")
+    finally:
+        os.close(descriptor)
 
 
 @verifies("ARC-009")
@@ -231,6 +235,7 @@ def test_file_capabilities(graphdriver: Subject) -> None:
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
 
     with graphdriver.view(sibling) as root:
+        assert (root / "ping").is_file(), "the file is missing"
         assert "security.capability" in os.listxattr(root / "ping"), "the capability is lost"
         assert capability == os.getxattr(root / "ping", "security.capability")
 
@@ -265,7 +270,7 @@ def test_huge_hole(graphdriver: Subject) -> None:
 
     with graphdriver.view(sibling) as root, (root / "sparse").open("rb") as opened:
         found = os.fstat(opened.fileno())
-        assert 1 << 40 == found.st_size
+        assert 1 << 40 == found.st_size, "the size of the sparse file"
         assert found.st_blocks * 512 < 1 << 20, f"it takes {found.st_blocks * 512} bytes"
         assert b"one" == opened.read(3)
         opened.seek(-3, os.SEEK_END)
@@ -328,7 +333,9 @@ def test_times_of_directories(graphdriver: Subject) -> None:
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
 
     found = graphdriver.tree(sibling)
-    assert stamps == {name: found[name.encode()].mtime for name in stamps}
+    assert_there([name.encode() for name in stamps], found, "the sibling")
+    for name, mtime in stamps.items():
+        assert mtime == found[name.encode()].mtime, f"the mtime of the directory {name}"
 
 
 @verifies("ARC-019")

@@ -18,15 +18,15 @@ from hypothesis.stateful import (
 )
 
 from graphdriver.contract import Capability
-from graphdriver_conformance.effort import search
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.syscalls import Rename, renameat2
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.plant import make_node, set_times
 from graphdriver_conformance.oracle.tree import EPOCH, Tree, directory, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.twins import plain_directory, result_of
-from graphdriver_conformance.syscalls import Rename, renameat2
+from graphdriver_conformance.suite.support.effort import search
+from graphdriver_conformance.suite.support.twins import plain_directory, result_of
 
 _MOST_LAYERS = 10
 _LINKED = file(b"lower", link=b"one")

@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import Aspect
 from graphdriver_conformance.oracle.tree import EPOCH, Node, directory, file, symlink
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.twins import Before, Call, Case, assert_calls_agree, some
+from graphdriver_conformance.suite.support.twins import Before, Call, Case, assert_calls_agree, some
 
 CONTENT = b"0123456789"
 # What was written has the time of the writing, which no two directories share.

@@ -5,18 +5,18 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.syscalls import in_a_thread_of_its_own, set_filesystem_ids
 from graphdriver_conformance.oracle.compare import Aspect
 from graphdriver_conformance.oracle.tree import EPOCH, Node, directory, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.twins import (
+from graphdriver_conformance.suite.support.twins import (
     Before,
     Call,
     Case,
     assert_calls_agree,
     some,
 )
-from graphdriver_conformance.syscalls import in_a_thread_of_its_own, set_filesystem_ids
 
 _USER, _GROUP = 1000, 1001
 

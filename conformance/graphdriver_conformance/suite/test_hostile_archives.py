@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import LayerEntry, build_archive, entry_of, whiteout
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
-from graphdriver_conformance.oracle.plant import plant
 from graphdriver_conformance.oracle.tree import NodeKind, Tree, device, directory, file, symlink
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite.breakouts import KINDS, breakouts, outside
+from graphdriver_conformance.suite.support.beside import directory_beside
+from graphdriver_conformance.suite.support.breakouts import KINDS, breakouts, outside
+from graphdriver_conformance.suite.support.effort import examples
+from graphdriver_conformance.suite.support.names import assert_same_names
 
 VICTIM = Tree.of({"hello": b"hello", "dir/inner": file(b"inner", 0o600)})
 
@@ -32,10 +33,7 @@ def _try(graphdriver: Subject, layer: str, archive: bytes) -> None:
 
 
 def _victim(graphdriver: Subject) -> "os.PathLike[str]":
-    victim = graphdriver.home.parent / "victim"
-    victim.mkdir()
-    plant(VICTIM, victim)
-    return victim
+    return directory_beside(graphdriver, "victim", VICTIM)
 
 
 @verifies("SEC-001")
@@ -56,6 +54,7 @@ def test_nothing_leaves_the_layer(graphdriver: Subject, kind: str) -> None:
 
         what = f"{kind}, {name}: files outside the layer changed"
         assert_same_tree(VICTIM, observe(victim), what, Aspect.ALL & ~Aspect.ROOT)
+        assert_same_names(beside, _state(graphdriver.home.parent), what)
         assert beside == _state(graphdriver.home.parent), what
     assert_same_tree(VICTIM, graphdriver.tree(sibling), f"{kind}: another layer changed")
 
@@ -211,8 +210,9 @@ def test_names_of_owners_are_ignored(graphdriver: Subject) -> None:
 
     graphdriver.apply_diff(layer, graphdriver.parent_of(layer), buffer.getvalue())
 
-    node = graphdriver.tree(layer)[b"f"]
-    assert (1234, 1235) == (node.uid, node.gid)
+    tree = graphdriver.tree(layer)
+    assert b"f" in tree, "the file is missing"
+    assert (1234, 1235) == (tree[b"f"].uid, tree[b"f"].gid)
 
 
 @verifies("SEC-013")
@@ -234,12 +234,12 @@ def test_changed_bytes_do_no_harm(graphdriver: Subject, places: list[tuple[int, 
     for start in range(0, len(data) - 512, 512):
         _mend(data, start)
     outside = graphdriver.home.parent
-    before = sorted(path.name for path in outside.iterdir())
+    before = {path.name for path in outside.iterdir()}
     parent = graphdriver.build(base)
 
     _try(graphdriver, graphdriver.new_layer(parent), bytes(data))
 
-    assert before == sorted(path.name for path in outside.iterdir())
+    assert_same_names(before, [path.name for path in outside.iterdir()], "beside the home")
     assert_same_tree(base, graphdriver.tree(parent), "the parent changed")
 
 

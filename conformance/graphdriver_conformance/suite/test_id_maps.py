@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from graphdriver.contract import IDMap
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import build_archive, entry_of, read_archive
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.strategies import trees
 from graphdriver_conformance.oracle.tree import Node, Tree, directory, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples
+from graphdriver_conformance.suite.support.names import assert_there
 
 # Host ids that a user namespace with 65536 subordinate ids has, too.
 UID, GID = 10_000, 20_000
@@ -40,7 +41,9 @@ def _outside(tree: Tree) -> Tree:
 
 def _owners(archive: bytes) -> dict[bytes, tuple[int, int]]:
     entries = read_archive(archive)
-    return {one.name.rstrip(b"/"): (one.node.uid, one.node.gid) for one in entries}
+    return {
+        one.name.removeprefix(b"./").rstrip(b"/"): (one.node.uid, one.node.gid) for one in entries
+    }
 
 
 def _owned(draw: st.DataObject, tree: Tree) -> Tree:
@@ -101,10 +104,12 @@ def test_ids_at_the_ends_of_ranges(graphdriver: Subject) -> None:
     graphdriver.apply_diff(layer, "", build_archive(files))
 
     tree = graphdriver.tree(layer)
+    assert_there([b"f%d" % id for id in BOUNDARIES], tree, "the layer")
     on_disk = {id: (tree[b"f%d" % id].uid, tree[b"f%d" % id].gid) for id in BOUNDARIES}
     assert {id: (out, out) for id, out in BOUNDARIES.items()} == on_disk
-    archived = _owners(graphdriver.diff_bytes(layer))
-    assert {b"f%d" % id: (id, id) for id in BOUNDARIES} == {n: archived[n] for n in archived if n}
+    owners = _owners(graphdriver.diff_bytes(layer))
+    archived = {name: owner for name, owner in owners.items() if name}
+    assert {b"f%d" % id: (id, id) for id in BOUNDARIES} == archived, "the owners in the archive"
 
 
 @verifies("IDM-004")

@@ -1,23 +1,28 @@
 """KRN: what kernels, mount options and disks do by themselves must not show."""
 
 import itertools
-import subprocess
 import sys
 from pathlib import Path
 
 from graphdriver.contract import Capability, Driver
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import scaled
-from graphdriver_conformance.environment import mounts_below
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.mountinfo import mounts_below
 from graphdriver_conformance.oracle.changes import change_findings
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
-from graphdriver_conformance.suite import rootless
-from graphdriver_conformance.suite.disks import DISKS, CannotMake, disk
-from graphdriver_conformance.suite.marking import IMAGE, edit
-from graphdriver_conformance.suite.twins import plain_directory
+from graphdriver_conformance.suite.support import rootless
+from graphdriver_conformance.suite.support.beside import (
+    importing_as_here,
+    option_prefix,
+    run_program,
+)
+from graphdriver_conformance.suite.support.disks import DISKS, CannotMake, disk
+from graphdriver_conformance.suite.support.effort import scaled
+from graphdriver_conformance.suite.support.marking import IMAGE, edit
+from graphdriver_conformance.suite.support.names import assert_same_names, home_names
+from graphdriver_conformance.suite.support.twins import plain_directory
 
 
 def _judge(graphdriver: Subject, what: str) -> None:
@@ -52,7 +57,7 @@ def test_copied_home_serves_the_same_layers(graphdriver: Subject) -> None:
         wanted = observe(root)
     graphdriver.cleanup()
 
-    subprocess.run(["cp", "--archive", place / "before", place / "after"], check=True)
+    run_program(graphdriver, ["cp", "--archive", place / "before", place / "after"])
     graphdriver.use(graphdriver.open_another(place / "after", ()))
 
     assert_same_tree(wanted, graphdriver.tree(layer), "after the home was copied")
@@ -77,13 +82,14 @@ def test_refused_init_leaves_nothing(graphdriver: Subject) -> None:
     for kind in ("full", "overlay", "ramfs"):
         try:
             with disk(kind, graphdriver.home.parent / kind) as place:
-                before = sorted(place.rglob("*"))
+                before = home_names(place)
                 mounts = mounts_below(place.parent)
                 driver = _opened(graphdriver, place)
                 if driver is None:
                     refused += 1
-                    assert before == sorted(place.rglob("*")), f"{kind}: the probe left files"
-                    assert mounts == mounts_below(place.parent), f"{kind}: the probe left mounts"
+                    assert_same_names(before, home_names(place), f"{kind}: files of the probe")
+                    left = [str(row) for row in mounts_below(place.parent) if row not in mounts]
+                    assert [] == left, f"{kind}: the probe left mounts"
         except CannotMake as error:
             graphdriver.note(f"{kind}: {error}")
     graphdriver.note(f"{refused} disk(s) were refused")
@@ -122,12 +128,12 @@ def test_every_setting_of_overlay(graphdriver: Subject) -> None:
     # Every third or fifth of the sixteen: each setting is on and off in half of these.
     wanted = settings[:: max(1, 15 // scaled(5))]
     names = ("redirect_dir", "metacopy", "index", "xino")
-    tried = 0
+    tried, prefix = 0, option_prefix(graphdriver)
     for values in wanted:
         option = ",".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
         place = graphdriver.home.parent / option.replace(",", "-")
         try:
-            driver = graphdriver.open_another(place, [f"overlay2.mountopt={option}"])
+            driver = graphdriver.open_another(place, [f"{prefix}.mountopt={option}"])
         except (DriverError, OSError) as error:
             graphdriver.note(f"{option}: {error}")
             continue
@@ -136,7 +142,7 @@ def test_every_setting_of_overlay(graphdriver: Subject) -> None:
         _judge(graphdriver, option)
         graphdriver.cleanup()
     if not tried:
-        graphdriver.not_claimed("Init takes no setting of overlay2.mountopt")
+        graphdriver.not_claimed("Init takes no setting of its option mountopt")
 
 
 @verifies("KRN-011")
@@ -163,11 +169,11 @@ def test_driver_in_a_user_namespace(graphdriver: Subject) -> None:
         graphdriver.not_claimed("the driver is a process of its own, which runs where it runs")
     home = graphdriver.home.parent / "rootless"
     command = ["unshare", "--user", "--map-root-user", "--mount", "--propagation", "private"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+    if run_program(graphdriver, [*command, "true"], check=False).returncode:
         graphdriver.not_provable("no user namespaces here: see user.max_user_namespaces")
     command += [sys.executable, "-m", rootless.__name__, graphdriver.source.spec, str(home)]
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_program(graphdriver, command, check=False, text=True, env=importing_as_here())
 
     if done.returncode == rootless.REFUSED:
         graphdriver.note(f"refused: {done.stdout.strip()}")

@@ -5,10 +5,11 @@ import re
 import stat
 
 from graphdriver.contract import Capability
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.names import assert_same_names
 
 
 def _parts(graphdriver: Subject, id: str) -> set[str]:
@@ -22,8 +23,9 @@ def test_layers_have_their_parts(graphdriver: Subject) -> None:
     child = graphdriver.new_layer(base)
 
     optional = {"merged", "committed"}
-    assert {"diff", "link"} == _parts(graphdriver, base) - optional
-    assert {"diff", "link", "lower", "work"} == _parts(graphdriver, child) - optional
+    assert_same_names({"diff", "link"}, _parts(graphdriver, base) - optional, "a base layer")
+    wanted = {"diff", "link", "lower", "work"}
+    assert_same_names(wanted, _parts(graphdriver, child) - optional, "a child")
     assert (graphdriver.home / "l").is_dir(), "there is no directory l"
 
 

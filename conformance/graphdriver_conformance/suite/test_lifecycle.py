@@ -1,40 +1,95 @@
 """LIF: layers come, and stay as they are; test_removal.py has how they go."""
 
 import os
-from pathlib import Path
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.program import shown_call
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.strategies import successors, trees
 from graphdriver_conformance.oracle.tree import Tree, directory, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.beside import directory_beside
+from graphdriver_conformance.suite.support.effort import examples
+from graphdriver_conformance.suite.support.names import (
+    assert_same_names,
+    home_names,
+    settled_names,
+)
 
 PARENT = Tree.of({"etc/hosts": b"one\n", "bin/sh": file(b"#!", 0o755), "tmp": directory(0o1777)})
-PATHS = [".", "..", "a/b", "../escaped", "/escaped", "a\0b", "l", "x" * 300, "-rf", " ", "a\nb"]
+# "+" stands for an absolute path beside the home: none here may lead to the host's own files.
+PATHS = [
+    *(".", "..", "a/b", "../escaped", "../new", "a/../../new", "../../new", "+/escaped", "+/new"),
+    *("a\0b", "l", "x" * 300, "-rf", " ", "a\nb"),
+]
+CANARY = Tree.of({"file": b"untouched", "inner": directory(0o750)})
 
 
-def _ids_stay_confined(graphdriver: Subject, id: str) -> None:
+def _assert_confined(graphdriver: Subject, id: str) -> None:
+    """Call every verb with an id, and look after each what is different outside the home."""
+    archive = build_archive([entry_of("new", file(b"x"))])
+    calls: list[tuple[str, tuple[object, ...]]] = [
+        *((verb, (id,)) for verb in ("exists", "get_metadata", "create", "create_read_write")),
+        *((verb, (id,)) for verb in ("get", "put", "exists", "get_metadata", "remove")),
+        ("apply_diff", (id, "", archive)),
+        ("create", ("child-of-it", id)),
+        ("create_read_write", (id, id)),
+        ("remove", (id,)),
+    ]
     before = _surroundings(graphdriver)
-    for verb in ("create", "create_read_write", "remove", "get", "put"):
-        try:
-            getattr(graphdriver, verb)(id)
-        except (DriverError, OSError, ValueError):
-            continue
+    for verb, arguments in calls:
+        with suppress(DriverError, OSError, ValueError):
+            getattr(graphdriver, verb)(*arguments)
+        graphdriver.escaped = None
+        after = _surroundings(graphdriver)
+        shown = shown_call(verb, arguments)
+        assert before == after, f"{shown} {_difference(before, after)} outside the home"
     graphdriver.cleanup()
-    assert before == _surroundings(graphdriver), f"the id {id!r} changed something beside the home"
+    after = _surroundings(graphdriver)
+    assert before == after, f"cleanup() {_difference(before, after)} outside the home"
 
 
-def _surroundings(graphdriver: Subject) -> set[str]:
-    """Return what lies beside the home: that is where `..` leads."""
-    return {os.fspath(path) for path in graphdriver.home.parent.rglob("*")} - {
-        os.fspath(path) for path in graphdriver.home.rglob("*")
+def _surroundings(graphdriver: Subject) -> Mapping[str, object]:
+    """Return what lies around the home, two directories up: there `..` leads, and `../..`.
+
+    Of the home itself only that it is there, of the rest all that a verb could change.
+    """
+    home, top = graphdriver.home, graphdriver.home.parent.parent
+    found: dict[str, object] = {}
+    todo = [top]
+    while todo:
+        path = todo.pop()
+        with suppress(FileNotFoundError):
+            info = path.lstat()
+            is_home = path == home
+            content = path.read_bytes() if stat.S_ISREG(info.st_mode) else b""
+            inner = [] if is_home or not stat.S_ISDIR(info.st_mode) else list(path.iterdir())
+            name = os.path.relpath(path, home.parent)
+            owned = () if is_home else (info.st_mode, info.st_uid, info.st_gid)
+            found[name] = (info.st_ino, *owned, content)
+            todo += inner
+    return found
+
+
+def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> str:
+    """Return the verbs of a sentence: removed these, made those, changed others."""
+    names = {
+        "removed": sorted(before.keys() - after.keys()),
+        "made": sorted(after.keys() - before.keys()),
+        "changed": sorted(
+            name for name in before.keys() & after.keys() if before[name] != after[name]
+        ),
     }
+    return "; ".join(f"{verb} {', '.join(some)}" for verb, some in names.items() if some)
 
 
 @verifies("LIF-001")
@@ -53,7 +108,8 @@ def test_new_base_layer_is_an_empty_directory(graphdriver: Subject) -> None:
     """`FROM scratch` starts here. containers-storage's mode is that of Fedora's root, 0555."""
     tree = graphdriver.tree(graphdriver.new_layer())
 
-    assert [b""] == [name for name in tree if name != b"lost+found"], f"it holds {list(tree)}"
+    held = sorted(set(tree) - {b"", b"lost+found"})
+    assert not held, f"a new layer holds {held}"
     root = tree[b""]
     wanted = (graphdriver.root_mode, 0, 0)
     assert wanted == (root.mode, root.uid, root.gid), f"its root is {root.mode:o} {root.uid}"
@@ -134,15 +190,13 @@ def test_both_creates_make_readable_layers(graphdriver: Subject) -> None:
 @verifies("LIF-008")
 def test_create_on_an_unknown_parent_leaves_nothing(graphdriver: Subject) -> None:
     """The half-made layer was found by exists and by the next pull, its link by nobody."""
-    graphdriver.new_layer()  # some make their directories with the first one
-    before = set(_names(graphdriver.home))
+    before = settled_names(graphdriver)
 
     graphdriver.refuses("create", "orphan", "no-such-parent")
     graphdriver.refuses("create_read_write", "orphan", "no-such-parent")
 
     assert not graphdriver.exists("orphan"), "exists finds the layer whose create failed"
-    left = set(_names(graphdriver.home)) - before
-    assert not left, f"the failed create left {sorted(left)} in the home"
+    assert_same_names(before, home_names(graphdriver.home), "the failed create changed the home")
 
 
 @verifies("LIF-009")
@@ -226,13 +280,10 @@ def test_ids_that_are_paths_stay_in_the_home(graphdriver: Subject, id: str) -> N
     """Ids came from registries, and were joined to a path unseen."""
     kept = graphdriver.build(PARENT)
     child = graphdriver.new_layer(kept)
-    canary = graphdriver.home.parent / "escaped"
-    canary.mkdir()
-    (canary / "file").write_bytes(b"untouched")
+    directory_beside(graphdriver, "escaped", CANARY)
 
-    _ids_stay_confined(graphdriver, id)
+    _assert_confined(graphdriver, id.replace("+", os.fspath(graphdriver.home.parent)))
 
-    assert b"untouched" == (canary / "file").read_bytes()
     assert_same_tree(PARENT, graphdriver.tree(child), f"the id {id!r} damaged other layers")
 
 
@@ -299,7 +350,3 @@ def test_no_storage_options_are_the_same_as_empty_ones(graphdriver: Subject) -> 
     graphdriver.create("empty", "", "", {})
 
     assert_same_tree(graphdriver.tree("none"), graphdriver.tree("empty"))
-
-
-def _names(home: Path) -> list[str]:
-    return [os.fspath(path.relative_to(home)) for path in home.rglob("*")]

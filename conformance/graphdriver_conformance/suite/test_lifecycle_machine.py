@@ -14,13 +14,13 @@ from hypothesis.stateful import (
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import search
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.changes import change_findings
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.strategies import successors
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import search
 
 
 class _Machine(RuleBasedStateMachine):

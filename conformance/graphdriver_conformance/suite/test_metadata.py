@@ -4,10 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.names import (
+    assert_same_names,
+    assert_same_sequence,
+    home_names,
+    settled_names,
+)
 
 
 @verifies("MET-001")
@@ -15,13 +21,13 @@ def test_status_is_pairs_of_strings(graphdriver: Subject) -> None:
     """docker info prints them as they are; asking twice must give the same."""
     graphdriver.new_layer()
     graphdriver.status()
-    before = sorted(graphdriver.home.rglob("*"))
+    before = settled_names(graphdriver)
 
     rows = graphdriver.status()
 
     assert all(2 == len(row) and all(isinstance(text, str) for text in row) for row in rows), rows
-    assert rows == graphdriver.status(), "asking again gave another answer"
-    assert before == sorted(graphdriver.home.rglob("*")), "status left something in the home"
+    assert_same_sequence(rows, graphdriver.status(), "asking again gave another answer")
+    assert_same_names(before, home_names(graphdriver.home), "status changed the home")
 
 
 @verifies("MET-003")
@@ -37,10 +43,11 @@ def test_metadata_has_the_documented_keys(graphdriver: Subject) -> None:
     child = graphdriver.new_layer(base)
     always = {"UpperDir", "WorkDir", "MergedDir"}
 
-    assert always == set(graphdriver.get_metadata(base)), "of a base layer"
-    assert always | {"LowerDir"} == set(graphdriver.get_metadata(child)), "of a child"
+    assert_same_names(always, graphdriver.get_metadata(base), "the keys of a base layer")
+    wanted = always | {"LowerDir"}
+    assert_same_names(wanted, graphdriver.get_metadata(child), "the keys of a child")
     with graphdriver.view(child) as root:
-        assert root == Path(graphdriver.get_metadata(child)["MergedDir"])
+        assert str(root) == graphdriver.get_metadata(child).get("MergedDir"), "MergedDir"
 
 
 @verifies("MET-005")
@@ -51,24 +58,32 @@ def test_lower_directories_are_listed_topmost_first(graphdriver: Subject, depth:
     for _ in range(depth):
         ids.append(graphdriver.new_layer(ids[-1]))
 
-    listed = [Path(one) for one in graphdriver.get_metadata(ids[-1])["LowerDir"].split(":")]
+    listed = _directories(graphdriver, ids[-1], "LowerDir")
 
-    uppers = [Path(graphdriver.get_metadata(id)["UpperDir"]) for id in reversed(ids[:-1])]
-    assert [one.resolve() for one in uppers] == [one.resolve() for one in listed]
-    assert all(one.is_absolute() and one.is_dir() for one in listed)
+    uppers = [_directories(graphdriver, id, "UpperDir")[0] for id in reversed(ids[:-1])]
+    resolved = [one.resolve() for one in listed]
+    assert_same_sequence([one.resolve() for one in uppers], resolved, "LowerDir")
+    odd = [str(one) for one in listed if not (one.is_absolute() and one.is_dir())]
+    assert not odd, f"LowerDir lists {odd}, which are no absolute paths of directories"
+
+
+def _directories(graphdriver: Subject, id: str, key: str) -> list[Path]:
+    metadata = graphdriver.get_metadata(id)
+    assert key in metadata, f"get_metadata({id!r}) has no {key}; it has {sorted(metadata)}"
+    return [Path(one) for one in metadata[key].split(":")]
 
 
 @verifies("MET-006")
 def test_metadata_changes_nothing(graphdriver: Subject) -> None:
     """docker inspect of a stopped container must not mount it."""
     child = graphdriver.new_layer(graphdriver.new_layer())
-    before = sorted(graphdriver.home.rglob("*"))
+    before = settled_names(graphdriver)
 
     metadata = graphdriver.get_metadata(child)
 
     assert all(isinstance(text, str) for pair in metadata.items() for text in pair), metadata
     assert [] == graphdriver.mounts(), "get_metadata has mounted the layer"
-    assert before == sorted(graphdriver.home.rglob("*"))
+    assert_same_names(before, home_names(graphdriver.home), "get_metadata changed the home")
 
 
 @verifies("MET-007")
@@ -86,7 +101,10 @@ def test_what_is_no_layer_does_not_exist(graphdriver: Subject, id: str) -> None:
 @verifies("MET-002")
 def test_status_names_the_backing_file_system(graphdriver: Subject) -> None:
     """The first thing a bug report is asked for; booleans are words that scripts compare."""
-    rows = dict(graphdriver.status())
+    status = graphdriver.status()
+    odd = [row for row in status if len(row) != 2]
+    assert not odd, f"status has rows that are no pairs: {odd}"
+    rows = dict(status)
     kind = graphdriver.environment.filesystem
     docker = {"ext4": "extfs", "ext3": "extfs", "ext2": "extfs", "overlay": "overlayfs"}
 

@@ -7,18 +7,19 @@ last lowers are dropped is a container that lacks files.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graphdriver.errors import DriverError
-from graphdriver_conformance.effort import examples, scaled
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.plant import make_node
 from graphdriver_conformance.oracle.tree import Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.effort import examples, scaled
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -75,15 +76,14 @@ def _number(name: bytes) -> int:
     return int(name[1:]) if name else -1
 
 
-_DEEP: dict[int, tuple[list[str], Tree]] = {}
+_DEEP: WeakKeyDictionary[Subject, tuple[list[str], Tree]] = WeakKeyDictionary()
 
 
 def _deep(graphdriver: Subject) -> tuple[list[str], Tree]:
     """Return one chain of 40 for all examples of a test."""
-    if id(graphdriver) not in _DEEP:
-        _DEEP.clear()
-        _DEEP[id(graphdriver)] = _chain(graphdriver, 40)
-    return _DEEP[id(graphdriver)]
+    if graphdriver not in _DEEP:
+        _DEEP[graphdriver] = _chain(graphdriver, 40)
+    return _DEEP[graphdriver]
 
 
 @verifies("MNT-014")
@@ -108,7 +108,9 @@ def test_options_around_one_page(graphdriver: Subject) -> None:
 
 def _option_length(graphdriver: Subject, id: str) -> int:
     """Return the length of the options of a documented layer, from home, without a label."""
-    lower = (graphdriver.home / id / "lower").read_bytes()
+    path = graphdriver.home / id / "lower"
+    assert path.is_file(), f"a layer with a parent has no file lower: {path}"
+    lower = path.read_bytes()
     index = "index=off," if os.path.exists("/sys/module/overlay/parameters/index") else ""
     userxattr = "userxattr," if graphdriver.environment.facts["userns"] == "true" else ""
     head = f"{index}{userxattr}lowerdir=,upperdir={id}/diff,workdir={id}/work"

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import LayerEntry, build_archive, entry_of, read_archive
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
-from graphdriver_conformance.oracle.plant import plant
 from graphdriver_conformance.oracle.tree import Tree, file
-from graphdriver_conformance.requirement import verifies
-from graphdriver_conformance.subject import Subject
+from graphdriver_conformance.suite.support.beside import directory_beside
 
 SIZE = 300_000
 
@@ -105,10 +105,8 @@ class _Swapping(io.RawIOBase):
 @verifies("SEC-005")
 def test_symlink_swapped_in_while_an_archive_is_applied(graphdriver: Subject) -> None:
     """By a process in the layer, while it is held. An error is fine; a file outside is not."""
-    victim = graphdriver.home.parent / "victim"
-    victim.mkdir()
     outside = Tree.of({"f1": file(b"hello", 0o600), "sub/f": b"inner"})
-    plant(outside, victim)
+    victim = directory_beside(graphdriver, "victim", outside)
     layer = graphdriver.new_layer(graphdriver.build(Tree.of({"below": b""})), writable=True)
     entries = [entry_of(f"d/f{number}", file(b"x" * 3000, 0o4777)) for number in range(40)]
 

@@ -13,7 +13,7 @@ import pytest
 def violated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the result file of a broken driver, and in the same directory that of a sound one."""
     directory = tmp_path_factory.mktemp("results")
-    for name, spec in (("vfs", "vfs"), ("broken", "graphdriver_conformance.mutants:OpaqueDropped")):
+    for name, spec in (("vfs", "vfs"), ("broken", "graphdriver_mutants:OpaqueDropped")):
         command = [sys.executable, "-m", "pytest", f"--driver={spec}", "-q", "-p", "no:xdist"]
         command += ["--requirement=DIF-002", "--requirement=LNK-001", "--requirement=LIF-001"]
         command += ["--graphdriver-profile=quick", "-p", "no:cacheprovider"]

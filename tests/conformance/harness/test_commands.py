@@ -1,5 +1,7 @@
-"""The commands beside check: explain, doctor, new, fsck."""
+"""The commands: list, explain, waive, doctor, new, completion, and what is said of wrong ones."""
 
+import importlib.metadata
+import json
 import os
 import signal
 import subprocess
@@ -8,9 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver.contract import Capability
+from graphdriver_conformance.catalogue.capabilities import document
+from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.cli import COMMANDS, PASSED_ON
 from graphdriver_conformance.cli.explain import links_of, verifiers_of
-from graphdriver_conformance.requirement import catalogue
+from graphdriver_conformance.plugin import OPTIONS
+from graphdriver_conformance.results.waivers import read_waivers
+
+ROOT = Path(__file__).parents[3]
 
 
 def _graphdriver(
@@ -25,18 +33,87 @@ def test_help_names_every_command_and_nonsense_is_refused() -> None:
     shown = _graphdriver("--help")
 
     assert 0 == shown.returncode
-    assert [] == [
-        one for one in (*COMMANDS, *PASSED_ON) if f"graphdriver {one} " not in shown.stdout
-    ]
+    assert [] == [one for one in (*COMMANDS, *PASSED_ON) if f"\n    {one}" not in shown.stdout]
     refused = _graphdriver("nonsense")
     assert 2 == refused.returncode
-    assert "there is no command nonsense" in refused.stderr
+    assert refused.stderr.endswith("there is no command nonsense\n")
+    assert "did you mean check?" in _graphdriver("chek").stderr
+    assert 2 == _graphdriver().returncode
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "fsck"])
+def test_version_is_that_of_the_package() -> None:
+    version = importlib.metadata.version("graphdriver-conformance")
+
+    assert f"graphdriver {version}\n" == _graphdriver("--version").stdout
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *PASSED_ON])
 def test_every_command_has_a_help(name: str) -> None:
-    if name != "check":  # whose options are pytest's
-        assert f"graphdriver {name}" in _graphdriver(name, "--help").stdout
+    shown = _graphdriver(name, "--help")
+
+    assert 0 == shown.returncode
+    assert f"usage: graphdriver {name}" in shown.stdout
+
+
+def test_help_of_check_has_the_suites_options_and_points_to_pytests() -> None:
+    shown = _graphdriver("check", "--help").stdout
+
+    assert [] == [name for name in OPTIONS if f"  {name}" not in shown]
+    assert "pytest --help" in " ".join(shown.split())
+
+
+def test_list_is_in_order_and_chooses() -> None:
+    ids = [line.split()[0] for line in _graphdriver("list").stdout.splitlines()]
+    chosen = _graphdriver("list", "dif", "--level", "must", "--capability", "exact_diffs", "--json")
+
+    assert sorted(catalogue()) == ids
+    rows = json.loads(chosen.stdout)
+    assert rows
+    assert {("DIF", "MUST")} == {(row["id"][:3], row["level"]) for row in rows}
+    assert [] == [row["id"] for row in rows if "exact_diffs" not in row["needs"]]
+    assert 4 == _graphdriver("list", "XYZ").returncode
+    assert 2 == _graphdriver("list", "--level", "perhaps").returncode
+
+
+def test_list_of_capabilities_counts_what_a_claim_is_asked() -> None:
+    rows = json.loads(_graphdriver("list", "--capabilities", "--json").stdout)
+    shown = _graphdriver("list", "--capabilities").stdout
+
+    assert [one.value for one in Capability] == [row["capability"] for row in rows]
+    assert [] == [
+        row["capability"] for row in rows if not row["meaning"] or not row["requirements"]
+    ]
+    layout = next(row for row in rows if row["capability"] == "overlay2_layout")
+    assert {id for id, one in catalogue().items() if "overlay2_layout" in one.needs} == set(
+        layout["requirements"]
+    )
+    assert 1 + len(rows) == len(shown.splitlines())
+
+
+def test_page_of_capabilities_is_what_the_code_says() -> None:
+    assert document() == (ROOT / "docs" / "capabilities.md").read_text("utf-8"), (
+        "python -m graphdriver_conformance.catalogue.capabilities > docs/capabilities.md"
+    )
+
+
+def test_explain_of_a_family_has_the_rule_and_the_reason_of_each() -> None:
+    shown = _graphdriver("explain", "idm").stdout
+    rows = json.loads(_graphdriver("explain", "IDM", "--json").stdout)
+
+    family = {id: one for id, one in catalogue().items() if one.family == "IDM"}
+    assert [] == [
+        id for id, one in family.items() if one.title not in shown or one.why not in shown
+    ]
+    assert sorted(family) == [row["id"] for row in rows]
+
+
+def test_explain_as_data() -> None:
+    found = json.loads(_graphdriver("explain", "lif-012", "--json").stdout)
+
+    assert ("LIF-012", ["LIF-001"]) == (found["id"], found["rests_on"])
+    assert "https://github.com/moby/moby/issues/36161" in found["links"]
+    assert "EmptyIdWipesHome" in [one["name"] for one in found["catches"]]
+    assert found["tests"][0]["test"].endswith("test_lifecycle.py::test_empty_id_is_refused")
 
 
 def test_explain_tells_where_it_comes_from_and_what_proves_it() -> None:
@@ -46,6 +123,43 @@ def test_explain_tells_where_it_comes_from_and_what_proves_it() -> None:
     assert "catches:   EmptyIdWipesHome" in done.stdout
     assert "test_lifecycle.py::test_empty_id_is_refused" in done.stdout
     assert "rests on:  LIF-001  A created layer exists" in done.stdout
+
+
+def test_waive_drafts_a_file_that_can_be_used(tmp_path: Path) -> None:
+    rows = [("DIF-008", "violated"), ("LIF-001", "met"), ("LIF-014", "blocked")]
+    result = tmp_path / "r.json"
+    result.write_text(
+        json.dumps({"requirements": [{"id": id, "outcome": outcome} for id, outcome in rows]})
+    )
+
+    shown = _graphdriver("waive", str(result), "--until", "2999-01-31")
+    written = _graphdriver("waive", "r.json", "-o", "w.toml", cwd=tmp_path)
+
+    assert (0, 0) == (shown.returncode, written.returncode)
+    assert ["DIF-008", "LIF-014"] == [one.name for one in read_waivers(tmp_path / "w.toml")]
+    assert 2 == shown.stdout.count('until = "2999-01-31"')
+    again = _graphdriver("waive", "r.json", "-o", "w.toml", cwd=tmp_path)
+    assert (4, "graphdriver waive: w.toml: File exists\n") == (again.returncode, again.stderr)
+    result.write_text("{}")
+    assert 4 == _graphdriver("waive", str(result)).returncode
+    result.write_text('{"requirements": []}')
+    assert 1 == _graphdriver("waive", str(result)).returncode
+
+
+def test_completion_knows_commands_options_and_ids() -> None:
+    def completed(*words: str) -> set[str]:
+        script = f"""
+        eval "$({sys.executable} -m graphdriver_conformance completion)"
+        COMP_WORDS=(graphdriver {" ".join(words)}); COMP_CWORD={len(words)}
+        _graphdriver; printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    assert {"report"} == completed("re")
+    assert {*COMMANDS, *PASSED_ON, "--help", "--version"} == completed("''")
+    assert {"--graphdriver-home", "--graphdriver-html"} == completed("check", "--graphdriver-h")
+    assert {"IDM", "IDM-001"} <= completed("explain", "IDM")
 
 
 def test_explain_guesses_what_was_meant() -> None:
@@ -67,15 +181,27 @@ def test_sources_lead_where_they_say() -> None:
     ] == links_of("CVE-2021-41091, containerd #2, containerd #2")
 
 
-def test_who_reads_no_further_sees_no_traceback() -> None:
+@pytest.mark.parametrize("arguments", [["list"], ["matrix", "list"]])
+def test_who_reads_no_further_sees_no_traceback(arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "graphdriver_conformance", "list"]
+    command = [sys.executable, "-m", "graphdriver_conformance", *arguments]
 
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
 
     os.close(write)
     assert (128 + signal.SIGPIPE, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["matrix", "list"]])
+def test_full_disk_is_one_sentence(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "graphdriver_conformance", *arguments]
+
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert done.returncode in (2, 4)
+    assert f"graphdriver {arguments[0]}: standard output: No space left on device\n" == done.stderr
 
 
 def test_doctor_counts_what_can_be_shown(tmp_path: Path) -> None:
@@ -85,6 +211,10 @@ def test_doctor_counts_what_can_be_shown(tmp_path: Path) -> None:
     must = sum(one.level == "MUST" for one in catalogue().values())
     assert f" of {must} requirements can be shown here" in done.stdout
     assert [] == list(tmp_path.iterdir())
+    found = json.loads(_graphdriver("doctor", "--graphdriver-home", str(tmp_path), "--json").stdout)
+    assert must == found["requirements"]["MUST"]["all"]
+    assert done.returncode == bool(found["lacking"])
+    assert os.getuid() == found["environment"]["uid"]
 
 
 def test_doctor_without_a_place_is_one_sentence() -> None:
@@ -100,24 +230,28 @@ def test_new_driver_runs_and_conforms_in_nothing(tmp_path: Path) -> None:
     pytest_ = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "-q"]
 
     ours = subprocess.run(
-        [*pytest_, "--driver=mydriver.driver:Driver", "--requirement=LIF-001"],
+        [*pytest_, "--requirement=LIF-001"],
         cwd=root, capture_output=True, text=True, check=False,
     )  # fmt: skip
     own = subprocess.run(
-        [*pytest_, "--driver=vfs", "tests"], cwd=root, capture_output=True, text=True, check=False
-    )
+        [*pytest_, "-o", "addopts=--driver=vfs", "tests"],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
     assert 1 == ours.returncode
-    assert "NotSupported: exists is not done yet" in ours.stdout
+    assert "exists is not done yet; write it in mydriver/driver.py" in ours.stdout
     assert 0 == own.returncode, own.stdout
     assert "1 passed" in own.stdout
     assert "verdict" not in own.stdout
     assert "$" not in (root / "pyproject.toml").read_text() + (root / "README.md").read_text()
     workflow = (root / ".github" / "workflows" / "conformance.yml").read_text()
+    assert 'SUITE: "git+https://<where this repository is hosted>"' in workflow
     assert '>> "$GITHUB_STEP_SUMMARY"' in workflow
 
 
-@pytest.mark.parametrize("name", ["my-driver", "class", "../escape", "there"])
+@pytest.mark.parametrize(
+    "name", ["my-driver", "class", "../escape", "there", "os", "pytest", "tests"]
+)
 def test_new_refuses_bad_names(tmp_path: Path, name: str) -> None:
     (tmp_path / "there").mkdir()
 

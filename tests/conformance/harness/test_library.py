@@ -3,9 +3,9 @@
 import pytest
 
 from graphdriver_conformance import check, oracle
-from graphdriver_conformance.library import CheckFailed, spec_of
-from graphdriver_conformance.mutants import MUTANTS
-from graphdriver_conformance.outcome import Outcome, Verdict
+from graphdriver_conformance.results.model import Outcome, Verdict
+from graphdriver_conformance.session.library import CheckFailed, spec_of
+from graphdriver_mutants import MUTANTS
 
 pytest_plugins = ["pytester"]
 
@@ -14,9 +14,9 @@ def test_check_returns_the_result() -> None:
     result = check(MUTANTS["UnknownDiffIsEmpty"], requirements=["DIF-008", "LIF-001"])
 
     assert Verdict.NOT_CONFORMANT is result.verdict
-    assert Outcome.VIOLATED is result.cells["DIF-008"].outcome
-    assert "program:" in result.cells["DIF-008"].detail
-    assert Outcome.MET is result.cells["LIF-001"].outcome
+    assert Outcome.VIOLATED is result.requirements["DIF-008"].outcome
+    assert result.requirements["DIF-008"].program
+    assert Outcome.MET is result.requirements["LIF-001"].outcome
 
 
 @pytest.mark.parametrize(

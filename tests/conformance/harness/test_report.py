@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from graphdriver_conformance.report.grid import labels
-from graphdriver_conformance.report.markdown import markdown
-from graphdriver_conformance.report.page import page
-from graphdriver_conformance.report.runs import Run, read_runs
+from graphdriver_conformance.results.grid import labels
+from graphdriver_conformance.results.markdown import markdown
+from graphdriver_conformance.results.page import page
+from graphdriver_conformance.results.result_file import read_results, result_of
 
 pytest_plugins = ["pytester"]
 
@@ -66,7 +66,7 @@ def test_page_has_a_section_for_each_cell_and_leads_nowhere_else(
 
 
 def test_verdict_comes_first_and_the_violation_is_told(violated: Path) -> None:
-    text = page(read_runs([violated]))
+    text = page(read_results([violated]))
 
     body = text[text.index("<body>") :]
     assert body.index("Not conformant") < body.index("<table class=")
@@ -75,7 +75,7 @@ def test_verdict_comes_first_and_the_violation_is_told(violated: Path) -> None:
 
 
 def test_every_cell_says_in_words_what_its_sign_means(violated: Path) -> None:
-    elements = _Elements(page(read_runs([violated])))
+    elements = _Elements(page(read_results([violated])))
 
     spoken = elements.values("aria-label")
     assert "DIF-002 on OpaqueDropped: violated" in spoken
@@ -85,9 +85,14 @@ def test_every_cell_says_in_words_what_its_sign_means(violated: Path) -> None:
 def test_what_a_driver_says_is_only_text(result: dict[str, Any]) -> None:
     hostile = "<script>alert(1)</script>\x00\x1b[31m\udc80"
     result["driver"] |= {"name": hostile, "status": [[hostile, hostile]]}
-    result["requirements"][0] |= {"outcome": "violated", "detail": hostile, "reproduce": hostile}
+    result["requirements"][0] |= {
+        "outcome": "violated",
+        "actual": hostile,
+        "program": [hostile],
+        "reproduce": hostile,
+    }
 
-    text = page([Run.of(result)])
+    text = page([result_of(result)])
 
     assert 1 == [tag for tag, _ in _Elements(text).found].count("script"), "only our own"
     text.encode()
@@ -102,7 +107,7 @@ def test_twelve_runs_of_330_requirements_are_a_page_of_few_megabytes(
         {**rows[number % len(rows)], "id": f"XYZ-{number:03}"} for number in range(330)
     ]
     runs = [
-        Run.of({**result, "environment": {**result["environment"], "kernel": f"6.{minor}"}})
+        result_of({**result, "environment": {**result["environment"], "kernel": f"6.{minor}"}})
         for minor in range(12)
     ]
 
@@ -116,7 +121,7 @@ def test_markdown_has_the_verdicts_and_the_failures(violated: Path) -> None:
     assert 0 == done.returncode
     assert "| OpaqueDropped | **not-conformant** |" in done.stdout
     assert "### DIF-002 on OpaqueDropped" in done.stdout
-    assert done.stdout == markdown(read_runs([violated, violated.with_name("vfs.json")]))
+    assert done.stdout == markdown(read_results([violated, violated.with_name("vfs.json")]))
 
 
 def test_run_writes_its_own_page(pytester: pytest.Pytester) -> None:
@@ -131,11 +136,12 @@ def test_run_writes_its_own_page(pytester: pytest.Pytester) -> None:
     ("content", "words"),
     [
         (None, "No such file"),
-        ("", "is no JSON"),
-        ("[1]", "is no result file"),
-        ('{"name": "npm"}', "is no result file"),
-        ('{"schema": 2, "requirements": []}', "this version reads 1"),
-        ('{"schema": 1, "requirements": []}', "is no whole result file"),
+        ("", "is not JSON"),
+        ("[1]", "is not a result file"),
+        ('{"name": "npm"}', "is not a result file"),
+        ('{"schema": 3, "requirements": []}', "this version reads 1 and 2"),
+        ('{"schema": 1, "requirements": []}', "is not a whole result file"),
+        ('{"schema": 2, "requirements": []}', "is not a whole result file"),
     ],
 )
 def test_foreign_file_is_one_sentence(tmp_path: Path, content: str | None, words: str) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_conformance.mutants import MUTANTS
 from graphdriver_conformance.repro.edits import edits_between
 from graphdriver_conformance.repro.seen import scan
+from graphdriver_mutants import MUTANTS
 
 NO_DIFF = """
 import io
@@ -68,7 +68,7 @@ def _run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_script_reproduces_on_the_broken_driver_only(name: str, id: str, tmp_path: Path) -> None:
-    said = _judged(f"graphdriver_conformance.mutants:{name}", id, tmp_path)
+    said = _judged(f"graphdriver_mutants:{name}", id, tmp_path)
     script = tmp_path / "scripts" / f"{id}.py"
 
     assert f"script:    python {script}\n" in said
@@ -82,7 +82,7 @@ def test_script_reproduces_on_the_broken_driver_only(name: str, id: str, tmp_pat
 
 
 def test_script_needs_neither_pytest_nor_the_suite(tmp_path: Path) -> None:
-    _judged("graphdriver_conformance.mutants:LinkLeaked", "LIF-008", tmp_path)
+    _judged("graphdriver_mutants:LinkLeaked", "LIF-008", tmp_path)
     text = (tmp_path / "scripts" / "LIF-008.py").read_text()
 
     imports = [
@@ -94,8 +94,8 @@ def test_script_needs_neither_pytest_nor_the_suite(tmp_path: Path) -> None:
 
 
 def test_what_verbs_do_not_show_is_a_call_of_the_check(tmp_path: Path) -> None:
-    _judged("graphdriver_conformance.mutants:LinkLeaked", "LIF-008", tmp_path)
-    _judged("graphdriver_conformance.mutants:DescriptorsLeaked", "CLN-005", tmp_path)
+    _judged("graphdriver_mutants:LinkLeaked", "LIF-008", tmp_path)
+    _judged("graphdriver_mutants:DescriptorsLeaked", "CLN-005", tmp_path)
     replayed, called = (
         (tmp_path / "scripts" / f"{id}.py").read_text() for id in ("LIF-008", "CLN-005")
     )

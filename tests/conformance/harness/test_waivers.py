@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_conformance.outcome import Judgement, Outcome, Verdict, verdict_of
-from graphdriver_conformance.requirement import catalogue
-from graphdriver_conformance.waivers import (
+from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.results.model import (
+    Outcome,
+    Reason,
+    RequirementResult,
+    Verdict,
+    verdict_of,
+)
+from graphdriver_conformance.results.waivers import (
     BadWaivers,
     Waiver,
     apply_baseline,
@@ -20,7 +26,7 @@ from graphdriver_conformance.waivers import (
 pytest_plugins = ["pytester"]
 
 DAY = datetime.date(2027, 3, 1)
-BROKEN = "--driver=graphdriver_conformance.mutants:UnknownDiffIsEmpty"
+BROKEN = "--driver=graphdriver_mutants:UnknownDiffIsEmpty"
 ENTRY = """[[waive]]
 requirement = "DIF-008"
 reason = "tracked upstream"
@@ -29,8 +35,8 @@ until = "2999-03-01"
 """
 
 
-def _judged(outcome: Outcome) -> dict[str, Judgement]:
-    return {"LIF-001": Judgement(catalogue()["LIF-001"], outcome, "what was seen")}
+def _results(outcome: Outcome) -> dict[str, RequirementResult]:
+    return {"LIF-001": RequirementResult.of(catalogue()["LIF-001"], outcome, actual="it failed")}
 
 
 def _waiver(id: str = "LIF-001") -> Waiver:
@@ -38,42 +44,90 @@ def _waiver(id: str = "LIF-001") -> Waiver:
 
 
 def test_waived_violation_keeps_what_was_seen_and_the_driver_does_not_conform() -> None:
-    after, wrong = apply_waivers(_judged(Outcome.VIOLATED), [_waiver()], DAY)
+    after, wrong = apply_waivers(_results(Outcome.VIOLATED), [_waiver()], DAY)
 
     assert [] == wrong
-    assert Outcome.WAIVED is after["LIF-001"].outcome
-    assert "waived until 2027-03-01: known (#17)\nwhat was seen" == after["LIF-001"].detail
-    assert Verdict.NOT_CONFORMANT is verdict_of(after)
+    waived = after["LIF-001"]
+    assert (waived.outcome, waived.reason) == (Outcome.WAIVED, Reason.WAIVER)
+    assert waived.detail == "waived until 2027-03-01: known (#17)"
+    assert waived.actual == "it failed"
+    assert verdict_of(after.values()) is Verdict.NOT_CONFORMANT
 
 
 def test_expired_waiver_waives_nothing() -> None:
     tomorrow = DAY + datetime.timedelta(days=1)
 
-    after, wrong = apply_waivers(_judged(Outcome.VIOLATED), [_waiver()], tomorrow)
+    after, wrong = apply_waivers(_results(Outcome.VIOLATED), [_waiver()], tomorrow)
 
     assert ["LIF-001: its waiver expired on 2027-03-01"] == wrong
     assert Outcome.VIOLATED is after["LIF-001"].outcome
 
 
 def test_waiver_of_what_is_met_is_stale() -> None:
-    _, wrong = apply_waivers(_judged(Outcome.MET), [_waiver()], DAY)
+    _, wrong = apply_waivers(_results(Outcome.MET), [_waiver()], DAY)
 
     assert ["LIF-001 is met; remove its waiver"] == wrong
 
 
+def _results_as(outcomes: dict[str, Outcome]) -> dict[str, RequirementResult]:
+    return {id: RequirementResult.of(catalogue()[id], one) for id, one in outcomes.items()}
+
+
+def test_pattern_waives_all_that_it_names_and_single_entries_come_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "w.toml"
+    own = ENTRY.replace("tracked upstream", "this one")
+    path.write_text(own + ENTRY.replace("DIF-008", "DIF-*"))
+    outcomes = {
+        "DIF-001": Outcome.VIOLATED,
+        "DIF-008": Outcome.BLOCKED,
+        "LIF-001": Outcome.VIOLATED,
+    }
+    waivers = [one for one in read_waivers(path) if one.requirement in outcomes]
+
+    after, wrong = apply_waivers(_results_as(outcomes), waivers, DAY)
+
+    assert [] == wrong
+    assert ["waived", "waived", "violated"] == [one.outcome for one in after.values()]
+    assert "this one" in (after["DIF-008"].detail or "")
+    assert {id for id in catalogue() if id.startswith("DIF-")} == {
+        one.requirement for one in read_waivers(path)
+    }
+
+
+@pytest.mark.parametrize(
+    ("second", "is_stale"),
+    [
+        (Outcome.MET, True),
+        (Outcome.NOT_CLAIMED, True),
+        (Outcome.VIOLATED, False),
+        (Outcome.NOT_PROVABLE, False),
+    ],
+)
+def test_pattern_is_stale_when_nothing_can_need_it(second: Outcome, is_stale: bool) -> None:
+    judged = _results_as({"DIF-001": Outcome.MET, "DIF-008": second})
+    waivers = [Waiver(id, "known", "#17", DAY, "DIF-*") for id in judged]
+
+    _, wrong = apply_waivers(judged, waivers, DAY)
+
+    assert ["DIF-* is met; remove its waiver"] * is_stale == wrong
+    late = DAY + datetime.timedelta(days=1)
+    assert ["DIF-*: its waiver expired on 2027-03-01"] == apply_waivers(judged, waivers, late)[1]
+
+
 @pytest.mark.parametrize("outcome", [Outcome.NOT_PROVABLE, Outcome.ERROR, Outcome.NOT_CLAIMED])
 def test_waiver_of_what_nobody_saw_changes_nothing(outcome: Outcome) -> None:
-    judged = _judged(outcome)
+    before = _results(outcome)
 
-    assert (judged, []) == apply_waivers(judged, [_waiver()], DAY)
+    assert (before, []) == apply_waivers(before, [_waiver()], DAY)
 
 
 def test_baseline_waives_what_it_has_and_nothing_else() -> None:
-    judged = _judged(Outcome.VIOLATED)
+    before = _results(Outcome.VIOLATED)
 
-    assert Outcome.WAIVED is apply_baseline(judged, {"LIF-001": "violated"})["LIF-001"].outcome
-    assert judged == apply_baseline(judged, {"LIF-001": "met", "LIF-002": "violated"})
-    assert judged == apply_baseline(judged, {})
+    waived = apply_baseline(before, {"LIF-001"})["LIF-001"]
+    assert (waived.outcome, waived.reason) == (Outcome.WAIVED, Reason.BASELINE)
+    assert apply_baseline(before, {"LIF-002"}) == before
+    assert apply_baseline(before, ()) == before
 
 
 @pytest.mark.parametrize(
@@ -85,6 +139,7 @@ def test_baseline_waives_what_it_has_and_nothing_else() -> None:
         ("other = 1\n" + ENTRY, "nothing else"),
         ("[[waive]]\nrequirement = 'DIF-008'\n", "must have issue, reason, requirement, until"),
         (ENTRY.replace("DIF-008", "DIF-999"), "DIF-999: no such requirement"),
+        (ENTRY.replace("DIF-008", "XYZ-*"), "XYZ-*: no such requirement"),
         (ENTRY.replace("2999-03-01", "some day"), "until must be a day"),
         (ENTRY.replace("tracked upstream", " "), "reason must be a text"),
         (ENTRY.replace('"tracked upstream"', "3"), "reason must be a text"),

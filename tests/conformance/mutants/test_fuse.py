@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from graphdriver_conformance.mutants import MUTANTS
-from graphdriver_conformance.mutants.fuse import FuseViews
-from graphdriver_conformance.mutants.judge import Judge, judge
+from graphdriver_mutants import MUTANTS
+from graphdriver_mutants.fuse import FuseViews
+from graphdriver_mutants.judgement import Judge, judge
 
 SPEC = f"{FuseViews.__module__}:{FuseViews.__name__}"
 

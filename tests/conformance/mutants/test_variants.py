@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from graphdriver_conformance.mutants.judge import Judge, judge
-from graphdriver_conformance.requirement import Level, catalogue
-from graphdriver_conformance.variants import VARIANTS
+from graphdriver_conformance.catalogue.requirement import Level, catalogue
+from graphdriver_mutants.judgement import Judge, judge
+from graphdriver_mutants.variants import VARIANTS
 
 
 @pytest.fixture(scope="module")

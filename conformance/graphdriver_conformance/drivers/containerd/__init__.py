@@ -1,0 +1,103 @@
+"""The snapshotters of a running containerd: `containerd+unix://SOCKET?snapshotter=NAME`.
+
+Needs grpcio (the extra `containerd`), and nothing generated: the messages are few.
+"""
+
+import importlib.util
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from graphdriver.contract import Capability, Driver, IDMap
+from graphdriver.errors import NotSupported, PrerequisitesNotMet
+from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
+
+__all__ = ["source"]
+
+# The differ walks two mounts and trusts size and time, whatever the snapshotter; user.* attributes
+# are not in its archives. What it keeps is below its own root.
+_CLAIMS = frozenset(
+    {
+        Capability.MOUNTING,
+        Capability.LONG_NAMES,
+        Capability.RESTARTABLE,
+        Capability.FLATTENED_DIFF,
+        Capability.HARDLINK_IDENTITY,
+        Capability.EXACT_DIFFS,
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Factory:
+    """Makes drivers on a snapshotter; the first one is made to see what they can claim."""
+
+    socket: Path
+    snapshotter: str
+    _probed: list[frozenset[Capability]] = field(default_factory=list)
+
+    def __call__(
+        self,
+        home: Path,
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> Driver:
+        # Loaded late: grpc takes a third of a second.
+        from graphdriver_conformance.drivers.containerd.driver import ContainerdDriver
+
+        if uid_maps or gid_maps:
+            raise NotSupported(f"{self.snapshotter} with id maps", "homes have none in containerd")
+        if options:
+            raise PrerequisitesNotMet(
+                f"unknown option {options[0]!r}", "containerd reads its own configuration only"
+            )
+        if not self._probed:
+            self._probed.append(_CLAIMS | self._seen())
+        return ContainerdDriver(self.socket, self.snapshotter, home, self._probed[0])
+
+    def _seen(self) -> frozenset[Capability]:
+        """Try what differs between snapshotters, on a home that is discarded afterwards.
+
+        Archives are unpacked into the upper directory of some, which does not see the lowers'
+        symlinks; into a mount of all layers of others.
+        """
+        from graphdriver_conformance.drivers.containerd.driver import ContainerdDriver
+
+        with tempfile.TemporaryDirectory(prefix="graphdriver-probe-") as scratch:
+            driver = ContainerdDriver(self.socket, self.snapshotter, Path(scratch), _CLAIMS)
+            try:
+                follows = driver.follows_lower_symlinks()
+            finally:
+                driver.forget()
+        return frozenset({Capability.LOWER_SYMLINKS} if follows else ())
+
+
+class _Keeper(Keeper):
+    """Empties what drivers have in containerd, as nothing of it lies below their homes."""
+
+    def release(self, driver: Driver) -> None:
+        """Remove the home's snapshots, content, lease and namespace."""
+        driver.forget()  # type: ignore[attr-defined]
+
+    def end(self, driver: Driver, *, killed: bool) -> None:
+        """Drop the connection; containerd itself goes on, as others may use it."""
+        driver.disconnect()  # type: ignore[attr-defined]
+
+    def process_of(self, driver: Driver) -> int:
+        """Return 0: it is containerd's, of which only the socket is known."""
+        return 0
+
+
+def source(spec: str) -> DriverSource:
+    """Return the snapshotter that `spec` names. Raises BadSpec."""
+    parts = urlsplit(spec)
+    names = parse_qs(parts.query).get("snapshotter", [])
+    if parts.netloc or not parts.path.startswith("/") or len(names) != 1:
+        raise BadSpec(f"{spec}: it must be containerd+unix:///PATH?snapshotter=NAME")
+    if importlib.util.find_spec("grpc") is None:
+        raise BadSpec(f"{spec}: needs grpcio; pip install 'graphdriver-conformance[containerd]'")
+    factory = _Factory(Path(unquote(parts.path)), names[0])
+    return DriverSource(spec, factory, in_process=False, offers=frozenset(), keeper=_Keeper())

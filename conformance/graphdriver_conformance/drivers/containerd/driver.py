@@ -1,0 +1,315 @@
+"""A snapshotter of containerd as a `Driver`.
+
+A layer is an active snapshot of its id until it becomes a parent; then it is committed, as only
+committed snapshots have children, and from there on it can be read but not written. What a client
+of containerd has to do itself is done here: mounting, counting gets, and holding a lease.
+
+containerd has no verb for changes and none for the size of a diff. A walk of ours would judge our
+walk, so neither is claimed.
+"""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import os
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from graphdriver.contract import Capability, Change
+from graphdriver.errors import (
+    DriverError,
+    LayerExists,
+    LayerInUse,
+    LayerNotFound,
+    NotSupported,
+)
+from graphdriver_conformance.drivers import deadline
+from graphdriver_conformance.drivers.containerd import messages as m
+from graphdriver_conformance.drivers.containerd.client import LAYER, Containerd
+from graphdriver_conformance.drivers.containerd.mounting import mount_all
+from graphdriver_conformance.drivers.containerd.wire import Message
+from graphdriver_conformance.host.mountinfo import mounts_at
+from graphdriver_conformance.host.syscalls import umount
+from graphdriver_conformance.oracle.archive import build_archive, entry_of
+from graphdriver_conformance.oracle.tree import file
+
+__all__ = ["ContainerdDriver"]
+
+_SNAPSHOTTER = "io.containerd.snapshotter.v1"
+_Answer = TypeVar("_Answer", bound=Message)
+_COMMITTED, _VIEW = "/committed", "/view"
+
+
+class ContainerdDriver:
+    """The layers of `home` in the snapshotter `name`; only what is mounted lies below the home."""
+
+    def __init__(
+        self, socket: Path, name: str, home: Path | str, claims: frozenset[Capability]
+    ) -> None:
+        """Look for the snapshotter. Raises NotSupported, ContainerdUnreachable."""
+        self._name = name
+        self._home = Path(home)
+        self.capabilities = claims
+        namespace = "graphdriver-" + hashlib.sha256(os.fsencode(home)).hexdigest()[:32]
+        self._containerd = Containerd(socket, namespace, deadline())
+        self._held: Counter[str] = Counter()
+        self._lock = threading.RLock()
+        self._numbers = itertools.count()
+        self._gone = False
+        self._root = self._find()
+        self._containerd.open()
+        self._views = self._home / "views"
+        for directory in (self._home, self._views):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def __str__(self) -> str:
+        """Return the snapshotter's name."""
+        return self._name
+
+    def create(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare; committed when it becomes a parent, as docker writes into it until then."""
+        self._prepare(id, parent, mount_label, storage_opt)
+
+    def create_read_write(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare."""
+        self._prepare(id, parent, mount_label, storage_opt)
+
+    def remove(self, id: str) -> None:
+        """Remove; a client has to unmount first."""
+        with self._lock:
+            if self._held.pop(id, 0):
+                self._release(id)
+            try:
+                self._snapshots("Remove", m.SnapshotKey(self._name, id), m.Empty)
+            except LayerNotFound:
+                self._snapshots("Remove", m.SnapshotKey(self._name, id + _COMMITTED), m.Empty)
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Mount what Mounts says, or a View of a committed snapshot."""
+        if mount_label:
+            raise NotSupported(f"get of {id!r} with a label", "containerd mounts have none")
+        view = self._view_of(id)
+        with self._lock:
+            if not self._held[id] and not mounts_at(view):
+                mounts = self._mounts(id, id + _VIEW)
+                view.mkdir(mode=0o700, exist_ok=True)
+                mount_all(mounts, view)
+            self._held[id] += 1
+        return view
+
+    def put(self, id: str) -> None:
+        """Unmount after the last one."""
+        with self._lock:
+            if self._held[id]:
+                self._held[id] -= 1
+                if not self._held[id]:
+                    self._release(id)
+
+    def exists(self, id: str) -> bool:
+        """Stat."""
+        return self._stat(id) is not None
+
+    def status(self) -> list[tuple[str, str]]:
+        """Return the snapshotter, its root, and containerd's version."""
+        version = self._containerd.call("version.v1.Version/Version", m.Empty(), m.Version)
+        return [
+            ("Snapshotter", self._name),
+            ("Root", self._root),
+            ("containerd", version.version),
+        ]
+
+    def get_metadata(self, id: str) -> dict[str, str]:
+        """Return what Stat knows. Raises LayerNotFound."""
+        info = self._stat(id)
+        if info is None:
+            raise LayerNotFound(f"there is no snapshot {id!r}")
+        return {"Name": info.name, "Parent": info.parent, "Kind": str(info.kind)}
+
+    def cleanup(self) -> None:
+        """Unmount everything below the home, and drop what diffs have left in the content store."""
+        with self._lock:
+            self._held.clear()
+            for view in self._views.iterdir() if self._views.is_dir() else ():
+                while mounts_at(view):
+                    umount(view)
+            for info in self._infos():
+                if info.name.endswith(_VIEW):
+                    self._drop(info.name)
+            self._containerd.drop_content()
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Diff of two sets of mounts into the content store, then read from there."""
+        number = next(self._numbers)
+        views = [f"{one}/diff-{os.getpid()}-{number}" for one in ("left", "right")]
+        try:
+            left = self._mounts(parent, views[0]) if parent else ()
+            right = self._mounts(id, views[1])
+            request = m.TakeDiff(left, right, LAYER)
+            taken = self._containerd.call("diff.v1.Diff/Diff", request, m.Diffed)
+        finally:
+            for view in views:
+                self._drop(view)
+        return self._containerd.read(taken.diff.digest)
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        """Raise NotSupported."""
+        raise NotSupported("changes", "containerd has no such verb")
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Write the archive to the content store and Apply it; return its length."""
+        info = self._stat(id)
+        if info is None:
+            raise LayerNotFound(f"there is no snapshot {id!r}")
+        if info.name != id:
+            raise LayerInUse(f"snapshot {id!r} is committed, as it has children")
+        content = self._containerd.write(diff)
+        mounts = self._mounts(id, "")
+        applied = self._containerd.call("diff.v1.Diff/Apply", m.Apply(content, mounts), m.Applied)
+        return applied.applied.size
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        """Raise NotSupported."""
+        raise NotSupported("diff_size", "containerd has no such verb")
+
+    def follows_lower_symlinks(self) -> bool:
+        """Apply an archive whose path leads through a symlink of the layer below, and look."""
+        base, layer = "probe-base", "probe-layer"
+        archive = build_archive([entry_of("link/file", file(b"x"))])
+        try:
+            self.create(base)
+            root = self.get(base)
+            (root / "real").mkdir()
+            (root / "link").symlink_to("real")
+            self.put(base)
+            self.create(layer, base)
+            self.apply_diff(layer, base, io.BytesIO(archive))
+            root = self.get(layer)
+            return (root / "link").is_symlink() and (root / "real" / "file").is_file()
+        except (DriverError, OSError):
+            return False
+        finally:
+            self.cleanup()
+
+    def forget(self) -> None:
+        """Remove all snapshots of the home, its lease and its namespace; no verb may follow.
+
+        Once is enough.
+        """
+        if self._gone:
+            return
+        self._gone = True
+        while infos := self._infos():
+            # Children go before their parents, whatever order they are listed in.
+            parents = {info.parent for info in infos}
+            leaves = [info.name for info in infos if info.name not in parents]
+            for name in leaves:
+                self._drop(name)
+            if not leaves:
+                break
+        self._containerd.drop_content()
+        self._containerd.drop_namespace()
+        self._containerd.close()
+
+    def disconnect(self) -> None:
+        """Drop the connection; no verb may follow."""
+        self._containerd.close()
+
+    def _find(self) -> str:
+        """Return the root of the snapshotter. Raises NotSupported."""
+        request = m.PluginsFilter((f"type=={_SNAPSHOTTER}",))
+        answer = self._containerd.call("introspection.v1.Introspection/Plugins", request, m.Plugins)
+        known = {plugin.id: plugin for plugin in answer.plugins}
+        usable = ", ".join(sorted(id for id, one in known.items() if not one.init_err))
+        if self._name not in known:
+            raise NotSupported(f"there is no snapshotter {self._name}", f"there are {usable}")
+        if trouble := known[self._name].init_err:
+            raise NotSupported(
+                f"the snapshotter {self._name} does not run: {trouble.message}", f"{usable} do"
+            )
+        exports = {pair.key: pair.value for pair in known[self._name].exports}
+        return exports.get("root", "")
+
+    def _prepare(
+        self, id: str, parent: str, mount_label: str, storage_opt: Mapping[str, str] | None
+    ) -> None:
+        if storage_opt or mount_label:
+            raise NotSupported(f"create of {id!r} with options", "Prepare has none")
+        with self._lock:
+            if self._stat(id) is not None:
+                raise LayerExists(f"there is a snapshot {id!r}")
+            name = self._committed(parent) if parent else ""
+            self._snapshots("Prepare", m.PrepareSnapshot(self._name, id, name), m.Mounts)
+
+    def _committed(self, id: str) -> str:
+        """Commit a layer unless it is, and return its name. Raises LayerNotFound."""
+        info = self._stat(id)
+        if info is None:
+            raise LayerNotFound(f"there is no parent {id!r}")
+        name = id + _COMMITTED
+        if info.name == id:
+            # Another process may have been faster; Prepare will say if that is not it.
+            with contextlib.suppress(LayerExists, LayerNotFound):
+                self._snapshots("Commit", m.CommitSnapshot(self._name, name, id), m.Empty)
+            if self._held[id]:
+                # btrfs moves what is committed away from under whoever holds it.
+                mount_all(self._mounts(id, id + _VIEW), self._view_of(id))
+        return name
+
+    def _mounts(self, id: str, view: str) -> tuple[m.Mount, ...]:
+        """Return the mounts of a layer, for a committed one of its `view`. Raises LayerNotFound."""
+        try:
+            return self._snapshots("Mounts", m.SnapshotKey(self._name, id), m.Mounts).mounts
+        except LayerNotFound:
+            request = m.PrepareSnapshot(self._name, view, id + _COMMITTED)
+        try:
+            return self._snapshots("View", request, m.Mounts).mounts
+        except LayerExists:  # of a process that died
+            return self._snapshots("Mounts", m.SnapshotKey(self._name, view), m.Mounts).mounts
+
+    def _stat(self, id: str) -> m.SnapshotInfo | None:
+        for key in (id, id + _COMMITTED):
+            with contextlib.suppress(DriverError):
+                request = m.SnapshotKey(self._name, key)
+                return self._snapshots("Stat", request, m.SnapshotStat).info
+        return None
+
+    def _infos(self) -> list[m.SnapshotInfo]:
+        rows = self._containerd.listing(
+            "snapshots.v1.Snapshots/List", m.Snapshotter(self._name), m.SnapshotInfos
+        )
+        return [info for row in rows for info in row.info]
+
+    def _drop(self, key: str) -> None:
+        with contextlib.suppress(DriverError):
+            self._snapshots("Remove", m.SnapshotKey(self._name, key), m.Empty)
+
+    def _snapshots(self, verb: str, request: Message, answer: type[_Answer]) -> _Answer:
+        return self._containerd.call(f"snapshots.v1.Snapshots/{verb}", request, answer)
+
+    def _view_of(self, id: str) -> Path:
+        """Return where a layer is mounted: a name that is one, whatever the id is."""
+        return self._views / hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+    def _release(self, id: str) -> None:
+        view = self._view_of(id)
+        while mounts_at(view):
+            umount(view)
+        with contextlib.suppress(FileNotFoundError):
+            view.rmdir()
+        self._drop(id + _VIEW)

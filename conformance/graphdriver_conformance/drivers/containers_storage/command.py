@@ -1,0 +1,146 @@
+"""One call of a command-line program: its answer, or why there is none; never longer than allowed.
+
+Programs that mount in user space leave a daemon behind, which keeps the descriptors it was given: a
+pipe would then never end. So what a program prints goes to files, archives as well.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from graphdriver_conformance.drivers import Fate, NoAnswer
+
+__all__ = ["Answer", "Program", "ProgramHung", "ProgramMissing"]
+
+_PIECE = 1 << 20
+
+
+class ProgramMissing(FileNotFoundError):
+    """The program is not installed; the message says which package has it."""
+
+
+class ProgramHung(NoAnswer):
+    """The program did not end in its time, or was killed by a signal; names the verb."""
+
+    def __init__(self, *arguments: object, fate: Fate) -> None:
+        super().__init__(*arguments)
+        self.fate = fate
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The exit status of a program, what it printed, and what it complained about."""
+
+    status: int
+    output: BinaryIO
+    complaint: str
+
+
+class Program:
+    """The program `name` of Debian's package `package`; `deadline` in seconds bounds each call."""
+
+    def __init__(
+        self, name: str, package: str, deadline: float, environment: Mapping[str, str]
+    ) -> None:
+        """Look for it; `environment` is all that it is given. Raises ProgramMissing."""
+        found = shutil.which(name)
+        if found is None:
+            raise ProgramMissing(
+                errno.ENOENT, f"the program is not installed; apt-get install {package}", name
+            )
+        self._path = found
+        self._name = name
+        self._environment = dict(environment)
+        self._deadline = deadline
+
+    def run(self, verb: str, arguments: Sequence[str], archive: BinaryIO | None = None) -> Answer:
+        """Run it, with `archive` as its standard input. Raises ProgramHung.
+
+        The caller closes the output. An error while reading `archive` ends the program and is
+        raised.
+        """
+        output = tempfile.TemporaryFile()
+        try:
+            with tempfile.TemporaryFile() as complaint:
+                process: subprocess.Popen[bytes] = subprocess.Popen(
+                    [self._path, *arguments],
+                    stdin=subprocess.DEVNULL if archive is None else subprocess.PIPE,
+                    stdout=output,
+                    stderr=complaint,
+                    env=self._environment,
+                    bufsize=0,
+                    start_new_session=True,
+                )
+                if archive is not None and not self._feed(process, archive):
+                    process.wait()
+                    raise self._too_slow(verb)
+                status = self._wait(verb, process)
+                complaint.seek(0)
+                said = complaint.read().decode("utf-8", "replace").strip()
+        except BaseException:
+            output.close()
+            raise
+        output.seek(0)
+        return Answer(status, output, said)
+
+    def _feed(self, process: subprocess.Popen[bytes], archive: BinaryIO) -> bool:
+        """Give the program as much of the archive as it takes; False when it was too slow."""
+        assert process.stdin
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            _kill(process)
+
+        watchdog = threading.Timer(self._deadline, expire)
+        watchdog.start()
+        try:
+            while piece := archive.read(_PIECE):
+                while piece:
+                    piece = piece[process.stdin.write(piece) :]
+        except BrokenPipeError:
+            pass  # its exit status tells why
+        except BaseException:
+            _kill(process)
+            process.wait()
+            raise
+        finally:
+            watchdog.cancel()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        return not expired.is_set()
+
+    def _wait(self, verb: str, process: subprocess.Popen[bytes]) -> int:
+        try:
+            status = process.wait(self._deadline)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            process.wait()
+            raise self._too_slow(verb) from None
+        if status < 0:
+            name = signal.Signals(-status).name
+            raise ProgramHung(
+                errno.EPIPE,
+                f"{verb}: the program was killed by {name}",
+                self._name,
+                fate=Fate.DIED,
+            )
+        return status
+
+    def _too_slow(self, verb: str) -> ProgramHung:
+        problem = f"{verb}: no end within {self._deadline:g} s"
+        return ProgramHung(errno.ETIMEDOUT, problem, self._name, fate=Fate.HUNG)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the program and its children, which are a group of their own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

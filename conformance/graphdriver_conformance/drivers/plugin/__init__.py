@@ -1,0 +1,131 @@
+"""Where plugins come from: `plugin+unix:///path/of.sock` and `plugin+exec:COMMAND`.
+
+A plugin that listens already has one driver, that of the last Init, for whoever talks to it. One
+that the suite starts has a process for each driver that is in use; when a driver has been cleaned
+up its process is kept for the next home, because starting an interpreter costs more than a test.
+"""
+
+import atexit
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from graphdriver.contract import Driver, IDMap
+from graphdriver.errors import DriverError
+from graphdriver_conformance.drivers.plugin.client import PluginUnreachable, Wire
+from graphdriver_conformance.drivers.plugin.driver import PluginDriver
+from graphdriver_conformance.drivers.plugin.process import PluginProcess, words_of
+from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
+
+__all__ = ["Listening", "Started", "source"]
+
+_Home = str | os.PathLike[str]
+_Maps = Sequence[IDMap]
+
+
+def source(spec: str) -> DriverSource:
+    """Return the plugin that `spec` names: one that listens, or one to be started."""
+    scheme, _, rest = spec.partition(":")
+    offers = frozenset({"plugin"})
+    if scheme == "plugin+exec":
+        try:
+            started = Started(words_of(rest))
+        except ValueError as error:
+            raise BadSpec(f"{spec}: {error}") from None
+        return DriverSource(spec, started.make, False, offers, keeper=started)
+    if not rest.startswith("///"):
+        raise BadSpec(f"{spec}: name the socket as plugin+unix:///path/of.sock")
+    listening = Listening(Path(rest.removeprefix("//")))
+    return DriverSource(spec, listening.make, False, offers, False, True, listening)
+
+
+class Listening(Keeper):
+    """The plugin that listens on the socket `path`; others started it."""
+
+    def __init__(self, path: Path) -> None:
+        self._wire = Wire(path)
+
+    def make(
+        self, home: Path, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
+    ) -> Driver:
+        """Init the plugin with another home."""
+        return PluginDriver(self._wire, home, options, uid_maps, gid_maps)
+
+    def process_of(self, driver: Driver) -> int:
+        """Return who listens."""
+        return self._wire.listener()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._wire.close()
+
+
+class Started(Keeper):
+    """Plugins started with the command `words`, one for each driver that is in use."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+        self._idle: list[PluginDriver] = []
+        self._busy: list[PluginDriver] = []
+        atexit.register(self.close)
+
+    def make(
+        self, home: Path, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
+    ) -> Driver:
+        """Init a plugin that nobody uses, or a new one; what refuses Init is not used again."""
+        if self._idle:
+            idle = self._idle.pop()
+            try:
+                return self._kept(
+                    PluginDriver(idle.wire, home, options, uid_maps, gid_maps, idle.process)
+                )
+            except (DriverError, PluginUnreachable):
+                _end(idle, killed=False)  # perhaps one that takes Init only once
+        process = PluginProcess(self._words)
+        wire = Wire(process.socket)
+        try:
+            return self._kept(PluginDriver(wire, home, options, uid_maps, gid_maps, process))
+        except BaseException:
+            wire.close()
+            process.end(killed=wire.failed)
+            raise
+
+    def release(self, driver: Driver) -> None:
+        """Keep its process for the next driver, unless it failed to answer."""
+        if mine := self._taken(driver):
+            if mine.wire.failed:
+                _end(mine, killed=True)
+            else:
+                self._idle.append(mine)
+
+    def end(self, driver: Driver, *, killed: bool) -> None:
+        """End its process."""
+        if mine := self._taken(driver):
+            _end(mine, killed=killed)
+
+    def process_of(self, driver: Driver) -> int:
+        """Return the process that was started."""
+        mine = next((one for one in self._busy if one is driver), None)
+        return mine.process.id if mine and mine.process else 0
+
+    def close(self) -> None:
+        """End all of them."""
+        while self._idle or self._busy:
+            _end((self._idle or self._busy).pop(), killed=False)
+        atexit.unregister(self.close)
+
+    def _kept(self, driver: PluginDriver) -> PluginDriver:
+        self._busy.append(driver)
+        return driver
+
+    def _taken(self, driver: Driver) -> PluginDriver | None:
+        mine = next((one for one in self._busy if one is driver), None)
+        if mine:
+            self._busy.remove(mine)
+        return mine
+
+
+def _end(driver: PluginDriver, *, killed: bool) -> None:
+    driver.wire.close()
+    if driver.process:
+        driver.process.end(killed=killed)

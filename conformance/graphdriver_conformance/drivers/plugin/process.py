@@ -1,0 +1,133 @@
+"""A plugin that the suite starts, kills and starts again: `plugin+exec:COMMAND`.
+
+COMMAND finds where to listen in $GRAPHDRIVER_SOCKET. It is no shell line: words as a shell splits
+them, the first looked for beside this Python, then in PATH. It runs in the run's mount namespace,
+so its mounts are seen here and end with the run.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from graphdriver_conformance.drivers import Fate, deadline
+from graphdriver_conformance.drivers.plugin.client import PluginUnreachable
+
+__all__ = ["PluginProcess", "words_of"]
+
+# A unix socket's name has 107 bytes at most; a long TMPDIR would use them up.
+_LONGEST_TMPDIR = 60
+_BETWEEN_LOOKS = 0.005
+# Starting an interpreter on a busy machine takes longer than a call may: seconds.
+_LEAST_START = 30.0
+
+
+def words_of(command: str) -> list[str]:
+    """Return the words of `command`, its program with a path. Raises ValueError, one sentence."""
+    words = shlex.split(command)
+    if not words:
+        raise ValueError("there is no command; write plugin+exec:COMMAND")
+    beside = os.path.dirname(sys.executable)
+    program = shutil.which(words[0], path=beside) or shutil.which(words[0])
+    if program is None:
+        raise ValueError(f"there is no program {words[0]} in PATH; name it with its path")
+    return [program, *words[1:]]
+
+
+class PluginProcess:
+    """A running plugin and its socket. Raises PluginUnreachable when it does not come to listen."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.name = Path(words[0]).name
+        short = len(tempfile.gettempdir()) <= _LONGEST_TMPDIR
+        self._directory = Path(
+            tempfile.mkdtemp(prefix="graphdriver-plugin-", dir=None if short else "/tmp")
+        )
+        self.socket = self._directory / "plugin.sock"
+        self._log = self._directory / "log"
+        try:
+            with self._log.open("wb") as log:
+                # A group of its own: what the command starts is killed with it, and Ctrl-C is ours.
+                self._process = subprocess.Popen(
+                    words,
+                    env={**os.environ, "GRAPHDRIVER_SOCKET": str(self.socket)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            self._await_socket()
+        except BaseException:
+            self.end(killed=True)
+            raise
+
+    @property
+    def id(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def is_running(self) -> bool:
+        """Say whether it runs."""
+        return self._process.poll() is None
+
+    def fate(self) -> str:
+        """Say how it ended and what it said last, "" while it runs."""
+        try:
+            # A connection breaks a moment before the process is gone.
+            status = self._process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            return ""
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return f"the plugin {how}{self._last_words()}"
+
+    def end(self, *, killed: bool) -> None:
+        """End it with SIGTERM, after `deadline` seconds or when `killed` with SIGKILL."""
+        process = getattr(self, "_process", None)
+        if process is not None:
+            if not killed:
+                process.terminate()
+                try:
+                    process.wait(deadline())
+                except subprocess.TimeoutExpired:
+                    killed = True
+            self._kill_group()
+            process.wait()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _kill_group(self) -> None:
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def _await_socket(self) -> None:
+        patience = max(_LEAST_START, deadline())
+        limit = time.monotonic() + patience
+        while not self._listens():
+            if not self.is_running():
+                raise PluginUnreachable(
+                    f"{self.fate()} before it listened on $GRAPHDRIVER_SOCKET", fate=Fate.DIED
+                )
+            if time.monotonic() > limit:
+                raise PluginUnreachable(
+                    f"the plugin does not listen on $GRAPHDRIVER_SOCKET after {patience:g} s"
+                    f"{self._last_words()}",
+                    fate=Fate.HUNG,
+                )
+            time.sleep(_BETWEEN_LOOKS)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(os.fspath(self.socket)) == 0
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text("utf-8", "replace").split("\n") if self._log.exists() else []
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f" (its last words: {last[:300]})" if last else ""

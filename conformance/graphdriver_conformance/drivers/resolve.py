@@ -1,0 +1,188 @@
+"""From a SPEC to a driver factory, with one sentence for each thing that can be wrong with it."""
+
+import importlib
+import importlib.metadata
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphdriver.contract import Driver, DriverFactory
+from graphdriver_conformance.drivers import SCHEMES
+
+__all__ = [
+    "IN_PROCESS",
+    "OFFERS",
+    "BadSpec",
+    "DriverSource",
+    "Keeper",
+    "check_verbs",
+    "resolve",
+]
+
+IN_PROCESS = "in_process"
+OFFERS = {
+    IN_PROCESS: "the driver is a process of its own, or another program",
+    "plugin": "the driver is not behind a plugin socket; with plugin+exec:COMMAND it would be",
+}
+"""What a requirement may need of the way to the driver, and what to say where it lacks."""
+
+_VERBS = {
+    "create": 4,
+    "create_read_write": 4,
+    "remove": 1,
+    "get": 2,
+    "put": 1,
+    "exists": 1,
+    "status": 0,
+    "get_metadata": 1,
+    "cleanup": 0,
+    "diff": 2,
+    "changes": 2,
+    "apply_diff": 3,
+    "diff_size": 2,
+}
+
+
+class BadSpec(Exception):
+    """The SPEC leads to no driver; the message is one sentence that says what to do."""
+
+
+class Keeper:
+    """Who starts and ends drivers. For those of this process there is nothing to do."""
+
+    def release(self, driver: Driver) -> None:
+        """Take back a driver that was cleaned up and is not used any more."""
+
+    def end(self, driver: Driver, *, killed: bool) -> None:
+        """End the process of a driver that is not used any more: asked to, or killed."""
+
+    def process_of(self, driver: Driver) -> int:
+        """Return the id of the process that a driver runs in, 0 when it cannot be seen."""
+        return os.getpid()
+
+    def last_output(self, driver: Driver) -> list[str]:
+        """Return the last lines that the driver's process printed, where it has one of its own."""
+        return []
+
+    def keep_output(self, driver: Driver, directory: Path) -> None:
+        """Copy all that the driver's process printed to `directory`, where it has one."""
+
+    def close(self) -> None:
+        """End what was started: the run is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSource:
+    """A driver that can be made: by whom, and what it was called on the command line.
+
+    `offers` names needs of requirements that come with the way to the driver, not with the driver.
+    A driver that does not `mount_here` mounts where whoever started it does; the run then has to
+    stay in that mount namespace. One that is there `one_at_a_time` serves a single home, so
+    that processes of a run cannot share it. `keeper` ends what `factory` starts.
+    """
+
+    spec: str
+    factory: DriverFactory
+    in_process: bool = True
+    offers: frozenset[str] = frozenset({IN_PROCESS})
+    mount_here: bool = True
+    one_at_a_time: bool = False
+    keeper: Keeper = field(default_factory=Keeper)
+
+    def load(self) -> None:
+        """Import the driver, where it is Python. Raises BadSpec."""
+        if isinstance(self.factory, _Imported):
+            self.factory.load()
+
+    def make(self, home: Path, options: tuple[str, ...]) -> Driver:
+        """Make the driver and check that it has the verbs. Raises BadSpec, and its exceptions."""
+        driver = self.factory(home, options, (), ())
+        check_verbs(self.spec, driver)
+        return driver
+
+
+class _Imported:
+    """A factory that is imported when it is first called: that may crash, or take long."""
+
+    def __init__(self, find: Callable[[], DriverFactory]) -> None:
+        self._find = find
+        self._found: DriverFactory | None = None
+
+    def load(self) -> DriverFactory:
+        """Import it. Raises BadSpec."""
+        if self._found is None:
+            self._found = self._find()
+        return self._found
+
+    def __call__(self, *arguments: Any, **named: Any) -> Driver:
+        return self.load()(*arguments, **named)
+
+
+def resolve(spec: str) -> DriverSource:
+    """Return the source of the driver that SPEC names; a Python driver is imported later.
+
+    Raises BadSpec.
+    """
+    scheme = spec.partition(":")[0]
+    if scheme in SCHEMES and ":" in spec:
+        source: DriverSource = importlib.import_module(SCHEMES[scheme]).source(spec)
+        return source
+    if "+" in scheme or scheme in ("plugin", "containers-storage", "containerd"):
+        raise BadSpec(
+            f"{spec}: no such kind of driver; there are names, module:attribute and "
+            + ", ".join(f"{known}:..." for known in SCHEMES)
+        )
+    if ":" in spec:
+        return DriverSource(spec, _Imported(lambda: _from_module(spec)))
+    points = importlib.metadata.entry_points(group="graphdriver.drivers")
+    if spec not in points.names:
+        raise BadSpec(f"{spec}: no such driver; there are {', '.join(sorted(points.names))}")
+    return DriverSource(spec, _Imported(lambda: _from_entry_point(spec)))
+
+
+def _from_entry_point(name: str) -> DriverFactory:
+    points = importlib.metadata.entry_points(group="graphdriver.drivers")
+    try:
+        factory: DriverFactory = points[name].load()
+    except (Exception, SystemExit) as error:
+        raise BadSpec(f"{name}: loading it raised {type(error).__name__}: {error}") from error
+    return factory
+
+
+def _from_module(spec: str) -> DriverFactory:
+    module_name, _, attribute = spec.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        kind = type(error).__name__
+        raise BadSpec(f"{spec}: importing {module_name} raised {kind}: {error}") from error
+    found: object = module
+    for name in attribute.split("."):
+        found = getattr(found, name, None)
+    if not callable(found):
+        kind = "does not exist" if found is None else f"is a {type(found).__name__}"
+        raise BadSpec(f"{spec}: {attribute} {kind}; it must be a factory init(home, options, ...)")
+    return found
+
+
+def check_verbs(spec: str, driver: object) -> None:
+    """Check that a driver has the verbs of the contract. Raises BadSpec."""
+    missing = [verb for verb in _VERBS if not callable(getattr(driver, verb, None))]
+    if missing:
+        raise BadSpec(f"{spec}: the driver lacks {', '.join(missing)}; see graphdriver.Driver")
+    for verb, count in _VERBS.items():
+        try:
+            inspect.signature(getattr(driver, verb)).bind(*("",) * count)
+        except TypeError as error:
+            raise BadSpec(
+                f"{spec}: {verb} cannot be called with {count} arguments ({error}); "
+                "see graphdriver.Driver"
+            ) from None
+        except ValueError:
+            continue  # a callable of C without a signature

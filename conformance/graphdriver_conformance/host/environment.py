@@ -1,0 +1,194 @@
+"""What this machine is and can: probed, not guessed from versions."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import stat
+import struct
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from graphdriver_conformance.host import mountinfo, syscalls
+from graphdriver_conformance.host.namespaces import Privileges
+
+__all__ = [
+    "Environment",
+    "abilities_on",
+    "filesystem_of",
+    "is_full",
+    "mount_tmpfs",
+    "probe",
+    "umount",
+    "umount_below",
+]
+
+# include/uapi/linux/dqblk_xfs.h
+_Q_XGETQSTAT = (ord("X") << 8) + 5
+_PRJQUOTA = 2
+_PROJECTS_ENFORCED = 1 << 5
+_LEAST_SPACE = 1 << 20
+
+_WHAT_WOULD_HELP = {
+    "root": "run as root, who can give files to any owner and make devices",
+    "ids": "run as root, or install uidmap and give the user a range in /etc/subuid and subgid",
+    "mount": "run as root, or where user namespaces may mount overlay",
+    "project_quota": "use a home on xfs with pquota or ext4 with prjquota",
+    "user_xattr": "use --graphdriver-home on a file system with user.* attributes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Facts about the run; `can` names what requirements may need of it."""
+
+    kernel: str
+    machine: str
+    filesystem: str
+    uid: int
+    can: frozenset[str]
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def lacks(self, need: str) -> str:
+        """Return why `need` cannot be had here and what would help, "" when it can."""
+        if need in self.can:
+            return ""
+        return f"needs {need}: {_WHAT_WOULD_HELP.get(need, 'not known to this version')}"
+
+    @classmethod
+    def needs(cls) -> set[str]:
+        """Return the names that `needs` of a requirement may hold besides capabilities."""
+        return set(_WHAT_WOULD_HELP)
+
+    def as_data(self) -> dict[str, object]:
+        """Return it as the result file has it."""
+        return {
+            "kernel": self.kernel,
+            "machine": self.machine,
+            "filesystem": self.filesystem,
+            "uid": self.uid,
+            "facts": self.facts,
+        }
+
+
+def probe(base: Path, privileges: Privileges) -> Environment:
+    """Look at the machine; `base` is where the homes will be."""
+    facts = _overlay_parameters()
+    facts["userns"] = str(privileges.user_namespace).lower()
+    facts["page_size"] = str(os.sysconf("SC_PAGE_SIZE"))
+    return Environment(
+        platform.release(),
+        platform.machine(),
+        filesystem_of(base),
+        privileges.uid,
+        frozenset(abilities_on(base) | (set() if privileges.trouble else {"mount"})),
+        facts,
+    )
+
+
+def umount_below(directory: Path) -> None:
+    """Unmount all that is below `directory`; what lies under another mount once that is gone."""
+    left = -1
+    while (rows := mountinfo.mounts_below(directory)) and len(rows) != left:
+        left = len(rows)
+        for row in reversed(rows):
+            umount(row.point)
+
+
+def abilities_on(directory: Path) -> set[str]:
+    """Return the needs of requirements that a file system meets, for who we are."""
+    able = set()
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        file = Path(scratch) / "file"
+        file.touch()
+        if _works(lambda: os.chown(file, 1000, 1001)):
+            able.add("ids")
+        if _works(lambda: os.mknod(Path(scratch) / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))):
+            able.add("root")
+        if _works(lambda: os.setxattr(file, "user.probe", b"1")):
+            able.add("user_xattr")
+        if _keeps_project_quota(scratch):
+            able.add("project_quota")
+    return able
+
+
+def mount_tmpfs(directory: Path) -> None:
+    """Mount a tmpfs at `directory`, in our own mount namespace."""
+    syscalls.mount("tmpfs", directory, "tmpfs", 0, "mode=0755")
+
+
+def umount(point: str) -> None:
+    """Unmount lazily; what is not mounted is no error."""
+    with contextlib.suppress(OSError):
+        syscalls.umount(point)
+
+
+def _keeps_project_quota(directory: str) -> bool:
+    """Ask the kernel whether quotas of projects are enforced where `directory` is."""
+    state = ctypes.create_string_buffer(256)  # struct fs_quota_stat is 80 bytes
+    command = _Q_XGETQSTAT << 8 | _PRJQUOTA
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        syscalls.quotactl_fd(descriptor, command, state)
+    except OSError as error:
+        if error.errno != errno.ENOSYS or not _works(lambda: _quotactl(command, directory, state)):
+            return False
+    finally:
+        os.close(descriptor)
+    (flags,) = struct.unpack_from("=H", state.raw, 2)
+    return bool(flags & _PROJECTS_ENFORCED)
+
+
+def _quotactl(command: int, directory: str, state: object) -> None:
+    """quotactl(2): before 5.14 a file system goes by its device, which gets a name for the call."""
+    device = os.path.join(directory, "device")
+    os.mknod(device, stat.S_IFBLK | 0o600, os.stat(directory).st_dev)
+    try:
+        syscalls.quotactl(command, device, state)
+    finally:
+        os.unlink(device)
+
+
+def _works(call: object) -> bool:
+    try:
+        call()  # type: ignore[operator]
+    except OSError:
+        return False
+    return True
+
+
+def _overlay_parameters() -> dict[str, str]:
+    directory = Path("/sys/module/overlay/parameters")
+    if not directory.is_dir():
+        return {}
+    found = {}
+    for parameter in sorted(directory.iterdir()):
+        try:
+            found[f"overlay.{parameter.name}"] = parameter.read_text().strip()
+        except OSError:
+            continue
+    return found
+
+
+def is_full(path: Path) -> bool:
+    """Say whether the disk that `path` is on has no room left for anything."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return False
+    # File systems that make inodes as they go say that they have none at all.
+    return found.f_bavail * found.f_frsize < _LEAST_SPACE or (
+        found.f_files > 0 and found.f_favail == 0
+    )
+
+
+def filesystem_of(path: Path) -> str:
+    """Return the type of the file system that `path` is on."""
+    best, kind = "", "unknown"
+    for row in mountinfo.read():
+        inside = row.point == "/" or f"{path}/".startswith(f"{row.point}/")
+        if inside and len(row.point) >= len(best):
+            best, kind = row.point, row.type
+    return kind

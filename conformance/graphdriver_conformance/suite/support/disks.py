@@ -1,0 +1,71 @@
+"""Disks of other kinds than the home's, in files and in memory, for as long as a block runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from graphdriver_conformance.host.environment import umount
+from graphdriver_conformance.host.own_work import SuiteError, run_program
+from graphdriver_conformance.host.syscalls import mount
+
+__all__ = ["DISKS", "CannotMake", "disk"]
+
+_MKFS = {
+    "ext4": ("mkfs.ext4", "-q", "-F"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),
+    "xfs without d_type": ("mkfs.xfs", "-q", "-f", "-m", "crc=0", "-n", "ftype=0"),
+    "vfat": ("mkfs.vfat",),
+}
+# mkfs.xfs makes none below 300 MiB; the files are sparse.
+_SIZE = 320 << 20
+
+DISKS = ("tmpfs", "overlay", "ramfs", *_MKFS)
+"""What `disk` makes; the first three need no tools, the others loop devices and mkfs."""
+
+
+class CannotMake(Exception):
+    """This machine has no such disk; the message says why."""
+
+
+@contextmanager
+def disk(kind: str, point: Path) -> Iterator[Path]:
+    """Make and mount a disk of a kind at `point`, which need not exist. Raises CannotMake.
+
+    Besides DISKS there is `full`, which has room for almost nothing.
+    """
+    try:
+        point.mkdir(exist_ok=True)
+        _mount(kind, point)
+    except (OSError, SuiteError) as error:
+        raise CannotMake(str(error)) from error
+    try:
+        yield point
+    finally:
+        umount(str(point))
+
+
+def _mount(kind: str, point: Path) -> None:
+    if kind in ("tmpfs", "ramfs"):
+        mount(kind, str(point), kind, 0, "mode=0755")
+    elif kind == "full":
+        mount("tmpfs", str(point), "tmpfs", 0, "mode=0755,size=16k,nr_inodes=3")
+    elif kind == "overlay":
+        below = [point.with_name(f"{point.name}-{name}") for name in ("lower", "upper", "work")]
+        for path in below:
+            path.mkdir(exist_ok=True)
+        lower, upper, work = below
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        mount("overlay", str(point), "overlay", 0, options)
+    else:
+        _mount_file(kind, point)
+
+
+def _mount_file(kind: str, point: Path) -> None:
+    command = _MKFS[kind]
+    image = point.with_name(f"{point.name}.img")
+    with image.open("wb") as opened:
+        opened.truncate(_SIZE)
+    run_program([*command, image])
+    type = kind.partition(" ")[0]
+    run_program(["mount", "-t", type, "-o", "loop", image, point])

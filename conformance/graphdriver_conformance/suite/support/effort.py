@@ -1,0 +1,89 @@
+"""How much the property tests try, by profile."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+__all__ = [
+    "DEADLINE_VARIABLE",
+    "PROFILE_VARIABLE",
+    "SHRINK_VARIABLE",
+    "deadline",
+    "examples",
+    "scaled",
+    "search",
+]
+
+DEADLINE_VARIABLE = "GRAPHDRIVER_DEADLINE"
+PROFILE_VARIABLE = "GRAPHDRIVER_PROFILE"
+SHRINK_VARIABLE = "GRAPHDRIVER_SHRINK"
+"""Set to `no` where only the outcome counts: the first example that fails will do then."""
+_PROBING = 5
+_FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
+_Test = TypeVar("_Test", bound=Callable[..., None])
+
+
+def deadline() -> float:
+    """Return how many seconds a verb may take: $GRAPHDRIVER_DEADLINE, or 60."""
+    return float(os.environ.get(DEADLINE_VARIABLE) or 60)
+
+
+def scaled(count: int) -> int:
+    """Return `count` for the default profile, less or more of it for another one; 3 at least."""
+    return max(3, round(count * _FACTORS[os.environ.get(PROFILE_VARIABLE, "default")]))
+
+
+def search(count: int, **more: Any) -> settings:
+    """Return Hypothesis's settings for so many examples at the default profile.
+
+    Not derandomized, which Hypothesis does by itself where CI is set: it would then draw the same
+    whatever `--graphdriver-seed` says. Without Phase.explain, which takes minutes where mounts are
+    made.
+    """
+    return settings(
+        max_examples=scaled(count),
+        deadline=None,
+        database=None,
+        derandomize=False,
+        report_multiple_bugs=False,
+        phases=_phases(),
+        suppress_health_check=list(HealthCheck),
+        **more,
+    )
+
+
+def _phases() -> tuple[Phase, ...]:
+    shrinks = os.environ.get(SHRINK_VARIABLE) != "no"
+    return (Phase.explicit, Phase.generate, *([Phase.shrink] if shrinks else []))
+
+
+def examples(count: int) -> Callable[[_Test], _Test]:
+    """Draw so many examples at the default profile; to stand right below `@given`.
+
+    Each example starts a new program in the test's subject, so that a violation shows its own only.
+    """
+
+    def decorate(test: _Test) -> _Test:
+        @functools.wraps(test)
+        def one_example(*args: Any, **kwargs: Any) -> None:
+            subject = kwargs.get("graphdriver")
+            if subject is None:
+                return test(*args, **kwargs)
+            subject.start_example()
+            if not subject.asked.unclaimed:
+                return test(*args, **kwargs)
+            # Nobody claims that it works: a few examples, and no search for the smallest.
+            if subject.examples <= _PROBING:
+                try:
+                    test(*args, **kwargs)
+                except Exception as error:
+                    pytest.skip(f"{type(error).__name__}: {error}")
+            return None
+
+        return search(count)(one_example)  # type: ignore[return-value]
+
+    return decorate

@@ -1,0 +1,25 @@
+"""Words of a program become the error that they stand for, whatever layers and homes are called."""
+
+import pytest
+
+from graphdriver.errors import BadArchive, DriverError, LayerInUse, LayerNotFound, QuotaNotSupported
+from graphdriver_conformance.drivers.refusals import refusal
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('layer "busybox" is not known', LayerNotFound),
+        ("lstat /srv/quota/layers/x: no such file or directory", LayerNotFound),
+        ("unlinkat /srv/x/merged: device or resource busy", LayerInUse),
+        ("layer 'not found' has children", LayerInUse),
+        ("archive/tar: invalid tar header", BadArchive),
+        ("quotas are not supported by the file system", QuotaNotSupported),
+        ("something went wrong with 'quota'", DriverError),
+    ],
+)
+def test_names_are_no_words(text: str, kind: type[DriverError]) -> None:
+    found = refusal(text)
+
+    assert kind is type(found)
+    assert text == str(found)

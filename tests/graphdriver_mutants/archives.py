@@ -1,0 +1,325 @@
+"""Mutants of diff and apply_diff: the archive rewritten on its way."""
+
+import io
+import os
+import stat
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from graphdriver.errors import BadArchive, DriverError
+from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.rewriting import (
+    Member,
+    RewritesApply,
+    RewritesDiff,
+    archive_of,
+    is_whiteout,
+    members_of,
+    with_implied_directories,
+)
+
+__all__: list[str] = []
+
+
+def _each(change: Callable[[tarfile.TarInfo], None], members: list[Member]) -> Iterator[Member]:
+    for member, data in members:
+        change(member)
+        yield member, data
+
+
+@mutant("DIF-003", "DIF-011", bug="moby #23863")
+class WhiteoutsMissing(RewritesDiff):
+    """Deletions are not in the archive."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        return (one for one in members if not is_whiteout(one[0]))
+
+
+@mutant("DIF-011", bug="moby #25086")
+class WhiteoutsMisnamed(RewritesDiff):
+    """A whiteout in a directory is `.wh.dir/name`."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        def rename(member: tarfile.TarInfo) -> None:
+            above, base = os.path.split(member.name)
+            if above and base.startswith(".wh."):
+                member.name = f".wh.{above}/{base[4:]}"
+
+        return _each(rename, members)
+
+
+@mutant("DIF-011", bug="buildkit #4516")
+class WhiteoutsAreLinks(RewritesDiff):
+    """The second whiteout is a hard link to the first, whose inode it has."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        first = ""
+        for member, data in members:
+            if is_whiteout(member):
+                if first:
+                    member.type, member.linkname = tarfile.LNKTYPE, first
+                first = first or member.name
+            yield member, data
+
+
+@mutant("DIF-012", bug="whiteouts written as they are met")
+class WhiteoutsLast(RewritesDiff):
+    """Deletions come after their siblings."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        return iter(sorted(members, key=lambda one: is_whiteout(one[0])))
+
+
+@mutant("DIF-002", bug="containers/storage #141")
+class OpaqueDropped(RewritesDiff):
+    """A directory that was made again is not marked opaque."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        return (one for one in members if not one[0].name.endswith(".wh..wh..opq"))
+
+
+@mutant("ARC-002", bug="moby #3845: modes lost by the order of chown and chmod")
+class SetuidLost(RewritesDiff):
+    """Setuid, setgid and sticky bits do not travel."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        def strip(member: tarfile.TarInfo) -> None:
+            member.mode &= 0o777
+
+        return _each(strip, members)
+
+
+@mutant("ARC-003", bug="owners through a field of 21 bits")
+class OwnersCut(RewritesDiff):
+    """Owners are cut to what ustar's field holds."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        def cut(member: tarfile.TarInfo) -> None:
+            member.uid, member.gid = member.uid & 0o7777777, member.gid & 0o7777777
+
+        return _each(cut, members)
+
+
+@mutant("ARC-004", bug="a differ that stamps its archive")
+class TimesAreNow(RewritesDiff):
+    """Every member has the time of the diff."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        def stamp(member: tarfile.TarInfo) -> None:
+            member.mtime = int(time.time())
+
+        return _each(stamp, members)
+
+
+@mutant("ARC-007", bug="appc/docker2aci #98")
+class LinksAreCopies(RewritesDiff):
+    """Hard links become files of their own."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        by_name = {member.name: (member, data) for member, data in members}
+        for member, data in members:
+            if member.islnk() and by_name[member.linkname][0].isreg():
+                member.type, data = tarfile.REGTYPE, by_name[member.linkname][1]
+                member.size = len(data)
+            yield member, data
+
+
+@mutant("ARC-013", bug="moby #20331: user attributes are not exported")
+class AttributesLost(RewritesDiff):
+    """Extended attributes do not travel."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        def strip(member: tarfile.TarInfo) -> None:
+            member.pax_headers = {}
+
+        return _each(strip, members)
+
+
+@mutant("ARC-016", bug="a differ that lists files")
+class EmptyDirectoriesLost(RewritesDiff):
+    """Directories without files are left out."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        used = {member.name.rpartition("/")[0] for member, _ in members}
+        return (one for one in members if not one[0].isdir() or one[0].name in used)
+
+
+@mutant("DIF-010", bug="tar of absolute paths")
+class NamesAreAbsolute(RewritesDiff):
+    """Members begin with a slash."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        def root(member: tarfile.TarInfo) -> None:
+            member.name = "/" + member.name
+
+        return _each(root, members)
+
+
+@mutant("DIF-006", bug="a map walked in random order")
+class OtherBytesEachTime(RewritesDiff):
+    """The same layer gives another archive each time."""
+
+    _count = 0
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        type(self)._count += 1
+        count = type(self)._count
+
+        def stamp(member: tarfile.TarInfo) -> None:
+            member.uname = f"build{count}"
+
+        return _each(stamp, members)
+
+
+@mutant("DIF-013", bug="containers/storage: overlay attributes in layers")
+class PrivateAttributesExported(RewritesDiff):
+    """overlay's own attributes are in the archive."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        def mark(member: tarfile.TarInfo) -> None:
+            member.pax_headers = {"SCHILY.xattr.trusted.overlay.origin": "x"}
+
+        return _each(mark, members)
+
+
+@mutant("DIF-008", bug="moby overlay2: a valid archive of nothing")
+class UnknownDiffIsEmpty(Mutant):
+    """diff of an unknown layer is an empty archive."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        try:
+            return super().diff(id, parent)
+        except DriverError:
+            return io.BytesIO(bytes(1024))
+
+
+@mutant("DIF-009", bug="moby naive diff: the layer is held until the stream's end")
+class EarlyCloseLeaks(Mutant):
+    """A diff that is not read to its end keeps the layer mounted."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        self.sound.get(id)
+        return super().diff(id, parent)
+
+
+@mutant("DIF-004", bug="moby 1.12: Diff ignores its parent argument")
+class DiffOfUpperOnly(Mutant):
+    """Without a parent diff is that of the topmost layer."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        lower = self.home / id / "lower"
+        if not parent and lower.exists():
+            link = os.readlink(self.home / lower.read_text().split(":")[0])
+            parent = os.path.basename(os.path.dirname(link))
+        return super().diff(id, parent)
+
+
+@mutant("DIF-020", "DIF-021", bug="errors of the unpacking goroutine logged and dropped")
+class BadArchiveAccepted(Mutant):
+    """What cannot be unpacked is an empty layer."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        try:
+            return super().apply_diff(id, parent, diff)
+        except BadArchive:
+            return 0
+
+
+@mutant("DIF-003", bug="moby over fuse-overlayfs 1.10")
+class UntouchedDeviceDeleted(Mutant):
+    """A device or fifo of a directory with more than forty entries is a deletion."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        with super().diff(id, parent) as stream:
+            members = members_of(stream.read())
+        below = self.home / parent / "diff"
+        names = os.listdir(below) if parent else []
+        for name in names if len(names) > 40 else []:
+            if stat.S_ISFIFO(os.lstat(below / name).st_mode):
+                members.append((tarfile.TarInfo(f".wh.{name}"), b""))
+        return archive_of(members)
+
+
+@mutant("DIF-026", bug="buildkit #2614; moby: a directory over its whiteout is not opaque")
+class HiddenContentReappears(RewritesApply):
+    """`.wh.d` beside `d/` is forgotten."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        directories = {member.name for member, _ in members if member.isdir()}
+        for member, data in members:
+            if member.name.replace(".wh.", "", 1) not in directories or not is_whiteout(member):
+                yield member, data
+
+
+@mutant("DIF-027", bug="moby UnpackLayer: f, then .wh.f, deletes f")
+class WhiteoutDeletesOwnFile(RewritesApply):
+    """A whiteout hides the file of its own layer."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        hidden = {
+            member.name.replace(".wh.", "", 1) for member, _ in members if is_whiteout(member)
+        }
+        return (one for one in members if one[0].name not in hidden or not one[0].isreg())
+
+
+@mutant("DIF-030", bug="moby UnpackLayer: RemoveAll of the directory")
+class BareWhiteoutWipes(RewritesApply):
+    """`.wh.` deletes the directory it stands in."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            if member.name.endswith(".wh."):
+                member.name += ".wh..opq"
+            yield member, data
+
+
+@mutant("DIF-028", bug="containerd #4659")
+class NestedWhiteoutFails(RewritesApply):
+    """A whiteout inside a deleted directory is ENOTDIR."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        gone = {member.name.replace(".wh.", "", 1) for member, _ in members if is_whiteout(member)}
+        for member, data in members:
+            if is_whiteout(member) and os.path.dirname(member.name) in gone:
+                raise NotADirectoryError(20, "Not a directory", member.name)
+            yield member, data
+
+
+@mutant("DIF-033", bug="moby UnpackLayer: missing parents are made with 0600")
+class ParentsAreClosed(RewritesApply):
+    """Directories that are only implied get mode 0600."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        return with_implied_directories(members, 0o600)
+
+
+@mutant("DIF-031", bug="the kernel ignores the opaque mark of an upper root")
+class RootOpaqueIgnored(RewritesApply):
+    """An opaque marker at the root hides nothing."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        return (one for one in members if one[0].name != ".wh..wh..opq")
+
+
+@mutant("SEC-010", bug="uname wins over uid")
+class NamesOfOwnersObeyed(RewritesApply):
+    """A member of user root belongs to uid 0."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        def obey(member: tarfile.TarInfo) -> None:
+            if member.uname == "root":
+                member.uid = 0
+
+        return _each(obey, members)
+
+
+@mutant("DIF-023", bug="apply_diff that makes what it does not find")
+class ApplyMakesLayer(Mutant):
+    """apply_diff to an unknown layer makes one."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        if not self.sound.exists(id):
+            self.sound.create(id)
+        return super().apply_diff(id, parent, diff)

@@ -1,0 +1,205 @@
+"""Mutants of changes and diff_size."""
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from graphdriver.contract import Change, ChangeKind
+from graphdriver.errors import DriverError
+from graphdriver_mutants.registry import Mutant, mutant
+
+__all__: list[str] = []
+
+
+class _Sides(Mutant):
+    """Lets a subclass look at both sides of a modified path."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        found = super().changes(id, parent)
+        if not parent:
+            return found
+        new, old = self.sound.get(id), self.sound.get(parent)
+        try:
+            return [one for one in found if self.is_seen(one, _below(new, one), _below(old, one))]
+        finally:
+            self.sound.put(id)
+            self.sound.put(parent)
+
+    def is_seen(self, change: Change, new: Path, old: Path) -> bool:
+        """Say whether the broken driver notices the change."""
+        raise NotImplementedError
+
+
+def _below(root: Path, change: Change) -> Path:
+    return Path(os.fsdecode(os.fsencode(root) + change.path))
+
+
+def _both_files(new: Path, old: Path) -> bool:
+    return all(path.is_file() and not path.is_symlink() for path in (new, old))
+
+
+@mutant("CHG-012", "CHG-013", bug="moby #21555, #51518")
+class SameSizeIsSame(_Sides):
+    """A file of the same size and time is the same file."""
+
+    def is_seen(self, change: Change, new: Path, old: Path) -> bool:
+        if change.kind is not ChangeKind.MODIFY or not _both_files(new, old):
+            return True
+        a, b = new.stat(), old.stat()
+        same = (a.st_size, int(a.st_mtime), a.st_mode) == (b.st_size, int(b.st_mtime), b.st_mode)
+        return not same
+
+
+@mutant("CHG-011", bug="moby #31805")
+class SymlinksNotRead(_Sides):
+    """A symlink that leads elsewhere is the same symlink."""
+
+    def is_seen(self, change: Change, new: Path, old: Path) -> bool:
+        return not (new.is_symlink() and old.is_symlink())
+
+
+@mutant("CHG-010", bug="a differ that compares bytes only")
+class ModesNotCompared(_Sides):
+    """A changed mode is no change."""
+
+    def is_seen(self, change: Change, new: Path, old: Path) -> bool:
+        if change.kind is not ChangeKind.MODIFY or not _both_files(new, old):
+            return True
+        return new.read_bytes() != old.read_bytes()
+
+
+@mutant("CHG-007", bug="moby #37880")
+class NewDirectoryIsDeleted(_Sides):
+    """A new directory is reported as deleted."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        found = Mutant.changes(self, id, parent)
+        root = self.sound.get(id)
+        self.sound.put(id)
+        diff = self.home / id / "diff"
+        kinds = [
+            ChangeKind.DELETE
+            if one.kind is ChangeKind.ADD and _below(diff, one).is_dir() and parent and root
+            else one.kind
+            for one in found
+        ]
+        return [Change(one.path, kind) for one, kind in zip(found, kinds, strict=True)]
+
+
+@mutant("CHG-004", bug="go-plugins-helpers: make with a length, then append")
+class BlankRows(Mutant):
+    """As many blank rows as there are real ones come first."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        found = super().changes(id, parent)
+        return [Change(b"", ChangeKind.MODIFY)] * len(found) + found
+
+
+@mutant("CHG-008", bug="moby #37313")
+class OpaqueChildrenForgotten(Mutant):
+    """Deletions inside a directory that is still there are not reported."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        return [
+            one
+            for one in super().changes(id, parent)
+            if one.kind is not ChangeKind.DELETE or one.path.count(b"/") == 1
+        ]
+
+
+@mutant("CHG-015", bug="docker/for-linux #307; containers-storage 1.43")
+class NotADirectory(Mutant):
+    """A file that became a directory with content ends changes with ENOTDIR."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        found = super().changes(id, parent)
+        added = {one.path.rpartition(b"/")[0] for one in found if one.kind is ChangeKind.ADD}
+        for one in found:
+            path = os.fsdecode(os.fsencode(self.home / parent / "diff") + one.path)
+            if one.kind is ChangeKind.MODIFY and one.path in added and os.path.isfile(path):
+                raise NotADirectoryError(20, "Not a directory", path)
+        return found
+
+
+@mutant("CHG-006", bug="a walk that goes on below what is gone")
+class DeletedChildrenListed(Mutant):
+    """Each file of a deleted directory is a row."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        found = super().changes(id, parent)
+        if parent:
+            root = self.sound.get(parent)
+            for one in list(found):
+                if one.kind is ChangeKind.DELETE:
+                    for path in _below(root, one).rglob("*"):
+                        name = b"/" + os.fsencode(path.relative_to(root))
+                        found.append(Change(name, ChangeKind.DELETE))
+            self.sound.put(parent)
+        return found
+
+
+@mutant("CHG-021", "SIZ-004", bug="moby overlay2: isParent of an unknown id")
+class UnknownHasNoChanges(Mutant):
+    """An unknown layer has no changes and no size."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        try:
+            return super().changes(id, parent)
+        except DriverError:
+            return []
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        try:
+            return super().diff_size(id, parent)
+        except DriverError:
+            return 0
+
+
+@mutant("CHG-018", bug="a naive differ that does not give back its gets")
+class ChangesKeepsMounts(Mutant):
+    """changes leaves the layer held."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        found = super().changes(id, parent)
+        self.sound.get(id)
+        return found
+
+
+@mutant("CHG-003", bug="moby 1.12: Changes ignores its parent argument")
+class ParentIgnored(Mutant):
+    """Without a parent the changes are those against the recorded one."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        lower = self.home / id / "lower"
+        if not parent and lower.exists():
+            link = os.readlink(self.home / lower.read_text().split(":")[0])
+            parent = Path(link).parent.name
+        return super().changes(id, parent)
+
+
+@mutant("CHG-002", bug="changes without the directories that hold them")
+class ParentsNotReported(Mutant):
+    """A directory whose files changed is not reported."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        found = super().changes(id, parent)
+        above = {one.path.rpartition(b"/")[0] for one in found}
+        return [one for one in found if one.kind is not ChangeKind.MODIFY or one.path not in above]
+
+
+@mutant("SIZ-003", bug="pkg/archive ChangesSize before hard links")
+class LinksCountTwice(Mutant):
+    """Each name of a file counts."""
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        diff = self.home / id / "diff"
+        files = (path for path in diff.rglob("*") if path.is_file() and not path.is_symlink())
+        return sum(path.stat().st_size for path in files)
+
+
+@mutant("SIZ-002", bug="a driver that returns what it read")
+class SizeOfArchive(Mutant):
+    """apply_diff returns twice the bytes of the layer."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        return 2 * super().apply_diff(id, parent, diff)

@@ -1,0 +1,91 @@
+"""Mutants of cleanup, and of what is left when everything is gone."""
+
+import shutil
+import subprocess
+import threading
+import time
+from typing import Any
+
+from graphdriver.errors import DriverError
+from graphdriver_mutants.registry import Mutant, mutant
+
+__all__: list[str] = []
+
+
+@mutant("CLN-002", bug="a driver that closes its files in cleanup")
+class CleanupOnce(Mutant):
+    """A second cleanup is an error."""
+
+    _done = False
+
+    def cleanup(self) -> None:
+        if self._done:
+            raise DriverError("cleanup was called already")
+        self._done = True
+        self.sound.cleanup()
+
+
+@mutant("CLN-003", bug="a driver that takes what is held for what is temporary")
+class HeldLayersGo(Mutant):
+    """cleanup empties the layers that are held."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._held: list[str] = []
+
+    def get(self, id: str, mount_label: str = "") -> Any:
+        view = super().get(id, mount_label)
+        self._held.append(id)
+        return view
+
+    def put(self, id: str) -> None:
+        super().put(id)
+        if id in self._held:
+            self._held.remove(id)
+
+    def cleanup(self) -> None:
+        self.sound.cleanup()
+        for id in self._held:
+            for path in (self.home / id / "diff").iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._held.clear()
+
+
+@mutant("CLN-006", bug="moby #46823: what is kept beside a layer is never given back")
+class NotesStay(Mutant):
+    """remove leaves the layer's entry in a list of layers."""
+
+    def remove(self, id: str) -> None:
+        known = id and self.sound.exists(id)
+        super().remove(id)
+        if known:
+            notes = self.home / ".removed"
+            notes.mkdir(exist_ok=True)
+            (notes / id).touch()
+
+
+@mutant("CLN-010", bug="a thread that writes back, and is not a daemon")
+class ThreadNeverEnds(Mutant):
+    """get starts a thread that goes on for as long as there is a home."""
+
+    deadline = 5
+    _started = False
+
+    def get(self, id: str, mount_label: str = "") -> Any:
+        if not self._started:
+            self._started = True
+            threading.Thread(target=self._write_back, name="write-back").start()
+        return super().get(id, mount_label)
+
+    def _write_back(self) -> None:
+        while self.home.exists():
+            time.sleep(0.05)
+
+
+@mutant("CLN-009", bug="moby 1.12: Init binds the home to itself, Cleanup of a later one does not")
+class HomeStaysMounted(Mutant):
+    """The home is a mount of its own, and stays one."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        subprocess.run(["mount", "--bind", self.home, self.home], check=True)

@@ -1,0 +1,260 @@
+"""Mutants that are sound as long as one thread calls them."""
+
+import io
+import os
+import subprocess
+import threading
+from collections.abc import Mapping
+from ctypes import CDLL, get_errno
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from graphdriver.errors import LayerExists
+from graphdriver_mutants.registry import Mutant, mutant
+
+__all__: list[str] = []
+
+# How long a mutant that has a gap waits in it, in seconds, for another thread to step in.
+_GAP = 0.1
+
+
+@mutant("CON-001", bug="moby #44909: rename: file exists")
+class OneStagingDirectory(Mutant):
+    """What is being made has one name for all."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, beside a directory that says so."""
+        staging = self.home.parent / "creating"
+        staging.mkdir()
+        try:
+            super().make(id, parent, storage_opt)
+        finally:
+            staging.rmdir()
+
+
+@mutant("CON-003", bug="moby #31136: a count without a lock")
+class CountsWithoutLock(Mutant):
+    """Two gets at once count as one: the first put unmounts under the other holder."""
+
+    _counts: dict[str, int]
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, counted, with a gap between reading the count and writing it."""
+        self._counts = getattr(self, "_counts", {})
+        before = self._counts.get(id, 0)
+        view = super().get(id, mount_label)
+        self._counts[id] = before + 1
+        return view
+
+    def put(self, id: str) -> None:
+        """Driver.put, by that count."""
+        self._counts[id] -= 1
+        if self._counts[id] == 0:
+            merged = self.home / id / "merged"
+            subprocess.run(["umount", "--lazy", merged], check=False, capture_output=True)
+        super().put(id)
+
+
+@mutant("CON-004", bug="moby #31136: Remove took no lock")
+class RemoveLooksFirst(Mutant):
+    """remove looks whether the layer is held, and some time later deletes its files."""
+
+    _got: threading.Event
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, noticed by a remove that has looked already."""
+        view = super().get(id, mount_label)
+        self.__dict__.setdefault("_got", threading.Event()).set()
+        return view
+
+    def remove(self, id: str) -> None:
+        """Look, then delete."""
+        if not os.path.ismount(self.home / id / "merged"):
+            self.__dict__["_got"] = event = threading.Event()
+            event.wait(_GAP)
+            for path in (self.home / id / "diff").glob("*"):
+                if path.is_file():
+                    path.unlink()
+        super().remove(id)
+
+
+@mutant("CON-006", bug="one spool file for all archives")
+class OneSpoolForAll(Mutant):
+    """Every diff is kept in the same place until it is read."""
+
+    _spool: bytes
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Driver.diff, spooled."""
+        with super().diff(id, parent) as stream:
+            self._spool = stream.read()
+        threading.Event().wait(_GAP)
+        return io.BytesIO(self._spool)
+
+
+@mutant("CON-008", bug="moby #22116")
+class DiffUnmounts(Mutant):
+    """diff unmounts the layer when it is done, whoever holds it."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Driver.diff, and umount(8)."""
+        stream = super().diff(id, parent)
+        merged = self.home / id / "merged"
+        subprocess.run(["umount", "--lazy", merged], check=False, capture_output=True)
+        return stream
+
+
+@mutant("CON-011", bug="CVE-2024-21626: a container inherited a descriptor of the host")
+class DescriptorsInherited(Mutant):
+    """Every child of the process inherits the layer's directory."""
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, and a descriptor without O_CLOEXEC."""
+        view = super().get(id, mount_label)
+        self._descriptor = os.open(view, os.O_PATH)
+        os.set_inheritable(self._descriptor, True)
+        return view
+
+    def put(self, id: str) -> None:
+        """Driver.put, and close."""
+        if self.__dict__.get("_descriptor") is not None:
+            os.close(self.__dict__.pop("_descriptor"))
+        super().put(id)
+
+
+@mutant("CON-013", bug="a cache of layers that remove does not know of")
+class ExistsIsRemembered(Mutant):
+    """exists answers what it once has."""
+
+    def exists(self, id: str) -> bool:
+        """Driver.exists, asked once."""
+        known: dict[str, bool] = self.__dict__.setdefault("_known", {})
+        if not known.get(id):
+            known[id] = super().exists(id)
+        return known[id]
+
+
+@mutant("CON-014", bug="Go 1.14: signals of the runtime made system calls fail with EINTR")
+class FailsWithEINTR(Mutant):
+    """create waits for something, and takes an interrupted wait for a failed one."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create after poll(2) of nothing."""
+        if CDLL(None, use_errno=True).poll(None, 0, 5) < 0:
+            number = get_errno()
+            raise OSError(number, os.strerror(number))
+        super().make(id, parent, storage_opt)
+
+
+@mutant("CON-002", bug="moby overlay2: creates of one id each make a link; all but one stay in l/")
+class LosersLeaveLinks(Mutant):
+    """A create that finds the layer made meanwhile leaves its own short link."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create; where it is too late, with the link made already."""
+        was_free = not self.sound.exists(id)
+        if was_free:
+            threading.Event().wait(_GAP / 10)
+        try:
+            super().make(id, parent, storage_opt)
+        except LayerExists:
+            if was_free:
+                links = self.home / "l"
+                (links / f"LOST{len(os.listdir(links)):022}").symlink_to(f"../{id}/diff")
+            raise
+
+
+@mutant("CON-005", bug="moby #31136, by way of the drivers whose create gets the parent")
+class CreatesShareAGet(Mutant):
+    """Creates that go on at once get their parent once, and each of them puts it."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, with the parent held once more if it is held."""
+        if not parent or not os.path.ismount(self.home / parent / "merged"):
+            super().make(id, parent, storage_opt)
+            return
+        creating: dict[str, int] = self.__dict__.setdefault("_creating", {})
+        before = creating.get(parent, 0)
+        creating[parent] = before + 1
+        if not before:
+            self.sound.get(parent)
+        threading.Event().wait(_GAP)
+        try:
+            super().make(id, parent, storage_opt)
+        finally:
+            creating[parent] -= 1
+            self.sound.put(parent)
+
+
+@mutant("CON-007", bug="one place for all archives that are being unpacked")
+class OneSpoolToUnpack(Mutant):
+    """Every archive that comes as a file is kept in the same place until it is unpacked."""
+
+    _spool: bytes
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff, spooled."""
+        if not diff.seekable():
+            return super().apply_diff(id, parent, diff)
+        self._spool = diff.read()
+        threading.Event().wait(_GAP)
+        return super().apply_diff(id, parent, io.BytesIO(self._spool))
+
+
+@mutant("CON-009", bug="moby overlay2: Cleanup takes none of the locks that #31136 brought")
+class CleanupForgetsNewHolders(Mutant):
+    """cleanup lists who holds what, unmounts that, and then forgets all holders, new ones too."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._counts: dict[str, int] = {}
+        self._cleaning = False
+        self._got, self._forgot = threading.Event(), threading.Event()
+        self._lost = False
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, counted; one that meets a cleanup is forgotten by it."""
+        view = super().get(id, mount_label)
+        self._counts[id] = self._counts.get(id, 0) + 1
+        if self._cleaning:
+            self._got.set()
+            self._forgot.wait(_GAP)
+        return view
+
+    def put(self, id: str) -> None:
+        """Driver.put of what is counted."""
+        if self._counts.get(id):
+            self._counts[id] -= 1
+            super().put(id)
+
+    def cleanup(self) -> None:
+        """Put what was held when it began."""
+        listed = dict(self._counts)
+        self._cleaning = True
+        self._lost |= self._got.wait(_GAP)
+        self._counts.clear()
+        self._cleaning = False
+        self._forgot.set()
+        for id, count in listed.items():
+            for _ in range(count):
+                super().put(id)
+        if not self._lost:
+            super().cleanup()
+
+
+@mutant("CON-010", bug="a list of layers in memory: containers/storage reads its layers.json again")
+class LayersListedAtInit(Mutant):
+    """Which layers there are is read when the driver starts."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._known = {path.name for path in self.home.iterdir()}
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, and note it."""
+        super().make(id, parent, storage_opt)
+        self._known.add(id)
+
+    def exists(self, id: str) -> bool:
+        """Driver.exists, of what is known."""
+        return id in self._known and super().exists(id)

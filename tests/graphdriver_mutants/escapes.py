@@ -1,0 +1,85 @@
+"""Mutants that archives break out of: each does its harm, then applies the archive as is right."""
+
+import io
+import os
+import tarfile
+from abc import abstractmethod
+from contextlib import suppress
+from functools import cached_property
+from typing import BinaryIO
+
+from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.rewriting import Member, is_whiteout, members_of
+
+__all__: list[str] = []
+
+
+class BreaksOut(Mutant):
+    """Shows each member to `harm` first."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        view = os.fspath(self.sound.get(id))
+        try:
+            for one in members_of(data):
+                self._try(view, one)
+        except tarfile.TarError:
+            pass
+        finally:
+            self.sound.put(id)
+        return super().apply_diff(id, parent, io.BytesIO(data))
+
+    def _try(self, view: str, one: Member) -> None:
+        with suppress(OSError, ValueError):
+            self.harm(view, *one)
+
+    @abstractmethod
+    def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
+        """Do with one member what a driver must not do."""
+
+
+@mutant("SEC-001", bug="CVE-2014-6407: symlinks of the archive are followed")
+class SymlinksFollowed(BreaksOut):
+    """Members are written by their path, wherever it leads."""
+
+    def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
+        path = os.path.join(view, member.name)
+        if os.path.islink(os.path.dirname(path)) and member.isreg():
+            with open(path, "wb") as opened:
+                opened.write(content)
+
+
+@mutant("SEC-001", bug="CVE-2007-4559, CVE-2014-9357: names with dots are taken as they are")
+class DotsObeyed(BreaksOut):
+    """`../victim/new` is a file outside."""
+
+    def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
+        if ".." in member.name.split("/") and member.isreg() and not is_whiteout(member):
+            with open(os.path.join(view, member.name.lstrip("/")), "wb") as opened:
+                opened.write(content)
+
+
+@mutant("SEC-001", bug="moby pkg/archive, TestUntarInvalidHardlink: a hard link may name anything")
+class HardLinksLeaveLayer(BreaksOut):
+    """What comes for the name of a hard link is written into what it links to, wherever."""
+
+    def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
+        if member.islnk():
+            self._targets[member.name] = os.path.join(view, member.linkname.lstrip("/"))
+        elif member.isreg() and member.name in self._targets:
+            with open(self._targets[member.name], "r+b") as opened:
+                opened.write(content)
+
+    @cached_property
+    def _targets(self) -> dict[str, str]:
+        return {}
+
+
+@mutant("SEC-001", bug="containerd TestBreakouts: whiteouts through symlinks")
+class WhiteoutsLeaveLayer(BreaksOut):
+    """A whiteout in a directory that is a symlink deletes what it leads to."""
+
+    def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
+        above, base = os.path.split(member.name)
+        if os.path.islink(os.path.join(view, above)):
+            os.unlink(os.path.join(view, above, base.removeprefix(".wh.")))

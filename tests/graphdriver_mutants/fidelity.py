@@ -1,0 +1,245 @@
+"""Mutants of what a node keeps on its way through an archive."""
+
+import io
+import tarfile
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from graphdriver.contract import Capability
+from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.rewriting import Member, RewritesDiff
+
+__all__: list[str] = []
+
+_ZEROS = bytes(1 << 20)
+
+
+@mutant("ARC-012", bug="moby #3845: security.capability was not in the archive")
+class CapabilitiesLost(RewritesDiff):
+    """File capabilities do not travel."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.pax_headers = {
+                key: value
+                for key, value in member.pax_headers.items()
+                if key != "SCHILY.xattr.security.capability"
+            }
+            yield member, data
+
+
+@mutant("ARC-018", bug="chown(2) after chmod(2) clears the bits")
+class SetuidLostWithItsOwner(RewritesDiff):
+    """Setuid and setgid travel for root's files only."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            if member.uid:
+                member.mode &= 0o1777
+            yield member, data
+
+
+@mutant("DIF-014", bug="containers/storage #141: directories marked opaque lost mode and owner")
+class DirectoriesReset(RewritesDiff):
+    """Every directory is 0755."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            if member.isdir():
+                member.mode = 0o755
+            yield member, data
+
+
+@mutant("DIF-015", bug="moby #34342: with redirect_dir a renamed directory was diffed as empty")
+class RenamedDirectoryIsEmpty(RewritesDiff):
+    """What lies below a directory that took another's place is not in the archive."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        new = {m.name for m, _ in members if m.isdir()}
+        renamed = new if any(m.name.startswith(".wh.") for m, _ in members) else set()
+        for member, data in members:
+            if member.name.rpartition("/")[0] not in renamed:
+                yield member, data
+
+
+@mutant("DIF-024", bug="moby pkg/chrootarchive: before flush() the sender of padding got SIGPIPE")
+class PaddingUnread(Mutant):
+    """apply_diff stops reading where the archive ends."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        if not diff.seekable():
+            return super().apply_diff(id, parent, diff)
+        start = diff.tell()
+        try:
+            with tarfile.open(fileobj=diff, mode="r:") as archive:
+                archive.getmembers()
+            length = diff.tell() - start
+        except tarfile.TarError:
+            length = -1
+        diff.seek(start)
+        data = diff.read(length)
+        return super().apply_diff(id, parent, io.BytesIO(data + bytes(1024)))
+
+
+@mutant("SEC-006", bug="CVE-2017-14992: what a stream claimed was read into memory")
+class WholeArchiveInMemory(Mutant):
+    """apply_diff reads all of the stream before it looks."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        return super().apply_diff(id, parent, io.BytesIO(diff.read()))
+
+
+@mutant("ARC-015", bug="moby and containerd: holes are sent as zeros")
+class HolesSpelledOut(Mutant):
+    """The archive of a layer with a hole is as long as the file."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        stream = super().diff(id, parent)
+        data = stream.read()
+        stream.close()
+        if b"GNU.sparse" not in data:
+            return io.BytesIO(data)
+        return io.BufferedReader(_Endless())
+
+
+class _Endless(io.RawIOBase):
+    """Zeros, as a dense copy of 1 TiB would be for hours."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = min(len(buffer), len(_ZEROS))
+        buffer[:count] = _ZEROS[:count]
+        return count
+
+
+@mutant("ARC-001", bug="a read(2) of 64 KiB that is taken for the whole file")
+class OneReadOnly(RewritesDiff):
+    """Files end after 64 KiB."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.size = min(member.size, 1 << 16)
+            yield member, data[: 1 << 16]
+
+
+@mutant("ARC-006", bug="ustar: 100 bytes for the target of a link")
+class TargetsCut(RewritesDiff):
+    """Symlinks lead to the first 100 bytes of their targets."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.linkname = member.linkname[:100]
+            yield member, data
+
+
+@mutant("ARC-008", bug="gvisor #12056; cvmfs #4286: links whose file is not in the archive")
+class LinkedContentLost(RewritesDiff):
+    """Every name of a file but the first is empty."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            if member.islnk():
+                member.type, member.linkname = tarfile.REGTYPE, ""
+            yield member, data
+
+
+@mutant("ARC-009", bug="device numbers of 16 bits, as before Linux 2.6")
+class MinorsOfEightBits(RewritesDiff):
+    """Minor device numbers are cut to 8 bits."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.devminor &= 0xFF
+            yield member, data
+
+
+@mutant("ARC-010", bug="names that go through JSON, as in the plugin protocol's Changes")
+class NamesMadeText(RewritesDiff):
+    """What is no UTF-8 in a name becomes question marks."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            raw = member.name.encode("utf-8", "surrogateescape")
+            member.name = raw.decode("utf-8", "replace")
+            yield member, data
+
+
+@mutant("ARC-011", bug="ustar: 255 bytes for a path")
+class PathsCut(RewritesDiff):
+    """Paths end after 255 bytes."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.name = member.name[:255]
+            yield member, data
+
+
+@mutant("ARC-014", bug="moby, containerd, containers/storage: ACLs are not in the archive")
+class AccessListsLost(RewritesDiff):
+    """ACLs do not travel."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.pax_headers = {
+                key: value for key, value in member.pax_headers.items() if "posix_acl" not in key
+            }
+            yield member, data
+
+
+@mutant("ARC-017", bug="directories whose times are set before their children are written")
+class DirectoryTimesAreNow(RewritesDiff):
+    """Directories have the time at which they were unpacked."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            if member.isdir():
+                member.mtime = int(time.time())
+            yield member, data
+
+
+@mutant("ARC-019", bug="containers/storage #671")
+class LastAttributeOnly(RewritesDiff):
+    """Of several attributes the last one travels."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.pax_headers = dict(list(member.pax_headers.items())[-1:])
+            yield member, data
+
+
+@mutant("ARC-020", bug="a store on a file system that ignores case")
+class CaseFolded(RewritesDiff):
+    """Names are lower case."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            member.name = member.name.lower()
+            yield member, data
+
+
+@mutant("SIZ-005", bug="a size in an int of 32 bits")
+class SizesOf32Bits(Mutant):
+    """diff_size is cut to 32 bits."""
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        return super().diff_size(id, parent) & 0xFFFFFFFF
+
+
+@mutant("SIZ-001", bug="du instead of ls")
+class SizesOfBlocks(Mutant):
+    """diff_size counts whole pages."""
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        return -(-super().diff_size(id, parent) // 4096) * 4096
+
+
+@mutant("ARC-005", bug="moby, containerd: times are cut to seconds, whatever the format could hold")
+class ClaimsNanoseconds(Mutant):
+    """It says that it keeps nanoseconds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.capabilities = frozenset(Capability)

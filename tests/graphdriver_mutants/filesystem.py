@@ -1,0 +1,256 @@
+"""Mutants whose views are no sound file systems."""
+
+import importlib.metadata
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from graphdriver_conformance.host.syscalls import mount
+from graphdriver_mutants.registry import Mutant, mutant
+
+__all__: list[str] = []
+
+# Flags of mount(2)
+_RDONLY, _NOSUID, _NOEXEC, _REMOUNT, _BIND = 1, 2, 8, 32, 4096
+
+
+class _Remounts(Mutant):
+    """Lets a subclass add a flag to the mount of every view."""
+
+    flag = 0
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, and the flag."""
+        view = super().get(id, mount_label)
+        if os.path.ismount(view):
+            mount("none", os.fspath(view), "none", _REMOUNT | _BIND | self.flag)
+        return view
+
+
+@mutant("FSX-001", bug="moby 20.10: what is marked committed is mounted read-only")
+class WritableLayerIsReadOnly(_Remounts):
+    """A layer that is to be written is mounted read-only."""
+
+    flag = _RDONLY
+
+
+@mutant("FSX-013", bug="containers/storage: overlay.mountopt=nosuid for every container")
+class ViewIsNosuid(_Remounts):
+    """Setuid programs run as whoever starts them."""
+
+    flag = _NOSUID
+
+
+@mutant("FSX-013", bug="a data root on a disk that is mounted noexec")
+class ViewIsNoexec(_Remounts):
+    """Nothing runs."""
+
+    flag = _NOEXEC
+
+
+class _Touches(Mutant):
+    """Lets a subclass spoil a layer's own files when it is made of a parent, or last put."""
+
+    _counts: dict[str, int]
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, counted."""
+        self._counts = getattr(self, "_counts", {})
+        self._counts[id] = self._counts.get(id, 0) + 1
+        return super().get(id, mount_label)
+
+    def put(self, id: str) -> None:
+        """Driver.put, and what happens after the last."""
+        held = getattr(self, "_counts", {}).get(id, 0)
+        if held == 1:
+            self.before_last_put(id)
+        super().put(id)
+        if held:
+            self._counts[id] -= 1
+        if held == 1:
+            self.after_last_put(self.home / id / "diff")
+
+    def before_last_put(self, id: str) -> None:
+        """Spoil the view."""
+
+    def after_last_put(self, upper: Path) -> None:
+        """Spoil the layer."""
+
+
+class _Copies(Mutant):
+    """Lets a subclass spoil the copy of its parent that a vfs layer begins with."""
+
+    sound_name = "vfs"
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, and spoil."""
+        super().make(id, parent, storage_opt)
+        if parent:
+            for path in _below(self.home / "dir" / id):
+                self.spoil(path)
+
+    def spoil(self, path: Path) -> None:
+        """Spoil one of its files."""
+        raise NotImplementedError
+
+
+@mutant("FSX-002", bug="moby #20331: vfs copied with an archive that held no user attributes")
+class CopiesLoseAttributes(_Copies):
+    """A copy has none of the attributes."""
+
+    def spoil(self, path: Path) -> None:
+        """Take the attributes away."""
+        for name in os.listxattr(path, follow_symlinks=False):
+            os.removexattr(path, name, follow_symlinks=False)
+
+
+@mutant("FSX-014", bug="moby #27298: permissions of what was copied up were lost")
+class CopiesAreReadable(_Copies):
+    """Everybody may read what is copied."""
+
+    def spoil(self, path: Path) -> None:
+        """Open it."""
+        if not path.is_symlink():
+            path.chmod(path.lstat().st_mode | 0o444)
+
+
+@mutant("FSX-019", bug="moby pkg/archive: every device 0:0 of a layer is taken for a whiteout")
+class DevicesAreWhiteouts(_Copies):
+    """A device 0:0 is not copied: it was taken for a deletion."""
+
+    def spoil(self, path: Path) -> None:
+        """Apply it, so to say."""
+        if _is_whiteout(path):
+            path.unlink()
+
+
+@mutant("FSX-018", bug="containers/storage: overlay attributes of a container were kept in layers")
+class AttributesAreMarks(_Copies):
+    """A directory that a container called opaque loses what is below it."""
+
+    def put(self, id: str) -> None:
+        """Driver.put, after it was obeyed."""
+        for path in _below(self.home / "dir" / id):
+            marks = set(os.listxattr(path, follow_symlinks=False))
+            if path.is_dir() and marks & {"trusted.overlay.opaque", "user.overlay.opaque"}:
+                shutil.rmtree(path)
+                path.mkdir()
+        super().put(id)
+
+    def spoil(self, path: Path) -> None:
+        """Leave it."""
+
+
+@mutant("FSX-004", bug="a home copied by rsync without --devices")
+class DeletedFilesReturn(_Touches):
+    """What was deleted or renamed is there again when the layer is mounted again."""
+
+    def after_last_put(self, upper: Path) -> None:
+        """Remove all whiteouts."""
+        for path in _below(upper):
+            if _is_whiteout(path):
+                path.unlink()
+
+
+@mutant("FSX-020", bug="a home copied by cp -r, without attributes")
+class HiddenFilesReturn(_Touches):
+    """What a directory held before it was made again shows when the layer is mounted again."""
+
+    def after_last_put(self, upper: Path) -> None:
+        """Remove all opaque marks."""
+        for path in _below(upper):
+            for name in ("trusted.overlay.opaque", "user.overlay.opaque"):
+                if path.is_dir() and name in os.listxattr(path, follow_symlinks=False):
+                    os.removexattr(path, name)
+
+
+@mutant("FSX-003", bug="files written back in place without O_TRUNC")
+class ShrunkFilesGrowBack(_Touches):
+    """A file that was cut is as long as it was, filled with zeros, when the layer is put."""
+
+    _sizes: dict[str, dict[Path, int]]
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, and note the sizes."""
+        view = super().get(id, mount_label)
+        self._sizes = getattr(self, "_sizes", {})
+        self._sizes[id] = {p: p.lstat().st_size for p in _below(view) if _is_file(p)}
+        return view
+
+    def before_last_put(self, id: str) -> None:
+        """Give each its old size, if that was more."""
+        for path, size in self._sizes.get(id, {}).items():
+            if os.path.lexists(path) and _is_file(path) and path.lstat().st_size < size:
+                os.truncate(path, size)
+
+
+@mutant("FSX-009", bug="a driver that writes a layer back when it is put")
+class PutReplacesLayer(_Touches):
+    """The last put puts a copy in the layer's place; open files stay with the old one."""
+
+    def after_last_put(self, upper: Path) -> None:
+        """Copy, and exchange."""
+        copy, old = upper.with_name("copy"), upper.with_name("old")
+        subprocess.run(["cp", "--archive", upper, copy], check=True)
+        upper.rename(old)
+        copy.rename(upper)
+        shutil.rmtree(old)
+
+
+@mutant("FSX-012", bug="moby #22116: docker diff mounted a running container's layer anew")
+class SecondGetMountsAfresh(Mutant):
+    """A get of a held layer takes its mount away and makes a new one in the same place."""
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, by another driver if it is held."""
+        held = os.path.ismount(self.home / id / "merged")
+        view = super().get(id, mount_label)
+        if held:
+            subprocess.run(["umount", "--lazy", view], check=True)
+            points = importlib.metadata.entry_points(group="graphdriver.drivers")
+            points[self.sound_name].load()(self.home).get(id)
+        return view
+
+
+@mutant("FSX-006", bug="fuse-overlayfs: after a mount st_ino is the upper's")
+class OriginsForgotten(_Touches):
+    """What was copied up has another number when the layer is mounted again."""
+
+    def after_last_put(self, upper: Path) -> None:
+        """Remove all notes of which lower file a file was copied from."""
+        for path in _below(upper):
+            for name in ("trusted.overlay.origin", "user.overlay.origin"):
+                with suppress(OSError):  # it has none, or is too deep for a path
+                    os.removexattr(path, name, follow_symlinks=False)
+
+
+@mutant("FSX-007", bug="ostree: the name that a file has in the repository counts as well")
+class RepositoryCountsAsName(_Copies):
+    """A file with several names has one more, in a place of the driver's own."""
+
+    def spoil(self, path: Path) -> None:
+        """Give it that name."""
+        if _is_file(path) and path.lstat().st_nlink > 1:
+            name = self.home / "repository" / str(path.lstat().st_ino)
+            name.parent.mkdir(exist_ok=True)
+            if not name.exists():
+                os.link(path, name)
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """Yield all paths below a directory, the deepest first, following no symlinks."""
+    for above, directories, files in os.walk(directory, topdown=False):
+        yield from (Path(above) / name for name in (*files, *directories))
+
+
+def _is_file(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _is_whiteout(path: Path) -> bool:
+    found = path.lstat()
+    return stat.S_ISCHR(found.st_mode) and not found.st_rdev

@@ -1,0 +1,199 @@
+"""Mutants whose views are FUSE file systems, as those of fuse-overlayfs are.
+
+A layer is mounted by the sound driver, and in its place a file system that passes every call on to
+it but for what the mutant breaks: see `passthrough`.
+"""
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+from graphdriver_conformance.host.syscalls import mount
+from graphdriver_mutants.fuse_wire import statistics
+from graphdriver_mutants.passthrough import Directory, Passthrough
+from graphdriver_mutants.registry import Mutant, mutant
+
+__all__ = ["FuseViews"]
+
+_DEVICE = "/dev/fuse"
+
+
+class FuseViews(Mutant):
+    """A sound driver that mounts a file system of class `serves` in place of each mounted view."""
+
+    serves: ClassVar[type[Passthrough]] = Passthrough
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._holders: dict[str, int] = {}
+        self._servers: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get; the first one mounts."""
+        with self._lock:
+            view = super().get(id, mount_label)
+            self._holders[id] = self._holders.get(id, 0) + 1
+            if id not in self._servers and os.path.ismount(view):
+                self._servers[id] = self._serve(view)
+            return view
+
+    def put(self, id: str) -> None:
+        """Driver.put; the last one unmounts, and waits for the server."""
+        with self._lock:
+            if self._holders.get(id, 0) > 0:
+                self._holders[id] -= 1
+                if not self._holders[id]:
+                    self._end(id)
+            super().put(id)
+
+    def cleanup(self) -> None:
+        """Driver.cleanup, after the end of all servers."""
+        with self._lock:
+            for id in list(self._servers):
+                self._end(id)
+            self._holders.clear()
+            super().cleanup()
+
+    def _serve(self, view: Path) -> int:
+        """Mount in place of a view; return the id of the process that serves it."""
+        root = os.open(view, os.O_PATH | os.O_DIRECTORY)
+        subprocess.run(["umount", "--lazy", view], check=True)
+        device = os.open(_DEVICE, os.O_RDWR)
+        data = f"fd={device},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
+        mount("fuse", os.fspath(view), "fuse", 0, data)
+        server = os.fork()
+        if not server:
+            try:
+                self.serves(device, root).run()
+            finally:
+                os._exit(0)
+        os.close(device)
+        os.close(root)
+        return server
+
+    def _end(self, id: str) -> None:
+        server = self._servers.pop(id, 0)
+        if server:
+            merged = self.home / id / "merged"
+            done = subprocess.run(["umount", merged], check=False, capture_output=True)
+            if done.returncode:  # a file is open; its server ends with it
+                subprocess.run(["umount", "--lazy", merged], check=True)
+            else:  # killed, as a copy of the mount in another namespace would keep it
+                os.kill(server, signal.SIGKILL)
+                os.waitpid(server, 0)
+
+
+class _NodesMadeAnew(Passthrough):
+    """Has no table of its directories: one that is looked up again is another node."""
+
+    def known(self, found: os.stat_result, path: bytes) -> int:
+        """Know files only."""
+        return 0 if stat.S_ISDIR(found.st_mode) else super().known(found, path)
+
+
+@mutant("FSX-005", bug="moby #19082; a FUSE server that keeps no table of nodes", needs=_DEVICE)
+class WorkingDirectoryLost(FuseViews):
+    """A directory that is looked up again is a new one; whoever is in the old one is nowhere."""
+
+    serves = _NodesMadeAnew
+
+
+class _AllocatesNothing(Passthrough):
+    """Has nothing in its fallocate."""
+
+    def fallocate(self, node: int, body: bytes) -> bytes:
+        """Say that it was done."""
+        return b""
+
+
+@mutant("FSX-008", bug="a FUSE server whose fallocate is a stub that succeeds", needs=_DEVICE)
+class AllocationIsAStub(FuseViews):
+    """fallocate succeeds and does nothing."""
+
+    serves = _AllocatesNothing
+
+
+class _GrantsLocks(Passthrough):
+    """Answers requests for locks, of fcntl and of flock (FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS)."""
+
+    flags = 1 << 1 | 1 << 10
+
+    def lock(self, node: int, body: bytes) -> bytes:
+        """Grant it."""
+        return b""
+
+
+@mutant("FSX-010", bug="a FUSE server that takes locks over and keeps none", needs=_DEVICE)
+class LocksAreGranted(FuseViews):
+    """Every lock is granted, whoever has it."""
+
+    serves = _GrantsLocks
+
+
+class _TellsNoSpace(Passthrough):
+    """Does without a statfs."""
+
+    def statfs(self, node: int, body: bytes) -> bytes:
+        """Answer what libfuse does then: blocks of 512 bytes, and none of them."""
+        return statistics(os.statvfs_result((512, 0, 0, 0, 0, 0, 0, 0, 0, 255)))
+
+
+@mutant("FSX-015", bug="libfuse: what it answers for a server without statfs", needs=_DEVICE)
+class NoSpaceIsTold(FuseViews):
+    """statfs tells of a disk of no size."""
+
+    serves = _TellsNoSpace
+
+
+class _GoesOnListing(Passthrough):
+    """Reads its directories as a stream."""
+
+    def place(self, directory: Directory, offset: int) -> int:
+        """Go on where it stopped, or begin again."""
+        return directory.position if offset else 0
+
+
+@mutant("FSX-016", bug="a FUSE server whose readdir does not look at the offset", needs=_DEVICE)
+class SeeksAreIgnored(FuseViews):
+    """A listing goes on where it stopped, wherever seekdir asked for."""
+
+    serves = _GoesOnListing
+
+
+class _SyncsFilesOnly(Passthrough):
+    """Cannot write a directory out."""
+
+    def fsyncdir(self, node: int, body: bytes) -> bytes:
+        """Refuse it."""
+        raise OSError(errno.EINVAL, "not a file")
+
+
+@mutant("FSX-017", bug="a file system whose directories have no fsync: EINVAL", needs=_DEVICE)
+class DirectoriesCannotBeSynced(FuseViews):
+    """fsync of a directory is EINVAL."""
+
+    serves = _SyncsFilesOnly
+
+
+class _ListsWhiteouts(Passthrough):
+    """Lists the whiteouts that it made meanwhile, after the names."""
+
+    def unlink(self, node: int, body: bytes) -> bytes:
+        """Leave a whiteout, which those who are listing the directory come to."""
+        for directory in self.directories.values():
+            if directory.node == node:
+                directory.names.append((body.partition(b"\0")[0], 1))
+        return super().unlink(node, body)
+
+
+@mutant("WHT-012", bug="a union that reads the upper last, and meets new whiteouts", needs=_DEVICE)
+class DeletedNamesListedAgain(FuseViews):
+    """Names that are deleted while they are listed come again at the end."""
+
+    serves = _ListsWhiteouts

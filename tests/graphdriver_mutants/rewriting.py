@@ -1,0 +1,94 @@
+"""Archives rewritten on their way: what mutants of diff and apply_diff are made from."""
+
+import io
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from graphdriver_mutants.registry import Mutant
+
+__all__ = [
+    "Member",
+    "RewritesApply",
+    "RewritesDiff",
+    "archive_of",
+    "is_whiteout",
+    "members_of",
+    "with_implied_directories",
+]
+
+Member = tuple[tarfile.TarInfo, bytes]
+
+
+def members_of(data: bytes) -> list[Member]:
+    """Return an archive's members with their data."""
+    with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
+        found: list[Member] = []
+        for member in archive:
+            opened = archive.extractfile(member) if member.isreg() else None
+            found.append((member, opened.read() if opened else b""))
+        return found
+
+
+def archive_of(members: Iterable[Member]) -> BinaryIO:
+    """Return the archive of `members`; of PAX records, the attributes only."""
+    buffer = io.BytesIO()
+    with tarfile.open(
+        fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
+    ) as archive:
+        for member, data in members:
+            member.pax_headers = {
+                key: value for key, value in member.pax_headers.items() if key.startswith("SCHILY.")
+            }
+            archive.addfile(member, io.BytesIO(data))
+    buffer.seek(0)
+    return buffer
+
+
+def is_whiteout(member: tarfile.TarInfo) -> bool:
+    """Say whether a member is a marker."""
+    return os.path.basename(member.name).startswith(".wh.")
+
+
+def with_implied_directories(members: list[Member], mode: int) -> Iterator[Member]:
+    """Yield the members, and before them those directories that their names only imply."""
+    known = {member.name for member, _ in members}
+    for member, data in members:
+        above = os.path.dirname(member.name)
+        if above and above not in known:
+            made = tarfile.TarInfo(above)
+            made.type, made.mode = tarfile.DIRTYPE, mode
+            known.add(above)
+            yield made, b""
+        yield member, data
+
+
+class RewritesDiff(Mutant):
+    """Lets a subclass change the members of a diff."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Driver.diff, rewritten."""
+        with super().diff(id, parent) as stream:
+            return archive_of(self.rewritten(members_of(stream.read())))
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        """Yield the members as the broken driver writes them."""
+        raise NotImplementedError
+
+
+class RewritesApply(Mutant):
+    """Lets a subclass change the members of what is applied."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff of what was rewritten."""
+        data = diff.read()
+        try:
+            changed = archive_of(self.rewritten(members_of(data)))
+        except tarfile.TarError:
+            changed = io.BytesIO(data)
+        return super().apply_diff(id, parent, changed)
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        """Yield the members as the broken driver takes them."""
+        raise NotImplementedError

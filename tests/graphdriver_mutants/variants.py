@@ -1,0 +1,481 @@
+"""Drivers that differ from the embedded ones in what is left to a driver: no false alarm.
+
+Each is conformant, which `tests/conformance/mutants` checks. They are built as mutants are, on a
+sound driver; run one with `pytest --driver=graphdriver_mutants.variants:NAME`.
+"""
+
+import errno
+import gzip
+import io
+import os
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+from graphdriver.contract import Capability, Change, IDMap
+from graphdriver.errors import (
+    BadArchive,
+    DriverError,
+    InvalidLayerId,
+    LayerExists,
+    LayerInUse,
+    LayerNotFound,
+    NotSupported,
+    PrerequisitesNotMet,
+)
+from graphdriver_conformance.host.mountinfo import mounts_below
+from graphdriver_mutants.refusals import Plain
+from graphdriver_mutants.registry import Mutant
+from graphdriver_mutants.rewriting import Member, RewritesDiff
+
+__all__ = ["VARIANTS", "Variant"]
+
+VARIANTS: dict[str, type["Variant"]] = {}
+
+
+class Variant(Mutant):
+    """A sound driver that does something in another way that is right as well.
+
+    `asks` are the requirements that could take offence, or the beginnings of their ids; `departs`
+    those of level SHOULD that it does not follow.
+    """
+
+    asks: ClassVar[tuple[str, ...]] = ()
+    departs: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def spec(cls) -> str:
+        """Return the SPEC that runs it."""
+        return f"graphdriver_mutants.variants:{cls.__name__}"
+
+
+def _variant(*asks: str, departs: tuple[str, ...] = ()) -> Callable[[type[Variant]], type[Variant]]:
+    def register(variant: type[Variant]) -> type[Variant]:
+        variant.asks, variant.departs = asks, departs
+        VARIANTS[variant.__name__] = variant
+        return variant
+
+    return register
+
+
+_ERRNOS = {
+    InvalidLayerId: errno.EINVAL,
+    LayerNotFound: errno.ENOENT,
+    LayerExists: errno.EEXIST,
+    LayerInUse: errno.EBUSY,
+    BadArchive: errno.EBADMSG,
+}
+
+
+class _Translated:
+    """A verb whose refusals are errors of the operating system."""
+
+    def __init__(self, verb: Callable[..., Any]) -> None:
+        self._verb = verb
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            return self._verb(*arguments, **named)
+        except DriverError as error:
+            number = _ERRNOS.get(type(error))
+            if number is None:
+                raise
+            raise OSError(number, str(error)) from None
+
+
+@_variant(
+    "LIF",
+    "LIM-002",
+    "INI-002",
+    "INI-003",
+    "INI-004",
+    "INI-006",
+    "INI-011",
+    "QUO-004",
+    "MNT-01",
+    "DIF-02",
+    "DIF-030",
+    "CLN-004",
+    "ERR",
+    departs=tuple(f"ERR-{number:03}" for number in range(1, 12)),
+)
+class EveryErrorIsPlain(Plain, Variant):
+    """Every refusal is a DriverError, and of no class of its own."""
+
+    loses = (DriverError,)
+
+
+@_variant("LIF", "MNT-002", "MET-003", "CHG-021", "DIF-008", "DIF-02", "DIF-030", "SIZ-004")
+class ErrorsOfTheSystem(Variant):
+    """Refusals are OSError with an errno: ENOENT, EEXIST, EBUSY, EINVAL, EBADMSG."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        for verb in ("remove", "get", "put", "get_metadata", "diff", "changes", "apply_diff"):
+            setattr(self, verb, _Translated(getattr(self.sound, verb)))
+        self.diff_size = _Translated(self.sound.diff_size)  # type: ignore[method-assign]
+        self.make = _Translated(self.sound.create_read_write)  # type: ignore[method-assign]
+
+    def create(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        _Translated(self.sound.create)(id, parent, mount_label, storage_opt)
+
+    def create_read_write(
+        self,
+        id: str,
+        parent: str = "",
+        mount_label: str = "",
+        storage_opt: Mapping[str, str] | None = None,
+    ) -> None:
+        _Translated(self.sound.create_read_write)(id, parent, mount_label, storage_opt)
+
+
+@_variant("CHG")
+class ChangesInAnotherOrder(Variant):
+    """changes lists what it found from the last path to the first."""
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        return sorted(super().changes(id, parent), reverse=True)
+
+
+@_variant("DIF-002", "DIF-003", "DIF-006", "DIF-010", "DIF-011", "DIF-025", "DIF-034", "CHG-022")
+class WhiteoutsWithMetadata(RewritesDiff, Variant):
+    """Whiteouts have a mode, an owner and a time, as those of containers/storage."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            if os.path.basename(member.name).startswith(".wh."):
+                member.mode, member.uid, member.gid, member.mtime = 0o777, 12, 34, 1_600_000_000
+            yield member, data
+
+
+class _KnowsParent(RewritesDiff, Variant):
+    """Lets a subclass look at the parent's tree while it rewrites a diff."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Driver.diff, rewritten where there is a parent."""
+        if not parent:
+            return self.sound.diff(id, parent)
+        self._parent = self.sound.get(parent)
+        try:
+            return super().diff(id, parent)
+        finally:
+            self.sound.put(parent)
+
+    def below(self, directory: str) -> set[str]:
+        """Return the names in a directory of the parent."""
+        path = self._parent / directory
+        return set(os.listdir(path)) if path.is_dir() and not path.is_symlink() else set()
+
+
+def _marker(name: str) -> Member:
+    return tarfile.TarInfo(name), b""
+
+
+@_variant("DIF-002", "DIF-003", "DIF-010", "DIF-011", "DIF-014", "DIF-025", "DIF-034", "WHT-00")
+class ExplicitInsteadOfOpaque(_KnowsParent):
+    """A directory made again has a whiteout for each old name, as containerd writes it."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        names = {member.name.rstrip("/") for member, _ in members}
+        for member, data in members:
+            above, base = os.path.split(member.name)
+            if base != ".wh..wh..opq":
+                yield member, data
+                continue
+            for old in sorted(self.below(above)):
+                if os.path.join(above, old) not in names:
+                    yield _marker(os.path.join(above, f".wh.{old}"))
+
+
+@_variant("DIF-002", "DIF-003", "DIF-010", "DIF-011", "DIF-025", "DIF-034", "WHT-00")
+class OpaqueInsteadOfExplicit(_KnowsParent):
+    """A directory that lost all its old names is marked opaque."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        gone: dict[str, set[str]] = {}
+        for member, _ in members:
+            above, base = os.path.split(member.name)
+            if base.startswith(".wh.") and base != ".wh..wh..opq":
+                gone.setdefault(above, set()).add(base[4:])
+        emptied = {above for above, names in gone.items() if above and names == self.below(above)}
+        marked: set[str] = set()
+        for member, data in members:
+            above, base = os.path.split(member.name)
+            if above not in emptied or not base.startswith(".wh."):
+                yield member, data
+            elif above not in marked:
+                marked.add(above)
+                yield _marker(os.path.join(above, ".wh..wh..opq"))
+
+
+@_variant("LIF", "MNT-00", "MET", "CLN")
+class Slower(Variant):
+    """Each verb takes a few milliseconds more."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("make", "remove", "get", "put", "status", "get_metadata", "cleanup"):
+            time.sleep(0.003)
+        return super().__getattribute__(name)
+
+
+@_variant("LIF-016", "LIF-017", "LIF-015", "LIF-012", "LIF-028")
+class UnknownCannotBeRemoved(Variant):
+    """remove of an unknown id is an error, as `rm` has it."""
+
+    def remove(self, id: str) -> None:
+        if not self.sound.exists(id):
+            raise LayerNotFound(f"there is no layer {id}")
+        super().remove(id)
+
+
+@_variant("MET", "INI-001", "LAY-005")
+class OtherStatus(Variant):
+    """status has rows of its own, in an order of its own."""
+
+    def status(self) -> list[tuple[str, str]]:
+        return [("Pool", "default"), *reversed(super().status()), ("Cache", "")]
+
+
+@_variant("LIF", "LNK-003")
+class CreateReplaces(Variant):
+    """create of an existing id makes the layer anew, if nobody needs the old one."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if id != parent and self.sound.exists(id) and (not parent or self.sound.exists(parent)):
+            self.sound.remove(id)
+        super().make(id, parent, storage_opt)
+
+
+@_variant("LIF", "MNT-00", "CLN")
+class RemoveUnmounts(Variant):
+    """remove of a held layer takes it from its holders."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._holds: dict[str, int] = {}
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        view = super().get(id, mount_label)
+        self._holds[id] = self._holds.get(id, 0) + 1
+        return view
+
+    def put(self, id: str) -> None:
+        super().put(id)
+        self._holds[id] = max(0, self._holds.get(id, 0) - 1)
+
+    def remove(self, id: str) -> None:
+        for _ in range(self._holds.pop(id, 0)):
+            self.sound.put(id)
+        super().remove(id)
+
+
+@_variant("LAY", "LIF-00", "MNT-00", "LNK", "MET")
+class MergedComesAndGoes(Variant):
+    """`merged` is there while a layer is mounted, as in dockerd since 17.12."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        self._without(id)
+
+    def put(self, id: str) -> None:
+        super().put(id)
+        self._without(id)
+
+    def _without(self, id: str) -> None:
+        merged = self.home / id / "merged"
+        if merged.is_dir() and not os.path.ismount(merged):
+            merged.rmdir()
+
+
+@_variant("SIZ", "DIF-007", "DIF-019", departs=("SIZ-002",))
+class SizeIsNotCounted(Variant):
+    """apply_diff returns 0: it does not know what it wrote."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        super().apply_diff(id, parent, diff)
+        return 0
+
+
+@_variant("DIF", "CHG-00", "SIZ")
+class ReadsAllFirst(Variant):
+    """apply_diff has the whole archive before it begins, diff before it returns."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        return super().apply_diff(id, parent, io.BytesIO(diff.read()))
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        with super().diff(id, parent) as stream:
+            return io.BytesIO(stream.read())
+
+
+@_variant("ARC-007", "ARC-013", "CHG-01", "DIF-006", "LIF-024", "IDM", "MNT-018", "LIF-00")
+class ClaimsLittle(Variant):
+    """Of the capabilities only mounting and restarting are claimed; the rest is not asked."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.capabilities = frozenset({Capability.MOUNTING, Capability.RESTARTABLE})
+
+
+@_variant("LIF-028", "MNT-022", "LIF-012", "DIF-019", "CLN-002")
+class KnowsNoChanges(Variant):
+    """No verb changes and none for sizes, as containerd's snapshotters have none."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.capabilities = frozenset(self.capabilities or Capability) - {
+            Capability.CHANGES,
+            Capability.DIFF_SIZE,
+        }
+
+    def changes(self, id: str, parent: str = "") -> list[Change]:
+        raise NotSupported("changes", "there is no such verb")
+
+    def diff_size(self, id: str, parent: str = "") -> int:
+        raise NotSupported("diff_size", "there is no such verb")
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        super().apply_diff(id, parent, io.BytesIO(data))
+        return len(data)
+
+
+@_variant("DIF-021")
+class UnpacksCompressed(Variant):
+    """apply_diff takes gzip as well, as containers-storage's does."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        return super().apply_diff(id, parent, io.BytesIO(data))
+
+
+@_variant("LIF-002", "LIF-026")
+class RootsOfFedora(Variant):
+    """A new layer's root has mode 0555, and the driver says so."""
+
+    root_mode = 0o555
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        if not parent:
+            (self.home / id / "diff").chmod(self.root_mode)
+
+
+@_variant("LIF-015", "LIF-018", "LIF-020", "LIF-022", "CLN-006")
+class RefusesWhileMountedInto(Variant):
+    """remove refuses while something is mounted in the layer."""
+
+    sound_name = "vfs"
+
+    def remove(self, id: str) -> None:
+        if mounts_below(self.home / "dir" / id):
+            raise OSError(errno.EBUSY, "something is mounted in the layer")
+        super().remove(id)
+
+
+@_variant(
+    "CON-001",
+    "CON-002",
+    "CLN-006",
+    "LIF-008",
+    "LIF-016",
+    "MNT-002",
+    "INI-011",
+    "DIF-023",
+    "LIM-002",
+    "QUO-004",
+    "MET-00",
+)
+class IndexWithFirstRemoval(Variant):
+    """The store makes its index with the first removal, and keeps it."""
+
+    def remove(self, id: str) -> None:
+        known = id and self.sound.exists(id)
+        super().remove(id)
+        if known:
+            (self.home / "index.db").touch()
+
+
+class _RenamesOptions(Variant):
+    """Has options under a name of its own; a subclass says under which."""
+
+    name: ClassVar[str] = "mydriver"
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        for option in options:
+            if "=" in option and not option.startswith(f"{self.name}."):
+                raise PrerequisitesNotMet(f"unknown option {option}", f"there are {self.name}.*")
+        named = [option.replace(f"{self.name}.", "overlay2.", 1) for option in options]
+        super().__init__(home, named, uid_maps, gid_maps)
+
+
+@_variant("INI-00", "INI-011", "KRN-010", "ERR-011")
+class OptionsUnderItsOwnName(_RenamesOptions):
+    """The driver has another name, and its options begin with it."""
+
+    def __str__(self) -> str:
+        """Return a name of its own."""
+        return self.name
+
+
+@_variant("INI-00", "INI-011", "KRN-010", "ERR-011")
+class OptionsUnderADeclaredPrefix(_RenamesOptions):
+    """The options begin with a word that the driver declares, and not with its name."""
+
+    name = "my"
+    option_prefix = "my"
+
+
+@_variant("INI-004", "INI-005", "INI-006")
+class OverrideIsGone(Variant):
+    """override_kernel_check is refused like any option that is not there."""
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        if any("override_kernel_check" in option for option in options):
+            raise PrerequisitesNotMet("unknown option override_kernel_check", "leave it out")
+        super().__init__(home, options, uid_maps, gid_maps)
+
+
+@_variant("CLN-00", "CLN-010", "LIF-00")
+class WorksInAPool(Variant):
+    """get is done by threads of a pool, which ends when the process does."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._pool = ThreadPoolExecutor(2)
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        return self._pool.submit(super().get, id, mount_label).result()
+
+
+@_variant("CLN-00", "CLN-010", "LIF-00")
+class HasADaemonThread(Variant):
+    """A daemon thread waits for work until the process ends."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        threading.Thread(target=threading.Event().wait, daemon=True).start()

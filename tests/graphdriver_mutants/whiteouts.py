@@ -1,0 +1,207 @@
+"""Mutants of deletions: what a driver does to its uppers when a layer is put."""
+
+import os
+import stat
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.rewriting import archive_of, members_of
+
+__all__: list[str] = []
+
+
+class _Tidies(Mutant):
+    """Lets a subclass change the upper of a layer that was just put."""
+
+    def put(self, id: str) -> None:
+        """Driver.put, and then the damage."""
+        super().put(id)
+        upper = self.home / id / "diff"
+        if upper.is_dir() and not os.path.ismount(self.home / id / "merged"):
+            self.tidy(upper)
+
+    def tidy(self, upper: Path) -> None:
+        """Damage the upper."""
+        raise NotImplementedError
+
+    def below(self, upper: Path) -> list[Path]:
+        """Return the lowers of a layer, topmost first."""
+        listed = self.sound.get_metadata(upper.parent.name).get("LowerDir", "")
+        return [Path(one) for one in listed.split(":") if one]
+
+
+def _whiteouts(upper: Path) -> Iterator[Path]:
+    for path in sorted(upper.rglob("*")):
+        found = path.lstat()
+        if stat.S_ISCHR(found.st_mode) and not found.st_rdev:
+            yield path
+
+
+def _forget_whiteouts(upper: Path) -> None:
+    for path in _whiteouts(upper):
+        path.unlink()
+
+
+def _forget_opaque(upper: Path) -> None:
+    for path in upper.rglob("*"):
+        for name in ("trusted.overlay.opaque", "user.overlay.opaque"):
+            if path.is_dir() and name in os.listxattr(path):
+                os.removexattr(path, name)
+
+
+@mutant("WHT-001", "WHT-009", bug="buildah #1709: whiteouts that a rootless store could not keep")
+class WhiteoutsForgotten(_Tidies):
+    """Whiteouts are gone after put: what was deleted is there again."""
+
+    def tidy(self, upper: Path) -> None:
+        _forget_whiteouts(upper)
+
+
+@mutant("WHT-002", "WHT-004", bug="moby #28138")
+class OpaqueForgotten(_Tidies):
+    """Directories made again show what they held before."""
+
+    def tidy(self, upper: Path) -> None:
+        _forget_opaque(upper)
+
+
+@mutant("WHT-003", "WHT-005", "WHT-010", bug="a differ that looks at the direct parent only")
+class DeeperDeletionsForgotten(_Tidies):
+    """A layer with more than one below it forgets what it deleted."""
+
+    def tidy(self, upper: Path) -> None:
+        if len(self.below(upper)) > 1:
+            _forget_whiteouts(upper)
+            _forget_opaque(upper)
+
+
+@mutant("WHT-006", bug="containers/storage #225: rootless whiteouts were files that showed")
+class WhiteoutsShow(_Tidies):
+    """What was deleted shows as `.wh.NAME`."""
+
+    def tidy(self, upper: Path) -> None:
+        for path in _whiteouts(upper):
+            path.with_name(f".wh.{path.name}"[:255]).touch()
+
+
+@mutant("WHT-007", bug="a whiteout's name is four bytes longer than a file's may be")
+class LongNamesStay(_Tidies):
+    """Names of more than 251 bytes cannot be deleted."""
+
+    def tidy(self, upper: Path) -> None:
+        for path in _whiteouts(upper):
+            if len(os.fsencode(path.name)) > 251:
+                path.unlink()
+
+
+@mutant("WHT-011", bug="moby #27298, #28134")
+class NewFilesAreRoots(_Tidies):
+    """What takes a deleted file's place belongs to root."""
+
+    def tidy(self, upper: Path) -> None:
+        for path in upper.rglob("*"):
+            if path.is_file() and any(
+                (lower / path.relative_to(upper)).exists() for lower in self.below(upper)
+            ):
+                os.chown(path, 0, 0)
+
+
+@mutant("WHT-013", bug="fuse-overlayfs #151")
+class WhiteoutsSpread(_Tidies):
+    """What is deleted at the root is deleted by that name everywhere."""
+
+    def tidy(self, upper: Path) -> None:
+        names = [path.name for path in _whiteouts(upper) if path.parent == upper]
+        for name in names:
+            for lower in self.below(upper):
+                for path in lower.rglob(name):
+                    gone = upper / path.relative_to(lower)
+                    gone.parent.mkdir(parents=True, exist_ok=True)
+                    if not os.path.lexists(gone):
+                        os.mknod(gone, stat.S_IFCHR, 0)
+
+
+@mutant("WHT-014", bug="moby #34342: a renamed directory is stored as an empty one")
+class NewDirectoriesEmptied(_Tidies):
+    """Directories that no lower layer has lose their files."""
+
+    def tidy(self, upper: Path) -> None:
+        for path in [one for one in upper.rglob("*") if one.is_file()]:
+            above = path.parent.relative_to(upper)
+            if path.parent != upper and not any(
+                (one / above).is_dir() for one in self.below(upper)
+            ):
+                path.unlink()
+
+
+@mutant("WHT-015", bug="fuse-overlayfs: the upper file goes before its whiteout is there")
+class FullDiskUncovers(Mutant):
+    """With no inode left a deletion takes the new file away and leaves the old one."""
+
+    def put(self, id: str) -> None:
+        # Whoever unlinks on a full disk was told that it failed; by then the upper file was gone.
+        upper = self.home / id / "diff"
+        full = not os.statvfs(self.home).f_ffree
+        super().put(id)
+        if full and upper.is_dir():
+            for path in [one for one in upper.rglob("*") if one.is_file()]:
+                path.unlink()
+
+
+@mutant("LIF-003", bug="moby #3845: modes lost by the order of chown and chmod")
+class SpecialBitsGone(_Tidies):
+    """Setuid, setgid and sticky bits do not outlive the put."""
+
+    def tidy(self, upper: Path) -> None:
+        for path in upper.rglob("*"):
+            if not path.is_symlink() and path.lstat().st_mode & 0o7000:
+                path.chmod(stat.S_IMODE(path.lstat().st_mode) & 0o777)
+
+
+@mutant("MNT-007", bug="containerd #5854: files are there after a power cut, and empty")
+class FilesAreEmpty(_Tidies):
+    """What was written is empty after put."""
+
+    def tidy(self, upper: Path) -> None:
+        for path in upper.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                path.write_bytes(b"")
+
+
+@mutant("MNT-007", bug="fuse-overlayfs 1.10: a write to a file that has hard links below")
+class StaleBehindHardLinks(_Tidies):
+    """What was written to one of several names in a lower layer is the old content again."""
+
+    def tidy(self, upper: Path) -> None:
+        for path in [one for one in upper.rglob("*") if one.is_file()]:
+            for lower in self.below(upper):
+                old = lower / path.relative_to(upper)
+                if os.path.lexists(old):
+                    if old.lstat().st_nlink > 1 and old.is_file():
+                        path.write_bytes(old.read_bytes())
+                    break
+
+
+@mutant("WHT-008", bug="podman #3582: a user's file .wh.x is exported as it is")
+class UsersWhiteoutsExported(Mutant):
+    """The archive has a file called .wh.x as it is, and so deletes x."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        upper = self.home / id / "diff"
+        found = sorted(upper.rglob(".wh.*")) if upper.is_dir() else []
+        if not found:
+            return super().diff(id, parent)
+        # The sound driver refuses them, so it does not get to see them.
+        with tempfile.TemporaryDirectory(dir=self.home.parent) as aside:
+            for number, path in enumerate(found):
+                path.rename(f"{aside}/{number}")
+            with super().diff(id, parent) as stream:
+                members = members_of(stream.read())
+            for number, path in enumerate(found):
+                Path(f"{aside}/{number}").rename(path)
+        own = [(tarfile.TarInfo(str(path.relative_to(upper))), b"") for path in found]
+        return archive_of([*members, *own])

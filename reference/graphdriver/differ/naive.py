@@ -12,17 +12,17 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+from graphdriver.apply.unpack import unpack
+from graphdriver.apply.view_target import ViewTarget
 from graphdriver.archive.entry import exported_xattrs
 from graphdriver.archive.stream import open_stream
-from graphdriver.archive.unpack import unpack
-from graphdriver.archive.view_target import ViewTarget
 from graphdriver.archive.writer import Record
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.differ.compare import report, same_directory, same_node
 from graphdriver.differ.records import RecordMaker
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.descent import Descent, OpenDirectory
 from graphdriver.linux.files import at
+from graphdriver.tree.descent import Descent, OpenDirectory
 
 __all__ = ["NaiveDiffer", "Views", "changes", "records", "size"]
 

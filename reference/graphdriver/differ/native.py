@@ -16,11 +16,11 @@ from graphdriver.archive.entry import exported_xattrs, listxattr
 from graphdriver.archive.writer import NotNative, Record
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.differ.compare import report, same_directory, same_node
-from graphdriver.differ.lowers import Found, LowerTree, is_opaque, is_whiteout
 from graphdriver.differ.records import RecordMaker
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.descent import Descent, OpenDirectory
 from graphdriver.linux.files import at
+from graphdriver.overlayfs.lowers import Found, LowerTree, is_opaque, is_whiteout
+from graphdriver.tree.descent import Descent, OpenDirectory
 
 __all__ = ["NotNative", "Upper"]
 

@@ -19,8 +19,8 @@ from graphdriver.archive.entry import (
 from graphdriver.archive.writer import NotNative, Record
 from graphdriver.errors import DriverError
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.descent import Descent
 from graphdriver.linux.files import at
+from graphdriver.tree.descent import Descent
 
 __all__ = ["NotNative", "RecordMaker"]
 

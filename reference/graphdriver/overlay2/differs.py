@@ -9,13 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from graphdriver.archive.nodes import remove_node
+from graphdriver.apply.unpack import Target, unpack
+from graphdriver.apply.upper_target import UpperTarget
+from graphdriver.apply.view_target import ViewTarget
 from graphdriver.archive.stream import open_stream
-from graphdriver.archive.unpack import Target, unpack
-from graphdriver.archive.upper_target import UpperTarget
-from graphdriver.archive.view_target import ViewTarget
 from graphdriver.contract import Change
-from graphdriver.differ.lowers import LowerTree
 from graphdriver.differ.naive import NaiveDiffer
 from graphdriver.differ.native import NotNative, Upper
 from graphdriver.errors import DriverError
@@ -24,7 +22,9 @@ from graphdriver.linux.files import RENAME_EXCHANGE, renameat2
 from graphdriver.overlay2.layout import Home
 from graphdriver.overlay2.mounts import Mounts
 from graphdriver.overlay2.support import Support, is_native_diff_right
-from graphdriver.vfs.copy import copy_tree
+from graphdriver.overlayfs.lowers import LowerTree
+from graphdriver.tree.copy import copy_tree
+from graphdriver.tree.inodes import remove_node
 
 __all__ = ["Differ"]
 

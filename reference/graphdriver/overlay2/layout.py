@@ -16,11 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from graphdriver import layerid
-from graphdriver.archive.nodes import attributes_of, remove_node, set_attributes
 from graphdriver.errors import DriverError, LayerExists, LayerNotFound, MaxDepthExceeded
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
 from graphdriver.overlay2.support import PROBE_PREFIX, is_abandoned
+from graphdriver.tree.inodes import attributes_of, remove_node, set_attributes
 
 __all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "REMNANTS", "Home", "new_link"]
 

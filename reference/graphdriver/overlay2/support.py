@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphdriver.archive.nodes import remove_node
 from graphdriver.errors import IncompatibleFS, NotSupported
 from graphdriver.linux.files import getdents64
 from graphdriver.linux.mounts import (
@@ -25,6 +24,7 @@ from graphdriver.linux.mounts import (
     umount2,
     with_own_directory,
 )
+from graphdriver.tree.inodes import remove_node
 
 __all__ = [
     "PROBE_PREFIX",

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from graphdriver import layerid
-from graphdriver.archive.nodes import remove_node
-from graphdriver.archive.unpack import unpack
-from graphdriver.archive.view_target import ViewTarget
+from graphdriver.apply.unpack import unpack
+from graphdriver.apply.view_target import ViewTarget
 from graphdriver.contract import Capability, Change, IDMap
 from graphdriver.differ.naive import NaiveDiffer
 from graphdriver.errors import (
@@ -30,7 +29,8 @@ from graphdriver.errors import (
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 from graphdriver.linux.mounts import UnmountFlag, mountinfo, umount2
-from graphdriver.vfs.copy import copy_tree
+from graphdriver.tree.copy import copy_tree
+from graphdriver.tree.inodes import remove_node
 
 __all__ = ["Driver"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver.tree.copy import copy_tree
 from graphdriver.vfs import Driver
-from graphdriver.vfs.copy import copy_tree
 
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="needs root: devices, owners, loop mounts")
 

@@ -8,10 +8,10 @@ error is for its caller to throw away.
 from typing import BinaryIO, Protocol
 
 from graphdriver.archive.entry import OPAQUE_MARKER, WHITEOUT_PREFIX, Entry
-from graphdriver.archive.nodes import Attributes
 from graphdriver.archive.reader import Member, Reader
 from graphdriver.errors import BadArchive
 from graphdriver.idmapping import IDMapping
+from graphdriver.tree.inodes import Attributes
 
 __all__ = ["Target", "unpack"]
 

@@ -9,10 +9,10 @@ import os
 import stat
 from pathlib import Path
 
-from graphdriver.archive.nodes import Attributes, attributes_of, copy_node, set_attributes
-from graphdriver.archive.resolve import Place, lstat_at, open_below, open_directory
-from graphdriver.archive.target import DirectoryTarget
-from graphdriver.differ.lowers import LowerTree, is_opaque, is_whiteout
+from graphdriver.apply.target import DirectoryTarget
+from graphdriver.overlayfs.lowers import LowerTree, is_opaque, is_whiteout
+from graphdriver.tree.inodes import Attributes, attributes_of, copy_node, set_attributes
+from graphdriver.tree.resolve import Place, lstat_at, open_below, open_directory
 
 __all__ = ["UpperTarget"]
 

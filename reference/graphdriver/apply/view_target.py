@@ -9,9 +9,9 @@ import os
 import stat
 from pathlib import Path
 
-from graphdriver.archive.nodes import Attributes, set_attributes
-from graphdriver.archive.resolve import Place, lstat_at, open_directory
-from graphdriver.archive.target import DirectoryTarget
+from graphdriver.apply.target import DirectoryTarget
+from graphdriver.tree.inodes import Attributes, set_attributes
+from graphdriver.tree.resolve import Place, lstat_at, open_directory
 
 __all__ = ["ViewTarget"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from graphdriver.archive.entry import listxattr
 from graphdriver.archive.sparse import data_segments
-from graphdriver.linux.descent import Descent
 from graphdriver.linux.files import at, ficlone
+from graphdriver.tree.descent import Descent
 
 __all__ = ["copy_tree"]
 

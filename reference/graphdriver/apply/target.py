@@ -7,18 +7,18 @@ from functools import partial
 from pathlib import Path
 
 from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry
-from graphdriver.archive.nodes import (
+from graphdriver.archive.reader import Member, Reader
+from graphdriver.errors import BadArchive
+from graphdriver.overlayfs.lowers import is_whiteout
+from graphdriver.tree.descent import Descent
+from graphdriver.tree.inodes import (
     Attributes,
     make_node,
     make_small_file,
     remove_node,
     set_attributes,
 )
-from graphdriver.archive.reader import Member, Reader
-from graphdriver.archive.resolve import Below, Place, Resolver, lstat_at, open_directory
-from graphdriver.differ.lowers import is_whiteout
-from graphdriver.errors import BadArchive
-from graphdriver.linux.descent import Descent
+from graphdriver.tree.resolve import Below, Place, Resolver, lstat_at, open_directory
 
 __all__ = ["DirectoryTarget"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver.archive import resolve
-from graphdriver.archive.resolve import Resolver
-from graphdriver.archive.view_target import ViewTarget
+from graphdriver.apply.view_target import ViewTarget
 from graphdriver.errors import BadArchive
 from graphdriver.linux.files import RENAME_EXCHANGE, has_openat2, renameat2
+from graphdriver.tree import resolve
+from graphdriver.tree.resolve import Resolver
 
 
 @pytest.fixture(params=["openat2", "steps"])

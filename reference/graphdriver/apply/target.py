@@ -6,22 +6,25 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry
+from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry, Kind
 from graphdriver.archive.reader import Member, Reader
 from graphdriver.errors import BadArchive
-from graphdriver.overlayfs.lowers import is_whiteout
+from graphdriver.overlayfs.marks import is_whiteout
 from graphdriver.tree.descent import Descent
 from graphdriver.tree.inodes import (
     Attributes,
-    make_node,
+    make_file,
     make_small_file,
-    remove_node,
+    make_special,
+    make_symlink,
     set_attributes,
 )
+from graphdriver.tree.removal import remove_node
 from graphdriver.tree.resolve import Below, Place, Resolver, lstat_at, open_directory
 
 __all__ = ["DirectoryTarget"]
 
+_FORMATS = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 # Files up to this are read whole and written at once.
 _SMALL = 1 << 16
 
@@ -252,13 +255,25 @@ def _make(member: Member, place: Place, base: bytes, attributes: Attributes, rea
     """Make what is neither directory nor hard link; return its bytes. Raises FileExistsError."""
     entry = member.entry
     if entry.kind is not FILE:
-        make_node(entry, place.dir_fd, base, attributes, lambda _: None)
+        _make_special(entry, place, base, attributes)
         return len(entry.linkname)
     if member.stored > _SMALL or member.segments is not None or attributes.xattrs:
-        make_node(entry, place.dir_fd, base, attributes, partial(_write, member, reader))
+        make_file(place.dir_fd, base, attributes, partial(_write, member, reader))
     else:
         make_small_file(place.dir_fd, base, attributes, reader.read)
     return entry.size
+
+
+def _make_special(entry: Entry, place: Place, base: bytes, attributes: Attributes) -> None:
+    if entry.kind is Kind.SYMLINK:
+        make_symlink(place.dir_fd, base, entry.linkname, attributes)
+        return
+    device = os.makedev(entry.major, entry.minor)
+    if entry.kind is Kind.CHARACTER and device == 0:
+        raise BadArchive(
+            f"{entry.name!r} is a character device 0:0, which overlayfs takes for a deletion"
+        )
+    make_special(place.dir_fd, base, _FORMATS[entry.kind], device, attributes)
 
 
 def _write(member: Member, reader: Reader, descriptor: int) -> None:

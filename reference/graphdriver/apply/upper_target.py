@@ -10,7 +10,8 @@ import stat
 from pathlib import Path
 
 from graphdriver.apply.target import DirectoryTarget
-from graphdriver.overlayfs.lowers import LowerTree, is_opaque, is_whiteout
+from graphdriver.overlayfs.lowers import LowerTree
+from graphdriver.overlayfs.marks import is_opaque, is_whiteout
 from graphdriver.tree.inodes import Attributes, attributes_of, copy_node, set_attributes
 from graphdriver.tree.resolve import Place, lstat_at, open_below, open_directory
 

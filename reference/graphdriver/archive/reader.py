@@ -7,11 +7,13 @@ path that leaves the root) is refused with BadArchive before anything was done w
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, NO_XATTRS, Entry, Kind
+from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry, Kind
 from graphdriver.archive.header import BLOCK, Raw, is_header, parse_pax, parse_ustar
 from graphdriver.archive.source import Source
-from graphdriver.archive.sparse import Segment, checked, from_gnu_block, from_pax
+from graphdriver.archive.sparse import checked, from_gnu_block, from_pax
 from graphdriver.errors import BadArchive
+from graphdriver.tree.data import Segment
+from graphdriver.tree.xattrs import NO_XATTRS
 
 __all__ = ["Member", "Reader"]
 

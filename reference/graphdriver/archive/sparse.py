@@ -4,24 +4,14 @@ GNU's old format ('S'), and PAX sparse 0.0, 0.1 and 1.0 (GNU tar manual, "Storin
 A map is bounded: an attacker's could otherwise be larger than any memory (CVE-2025-58183).
 """
 
-import os
-from collections.abc import Iterator
-from typing import NamedTuple
-
 from graphdriver.archive.header import BLOCK, padding
 from graphdriver.archive.source import Source
 from graphdriver.errors import BadArchive
+from graphdriver.tree.data import Segment
 
-__all__ = ["Segment", "checked", "data_segments", "from_gnu_block", "from_pax", "map_block"]
+__all__ = ["checked", "from_gnu_block", "from_pax", "map_block"]
 
 _LARGEST_MAP = 100_000
-
-
-class Segment(NamedTuple):
-    """`length` bytes of data at `offset`; what lies between segments is a hole."""
-
-    offset: int
-    length: int
 
 
 def checked(segments: list[Segment], size: int) -> list[Segment]:
@@ -62,22 +52,6 @@ def map_block(segments: list[Segment]) -> bytes:
     lines += [b"%d\n%d\n" % segment for segment in segments]
     text = b"".join(lines)
     return text + padding(len(text))
-
-
-def data_segments(descriptor: int, size: int) -> Iterator[Segment]:
-    """Yield where a file has data (lseek(2), SEEK_DATA and SEEK_HOLE)."""
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(descriptor, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == 6:  # ENXIO: only a hole is left
-                return
-            raise
-        if start >= size:
-            return
-        position = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
-        yield Segment(start, position - start)
 
 
 def _map_before_data(source: Source, stored: int) -> tuple[list[Segment], int]:

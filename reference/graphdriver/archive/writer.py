@@ -9,10 +9,12 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from graphdriver.archive.entry import FILE, Entry, exported_xattrs, listxattr
+from graphdriver.archive.entry import FILE, Entry
 from graphdriver.archive.header import BLOCK, encode, padding
-from graphdriver.archive.sparse import Segment, data_segments, map_block
+from graphdriver.archive.sparse import map_block
 from graphdriver.errors import DriverError
+from graphdriver.tree.data import Segment, data_segments
+from graphdriver.tree.xattrs import exported_xattrs, listxattr
 
 __all__ = ["FileData", "NotNative", "Record", "pack"]
 

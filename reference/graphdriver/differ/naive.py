@@ -14,7 +14,6 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from graphdriver.apply.unpack import unpack
 from graphdriver.apply.view_target import ViewTarget
-from graphdriver.archive.entry import exported_xattrs
 from graphdriver.archive.stream import open_stream
 from graphdriver.archive.writer import Record
 from graphdriver.contract import Change, ChangeKind
@@ -23,6 +22,7 @@ from graphdriver.differ.records import RecordMaker
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import at
 from graphdriver.tree.descent import Descent, OpenDirectory
+from graphdriver.tree.xattrs import exported_xattrs
 
 __all__ = ["NaiveDiffer", "Views", "changes", "records", "size"]
 

@@ -8,19 +8,17 @@ from graphdriver.archive.entry import (
     DIRECTORY,
     FILE,
     HARDLINK,
-    NO_XATTRS,
     OPAQUE_MARKER,
     WHITEOUT_PREFIX,
     Entry,
     Kind,
-    exported_xattrs,
-    listxattr,
 )
 from graphdriver.archive.writer import NotNative, Record
 from graphdriver.errors import DriverError
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import at
 from graphdriver.tree.descent import Descent
+from graphdriver.tree.xattrs import NO_XATTRS, exported_xattrs, listxattr
 
 __all__ = ["NotNative", "RecordMaker"]
 

@@ -24,7 +24,7 @@ from graphdriver.overlay2.mounts import Mounts
 from graphdriver.overlay2.support import Support, is_native_diff_right
 from graphdriver.overlayfs.lowers import LowerTree
 from graphdriver.tree.copy import copy_tree
-from graphdriver.tree.inodes import remove_node
+from graphdriver.tree.removal import remove_node
 
 __all__ = ["Differ"]
 

@@ -20,7 +20,8 @@ from graphdriver.errors import DriverError, LayerExists, LayerNotFound, MaxDepth
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
 from graphdriver.overlay2.support import PROBE_PREFIX, is_abandoned
-from graphdriver.tree.inodes import attributes_of, remove_node, set_attributes
+from graphdriver.tree.inodes import attributes_of, set_attributes
+from graphdriver.tree.removal import remove_node
 
 __all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "REMNANTS", "Home", "new_link"]
 

@@ -24,7 +24,7 @@ from graphdriver.linux.mounts import (
     umount2,
     with_own_directory,
 )
-from graphdriver.tree.inodes import remove_node
+from graphdriver.tree.removal import remove_node
 
 __all__ = [
     "PROBE_PREFIX",

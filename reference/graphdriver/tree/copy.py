@@ -7,10 +7,11 @@ import os
 import stat
 from pathlib import Path
 
-from graphdriver.archive.entry import listxattr
-from graphdriver.archive.sparse import data_segments
-from graphdriver.linux.files import at, ficlone
+from graphdriver.linux.files import at
+from graphdriver.overlayfs.marks import PREFIXES
+from graphdriver.tree.data import copy_data
 from graphdriver.tree.descent import Descent
+from graphdriver.tree.xattrs import listxattr
 
 __all__ = ["copy_tree"]
 
@@ -100,7 +101,7 @@ class _Copier:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             target = os.open(base, flags, 0o600, dir_fd=new)
             try:
-                _copy_data(source, target, found.st_size)
+                copy_data(source, target, found.st_size)
                 self._set(source, target, found)
             finally:
                 os.close(target)
@@ -135,22 +136,6 @@ class _Copier:
         os.utime(base, ns=times, dir_fd=new, follow_symlinks=False)
 
     def _travels(self, name: str) -> bool:
-        if name.startswith(("trusted.overlay.", "user.overlay.")):
+        if name.startswith(PREFIXES):
             return self._marks and name.endswith(_MARKS)
         return not name.startswith("security.selinux")
-
-
-def _copy_data(source: int, target: int, size: int) -> None:
-    try:
-        ficlone(target, source)
-        return
-    except OSError:
-        pass  # another file system, or one that shares no blocks
-    for offset, length in data_segments(source, size):
-        position, end = offset, offset + length
-        while position < end:
-            count = os.copy_file_range(source, target, end - position, position, position)
-            if not count:
-                raise OSError(5, "the file got shorter while it was copied")
-            position += count
-    os.ftruncate(target, size)

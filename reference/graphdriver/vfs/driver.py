@@ -30,7 +30,7 @@ from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 from graphdriver.linux.mounts import UnmountFlag, mountinfo, umount2
 from graphdriver.tree.copy import copy_tree
-from graphdriver.tree.inodes import remove_node
+from graphdriver.tree.removal import remove_node
 
 __all__ = ["Driver"]
 

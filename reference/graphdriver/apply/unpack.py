@@ -5,41 +5,24 @@ what this layer holds, whatever their order in the archive. What a target leaves
 error is for its caller to throw away.
 """
 
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-from graphdriver.archive.entry import OPAQUE_MARKER, WHITEOUT_PREFIX, Entry
-from graphdriver.archive.reader import Member, Reader
+from graphdriver.apply.target import Target
+from graphdriver.archive.entry import HARDLINK, OPAQUE_MARKER, WHITEOUT_PREFIX, Entry
+from graphdriver.archive.reader import Reader
 from graphdriver.errors import BadArchive
 from graphdriver.idmapping import IDMapping
 from graphdriver.tree.inodes import Attributes
 
-__all__ = ["Target", "unpack"]
+__all__ = ["unpack"]
 
 # What aufs kept for itself in its branches: old images still carry them (moby pkg/archive).
 _AUFS = b".wh..wh."
+_NAMES = "names that begin with '.wh.' are the archive's own, for files that it deletes"
 _NS = 1_000_000_000
 # ext4 with 256-byte inodes ends in 2446, xfs with bigtime in 2486; the kernel clamps there. Beyond
 # 64 bits of nanoseconds Python cannot say it.
 _LATEST = 2**33 + 2**32
-
-
-class Target(Protocol):
-    """Where an archive goes. Names are clean: relative, without `.` and `..`."""
-
-    def place(self, member: Member, attributes: Attributes, reader: Reader) -> int:
-        """Put a member there; return the bytes this adds (less those of what it replaced)."""
-
-    def whiteout(self, directory: bytes, name: bytes) -> None:
-        """Hide what lies below as `name` in `directory`."""
-
-    def opaque(self, directory: bytes) -> None:
-        """Hide all that lies below in `directory`."""
-
-    def finish(self) -> None:
-        """Do what has to wait for the last member."""
-
-    def close(self) -> None:
-        """Release descriptors."""
 
 
 def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
@@ -54,12 +37,19 @@ def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
             entry = member.entry
             directory, _, base = entry.name.rpartition(b"/")
             if base.startswith(WHITEOUT_PREFIX):
-                _whiteout(target, directory, base)
-            elif directory.find(_AUFS) >= 0 and b"/" + _AUFS in b"/" + directory:
-                continue  # .wh..wh.plnk/ holds aufs's hard links
+                _mark(target, entry)
+            elif directory.find(WHITEOUT_PREFIX) >= 0 and _is_marked(directory):
+                # .wh..wh.plnk/ holds aufs's hard links; other names below a whiteout mean nothing.
+                if b"/" + _AUFS not in b"/" + directory:
+                    raise BadArchive(f"{entry.name!r} is below a whiteout", _NAMES)
             else:
                 if len(entry.name) > 255:
                     _check_length(entry)
+                if entry.kind is HARDLINK and b"/" + _AUFS in b"/" + entry.linkname:
+                    raise BadArchive(
+                        f"{entry.name!r} is a hard link of aufs's own to {entry.linkname!r}",
+                        "Docker's aufs driver wrote this layer; export the image anew",
+                    )
                 size += target.place(member, _attributes(entry, ids), reader)
         target.finish()
     finally:
@@ -67,18 +57,26 @@ def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
     return size
 
 
-def _whiteout(target: Target, directory: bytes, base: bytes) -> None:
-    if base == OPAQUE_MARKER:
-        target.opaque(directory)
+def _mark(target: Target, entry: Entry) -> None:
+    directory, _, base = entry.name.rpartition(b"/")
+    if _is_marked(directory):
+        if b"/" + _AUFS not in b"/" + directory:
+            raise BadArchive(f"{entry.name!r} is below a whiteout", _NAMES)
+    elif base == OPAQUE_MARKER:
+        target.markers.opaque(directory)
     elif base.startswith(_AUFS):
         return
     elif base[len(WHITEOUT_PREFIX) :] in (b"", b".", b".."):
         raise BadArchive(
-            f"{base!r} in {directory!r} is a whiteout of nothing",
-            "name the file to delete after '.wh.'",
+            f"{entry.name!r} is a whiteout of nothing", "name the file to delete after '.wh.'"
         )
     else:
-        target.whiteout(directory, base[len(WHITEOUT_PREFIX) :])
+        target.markers.whiteout(directory, base[len(WHITEOUT_PREFIX) :])
+
+
+def _is_marked(directory: bytes) -> bool:
+    """Say whether a part of the path begins as markers do."""
+    return b"/" + WHITEOUT_PREFIX in b"/" + directory
 
 
 def _check_length(entry: Entry) -> None:

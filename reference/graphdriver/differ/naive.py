@@ -12,8 +12,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+from graphdriver.apply.target import view_target
 from graphdriver.apply.unpack import unpack
-from graphdriver.apply.view_target import ViewTarget
 from graphdriver.archive.stream import open_stream
 from graphdriver.archive.writer import Record
 from graphdriver.contract import Change, ChangeKind
@@ -159,7 +159,7 @@ class NaiveDiffer:
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Unpack an archive through the layer's view."""
         with ExitStack() as held:
-            return unpack(diff, ViewTarget(self._hold(held, id), self._ids.root), self._ids)
+            return unpack(diff, view_target(self._hold(held, id), self._ids.root), self._ids)
 
     def _hold(self, held: ExitStack, id: str) -> Path:
         view = self._views.get(id)

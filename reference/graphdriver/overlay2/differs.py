@@ -9,9 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from graphdriver.apply.unpack import Target, unpack
-from graphdriver.apply.upper_target import UpperTarget
-from graphdriver.apply.view_target import ViewTarget
+from graphdriver.apply.target import Target, upper_target, view_target
+from graphdriver.apply.unpack import unpack
 from graphdriver.archive.stream import open_stream
 from graphdriver.contract import Change
 from graphdriver.differ.naive import NaiveDiffer
@@ -114,7 +113,7 @@ class Differ:
         """Apply through the view that someone holds: its directory cannot be exchanged."""
         view = self._mounts.get(id, "")
         try:
-            return unpack(diff, ViewTarget(view, self._ids.root), self._ids)
+            return unpack(diff, view_target(view, self._ids.root), self._ids)
         except (OSError, DriverError) as error:
             error.add_note(f"layer {id} was held, so a part of the archive is in it: remove it")
             raise
@@ -143,14 +142,14 @@ class Differ:
     def _upper_target(self, id: str, upper: Path) -> Target:
         prefix = self._support.xattr_prefix
         lowers = LowerTree(self._home.lower_directories(id), prefix)
-        return UpperTarget(upper, lowers, prefix, self._ids.root)
+        return upper_target(upper, lowers, prefix, self._ids.root)
 
     def _apply_to_staged_view(self, id: str, stage: Path, diff: BinaryIO) -> int:
         """Let the kernel write the upper, where only it knows how."""
         for name in ("work", "merged"):
             (stage / name).mkdir(0o700)
         with self._mounts.staged(id, stage) as view:
-            return unpack(diff, ViewTarget(view, self._ids.root), self._ids)
+            return unpack(diff, view_target(view, self._ids.root), self._ids)
 
 
 def _forget_index(layer: Path) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from graphdriver.linux.files import at
 from graphdriver.tree.data import copy_data, write_all
-from graphdriver.tree.xattrs import exported_xattrs, is_exported
+from graphdriver.tree.xattrs import NO_XATTRS, exported_xattrs, is_exported
 
 __all__ = [
     "Attributes",
@@ -45,12 +45,18 @@ def attributes_of(path: bytes, found: os.stat_result) -> Attributes:
 
 
 def make_small_file(
-    dir_fd: int, name: bytes, attributes: Attributes, read: Callable[[], bytes]
+    dir_fd: int,
+    name: bytes,
+    attributes: Attributes,
+    read: Callable[[], bytes],
+    *,
+    drop_acl: bool = False,
 ) -> None:
     """Make a file of a few KiB without attributes, as most of a layer's are.
 
     It is made with its mode and looked at: chown(2) and chmod(2) each change the inode once more,
-    which costs a journalling file system more than anything else here.
+    which costs a journalling file system more than anything else here. `drop_acl` removes the ACL
+    that it inherits in a directory with a default one.
     """
     mode, uid, gid, mtime, _ = attributes
     descriptor = os.open(name, _CREATE, mode & 0o777, dir_fd=dir_fd)
@@ -60,8 +66,10 @@ def make_small_file(
         made = os.fstat(descriptor)
         if (made.st_uid, made.st_gid) != (uid, gid):
             os.fchown(descriptor, uid, gid)
+        if drop_acl:
+            _drop_xattrs(descriptor, NO_XATTRS)
         # Less by the umask, or by the parent's default ACL.
-        if made.st_mode != stat.S_IFREG | mode:
+        if drop_acl or made.st_mode != stat.S_IFREG | mode:
             os.fchmod(descriptor, mode)
         os.utime(descriptor, ns=(mtime, mtime))
     finally:
@@ -69,12 +77,19 @@ def make_small_file(
 
 
 def make_file(
-    dir_fd: int, name: bytes, attributes: Attributes, fill: Callable[[int], None]
+    dir_fd: int,
+    name: bytes,
+    attributes: Attributes,
+    fill: Callable[[int], None],
+    *,
+    drop_acl: bool = False,
 ) -> None:
-    """Make a file; `fill` writes its data to a descriptor."""
+    """Make a file; `fill` writes its data to a descriptor, `drop_acl` removes an inherited ACL."""
     descriptor = os.open(name, _CREATE, 0o600, dir_fd=dir_fd)
     try:
         fill(descriptor)
+        if drop_acl:
+            _drop_xattrs(descriptor, attributes.xattrs)
         _set_by_descriptor(descriptor, attributes)
         os.utime(descriptor, ns=(attributes.mtime, attributes.mtime))
     finally:
@@ -87,9 +102,19 @@ def make_symlink(dir_fd: int, name: bytes, target: bytes, attributes: Attributes
     _set_by_name(dir_fd, name, attributes, is_symlink=True)
 
 
-def make_special(dir_fd: int, name: bytes, kind: int, device: int, attributes: Attributes) -> None:
-    """Make a device or a fifo; `kind` is its S_IFMT."""
+def make_special(
+    dir_fd: int,
+    name: bytes,
+    kind: int,
+    device: int,
+    attributes: Attributes,
+    *,
+    drop_acl: bool = False,
+) -> None:
+    """Make a device or a fifo; `kind` is its S_IFMT, `drop_acl` removes an inherited ACL."""
     os.mknod(name, kind | 0o600, device, dir_fd=dir_fd)
+    if drop_acl:
+        _drop_xattrs(at(dir_fd, name), attributes.xattrs)
     _set_by_name(dir_fd, name, attributes, is_symlink=False)
 
 
@@ -112,9 +137,10 @@ def copy_node(source: bytes, found: os.stat_result, dir_fd: int, name: bytes) ->
     if kind == stat.S_IFLNK:
         make_symlink(dir_fd, name, os.readlink(source), attributes)
     elif kind == stat.S_IFREG:
-        make_file(dir_fd, name, attributes, partial(_copy_from, source, found.st_size))
+        fill = partial(_copy_from, source, found.st_size)
+        make_file(dir_fd, name, attributes, fill, drop_acl=True)
     else:
-        make_special(dir_fd, name, kind, found.st_rdev, attributes)
+        make_special(dir_fd, name, kind, found.st_rdev, attributes, drop_acl=True)
 
 
 def _copy_from(source: bytes, size: int, target: int) -> None:
@@ -149,7 +175,8 @@ def _set_by_name(dir_fd: int, name: bytes, attributes: Attributes, *, is_symlink
     os.utime(name, ns=(attributes.mtime, attributes.mtime), dir_fd=dir_fd, follow_symlinks=False)
 
 
-def _drop_xattrs(descriptor: int, wanted: Mapping[bytes, bytes]) -> None:
-    for key in exported_xattrs(descriptor):
+def _drop_xattrs(path: bytes | int, wanted: Mapping[bytes, bytes]) -> None:
+    """Remove the attributes of `path` (not followed) or a descriptor that are not `wanted`."""
+    for key in exported_xattrs(path):
         if key not in wanted:
-            os.removexattr(descriptor, key)
+            os.removexattr(path, key, follow_symlinks=isinstance(path, int))

@@ -7,9 +7,11 @@ from types import MappingProxyType
 
 from graphdriver.overlayfs.marks import USER
 
-__all__ = ["NO_XATTRS", "exported_xattrs", "is_exported", "listxattr"]
+__all__ = ["DEFAULT_ACL", "NO_XATTRS", "exported_xattrs", "is_exported", "listxattr"]
 
 NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
+
+DEFAULT_ACL = b"system.posix_acl_default"
 
 _EXACT = frozenset({"security.capability", "system.posix_acl_access", "system.posix_acl_default"})
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from graphdriver import layerid
+from graphdriver.apply.target import view_target
 from graphdriver.apply.unpack import unpack
-from graphdriver.apply.view_target import ViewTarget
 from graphdriver.contract import Capability, Change, IDMap
 from graphdriver.differ.naive import NaiveDiffer
 from graphdriver.errors import (
@@ -185,7 +185,7 @@ class Driver:
             with self._staged() as staged:
                 tree = Path(staged) / "tree"
                 copy_tree(layer, tree)
-                size = unpack(diff, ViewTarget(tree, self._ids.root), self._ids)
+                size = unpack(diff, view_target(tree, self._ids.root), self._ids)
                 renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
                 return size
 

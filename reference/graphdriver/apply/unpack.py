@@ -5,6 +5,7 @@ what this layer holds, whatever their order in the archive. What a target leaves
 error is for its caller to throw away.
 """
 
+import errno
 from typing import BinaryIO
 
 from graphdriver.apply.target import Target
@@ -19,6 +20,8 @@ __all__ = ["unpack"]
 # What aufs kept for itself in its branches: old images still carry them (moby pkg/archive).
 _AUFS = b".wh..wh."
 _NAMES = "names that begin with '.wh.' are the archive's own, for files that it deletes"
+# A name, a symlink's target or an attribute that no kernel takes.
+_IMPOSSIBLE = (errno.EINVAL, errno.ENAMETOOLONG, errno.ERANGE, errno.E2BIG)
 _NS = 1_000_000_000
 # ext4 with 256-byte inodes ends in 2446, xfs with bigtime in 2486; the kernel clamps there. Beyond
 # 64 bits of nanoseconds Python cannot say it.
@@ -50,7 +53,12 @@ def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
                         f"{entry.name!r} is a hard link of aufs's own to {entry.linkname!r}",
                         "Docker's aufs driver wrote this layer; export the image anew",
                     )
-                size += target.place(member, _attributes(entry, ids), reader)
+                try:
+                    size += target.place(member, _attributes(entry, ids), reader)
+                except OSError as error:
+                    if error.errno in _IMPOSSIBLE:
+                        raise BadArchive(f"{entry.name!r} cannot be: {error}") from error
+                    raise
         target.finish()
     finally:
         target.close()
@@ -59,6 +67,8 @@ def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
 
 def _mark(target: Target, entry: Entry) -> None:
     directory, _, base = entry.name.rpartition(b"/")
+    if len(directory) > 255:
+        _check_length(entry._replace(name=directory))
     if _is_marked(directory):
         if b"/" + _AUFS not in b"/" + directory:
             raise BadArchive(f"{entry.name!r} is below a whiteout", _NAMES)

@@ -69,8 +69,8 @@ class Source:
         while count:
             ready = len(self._buffer) - self._position
             if ready:
-                piece: bytes | memoryview = self._buffer[self._position :][:count]
-                self._position += len(piece)
+                start, self._position = self._position, self._position + min(count, ready)
+                piece: bytes | memoryview = self._buffer[start : self._position]
             else:
                 piece = self._piece(count)
                 self._before += len(piece)

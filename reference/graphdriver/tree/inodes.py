@@ -170,7 +170,8 @@ def _set_by_name(dir_fd: int, name: bytes, attributes: Attributes, *, is_symlink
         finally:
             os.close(descriptor)
     for key, value in attributes.xattrs.items():
-        if is_exported(os.fsdecode(key)):
+        # The kernel keeps user.* of files and directories only (xattr(7)); Docker passes over them.
+        if not key.startswith(b"user.") and is_exported(os.fsdecode(key)):
             os.setxattr(at(dir_fd, name), key, value, follow_symlinks=False)
     os.utime(name, ns=(attributes.mtime, attributes.mtime), dir_fd=dir_fd, follow_symlinks=False)
 

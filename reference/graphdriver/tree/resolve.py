@@ -8,6 +8,7 @@ inside the root, as a container would see them. The walk goes through the direct
 what is only below it is copied up on the way.
 """
 
+import errno
 import functools
 import os
 import stat
@@ -332,3 +333,7 @@ def lstat_at(dir_fd: int, name: bytes) -> os.stat_result | None:
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise

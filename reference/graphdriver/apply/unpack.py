@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from graphdriver.apply.target import Target
 from graphdriver.archive.entry import HARDLINK, OPAQUE_MARKER, WHITEOUT_PREFIX, Entry
+from graphdriver.archive.ids import xattrs_to_host
 from graphdriver.archive.reader import Reader
 from graphdriver.errors import BadArchive
 from graphdriver.idmapping import IDMapping
@@ -96,12 +97,14 @@ def _check_length(entry: Entry) -> None:
 
 def _attributes(entry: Entry, ids: IDMapping) -> Attributes:
     # The reader has refused what nobody can be.
-    uid, gid = entry.uid, entry.gid
+    uid, gid, xattrs = entry.uid, entry.gid, entry.xattrs
     if not ids.identity:
         uid, gid = ids.to_host(uid, gid)
+        if xattrs:
+            xattrs = xattrs_to_host(xattrs, ids)
     mtime = entry.mtime if -_LATEST < entry.mtime < _LATEST else _clamped(entry.mtime)
     # As Attributes(...) would, in half the time: one is made for each member.
-    return tuple.__new__(Attributes, (entry.mode, uid, gid, mtime * _NS, entry.xattrs))
+    return tuple.__new__(Attributes, (entry.mode, uid, gid, mtime * _NS, xattrs))
 
 
 def _clamped(mtime: int) -> int:

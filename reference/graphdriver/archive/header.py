@@ -311,8 +311,11 @@ def number(field: bytes) -> int:
     Blanks may stand before it; a blank or NUL ends it, and what follows means nothing to GNU tar.
     """
     digits = field[:-1]
-    if field[-1] == 0 and digits.isdigit() and not _NOT_OCTAL.intersection(digits):
-        return int(digits, 8)  # as nearly all tars write it
+    if field[-1] == 0 and digits.isdigit():
+        try:
+            return int(digits, 8)  # as nearly all tars write it
+        except ValueError:
+            pass
     if field[0] & 0x80:
         bits = len(field) * 8 - 1
         value = int.from_bytes(field, "big") - (1 << bits)

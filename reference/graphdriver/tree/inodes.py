@@ -18,6 +18,7 @@ __all__ = [
     "Attributes",
     "attributes_of",
     "copy_node",
+    "drop_acls",
     "make_file",
     "make_small_file",
     "make_special",
@@ -181,3 +182,9 @@ def _drop_xattrs(path: bytes | int, wanted: Mapping[bytes, bytes]) -> None:
     for key in exported_xattrs(path):
         if key not in wanted:
             os.removexattr(path, key, follow_symlinks=isinstance(path, int))
+
+
+def drop_acls(directory: int) -> None:
+    """Remove the ACLs that a new directory has inherited, so that what is made in it has none."""
+    for key in exported_xattrs(directory):
+        os.removexattr(directory, key)

@@ -233,6 +233,10 @@ class Target:
         try:
             if source_path == path:
                 raise BadArchive(f"{entry.name!r} is a hard link to itself")
+            if source_path.startswith(path + b"/"):
+                raise BadArchive(
+                    f"{entry.name!r} is a hard link to {entry.linkname!r}, which it replaces"
+                )
             place = self.resolver.directory(entry.name.rpartition(b"/")[0]) or place
             freed = self._make_room(place, base, path, again)
             os.link(

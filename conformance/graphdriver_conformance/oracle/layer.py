@@ -82,6 +82,7 @@ class _Content:
         self.tree = tree
         self.whole = whole
         self.placed: set[bytes] = set()
+        self._groups = 0
 
     def apply(self, content: Iterable[tuple[bytes, LayerEntry]]) -> "_Content":
         for name, entry in content:
@@ -94,15 +95,20 @@ class _Content:
                 self._link(name, _clean(entry.hardlink))
         return self
 
+    def _new_group(self) -> bytes:
+        """Return a name of its own for a group: names of files may come back as other files."""
+        self._groups += 1
+        return b"\0%d" % self._groups
+
     def _link(self, name: bytes, target: bytes) -> None:
         path, _ = _resolve(self.tree, target)
         found = self.tree.get(path) if path is not None else None
         hidden, _ = _resolve(self.whole, target)
         if found is None and hidden is not None and hidden in self.whole:
             node = self.whole[hidden]
-            group = node.link or b"\0hidden/" + hidden
+            group = node.link or self._new_group()
         elif found is not None and path is not None:
-            node, group = found, found.link or path
+            node, group = found, found.link or self._new_group()
             self.tree = self.tree.with_(path, node.but(link=group))
         else:
             raise ValueError(f"a hard link to {target!r}, which is not there")

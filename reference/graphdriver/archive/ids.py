@@ -21,40 +21,45 @@ _ACL_VERSION = struct.Struct("<I")
 _ACL_ENTRY = struct.Struct("<HHI")
 _ACL_USER, _ACL_GROUP = 0x02, 0x08
 
-_Mapped = Callable[[int, int], tuple[int, int]]
+_Map = Callable[[int], int]
 
 
 def xattrs_to_host(xattrs: Mapping[bytes, bytes], ids: IDMapping) -> Mapping[bytes, bytes]:
     """Return the attributes as they are on disk. Raises UnmappedId, BadArchive."""
-    return _mapped(xattrs, ids.to_host)
+    return _mapped(xattrs, lambda uid: ids.to_host(uid, 0)[0], lambda gid: ids.to_host(0, gid)[1])
 
 
 def xattrs_to_container(xattrs: Mapping[bytes, bytes], ids: IDMapping) -> Mapping[bytes, bytes]:
     """Return the attributes as they are in an archive. Raises UnmappedId."""
-    return _mapped(xattrs, ids.to_container)
+    uid_of_root, gid_of_root = ids.root
+    return _mapped(
+        xattrs,
+        lambda uid: ids.to_container(uid, gid_of_root)[0],
+        lambda gid: ids.to_container(uid_of_root, gid)[1],
+    )
 
 
-def _mapped(xattrs: Mapping[bytes, bytes], mapped: _Mapped) -> Mapping[bytes, bytes]:
+def _mapped(xattrs: Mapping[bytes, bytes], uids: _Map, gids: _Map) -> Mapping[bytes, bytes]:
     changed = dict(xattrs)
     for key, value in xattrs.items():
         if key == _CAPABILITY and len(value) == _CAPABILITY_3.size:
             magic, sets, root = _CAPABILITY_3.unpack(value)
             if magic & 0xFF000000 == _REVISION_3:
-                changed[key] = _CAPABILITY_3.pack(magic, sets, mapped(root, 0)[0])
+                changed[key] = _CAPABILITY_3.pack(magic, sets, uids(root))
         elif key in _ACLS and value:
-            changed[key] = _mapped_acl(key, value, mapped)
+            changed[key] = _mapped_acl(key, value, uids, gids)
     return changed
 
 
-def _mapped_acl(key: bytes, value: bytes, mapped: _Mapped) -> bytes:
+def _mapped_acl(key: bytes, value: bytes, uids: _Map, gids: _Map) -> bytes:
     if len(value) < _ACL_VERSION.size or (len(value) - _ACL_VERSION.size) % _ACL_ENTRY.size:
         raise BadArchive(f"{key.decode()} has {len(value)} bytes, which is no ACL")
     entries = [value[: _ACL_VERSION.size]]
     for tag, permissions, id in _ACL_ENTRY.iter_unpack(value[_ACL_VERSION.size :]):
         own = id
         if tag == _ACL_USER:
-            own = mapped(id, 0)[0]
+            own = uids(id)
         elif tag == _ACL_GROUP:
-            own = mapped(0, id)[1]
+            own = gids(id)
         entries.append(_ACL_ENTRY.pack(tag, permissions, own))
     return b"".join(entries)

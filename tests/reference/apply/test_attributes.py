@@ -108,10 +108,10 @@ def test_members_do_not_inherit_a_default_acl(
 
     found = view / path
 
-    assert [] == [key for key in os.listxattr(found) if key in (ACCESS, DEFAULT)]
-    assert NODES[name].mode == found.stat().st_mode & 0o7777
+    assert [key for key in os.listxattr(found) if key in (ACCESS, DEFAULT)] == []
+    assert found.stat().st_mode & 0o7777 == NODES[name].mode
     if where != "implied":
-        assert _acl(7, 8) == os.getxattr(found.parent, DEFAULT)
+        assert os.getxattr(found.parent, DEFAULT) == _acl(7, 8)
 
 
 def test_copies_for_hard_links_do_not_inherit_either(driver: Overlay2 | Vfs) -> None:
@@ -121,7 +121,7 @@ def test_copies_for_hard_links_do_not_inherit_either(driver: Overlay2 | Vfs) -> 
     view = _apply(driver, "top", "low", entry_of("h", file(), b"d/f"))
 
     assert ACCESS not in os.listxattr(view / "h")
-    assert 0o644 == (view / "h").stat().st_mode & 0o7777
+    assert (view / "h").stat().st_mode & 0o7777 == 0o644
 
 
 @MAPPED
@@ -135,9 +135,9 @@ def test_ids_in_attributes_are_mapped_with_the_owners(driver: Overlay2 | Vfs, si
 
     view = _apply(driver, "top", "", *tree)
 
-    assert _capability(100_000) == os.getxattr(view / "d/tool", CAPABILITY)
-    assert _acl(100_007, 200_008) == os.getxattr(view / "d/tool", ACCESS)
-    assert _acl(100_009, 200_010) == os.getxattr(view / "d", DEFAULT)
+    assert os.getxattr(view / "d/tool", CAPABILITY) == _capability(100_000)
+    assert os.getxattr(view / "d/tool", ACCESS) == _acl(100_007, 200_008)
+    assert os.getxattr(view / "d", DEFAULT) == _acl(100_009, 200_010)
     with driver.diff("top", "") as stream:
         found = {e.name.rstrip(b"/"): dict(e.node.xattrs) for e in read_archive(stream)}
     assert dict(tool.xattrs) == found[b"d/tool"]
@@ -150,7 +150,7 @@ def test_capability_of_version_2_has_no_id_and_stays(driver: Overlay2 | Vfs) -> 
         driver, "top", "", entry_of("tool", _with(file(b"x"), **{CAPABILITY: _capability(None)}))
     )
 
-    assert _capability(None) == os.getxattr(view / "tool", CAPABILITY)
+    assert os.getxattr(view / "tool", CAPABILITY) == _capability(None)
 
 
 @MAPPED
@@ -177,7 +177,7 @@ def test_foreign_attributes_are_left_out(driver: Overlay2 | Vfs) -> None:
 
     view = _apply(driver, "top", "", entry)
 
-    assert ["user.kept"] == os.listxattr(view / "f")
+    assert os.listxattr(view / "f") == ["user.kept"]
 
 
 @pytest.mark.parametrize("node", [symlink("x"), fifo()], ids=["symlink", "fifo"])
@@ -186,7 +186,7 @@ def test_user_attributes_of_what_cannot_have_them_are_left_out(
 ) -> None:
     view = _apply(driver, "top", "", entry_of("n", _with(node, user__a=b"1")))
 
-    assert [] == os.listxattr(view / "n", follow_symlinks=False)
+    assert os.listxattr(view / "n", follow_symlinks=False) == []
 
 
 @pytest.mark.parametrize(

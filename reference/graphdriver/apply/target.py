@@ -148,8 +148,10 @@ class Target:
         self._root = Place(root, b"")
         self._below = below
         self._ledger = Ledger(was_empty=was_empty)
+        self._note = self._ledger.place
         self.markers = Markers()
         self._surroundings = _Surroundings(below, self._ledger, self.markers.written, owner)
+        self._passed = self._surroundings.passed
         self.resolver = Resolver(root, self._surroundings)
         # Files of the layers before that members are hard links to: they count once.
         self._linked: set[bytes] = set()
@@ -163,8 +165,8 @@ class Target:
         place = self.resolver.directory(directory)
         assert place is not None
         path = place.child(base)
-        again = self._ledger.place(path)
-        if self._surroundings.passed and path in self._surroundings.passed:
+        again = self._note(path)
+        if self._passed and path in self._passed:
             self.resolver.forget(path)
         kind = entry.kind
         if kind is DIRECTORY:
@@ -318,7 +320,7 @@ class Target:
     def _apply_markers(self) -> None:
         """Hide what the markers hide, directories before what is in them."""
         hidden = self.markers.hidden(self._locate_for_marker)
-        for path in sorted(self._surroundings.passed):
+        for path in sorted(self._passed):
             if hidden.covers(path):
                 raise BadArchive(
                     f"a member goes through the symlink {path!r}, which a later whiteout deletes",
@@ -447,10 +449,9 @@ def _make(member: Member, place: Place, base: bytes, attributes: Attributes, rea
         _make_special(entry, place, base, attributes)
         return len(entry.linkname)
     if member.stored > _SMALL or member.segments is not None or attributes.xattrs:
-        fill = partial(_write, member, reader)
-        make_file(dir_fd, base, attributes, fill, drop_acl=inherits)
+        make_file(dir_fd, base, attributes, partial(_write, member, reader), inherits)
     else:
-        make_small_file(dir_fd, base, attributes, reader.read, drop_acl=inherits)
+        make_small_file(dir_fd, base, attributes, reader.read, inherits)
     return entry.size
 
 
@@ -464,7 +465,7 @@ def _make_special(entry: Entry, place: Place, base: bytes, attributes: Attribute
             f"{entry.name!r} is a character device 0:0, which overlayfs takes for a deletion"
         )
     kind, inherits = _FORMATS[entry.kind], place.has_default_acl
-    make_special(place.dir_fd, base, kind, device, attributes, drop_acl=inherits)
+    make_special(place.dir_fd, base, kind, device, attributes, inherits)
 
 
 def _write(member: Member, reader: Reader, descriptor: int) -> None:

@@ -50,7 +50,6 @@ def make_small_file(
     name: bytes,
     attributes: Attributes,
     read: Callable[[], bytes],
-    *,
     drop_acl: bool = False,
 ) -> None:
     """Make a file of a few KiB without attributes, as most of a layer's are.
@@ -82,7 +81,6 @@ def make_file(
     name: bytes,
     attributes: Attributes,
     fill: Callable[[int], None],
-    *,
     drop_acl: bool = False,
 ) -> None:
     """Make a file; `fill` writes its data to a descriptor, `drop_acl` removes an inherited ACL."""
@@ -109,7 +107,6 @@ def make_special(
     kind: int,
     device: int,
     attributes: Attributes,
-    *,
     drop_acl: bool = False,
 ) -> None:
     """Make a device or a fifo; `kind` is its S_IFMT, `drop_acl` removes an inherited ACL."""

@@ -3,8 +3,9 @@
 import io
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -121,9 +122,30 @@ OR_REFUSED: dict[str, tuple[list[LayerEntry], list[Tree]]] = {
 }
 
 
-@pytest.fixture(params=[Overlay2, Vfs], ids=["overlay2", "vfs"])
+class _Held(Overlay2):
+    """overlay2 whose layers are held while archives are applied: through their views, then."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        self.get(id)
+        try:
+            return super().apply_diff(id, parent, diff)
+        finally:
+            self.put(id)
+
+
+FACTORIES: dict[str, Callable[[Path], Overlay2 | Vfs]] = {
+    "overlay2": Overlay2,
+    "overlay2, held": _Held,
+    "overlay2, redirecting": lambda home: Overlay2(
+        home, ["overlay2.mountopt=redirect_dir=on,metacopy=on,index=on,xino=on"]
+    ),
+    "vfs": Vfs,
+}
+
+
+@pytest.fixture(params=FACTORIES)
 def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Overlay2 | Vfs]:
-    made = request.param(tmp_path / "home")
+    made = FACTORIES[request.param](tmp_path / "home")
     made.create("low")
     made.apply_diff("low", "", io.BytesIO(build_archive(_entries(LOW))))
     yield made

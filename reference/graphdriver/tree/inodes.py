@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from graphdriver.linux.files import at
 from graphdriver.tree.data import copy_data, write_all
-from graphdriver.tree.xattrs import NO_XATTRS, exported_xattrs, is_exported
+from graphdriver.tree.xattrs import DEFAULT_ACL, NO_XATTRS, exported_xattrs, is_exported
 
 __all__ = [
     "Attributes",
@@ -89,7 +89,7 @@ def make_file(
         fill(descriptor)
         if drop_acl:
             _drop_xattrs(descriptor, attributes.xattrs)
-        _set_by_descriptor(descriptor, attributes)
+        _set_by_descriptor(descriptor, stat.S_IFREG, attributes)
         os.utime(descriptor, ns=(attributes.mtime, attributes.mtime))
     finally:
         os.close(descriptor)
@@ -98,7 +98,7 @@ def make_file(
 def make_symlink(dir_fd: int, name: bytes, target: bytes, attributes: Attributes) -> None:
     """Make a symlink to `target`."""
     os.symlink(target, name, dir_fd=dir_fd)
-    _set_by_name(dir_fd, name, attributes, is_symlink=True)
+    _set_by_name(dir_fd, name, stat.S_IFLNK, attributes)
 
 
 def make_special(
@@ -113,7 +113,7 @@ def make_special(
     os.mknod(name, kind | 0o600, device, dir_fd=dir_fd)
     if drop_acl:
         _drop_xattrs(at(dir_fd, name), attributes.xattrs)
-    _set_by_name(dir_fd, name, attributes, is_symlink=False)
+    _set_by_name(dir_fd, name, kind, attributes)
 
 
 def set_attributes(dir_fd: int, name: bytes, attributes: Attributes) -> None:
@@ -123,7 +123,7 @@ def set_attributes(dir_fd: int, name: bytes, attributes: Attributes) -> None:
     )
     try:
         _drop_xattrs(descriptor, attributes.xattrs)
-        _set_by_descriptor(descriptor, attributes)
+        _set_by_descriptor(descriptor, stat.S_IFDIR, attributes)
     finally:
         os.close(descriptor)
 
@@ -149,17 +149,17 @@ def _copy_from(source: bytes, size: int, target: int) -> None:
         os.close(descriptor)
 
 
-def _set_by_descriptor(descriptor: int, attributes: Attributes) -> None:
+def _set_by_descriptor(descriptor: int, kind: int, attributes: Attributes) -> None:
     os.fchown(descriptor, attributes.uid, attributes.gid)
     os.fchmod(descriptor, attributes.mode)
     for key, value in attributes.xattrs.items():
-        if is_exported(os.fsdecode(key)):
+        if _can_have(kind, key):
             os.setxattr(descriptor, key, value)
 
 
-def _set_by_name(dir_fd: int, name: bytes, attributes: Attributes, *, is_symlink: bool) -> None:
+def _set_by_name(dir_fd: int, name: bytes, kind: int, attributes: Attributes) -> None:
     os.chown(name, attributes.uid, attributes.gid, dir_fd=dir_fd, follow_symlinks=False)
-    if not is_symlink:
+    if kind != stat.S_IFLNK:
         # fchmodat(2) follows symlinks before 6.6; the name was made by us a moment ago, but only
         # O_PATH makes sure that it still is the same.
         descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
@@ -168,10 +168,23 @@ def _set_by_name(dir_fd: int, name: bytes, attributes: Attributes, *, is_symlink
         finally:
             os.close(descriptor)
     for key, value in attributes.xattrs.items():
-        # The kernel keeps user.* of files and directories only (xattr(7)); Docker passes over them.
-        if not key.startswith(b"user.") and is_exported(os.fsdecode(key)):
+        if _can_have(kind, key):
             os.setxattr(at(dir_fd, name), key, value, follow_symlinks=False)
     os.utime(name, ns=(attributes.mtime, attributes.mtime), dir_fd=dir_fd, follow_symlinks=False)
+
+
+def _can_have(kind: int, key: bytes) -> bool:
+    """Say whether a layer holds the attribute, and the kernel it of such an inode; xattr(7).
+
+    What it cannot have is passed over, as Docker does.
+    """
+    if not is_exported(os.fsdecode(key)):
+        return False
+    if key == DEFAULT_ACL:
+        return kind == stat.S_IFDIR
+    if key.startswith(b"user."):
+        return kind in (stat.S_IFREG, stat.S_IFDIR)
+    return kind != stat.S_IFLNK or not key.startswith(b"system.")
 
 
 def _drop_xattrs(path: bytes | int, wanted: Mapping[bytes, bytes]) -> None:

@@ -180,11 +180,22 @@ def test_foreign_attributes_are_left_out(driver: Overlay2 | Vfs) -> None:
     assert os.listxattr(view / "f") == ["user.kept"]
 
 
-@pytest.mark.parametrize("node", [symlink("x"), fifo()], ids=["symlink", "fifo"])
-def test_user_attributes_of_what_cannot_have_them_are_left_out(
-    driver: Overlay2 | Vfs, node: Node
+@pytest.mark.parametrize(
+    ("node", "keys"),
+    [
+        (symlink("x"), ["user.a", ACCESS, DEFAULT]),
+        (fifo(), ["user.a", DEFAULT]),
+        (device(NodeKind.BLOCK, 7, 0), ["user.a", DEFAULT]),
+        (file(b"x"), [DEFAULT]),
+    ],
+    ids=["symlink", "fifo", "device", "file"],
+)
+def test_attributes_that_such_an_inode_cannot_have_are_left_out(
+    driver: Overlay2 | Vfs, node: Node, keys: list[str]
 ) -> None:
-    view = _apply(driver, "top", "", entry_of("n", _with(node, user__a=b"1")))
+    values = {key: b"1" if key == "user.a" else _acl(7, 8) for key in keys}
+
+    view = _apply(driver, "top", "", entry_of("n", _with(node, **values)))
 
     assert os.listxattr(view / "n", follow_symlinks=False) == []
 

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from graphdriver_conformance.catalogue.requirement import Level
 from graphdriver_conformance.results.diff import Difference
-from graphdriver_conformance.results.grid import ABSENT, in_order, labels, rows_of, when
+from graphdriver_conformance.results.grid import ABSENT, Row, in_order, labels, rows_of, when
 from graphdriver_conformance.results.model import (
     Ended,
     Outcome,
@@ -158,6 +158,7 @@ def page(runs: Sequence[RunResult]) -> str:
         groups=[(title, rows) for title, rows in groups if rows],
         rows=rows,
         outcomes=[name for name in _SIGNS if name in there],
+        counted=[one.value for one in Level if any(one in column.counts for column in columns)],
         levels=[one.value for one in Level if any(row.level == one for row in rows)],
         looks=any(row.is_worth_a_look for row in rows),
         families=sorted({row.family for row in rows}),
@@ -184,10 +185,17 @@ def _claims(run: RunResult) -> str:
     return ", ".join(run.driver.capabilities) or "nothing"
 
 
-def _is_finding(cell: RequirementResult | None) -> bool:
-    """Say whether a cell needs more than one line."""
+def _findings(row: Row) -> list[tuple[list[int], RequirementResult]]:
+    """Return what needs more than a line, with the numbers of the runs that found the same."""
     quiet = (Outcome.MET, Outcome.NOT_CLAIMED, Outcome.NOT_SELECTED)
-    return cell is not None and cell.outcome not in quiet
+    found: dict[RequirementResult, list[int]] = {}
+    first: dict[RequirementResult, RequirementResult] = {}
+    for number, cell in enumerate(row.cells, 1):
+        if cell and cell.outcome not in quiet:
+            same = replace(cell, seconds=0.0, examples=0)
+            found.setdefault(same, []).append(number)
+            first.setdefault(same, cell)
+    return [(numbers, first[same]) for same, numbers in found.items()]
 
 
 def _parts(cell: RequirementResult) -> list[tuple[str, str]]:
@@ -250,7 +258,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "blocks": _blocks,
         "digest": _digest,
-        "is_finding": _is_finding,
+        "findings_of": _findings,
         "long": _LONG,
         "parts": _parts,
         "proof": _proof,

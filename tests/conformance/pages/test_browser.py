@@ -290,7 +290,7 @@ def test_every_text_is_legible_in_light_and_dark(
 
 
 _OUTSIDE = """
-const parts = "tr[data-id] .title, tr[data-id] td a, h1, h3, dd, li";
+const parts = "tr[data-id] .title, tr[data-id] td a, h1, h3, dd, li, .badge";
 const outside = [...document.querySelectorAll(parts)]
   .filter((one) => one.checkVisibility())
   .map((one) => [one, one.getBoundingClientRect()])

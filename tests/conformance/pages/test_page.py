@@ -158,6 +158,21 @@ def test_violated_comes_first_on_the_page_and_in_markdown(make_run: MakeRun) -> 
     assert re.search(r"### WHT-001 \(MUST\) on mine:Driver", markdown([run]))
 
 
+def test_what_several_runs_found_alike_is_told_once(make_run: MakeRun) -> None:
+    alike = {**VIOLATED, "seconds": 9.0}
+    other = {**VIOLATED, "actual": "no tree at all"}
+    runs = [
+        make_run("mine", {"DIF-002": fields}, kernel=kernel)
+        for kernel, fields in (("5.10", VIOLATED), ("6.1", other), ("6.18", alike))
+    ]
+
+    made = page(runs)
+
+    assert 1 == made.count("a tree without /d/a")
+    assert 1 == made.count("no tree at all")
+    assert [1, 1, 1] == [made.count(f'id="DIF-002.{number}"') for number in (1, 2, 3)]
+
+
 def test_init_that_failed_is_at_the_top(make_run: MakeRun) -> None:
     run = _with_init_error(make_run("mine"))
     expected = "Init failed: DriverNotSupported: no overlay in this kernel"

@@ -259,13 +259,22 @@ def _environment() -> dict[str, str]:
     return {**kept, "CONTAINERS_STORAGE_CONF": str(_SETTINGS)}
 
 
+def _error_in(printed: str) -> str:
+    """Return the error out of what a verb printed as JSON, or the text as it is."""
+    try:
+        (row,) = json.loads(printed)
+        return str(row["error"])
+    except (ValueError, TypeError, KeyError):
+        return printed
+
+
 def _checked(answer: Answer) -> Answer:
     """Return the answer of a program that did what it was asked to. Raises DriverError."""
     if answer.status:
         # What goes wrong before the verb is printed as if it were the answer.
         with answer.output as output:
             said = answer.complaint or output.read().decode("utf-8", "replace").strip()
-        raise refusal(said or f"the program ended with {answer.status}")
+        raise refusal(_error_in(said) or f"the program ended with {answer.status}")
     return answer
 
 

@@ -232,7 +232,7 @@ class Resolver:
         return here._replace(has_default_acl=_has_default_acl(here.dir_fd))
 
     def _open_in_root(self, name: bytes) -> Place | None:
-        """Let the kernel go all of the way; None where something is to be made, or read below.
+        """Let the kernel resolve the whole path; None where something is to be made, or read below.
 
         Right without a look below: what the directory that is written has, hides what is there.
         Paths through symlinks are left to the walk, which asks whether they may be followed.

@@ -110,6 +110,9 @@ class _Content:
         path, _ = _resolve(self.tree, target)
         found = self.tree.get(path) if path is not None else None
         hidden, _ = _resolve(self.whole, target)
+        if found is None and hidden is not None and self.tree.get(hidden) == self.whole.get(hidden):
+            # Only the symlink on the way is hidden.
+            path, found = hidden, self.tree.get(hidden)
         if found is None and hidden is not None and hidden in self.whole:
             node = self.whole[hidden]
             group = node.link or self._new_group()

@@ -1,5 +1,5 @@
 """Layer archives: tar streams as the image-spec defines them, written and read without `tarfile`.
 
-`writer.pack` makes them of records, `reader.Reader` takes them apart, `unpack.unpack` applies them
-to an overlay upper directory or through a view.
+The format and nothing else: `writer.pack` makes archives of records, `stream` hands them out,
+`reader.Reader` reads their members. `graphdriver.apply` decides what becomes of these on disk.
 """

@@ -5,6 +5,7 @@ no copy of a large one. What cannot be read as it was announced raises; the arch
 so that it cannot pass for a whole one (Docker's writer logged and went on: moby pkg/archive, C#64).
 """
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -163,5 +164,7 @@ def _open(record: Record) -> int:
 
 def _changed(name: bytes, how: str) -> OSError:
     return OSError(
-        5, f"the file changed while the diff read it: {how}; stop its writers and diff again", name
+        errno.EIO,
+        f"the file changed while the diff read it: {how}; stop its writers and diff again",
+        name,
     )

@@ -23,7 +23,7 @@ from graphdriver.overlayfs.marks import is_opaque, is_whiteout
 from graphdriver.tree.descent import Descent, OpenDirectory
 from graphdriver.tree.xattrs import exported_xattrs, listxattr
 
-__all__ = ["NotNative", "Upper"]
+__all__ = ["Upper"]
 
 # Up to so many lower directories a name is looked up in each; beyond, they are listed once.
 _FEW = 4

@@ -21,7 +21,7 @@ from graphdriver.linux.files import at
 from graphdriver.tree.descent import Descent
 from graphdriver.tree.xattrs import NO_XATTRS, exported_xattrs, listxattr
 
-__all__ = ["NotNative", "RecordMaker"]
+__all__ = ["RecordMaker"]
 
 _KINDS = {
     stat.S_IFREG: Kind.FILE,

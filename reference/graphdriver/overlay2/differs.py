@@ -14,10 +14,10 @@ from typing import BinaryIO
 from graphdriver.apply.target import Target, upper_target, view_target
 from graphdriver.apply.unpack import unpack
 from graphdriver.archive.stream import open_stream
-from graphdriver.archive.writer import Record
+from graphdriver.archive.writer import NotNative, Record
 from graphdriver.contract import Change
 from graphdriver.differ.naive import NaiveDiffer
-from graphdriver.differ.native import NotNative, Upper
+from graphdriver.differ.native import Upper
 from graphdriver.errors import LayerInUse, LayerNotFound
 from graphdriver.homedir import DIRECTORY, make_directory
 from graphdriver.idmapping import IDMapping

@@ -108,8 +108,8 @@ class Resolver:
     ) -> Place | None:
         """Return the directory `name`, making of what is missing what `make` says, or None.
 
-        `follow` decides about symlinks; without it, as for members. Raises BadArchive for a loop of
-        symlinks.
+        It stays open until the next call, at least. `follow` decides about symlinks; without it, as
+        for members. Raises BadArchive for a loop of symlinks.
         """
         if self._forgotten:
             self._close_forgotten()
@@ -119,8 +119,11 @@ class Resolver:
         if known is not None and (follow is None or known.path == name):
             return known
         found = self._walk(name, make, follow or self._surroundings.follows)
-        if found is not None:
+        if found is not None and (follow is None or found.path == name):
             self._remember(name, found)
+        elif found is not None:
+            # Members may not be let through the symlinks on this path.
+            self._forgotten.append(found.dir_fd)
         return found
 
     def locate(self, name: bytes, follow: Follow) -> bytes | None:
@@ -229,7 +232,7 @@ class Resolver:
         return here._replace(has_default_acl=_has_default_acl(here.dir_fd))
 
     def _open_in_root(self, name: bytes) -> Place | None:
-        """Let the kernel go all of the way; None where something is to be made, or read below.
+        """Let the kernel resolve the whole path; None where something is to be made, or read below.
 
         Right without a look below: what the directory that is written has, hides what is there.
         Paths through symlinks are left to the walk, which asks whether they may be followed.

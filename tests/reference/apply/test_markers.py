@@ -202,6 +202,21 @@ def test_member_after_its_symlink_was_replaced_is_in_the_directory(driver: Overl
     assert b"b/n" in tree
 
 
+def test_hard_link_through_the_symlink_that_it_replaces(driver: Overlay2 | Vfs) -> None:
+    """Found by the differential test: the path stayed resolved, and later members went along it."""
+    link = _link("s", "s/x")
+
+    assert _applied(driver, "n", [_file("s/n"), link])[b"s"].content == b"bx"
+    with pytest.raises(BadArchive, match="b's' is no directory in the archive"):
+        _applied(driver, "m", [_file("s/n"), link, _file("s/y")])
+
+
+def test_hard_link_through_a_deleted_symlink(driver: Overlay2 | Vfs) -> None:
+    tree = _applied(driver, "n", [whiteout("s/x"), whiteout("s"), _link("s", "s/x")])
+
+    assert tree[b"s"].link == tree[b"b/x"].link == b"b/x"
+
+
 @pytest.mark.parametrize(
     "names", [["a/.wh.x/y"], ["a/.wh.x/.wh.y"], [".wh.d/e/f"], ["a/.wh.x", "a/.wh.x/y"]]
 )

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from graphdriver.archive.reader import Reader
 from graphdriver.archive.stream import open_stream
+from graphdriver.archive.writer import NotNative
 from graphdriver.differ import naive
-from graphdriver.differ.native import NotNative, Upper
+from graphdriver.differ.native import Upper
 from graphdriver.idmapping import IDMapping
 from graphdriver.overlay2 import Driver
 from graphdriver.overlayfs.lowers import LowerTree

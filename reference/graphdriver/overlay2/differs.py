@@ -11,14 +11,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import BinaryIO
 
-from graphdriver.archive.nodes import remove_node
+from graphdriver.apply.target import Target, upper_target, view_target
+from graphdriver.apply.unpack import unpack
 from graphdriver.archive.stream import open_stream
-from graphdriver.archive.unpack import Target, unpack
-from graphdriver.archive.upper_target import UpperTarget
-from graphdriver.archive.view_target import ViewTarget
 from graphdriver.archive.writer import Record
 from graphdriver.contract import Change
-from graphdriver.differ.lowers import LowerTree
 from graphdriver.differ.naive import NaiveDiffer
 from graphdriver.differ.native import NotNative, Upper
 from graphdriver.errors import LayerInUse, LayerNotFound
@@ -30,7 +27,9 @@ from graphdriver.overlay2.layout import Home
 from graphdriver.overlay2.mounts import Mounts
 from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_layer
 from graphdriver.overlay2.support import Support, is_native_diff_right
-from graphdriver.vfs.copy import copy_tree
+from graphdriver.overlayfs.lowers import LowerTree
+from graphdriver.tree.copy import copy_tree
+from graphdriver.tree.removal import remove_node
 
 __all__ = ["Differ"]
 
@@ -178,7 +177,7 @@ class Differ:
         copy_tree(layer / "diff", stage / "copy", with_overlay_marks=True)
         os.rename(stage / "copy", stage / UNDO)
         try:
-            size = unpack(diff, ViewTarget(view, self._ids.root), self._ids)
+            size = unpack(diff, view_target(view, self._ids.root), self._ids)
             self._write_back()
             os.rename(stage / UNDO, stage / "done")
             self._make_durable(stage)
@@ -228,11 +227,11 @@ class Differ:
     def _upper_target(self, id: str, upper: Path) -> Target:
         prefix = self._support.xattr_prefix
         lowers = LowerTree(self._home.lower_directories(id), prefix)
-        return UpperTarget(upper, lowers, prefix, self._ids.root)
+        return upper_target(upper, lowers, prefix, self._ids.root)
 
     def _apply_to_staged_view(self, id: str, stage: Path, diff: BinaryIO) -> int:
         """Let the kernel write the upper, where only it knows how."""
         for name in ("work", "merged"):
             (stage / name).mkdir(0o700)
         with self._mounts.staged(id, stage) as view:
-            return unpack(diff, ViewTarget(view, self._ids.root), self._ids)
+            return unpack(diff, view_target(view, self._ids.root), self._ids)

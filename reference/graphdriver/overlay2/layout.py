@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphdriver import layerid
-from graphdriver.archive.nodes import attributes_of, remove_node, set_attributes
 from graphdriver.errors import DriverError, LayerExists, LayerNotFound, MaxDepthExceeded
 from graphdriver.homedir import HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
+from graphdriver.tree.inodes import attributes_of, set_attributes
+from graphdriver.tree.removal import remove_node
 
 __all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "new_link"]
 

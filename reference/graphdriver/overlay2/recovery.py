@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from graphdriver.archive.nodes import remove_node
 from graphdriver.errors import LayerInUse
 from graphdriver.homedir import DIRECTORY, try_lock
 from graphdriver.linux.mounts import detach, mountinfo
+from graphdriver.tree.removal import remove_node
 
 __all__ = [
     "APPLYING",

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from graphdriver import layerid
-from graphdriver.archive.nodes import remove_node
-from graphdriver.archive.unpack import unpack
-from graphdriver.archive.view_target import ViewTarget
+from graphdriver.apply.target import view_target
+from graphdriver.apply.unpack import unpack
 from graphdriver.contract import Capability, Change, IDMap
 from graphdriver.differ.naive import NaiveDiffer
 from graphdriver.errors import (
@@ -32,7 +31,8 @@ from graphdriver.homedir import HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 from graphdriver.linux.mounts import detach, mountinfo
-from graphdriver.vfs.copy import copy_tree
+from graphdriver.tree.copy import copy_tree
+from graphdriver.tree.removal import remove_node
 
 __all__ = ["Driver"]
 
@@ -188,7 +188,7 @@ class Driver:
                 return self._apply_in_place(id, parent, layer, staged, diff)
             tree = staged / "tree"
             copy_tree(layer, tree)
-            size = unpack(diff, ViewTarget(tree, self._ids.root), self._ids)
+            size = unpack(diff, view_target(tree, self._ids.root), self._ids)
             renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
             return size
 

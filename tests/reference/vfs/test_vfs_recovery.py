@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from graphdriver import errors
+from graphdriver.tree.copy import copy_tree
 from graphdriver.vfs import Driver
-from graphdriver.vfs.copy import copy_tree
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.tree import file
 from otherprocess import OtherProcess

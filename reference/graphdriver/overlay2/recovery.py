@@ -5,6 +5,7 @@ such a name before it is deleted; an archive is unpacked into a stage inside the
 a crash leaves has one of the names below, and what is mounted under such a name is nobody's.
 """
 
+import errno
 import os
 import re
 import tempfile
@@ -44,6 +45,9 @@ UNDO = "undo"
 # dockerd probes in such directories and leaves them when it is killed (overlayutils, overlay2).
 _DOCKERD = re.compile(r"(check-overlayfs-support|opaque-bug-check|metacopy-check)\d+")
 
+# What looking into an entry of a home raises that is no layer: a file, or a disk that is gone.
+_NO_LAYER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOTCONN, errno.ESTALE)
+
 
 def is_remnant(name: str) -> bool:
     """Say whether an entry of a home is what a crash of this driver leaves."""
@@ -65,7 +69,7 @@ def recover(home: Path, links: Path) -> None:
         if is_remnant(name):
             with suppress(OSError):
                 clear(home, name)
-        else:
+        elif _has_stage(home / name):
             mend_layer(home / name)
     for name in os.listdir(links) if links.is_dir() else ():
         _remove_dangling(links / name)
@@ -74,9 +78,9 @@ def recover(home: Path, links: Path) -> None:
 def mend_layer(layer: Path) -> None:
     """Bring a layer back to where it was before an apply_diff that was cut off. Raises OSError."""
     stage = layer / APPLYING
-    require_no_apply(layer)
-    if not os.path.lexists(stage):
+    if not _has_stage(layer):
         return
+    require_no_apply(layer)
     if os.path.lexists(stage / UNDO):
         # The view of a dead process would go on showing the directory that is moved away.
         for entry in reversed(mountinfo(layer)):
@@ -143,6 +147,17 @@ def scratch(home: Path) -> Iterator[Path]:
         clear(home, directory.name)
     except OSError:  # a passing error must not leave a mount
         clear(home, directory.name)
+
+
+def _has_stage(layer: Path) -> bool:
+    """Say whether an entry of a home is a layer with a stage. Files of others may be there, too."""
+    try:
+        os.lstat(layer / APPLYING)
+    except OSError as error:
+        if error.errno not in _NO_LAYER:
+            raise
+        return False
+    return True
 
 
 def _remove_dangling(link: Path) -> None:

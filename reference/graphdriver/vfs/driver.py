@@ -240,7 +240,8 @@ class Driver:
                     self._remove(name)
         for id in os.listdir(self._parents) if _is_directory(self._parents) else ():
             if not _is_directory(self._layers / id):
-                (self._parents / id).unlink()
+                with suppress(OSError):  # it names no layer, and does no harm
+                    (self._parents / id).unlink()
 
     def _publish(self, id: str, parent: str, tree: Path) -> None:
         """Give a layer that is whole its parent and its name."""

@@ -163,6 +163,15 @@ def test_crash_in_the_middle_of_recovery(home: Path) -> None:
     assert _shown(Driver(home), "child") == ["old"]
 
 
+def test_files_of_others_in_the_home_do_not_keep_it_from_starting(home: Path) -> None:
+    (home / "README").write_text("yours")
+    (home / "notes").mkdir()
+    (home / "dangling").symlink_to("nowhere")
+
+    assert _shown(Driver(home), "child") == ["old"]
+    assert {"README", "notes", "dangling"} < set(os.listdir(home))
+
+
 def test_what_is_mounted_in_a_remnant_is_not_emptied(home: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()

@@ -13,7 +13,7 @@ from graphdriver_conformance.repro import seen
 from graphdriver_conformance.repro.edits import Edit, edits_between
 from graphdriver_conformance.repro.replay import RAISES
 
-__all__ = ["Recorder", "Step", "unrecorded"]
+__all__ = ["RecordedCall", "Recorder", "unrecorded"]
 
 _VERBS = frozenset(
     {"create", "create_read_write", "remove", "get", "put", "exists", "status", "get_metadata"}
@@ -22,7 +22,7 @@ _VERBS = frozenset(
 
 
 @dataclass(slots=True)
-class Step:
+class RecordedCall:
     """A verb of driver number `driver` with what was seen of its answer, or edits in a view."""
 
     verb: str
@@ -45,8 +45,8 @@ class Recorder:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self.steps: list[Step] = []
-        self.past: list[Step] = []
+        self.steps: list[RecordedCall] = []
+        self.past: list[RecordedCall] = []
         self.is_whole = True
         self._thread = threading.get_ident()
         self._views: dict[str, tuple[Path, seen.Tree, int]] = {}
@@ -105,7 +105,7 @@ class Recorder:
         self.steps = []
         self._start()
 
-    def finish(self) -> list[Step]:
+    def finish(self) -> list[RecordedCall]:
         """Return the program of the last example, with what earlier ones made for it."""
         if self._is_over:
             return self.steps
@@ -123,19 +123,19 @@ class Recorder:
 
     def _start(self) -> None:
         """Count mounts and names from here on."""
-        self.steps.append(Step("start", ()))
+        self.steps.append(RecordedCall("start", ()))
         self._mounts_before = len(seen.mounts_below(self.place))
         self._names_before = seen.home_names(self.place)
 
-    def _begin(self, verb: str, arguments: tuple[Any, ...], driver: int = 0) -> Step:
+    def _begin(self, verb: str, arguments: tuple[Any, ...], driver: int = 0) -> RecordedCall:
         # One of several at a time, or of one that may do less than others.
         self.is_whole = self.is_whole and threading.get_ident() == self._thread
         self._write_edits()
         os.umask(mask := os.umask(0))
         if mask != self._umask and not self._is_over:
-            self.steps.append(Step("umask", (mask,)))
+            self.steps.append(RecordedCall("umask", (mask,)))
             self._umask = mask
-        step = Step(verb, arguments, driver)
+        step = RecordedCall(verb, arguments, driver)
         if not self._is_over:
             self.steps.append(step)
         return step
@@ -144,7 +144,7 @@ class Recorder:
         for id, (root, before, count) in list(self._views.items()):
             after = seen.scan(root)
             if after != before:
-                self.steps.append(Step("edit", (id,), edits=edits_between(before, after)))
+                self.steps.append(RecordedCall("edit", (id,), edits=edits_between(before, after)))
                 self._views[id] = (root, after, count)
 
     def _look_at_views(self) -> None:
@@ -152,7 +152,7 @@ class Recorder:
         for id, (root, before, count) in list(self._views.items()):
             after = seen.scan(root)
             if after != before and not self._is_over:
-                self.steps.append(Step("look", (id,), seen=seen.tree_seen(after)))
+                self.steps.append(RecordedCall("look", (id,), seen=seen.tree_seen(after)))
                 self._views[id] = (root, after, count)
 
     def _hold(self, id: str, root: Path) -> None:
@@ -165,7 +165,7 @@ class Recorder:
             if count > 1:
                 self._views[id] = (root, shown, count - 1)
 
-    def _needed(self) -> list[Step]:
+    def _needed(self) -> list[RecordedCall]:
         """Return what earlier examples did to make the layers, and the drivers, of this one."""
         created = {one.layer for one in self.steps if one.verb.startswith("create")}
         wanted = {str(a) for one in self.steps for a in one.arguments if isinstance(a, str)}
@@ -231,7 +231,7 @@ class _Read:
 class _Watched:
     """A stream that a driver made; keeps what the test read of it."""
 
-    def __init__(self, stream: Any, step: Step) -> None:
+    def __init__(self, stream: Any, step: RecordedCall) -> None:
         self._stream, self._step = stream, step
         self._parts: list[bytes] = []
         step.seen = "the first 0 bytes"

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from graphdriver_conformance.catalogue.requirement import Requirement
-from graphdriver_conformance.repro.recorder import Step
+from graphdriver_conformance.repro.recorder import RecordedCall
 from graphdriver_conformance.repro.replay import RAISES
 from graphdriver_conformance.results.model import RequirementResult
 
@@ -42,7 +42,7 @@ class Check:
 
 
 def script(
-    requirement: Requirement, spec: str, steps: Sequence[Step], result: RequirementResult
+    requirement: Requirement, spec: str, steps: Sequence[RecordedCall], result: RequirementResult
 ) -> str:
     """Return the text of a script that replays `steps`, which violated the requirement."""
     expected, actual = result.expected or "", result.actual or ""
@@ -110,7 +110,7 @@ def _pasted(module: str) -> str:
     return _OWN_IMPORT.sub("", body).rstrip() + "\n"
 
 
-def _lines(step: Step) -> list[str]:
+def _lines(step: RecordedCall) -> list[str]:
     if step.verb == "edit":
         lines = [f"run.edit({step.arguments[0]!r},"]
         return [*lines, *(f"         {_edit(*one)}," for one in step.edits), ")"]

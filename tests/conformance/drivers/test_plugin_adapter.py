@@ -1,6 +1,7 @@
 """Plugins that are not there, speak nonsense, hang or die: one clear sentence each, and no hang."""
 
 import io
+import json
 import os
 import shlex
 import subprocess
@@ -373,3 +374,18 @@ def test_plugin_that_listens_is_not_for_several_workers(
 
     assert 4 == result.ret
     result.stderr.fnmatch_lines(["*serves one home at a time*"])
+
+
+def test_output_of_a_plugin_that_dies_is_in_the_violation_and_kept(
+    pytester: pytest.Pytester, broken: Plugin
+) -> None:
+    pytester.runpytest_subprocess(
+        f"--driver={broken('die', 'Create')}", "--requirement=LIF-001", "-p", "no:cacheprovider",
+        "--graphdriver-report=r.json", "--graphdriver-keep=kept",
+    )  # fmt: skip
+
+    rows = json.loads((pytester.path / "r.json").read_text())["requirements"]
+    row = next(row for row in rows if row["id"] == "LIF-001")
+    assert (row["outcome"], row["reason"]) == ("violated", "process-died")
+    assert row["output"] == ["going down"]
+    assert (Path(row["kept"]) / "plugin.log").read_text() == "going down\n"

@@ -261,5 +261,33 @@ def test_waived_violation_is_red_nowhere(pytester: pytest.Pytester, rude: Path) 
     assert "LIF-001-rude:Text" in junit
 
 
+@pytest.mark.parametrize(
+    ("spec", "id", "more"),
+    [
+        ("rude:Text", "LIF-001", []),
+        ("graphdriver_mutants:OpaqueDropped", "DIF-002", ["--graphdriver-seed=7"]),
+        ("overlay2", "CON-005", ["--graphdriver-option=overlay2.mountopt=index=on"]),
+    ],
+)
+def test_line_that_reproduces_does(
+    pytester: pytest.Pytester, rude: Path, spec: str, id: str, more: list[str]
+) -> None:
+    pytester.runpytest_subprocess(
+        f"--driver={spec}", f"--requirement={id}", "--graphdriver-report=r.json",
+        "--graphdriver-profile=quick", "-p", "no:cacheprovider", *more,
+    )  # fmt: skip
+    rows = json.loads((rude / "r.json").read_text())["requirements"]
+    line = next(row["reproduce"] for row in rows if row["id"] == id)
+    beside = os.path.dirname(sys.executable)
+    environment = {**os.environ, "PATH": f"{beside}:{os.environ['PATH']}"}
+
+    done = subprocess.run(
+        line, shell=True, cwd=rude, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert [one for one in more if one not in line] == []
+    assert f"VIOLATED  {id} " in done.stdout
+
+
 def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""

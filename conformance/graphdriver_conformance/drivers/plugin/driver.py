@@ -38,6 +38,7 @@ _UNDECLARED = frozenset(Capability) - {
     Capability.LAYER_LIMIT,
     Capability.EXACT_DIFFS,
     Capability.MTIME_NS,
+    Capability.DURABLE,
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_conformance.suite.support.effort import DEADLINE_VARIABLE, SHRINK_VARIABLE
+from graphdriver_conformance.suite.support.effort import SHRINK_VARIABLE
 
 __all__ = ["Judge", "judge"]
 
@@ -64,7 +64,7 @@ def judge(
         ]
         before = os.getcwd()
         os.environ[SHRINK_VARIABLE] = "no"
-        os.environ[DEADLINE_VARIABLE] = str(deadline)
+        os.environ["GRAPHDRIVER_DEADLINE"] = str(deadline)
         os.chdir(directory)  # so that no pytest.ini of the caller counts
         try:
             _run(command, printed)

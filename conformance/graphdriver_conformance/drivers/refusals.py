@@ -28,7 +28,7 @@ _CLASSES: tuple[tuple[str, type[DriverError]], ...] = (
         r"(options?|labels?|data)\b.*too (large|long)|options take \d|mount (data|label)",
         MountOptionsTooLong,
     ),
-    (r"quota", QuotaNotSupported),
+    (r"\bquotas?\b", QuotaNotSupported),
     (
         r"prerequisites|unknown option|does not support \S* ?options|unable to parse key/value"
         r"|invalid key/value",
@@ -46,7 +46,7 @@ _CLASSES: tuple[tuple[str, type[DriverError]], ...] = (
         InvalidLayerId,
     ),
     (r"already (in use|exists)|file exists", LayerExists),
-    (r"in use|has child|cannot remove|busy|is held", LayerInUse),
+    (r"in use|has child|cannot remove|\bbusy\b|is held", LayerInUse),
     (
         r"not found|no such (file|layer|id)|does not exist|not known|not a layer|no layer"
         r"|unknown layer",
@@ -55,7 +55,12 @@ _CLASSES: tuple[tuple[str, type[DriverError]], ...] = (
 )
 
 
+# Ids and paths are no words of the program: a layer may be called busybox, a home be below quota/.
+_NAMES = re.compile(r"""(["'`]).*?\1|(?<!\S)[(=:]*/\S*""", re.DOTALL)
+
+
 def refusal(text: str) -> DriverError:
     """Return the error that `text`, a program's own words, stands for."""
-    found = next((kind for words, kind in _CLASSES if re.search(words, text, re.I)), DriverError)
+    said = _NAMES.sub(" ", text)
+    found = next((kind for words, kind in _CLASSES if re.search(words, said, re.I)), DriverError)
     return found(text)

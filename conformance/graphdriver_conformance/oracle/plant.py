@@ -34,7 +34,8 @@ def _make_or_link(tree: Tree, name: bytes, base: bytes, first: dict[bytes, bytes
         make_node(path, node)
         return
     # One inode can't be two: a model that says so would be blamed on the driver later.
-    assert tree[there] == node, f"{there!r} and {name!r} are one group of links, and differ"
+    if tree[there] != node:
+        raise ValueError(f"{there!r} and {name!r} are one group of links, and differ")
     os.link(base + b"/" + there, path, follow_symlinks=False)
 
 

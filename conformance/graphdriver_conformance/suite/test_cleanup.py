@@ -6,13 +6,13 @@ import subprocess
 import sys
 
 from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.drivers import deadline
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host.own_work import own_work
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.suite.support import exiting
 from graphdriver_conformance.suite.support.beside import directory_beside, importing_as_here
-from graphdriver_conformance.suite.support.effort import deadline
 from graphdriver_conformance.suite.support.names import assert_same_names, home_names, settled_names
 
 IMAGE = Tree.of({"etc/hosts": b"one\n"})

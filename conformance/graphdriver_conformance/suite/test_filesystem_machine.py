@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from graphdriver.contract import Capability
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host.own_work import own_work
 from graphdriver_conformance.host.syscalls import Rename, renameat2
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
@@ -231,7 +232,8 @@ class _Machine(RuleBasedStateMachine):
         self.graphdriver.put(self.layers[-1])
         for id in reversed(self.layers[1:]):
             self.graphdriver.remove(id)
-        shutil.rmtree(self.plain)
+        with own_work(f"remove {self.plain}"):
+            shutil.rmtree(self.plain)
 
     def _stack(self) -> None:
         if self.links is _Links.BREAK:

@@ -50,12 +50,14 @@ def _assert_confined(graphdriver: Subject, id: str) -> None:
         with suppress(DriverError, OSError, ValueError):
             getattr(graphdriver, verb)(*arguments)
         graphdriver.escaped = None
-        after = _surroundings(graphdriver)
-        shown = shown_call(verb, arguments)
-        assert before == after, f"{shown} {_difference(before, after)} outside the home"
+        _assert_untouched(shown_call(verb, arguments), before, _surroundings(graphdriver))
     graphdriver.cleanup()
-    after = _surroundings(graphdriver)
-    assert before == after, f"cleanup() {_difference(before, after)} outside the home"
+    _assert_untouched("cleanup()", before, _surroundings(graphdriver))
+
+
+def _assert_untouched(call: str, before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    if before != after:
+        raise AssertionError(f"{call} {_difference(before, after)}")
 
 
 def _surroundings(graphdriver: Subject) -> Mapping[str, object]:

@@ -115,7 +115,7 @@ def test_answer_that_lacks_something_is_a_violation(
     ("driver", "words"),
     [
         ("DotsRemoved", ["remove('..') removed", "escaped/file"]),
-        ("Joins", ["create('../new') made new outside the home"]),
+        ("Joins", ["create('../new') made new"]),
     ],
 )
 def test_call_that_left_the_home_is_named(

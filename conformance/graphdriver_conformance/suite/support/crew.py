@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from graphdriver.errors import DriverError
-from graphdriver_conformance.suite.support.effort import deadline
+from graphdriver_conformance.drivers import deadline
 
 __all__ = ["all_at_once", "at_once", "refusals"]
 

@@ -9,27 +9,19 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 __all__ = [
-    "DEADLINE_VARIABLE",
     "PROFILE_VARIABLE",
     "SHRINK_VARIABLE",
-    "deadline",
     "examples",
     "scaled",
     "search",
 ]
 
-DEADLINE_VARIABLE = "GRAPHDRIVER_DEADLINE"
 PROFILE_VARIABLE = "GRAPHDRIVER_PROFILE"
 SHRINK_VARIABLE = "GRAPHDRIVER_SHRINK"
 """Set to `no` where only the outcome counts: the first example that fails will do then."""
 _PROBING = 5
 _FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
 _Test = TypeVar("_Test", bound=Callable[..., None])
-
-
-def deadline() -> float:
-    """Return how many seconds a verb may take: $GRAPHDRIVER_DEADLINE, or 60."""
-    return float(os.environ.get(DEADLINE_VARIABLE) or 60)
 
 
 def scaled(count: int) -> int:

@@ -214,7 +214,11 @@ class _Owner(Enum):
 
 
 def _owner(parser: pytest.Parser, args: list[str], option: str, value: str) -> _Owner:
-    """Find out by parsing whether the option is registered, and whether it may have the value."""
+    """Find out by parsing whether the option is registered, and whether it may have the value.
+
+    argparse takes an unknown option with a blank in its value for a path, so it is tried without.
+    """
+    value = "".join(value.split())
     given = {
         place
         for position, count, _ in _occurrences(args, option)

@@ -144,7 +144,8 @@ class Protocol:
                 output=tuple(rest),
                 reproduce=self._run.reproduce(spec_of(item), id),
             )
-        if culprits := self._run.is_fatal(spec_of(item), requirement):
+        spec = spec_of(item)
+        if culprits := self._run.is_fatal(spec, requirement) or self._run.lost_cleanups(spec):
             return RequirementResult.of(
                 requirement,
                 Outcome.BLOCKED,
@@ -169,6 +170,8 @@ class Protocol:
                 f" in {call}" if call else " outside of any verb"
             )
             expected = f"{call} returns or raises" if call else "the process goes on"
+        if id and call.startswith("cleanup("):
+            run.remember_lost_cleanup(spec_of(item), id)
         kept = run.place_to_keep(id) if self._home else None
         if self._home:
             if kept:

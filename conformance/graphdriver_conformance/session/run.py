@@ -55,6 +55,8 @@ _TELLING: dict[str, object] = {
 }
 # A driver in another process that cannot be reached at all: nothing was judged.
 _NOBODY_THERE = (errno.ENOENT, errno.ECONNREFUSED)
+# With so many, no more tests are begun: each would wait for the deadline.
+_MOST_LOST_CLEANUPS = 3
 # An adapter reports by itself that a verb was not answered; the supervisor is its last resort.
 _ADAPTERS_TIME = 3
 
@@ -173,12 +175,24 @@ class Run:
 
     def remember_fatal(self, spec: str, id: str) -> None:
         """Let no process of the run begin a test that rests on this requirement."""
-        stone = self._tombstone(spec, id)
-        stone.parent.mkdir(exist_ok=True)
-        stone.touch()
+        self._tombstone(spec, id).touch()
 
-    def _tombstone(self, spec: str, id: str) -> Path:
-        return self.shared / "fatal" / f"{sorted(self.sources).index(spec)}.{id}"
+    def remember_lost_cleanup(self, spec: str, id: str) -> None:
+        """Count a cleanup() that died or hung: every test ends with one."""
+        self._tombstone(spec, f"cleanup.{id}").touch()
+
+    def lost_cleanups(self, spec: str) -> list[str]:
+        """Return the requirements in whose tests cleanup() died or hung, once there are several."""
+        first = self._tombstone(spec, "cleanup.")
+        found = sorted(
+            one.name.removeprefix(first.name) for one in first.parent.glob(f"{first.name}*")
+        )
+        return found if len(found) >= _MOST_LOST_CLEANUPS else []
+
+    def _tombstone(self, spec: str, name: str) -> Path:
+        directory = self.shared / "fatal"
+        directory.mkdir(exist_ok=True)
+        return directory / f"{sorted(self.sources).index(spec)}.{name}"
 
     def _known_violations(self) -> tuple[list[Waiver], frozenset[str]]:
         """Read the files of waivers and the baseline. Raises pytest.UsageError."""

@@ -149,7 +149,7 @@ def test_junk_is_an_error(graphdriver: Subject, kind: str) -> None:
         try:
             graphdriver.apply_diff(layer, graphdriver.parent_of(layer), junk)
         except (DriverError, OSError):
-            graphdriver.escaped = None
+            pass  # a refusal is allowed
         else:
             wanted = IMAGE.with_(b"a", file(b"a"))
             assert_same_tree(wanted, graphdriver.tree(layer), "accepted, but not unpacked")
@@ -255,7 +255,6 @@ def test_whiteout_beside_its_file(graphdriver: Subject, marker_first: bool) -> N
         graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(entries))
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
-        graphdriver.escaped = None
         return
 
     tree = graphdriver.tree(layer)
@@ -292,7 +291,6 @@ def test_whiteout_without_a_name(graphdriver: Subject, name: str) -> None:
         )
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
-        graphdriver.escaped = None
 
     left = set(graphdriver.tree(layer))
     assert set(IMAGE) <= left, f"{name!r} removed {set(IMAGE) - left}"

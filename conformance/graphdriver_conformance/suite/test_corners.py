@@ -157,6 +157,5 @@ def _applied(graphdriver: Subject, layer: str, archive: bytes) -> bool:
         graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive)
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
-        graphdriver.escaped = None
         return False
     return True

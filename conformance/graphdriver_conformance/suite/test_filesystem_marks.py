@@ -77,7 +77,6 @@ def test_device_like_a_whiteout_deletes_nothing(graphdriver: Subject) -> None:
         graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
         copies[sibling] = "carried over"
     except (DriverError, OSError) as error:
-        graphdriver.escaped = None
         graphdriver.note(f"its archive is refused: {error}")
     for id, where in copies.items():
         assert_same_names(names, graphdriver.tree(id), f"{where}, it is not as it was")

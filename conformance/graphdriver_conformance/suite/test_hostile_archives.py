@@ -29,7 +29,6 @@ def _try(graphdriver: Subject, layer: str, archive: bytes) -> None:
         graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive)
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
-        graphdriver.escaped = None
 
 
 def _victim(graphdriver: Subject) -> "os.PathLike[str]":

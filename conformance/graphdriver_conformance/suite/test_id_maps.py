@@ -139,7 +139,6 @@ def test_unmapped_owner_on_disk_ends_the_diff(graphdriver: Subject) -> None:
         names = set(_owners(graphdriver.diff_bytes(layer, base)))
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
-        graphdriver.escaped = None
         return
     assert b"strange" in names, "a file is missing from the archive, and there was no error"
 

@@ -49,7 +49,6 @@ def _assert_confined(graphdriver: Subject, id: str) -> None:
     for verb, arguments in calls:
         with suppress(DriverError, OSError, ValueError):
             getattr(graphdriver, verb)(*arguments)
-        graphdriver.escaped = None
         _assert_untouched(shown_call(verb, arguments), before, _surroundings(graphdriver))
     graphdriver.cleanup()
     _assert_untouched("cleanup()", before, _surroundings(graphdriver))

@@ -78,7 +78,7 @@ def test_layers_and_links_match(graphdriver: Subject, steps: list[str]) -> None:
             elif len(kept) > 1:
                 graphdriver.remove(kept.pop())
         except (DriverError, OSError):
-            graphdriver.escaped = None
+            pass  # a refusal is allowed
         _assert_bijection(graphdriver, kept, others)
     for id in reversed(kept):
         graphdriver.remove(id)
@@ -123,7 +123,6 @@ def test_damaged_link_does_not_spread(graphdriver: Subject, damage: str) -> None
         graphdriver.remove(damaged)
     except (DriverError, OSError) as error:
         graphdriver.note(f"remove was refused: {error}")
-        graphdriver.escaped = None
 
     assert (graphdriver.home / "l" / _link(graphdriver, kept)).is_symlink(), "another link is gone"
     assert_same_tree(IMAGE, graphdriver.tree(child), "another layer is damaged")
@@ -144,7 +143,6 @@ def test_planted_link_is_not_written_through(graphdriver: Subject) -> None:
             (root / "passwd").write_bytes(b"intruder")
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
-        graphdriver.escaped = None
 
     assert b"root" == (host / "passwd").read_bytes(), "a file outside the home was changed"
 
@@ -165,7 +163,6 @@ def test_missing_link_shows_nothing_wrong(graphdriver: Subject, which: int) -> N
             shown = graphdriver.tree(top)
         except (DriverError, OSError) as error:
             graphdriver.note(f"{when}, refused: {error}")
-            graphdriver.escaped = None
         else:
             assert_same_tree(wanted, shown, when)
         if graphdriver.claims(Capability.RESTARTABLE):

@@ -80,7 +80,6 @@ def _refusal(graphdriver: Subject, size: str) -> str:
         id = _limited(graphdriver, "", size)
     except (DriverError, OSError) as error:
         graphdriver.note(f"size={size} was refused: {error}")
-        graphdriver.escaped = None
         return f"{type(error).__name__} {getattr(error, 'errno', None) or ''}".strip()
     graphdriver.remove(id)
     return ""

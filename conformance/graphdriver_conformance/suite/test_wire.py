@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from graphdriver.contract import Capability
 from graphdriver_conformance.catalogue.requirement import verifies
-from graphdriver_conformance.drivers.plugin.raw import Raw, Reply
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.suite.support.effort import examples, scaled
+from graphdriver_conformance.suite.support.raw_plugin import Raw, Reply
 
 IMAGE = Tree.of({"etc/hosts": b"one\n"})
 NO_LAYER = "no-such-layer"

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphdriver_conformance.catalogue.requirement import verifies
-from graphdriver_conformance.drivers.plugin.raw import Raw
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.suite.support.crew import all_at_once
 from graphdriver_conformance.suite.support.effort import examples, scaled
+from graphdriver_conformance.suite.support.raw_plugin import Raw
 
 LAYER = Tree.of({"a": b"one", "dir/b": b"two" * 3000})
 ARCHIVE = build_archive(entry_of(name, LAYER[name]) for name in sorted(LAYER) if name)

@@ -104,6 +104,12 @@ def test_violations_validate(violated: Path) -> None:
     assert row.tree
 
 
+def test_documents_have_the_same_schema() -> None:
+    published = Path(__file__).parents[3] / "docs" / "result.schema.json"
+
+    assert json.loads(published.read_text()) == SCHEMA
+
+
 def test_schema_names_every_value_of_the_closed_sets() -> None:
     row = SCHEMA["properties"]["requirements"]["items"]["properties"]
 

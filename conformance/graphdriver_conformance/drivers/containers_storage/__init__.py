@@ -17,7 +17,7 @@ from typing import BinaryIO
 from graphdriver.contract import Capability, Change, ChangeKind, Driver, IDMap
 from graphdriver.errors import DriverError, InvalidLayerId, LayerNotFound, NotSupported
 from graphdriver_conformance.drivers import deadline
-from graphdriver_conformance.drivers.containers_storage.command import Answer, Program
+from graphdriver_conformance.drivers.containers_storage.command import Answer, DriverProgram
 from graphdriver_conformance.drivers.containers_storage.gostring import unquoted
 from graphdriver_conformance.drivers.refusals import refusal
 from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
@@ -61,10 +61,10 @@ class ContainersStorageDriver:
     """The driver `name` of containers-storage, its root being `home`, its run root within."""
 
     def __init__(self, name: str, home: Path | str, options: Sequence[str] = ()) -> None:
-        """Ask for its status, which makes the root. Raises ProgramMissing, DriverError."""
+        """Ask for its status, which makes the root. Raises DriverProgramMissing, DriverError."""
         self._name = name
         self._home = Path(home)
-        self._program = Program(_PROGRAM, _PROGRAM, deadline(), _environment())
+        self._program = DriverProgram(_PROGRAM, _PROGRAM, deadline(), _environment())
         # The flags stand after the verb: the program wants them there as much as before it.
         self._flags = [f"--graph={home}", f"--run={home}/run", f"--storage-driver={name}"]
         self._flags += [f"--storage-opt={option}" for option in options]
@@ -259,13 +259,22 @@ def _environment() -> dict[str, str]:
     return {**kept, "CONTAINERS_STORAGE_CONF": str(_SETTINGS)}
 
 
+def _error_in(printed: str) -> str:
+    """Return the error out of what a verb printed as JSON, or the text as it is."""
+    try:
+        (row,) = json.loads(printed)
+        return str(row["error"])
+    except (ValueError, TypeError, KeyError):
+        return printed
+
+
 def _checked(answer: Answer) -> Answer:
     """Return the answer of a program that did what it was asked to. Raises DriverError."""
     if answer.status:
         # What goes wrong before the verb is printed as if it were the answer.
         with answer.output as output:
             said = answer.complaint or output.read().decode("utf-8", "replace").strip()
-        raise refusal(said or f"the program ended with {answer.status}")
+        raise refusal(_error_in(said) or f"the program ended with {answer.status}")
     return answer
 
 

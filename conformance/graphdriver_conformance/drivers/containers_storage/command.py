@@ -18,12 +18,12 @@ from typing import BinaryIO
 
 from graphdriver_conformance.drivers import Fate, NoAnswer
 
-__all__ = ["Answer", "Program", "ProgramHung", "ProgramMissing"]
+__all__ = ["Answer", "DriverProgram", "DriverProgramMissing", "ProgramHung"]
 
 _PIECE = 1 << 20
 
 
-class ProgramMissing(FileNotFoundError):
+class DriverProgramMissing(FileNotFoundError):
     """The program is not installed; the message says which package has it."""
 
 
@@ -44,16 +44,16 @@ class Answer:
     complaint: str
 
 
-class Program:
+class DriverProgram:
     """The program `name` of Debian's package `package`; `deadline` in seconds bounds each call."""
 
     def __init__(
         self, name: str, package: str, deadline: float, environment: Mapping[str, str]
     ) -> None:
-        """Look for it; `environment` is all that it is given. Raises ProgramMissing."""
+        """Look for it; `environment` is all that it is given. Raises DriverProgramMissing."""
         found = shutil.which(name)
         if found is None:
-            raise ProgramMissing(
+            raise DriverProgramMissing(
                 errno.ENOENT, f"the program is not installed; apt-get install {package}", name
             )
         self._path = found

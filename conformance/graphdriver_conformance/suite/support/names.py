@@ -36,7 +36,6 @@ def settled_names(graphdriver: Subject, home: Path | None = None) -> set[str]:
     """
     with contextlib.suppress(DriverError, OSError):
         _live(graphdriver)
-    graphdriver.escaped = None
     return home_names(home or graphdriver.home)
 
 

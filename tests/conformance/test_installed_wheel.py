@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +73,28 @@ def _run(*command: str, cwd: Path | None = None) -> str:
         f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
     )
     return done.stdout
+
+
+def test_wheel_holds_the_packages_and_none_of_the_tests(here: Path, installed: Path) -> None:
+    (wheel,) = (here / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+
+    packages = {"graphdriver", "graphdriver_conformance", "graphdriver_vms"}
+    assert packages == {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    assert [] == [name for name in names if "mutants" in name or "/tests/" in name]
+    assert "graphdriver_conformance/results/result.schema.json" in names
+
+
+def test_source_distribution_holds_what_its_list_names(tmp_path: Path) -> None:
+    _run(sys.executable, "-m", "build", "--sdist", "--outdir", str(tmp_path), str(ROOT))
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+
+    assert {"tox.ini", "toxfile.py", "LICENSE", "README.md", "Vagrantfile", ".ci/run"} <= names
+    assert "tests/graphdriver_mutants/__init__.py" in names
+    tops = {name.partition("/")[0] for name in names}
+    assert set() == tops & {".tox", ".venv", ".vagrant", "results", ".git", "build", "dist"}
 
 
 @pytest.mark.parametrize("driver", ["overlay2", "vfs"])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from graphdriver_vms.errors import MatrixError
@@ -96,6 +97,16 @@ def test_a_refusal_in_a_record_of_schema_1_is_read() -> None:
     assert (State.REFUSED, "NotSupported: overlay2 needs Linux 4.0; newer") == (
         cell.state,
         cell.detail,
+    )
+
+
+@pytest.mark.parametrize("name", ["schema2.json", "refused.json"])
+def test_files_of_schema_2_are_as_the_suite_writes_them(name: str) -> None:
+    results = Path(__file__).parents[2] / "conformance/graphdriver_conformance/results"
+
+    jsonschema.validate(
+        json.loads((FILES / name).read_text()),
+        json.loads((results / "result.schema.json").read_text()),
     )
 
 

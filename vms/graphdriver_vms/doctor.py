@@ -77,7 +77,7 @@ def findings(cache: Path) -> Iterator[Finding]:
     yield from _programs(_NEEDED)
     yield Finding(
         "python-vagrant",
-        "" if find_spec("vagrant") else "pip install 'graphdriver-conformance[vms]'",
+        "" if find_spec("vagrant") else "pip install python-vagrant",
     )
     yield Finding("pip", "" if find_spec("pip") else "python3 -m ensurepip")
     yield from _room(cache)

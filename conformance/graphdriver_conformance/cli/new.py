@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}")
     print(f"{name}/{name}/driver.py has the verbs; now:\n")
-    print(f"  cd {name} && pytest --driver={name}.driver:Driver --requirement=LIF-001")
+    print(f"  cd {name} && pytest --requirement=LIF-001")
     if origin == _NOWHERE:
         print(f"\nIn {name}/{_WORKFLOW} write where the suite is installed from.")
     return 0

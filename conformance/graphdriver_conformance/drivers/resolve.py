@@ -131,7 +131,8 @@ def resolve(spec: str) -> DriverSource:
     if scheme in SCHEMES and ":" in spec:
         source: DriverSource = importlib.import_module(SCHEMES[scheme]).source(spec)
         return source
-    if "+" in scheme or scheme in ("plugin", "containers-storage", "containerd"):
+    is_address = spec.partition(":")[2].startswith("/")
+    if "+" in scheme or is_address or scheme in ("plugin", "containers-storage", "containerd"):
         raise BadSpec(
             f"{spec}: no such kind of driver; there are names, module:attribute and "
             + ", ".join(f"{known}:..." for known in SCHEMES)

@@ -59,6 +59,17 @@ def test_bad_option_is_refused(pytester: pytest.Pytester, argument: str, words: 
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("spec", ["http://example.org/driver", "unix:/run/x.sock"])
+def test_address_of_no_known_kind_is_named_as_such(pytester: pytest.Pytester, spec: str) -> None:
+    _assert_refused(_run(pytester, f"--driver={spec}"), f"{spec}: no such kind of driver")
+
+
+def test_name_of_no_driver_ends_in_whole_sentences(pytester: pytest.Pytester) -> None:
+    words = "--driver=nosuch: no such driver; there are overlay2, vfs; or module:attribute"
+
+    _assert_refused(_run(pytester, "--driver=nosuch"), words)
+
+
 def test_claims_that_are_no_set_are_refused(pytester: pytest.Pytester) -> None:
     _assert_refused(_run(pytester, "--driver=mine:Claims"), "capabilities is a str; it must be a")
 

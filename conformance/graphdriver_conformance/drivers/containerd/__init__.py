@@ -98,6 +98,6 @@ def source(spec: str) -> DriverSource:
     if parts.netloc or not parts.path.startswith("/") or len(names) != 1:
         raise BadSpec(f"{spec}: it must be containerd+unix:///PATH?snapshotter=NAME")
     if importlib.util.find_spec("grpc") is None:
-        raise BadSpec(f"{spec}: needs grpcio; pip install 'graphdriver-conformance[containerd]'")
+        raise BadSpec(f"{spec}: needs grpcio: pip install grpcio")
     factory = _Factory(Path(unquote(parts.path)), names[0])
     return DriverSource(spec, factory, in_process=False, offers=frozenset(), keeper=_Keeper())

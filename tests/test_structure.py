@@ -33,7 +33,7 @@ CONTRACT = {
 
 
 def _modules(package: str) -> list[Path]:
-    return sorted((SOURCE_ROOTS[package] / package).rglob("*.py"))
+    return sorted((SOURCE_ROOTS[package.partition("/")[0]] / package).rglob("*.py"))
 
 
 def _imports(module: Path) -> Iterator[tuple[str, str]]:
@@ -88,6 +88,35 @@ def test_only_the_linux_package_of_the_reference_touches_ctypes() -> None:
     }
 
     assert set() == {user for user in users if not user.startswith("reference/graphdriver/linux/")}
+
+
+def test_packages_of_the_reference_import_each_other_one_way_only() -> None:
+    """A package is a folder of `graphdriver`; its root modules are the ground all stand on."""
+    root = SOURCE_ROOTS["graphdriver"] / "graphdriver"
+    packages = {path.name for path in root.iterdir() if (path / "__init__.py").exists()}
+    uses: dict[str, set[str]] = {package: set() for package in packages}
+    for package in packages:
+        for module in _modules(f"graphdriver/{package}"):
+            for target, name in _imports(module):
+                parts = [*target.split("."), name]
+                if parts[0] == "graphdriver" and parts[1] in packages - {package}:
+                    uses[package].add(parts[1])
+
+    while leaves := {package for package, used in uses.items() if not used}:
+        uses = {one: used - leaves for one, used in uses.items() if one not in leaves}
+
+    assert uses == {}, "these packages import each other in a circle"
+
+
+def test_overlay2_does_not_import_vfs() -> None:
+    users = [
+        f"{module.name} imports {target}"
+        for module in _modules("graphdriver/overlay2")
+        for target, _ in _imports(module)
+        if target.startswith("graphdriver.vfs")
+    ]
+
+    assert users == []
 
 
 def test_stdlib_tarfile_stays_out_of_the_reference() -> None:

@@ -19,7 +19,7 @@ This module imports nothing but the standard library, so that a driver can imple
 suite judge it, without pulling in the other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -130,6 +130,10 @@ class Capability(StrEnum):
     )
     CHANGES = "changes", "changes is a verb of the driver."
     DIFF_SIZE = "diff_size", "diff_size is a verb of the driver."
+    DURABLE = (
+        "durable",
+        "What apply_diff has written is on the disk when it returns: a power cut loses none of it.",
+    )
     HOME = "home", "All that the driver keeps is below its home, and nothing else is there."
 
 
@@ -191,7 +195,7 @@ class Driver(Protocol):
         """Return where a layer's parts lie. Raises LayerNotFound."""
 
     def cleanup(self) -> None:
-        """Release every mount under the home; layers stay."""
+        """Release every mount that the driver has made; layers stay."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Return what `id` holds beyond `parent` as a tar stream; "" means everything.
@@ -206,7 +210,8 @@ class Driver(Protocol):
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Unpack an uncompressed layer archive into `id`; return its diff_size in bytes.
 
-        A failed apply leaves the layer as it was. Raises BadArchive, LayerNotFound.
+        A failed apply leaves the layer as it was. Raises BadArchive, LayerNotFound, and LayerInUse
+        when a layer that stands on `id` is held, read or being made.
         """
 
     def diff_size(self, id: str, parent: str = "") -> int:
@@ -218,6 +223,3 @@ DriverFactory = Callable[..., Driver]
 
 `home` is a path that need not exist, `options` are `key=value` strings, the maps `Sequence[IDMap]`.
 """
-
-Options = Sequence[str]
-IDMaps = Sequence[IDMap]

@@ -63,7 +63,7 @@ class LayerExists(DriverError):
 
 
 class LayerInUse(DriverError):
-    """The layer is held by a get or is the parent of another layer."""
+    """The layer, or one that stands on it, is held or otherwise in use; or it has children."""
 
 
 class MaxDepthExceeded(DriverError):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 PROGRAM = """
-import subprocess, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 from graphdriver_vms.enclosure import enclosed
 from graphdriver_vms.errors import MatrixError
@@ -30,6 +30,8 @@ def work():
         print("libvirtd", listed.returncode, "links", links, flush=True)
         if sys.argv[2] == "fail":
             return 7
+        if sys.argv[2] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(600)
     except KeyboardInterrupt:
         time.sleep(0.5)  # as machines are destroyed: a second signal must not come through
@@ -94,6 +96,14 @@ def test_the_exit_code_is_that_of_the_work(state: Path) -> None:
 
     assert "" == process.communicate(timeout=60)[0]
     assert 7 == process.returncode
+
+
+def test_work_that_is_killed_is_no_success(state: Path) -> None:
+    """The kernel kills it when memory runs out."""
+    process = _start(state, "killed")
+
+    assert "" == process.communicate(timeout=60)[0]
+    assert 128 + signal.SIGKILL == process.returncode
 
 
 def test_work_is_interrupted_once_however_often_ctrl_c_is_pressed(state: Path) -> None:

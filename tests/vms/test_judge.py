@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from graphdriver_vms.errors import MatrixError
 from graphdriver_vms.judge import Row, State, exit_code, judge_cell, read_row, write_row
+from graphdriver_vms.result import InitError, Result, parse_result, read_result
 
-REFUSED = "ERROR: overlay2: the factory raised NotSupported: overlay2 needs Linux 4.0; newer"
+OF_SCHEMA_1 = "ERROR: overlay2: the factory raised NotSupported: overlay2 needs Linux 4.0; newer"
+REFUSED = Result((), InitError("NotSupported", "overlay2 needs Linux 4.0; newer", "refused"))
+FILES = Path(__file__).parent / "results"
 
 
 def record(**changed: Any) -> dict[str, Any]:
@@ -18,14 +22,17 @@ def record(**changed: Any) -> dict[str, Any]:
         "expect": "conformant",
         "requires": "",
         "exit": 0,
-        "said": "",
         "trouble": "",
         "left": [],
         "seconds": 1.0,
     } | changed
 
 
-def result(**outcomes: str) -> dict[str, Any]:
+def result(**outcomes: str) -> Result:
+    return parse_result(_data(outcomes))
+
+
+def _data(outcomes: dict[str, str]) -> dict[str, Any]:
     rows = [
         {
             "id": id.replace("_", "-"),
@@ -61,13 +68,74 @@ def test_a_cell_without_result_is_different_unless_it_had_no_ground() -> None:
 
 
 def test_a_refusal_counts_only_where_it_is_asked_for_and_leaves_nothing() -> None:
-    asked = record(expect="NotSupported", exit=4, said=REFUSED)
+    asked = record(expect="NotSupported", exit=4)
 
-    assert State.REFUSED is judge_cell(asked, {}, None).state
-    assert State.DIFFERENT is judge_cell({**asked, "left": ["home"]}, {}, None).state
-    assert State.DIFFERENT is judge_cell({**asked, "expect": "IncompatibleFS"}, {}, None).state
-    assert State.DIFFERENT is judge_cell({**asked, "expect": "conformant"}, {}, None).state
-    assert State.DIFFERENT is judge_cell({**asked, "said": ""}, {}, result(A_1="met")).state
+    assert State.REFUSED is judge_cell(asked, {}, REFUSED).state
+    assert State.DIFFERENT is judge_cell({**asked, "left": ["home"]}, {}, REFUSED).state
+    assert State.DIFFERENT is judge_cell({**asked, "expect": "IncompatibleFS"}, {}, REFUSED).state
+    assert State.DIFFERENT is judge_cell({**asked, "expect": "conformant"}, {}, REFUSED).state
+    assert State.DIFFERENT is judge_cell(asked, {}, None).state
+    assert State.DIFFERENT is judge_cell(asked, {}, result(A_1="met")).state
+
+
+@pytest.mark.parametrize("reason", ["process-died", "deadline", "error"])
+def test_init_that_dies_or_hangs_has_not_refused(reason: str) -> None:
+    error = Result((), InitError("NotSupported", "it ended", reason))
+
+    cell = judge_cell(record(expect="NotSupported"), {}, error)
+
+    assert State.DIFFERENT is cell.state
+    assert reason in cell.detail
+
+
+def test_a_refusal_in_a_record_of_schema_1_is_read() -> None:
+    asked = record(expect="NotSupported", exit=4, said=OF_SCHEMA_1)
+
+    cell = judge_cell(asked, {}, None)
+
+    assert (State.REFUSED, "NotSupported: overlay2 needs Linux 4.0; newer") == (
+        cell.state,
+        cell.detail,
+    )
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_files_of_both_schemas_say_the_same(schema: int) -> None:
+    found = read_result(FILES / f"schema{schema}.json")
+
+    assert found is not None
+    assert {
+        "LIF-001": "met",
+        "LIF-002": "violated",
+        "LIF-003": "blocked",
+        "ARC-003": "not-provable",
+        "QUO-001": "not-claimed",
+    } == found.outcomes(), "LNK-001 was not selected"
+    details = {one.id: one.detail for one in found.entries}
+    assert "blocked by LIF-002" in details["LIF-003"]
+    assert "its root is 700" in details["LIF-002"]
+    assert "" == details["LIF-001"]
+    cell = judge_cell(record(), {}, found)
+    assert (State.DIFFERENT, "LIF-002 violated, LIF-003 blocked") == (cell.state, cell.detail)
+
+
+def test_a_refusal_is_a_fact_of_the_file() -> None:
+    found = read_result(FILES / "refused.json")
+
+    cell = judge_cell(record(expect="NotSupported"), {}, found)
+
+    assert State.REFUSED is cell.state
+    assert "NotSupported: overlay2 needs Linux 4.0, this is 2.6.78 (HOME)" == cell.detail
+    assert {} == cell.outcomes(), "a driver that refused met and violated nothing"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 3, "requirements": []}'])
+def test_files_that_are_none_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+
+    with pytest.raises(MatrixError, match=r"r\.json is no result file"):
+        read_result(tmp_path / "r.json")
+    assert read_result(tmp_path / "nothing.json") is None
 
 
 @pytest.mark.parametrize(
@@ -88,19 +156,19 @@ def test_a_broken_driver_has_to_be_caught(outcomes: dict[str, str], state: State
 
 def test_what_a_kernel_cannot_is_not_provable_and_no_violation() -> None:
     """Linux 5.10 mounts no overlay in user namespaces; the probe says so, not the version."""
-    user = record(requires="userns.overlay", exit=4, said=REFUSED)
+    user = record(requires="userns.overlay", exit=4)
 
-    cell = judge_cell(user, {"userns.overlay": "EPERM"}, None)
+    cell = judge_cell(user, {"userns.overlay": "EPERM"}, REFUSED)
 
     assert State.NOT_PROVABLE is cell.state
     assert "userns.overlay is EPERM" in cell.detail
-    assert State.DIFFERENT is judge_cell(user, {"userns.overlay": "ok"}, None).state
+    assert State.DIFFERENT is judge_cell(user, {"userns.overlay": "ok"}, REFUSED).state
 
 
 def _row(tmp_path: Path, name: str, cells: list[dict[str, Any]], **known: Any) -> Row:
     write_row(tmp_path / name, Row(name, **known))
     (tmp_path / name / "cells.json").write_text(json.dumps(cells))
-    (tmp_path / name / "ext4.json").write_text(json.dumps(result(A_1="met")))
+    (tmp_path / name / "ext4.json").write_text(json.dumps(_data({"A_1": "met"})))
     return read_row(tmp_path / name)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from graphdriver_vms.judge import Cell, Row, State
 from graphdriver_vms.markdown import as_markdown
 from graphdriver_vms.page import as_page
+from graphdriver_vms.result import parse_result
 from graphdriver_vms.tables import cell_table, changes, fact_table, ground_table, requirement_table
 from graphdriver_vms.terminal import lines
 
@@ -22,7 +23,7 @@ def _cell(state: State, detail: str, **outcomes: str) -> Cell:
         }
         for id, outcome in outcomes.items()
     ]
-    result = {"requirements": requirements, "counts": {"met": 1}}
+    result = parse_result({"requirements": requirements})
     return Cell("ext4", "overlay2", state, detail, 1.0, result)
 
 

@@ -98,8 +98,7 @@ def _wait_forwarding(child: int) -> int:
 
     before = {one: signal.signal(one, forward) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        return code if code >= 0 else 128 - code
+        return _exit_code(os.waitpid(child, 0)[1])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -146,7 +145,13 @@ def _reap_until(worker: int) -> int:
     while True:
         process, status = os.wait()
         if process == worker:
-            return max(0, os.waitstatus_to_exitcode(status))
+            return _exit_code(status)
+
+
+def _exit_code(status: int) -> int:
+    """Return the exit code of a wait status as a shell has it: 128 and the signal that killed."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 def _make_private(state: Path) -> None:

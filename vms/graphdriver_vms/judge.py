@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from graphdriver_vms.cells import CONFORMANT, VIOLATED
+from graphdriver_vms.result import InitError, Result, read_result
 
 __all__ = ["Cell", "Row", "State", "exit_code", "judge_cell", "read_row", "write_row"]
 
-# Each run's homes are named anew; what it said of them is the same on all kernels.
+# Each run's homes are named anew; otherwise an error is the same on all kernels.
 _HOME = re.compile(r"/\S+/graphdriver-\w{8}/\d+/home")
-# The detail of a requirement that a run was not asked for.
-_NOT_SELECTED = "not selected in this run"
 _BAD = ("violated", "blocked", "error")
 
 
@@ -36,19 +35,18 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a row, judged; `result` is the suite's result file, None where there is none."""
+    """A cell of a row, judged; `result` is None where there is none for the tables."""
 
     name: str
     driver: str
     state: State
     detail: str
     seconds: float = 0.0
-    result: dict[str, Any] | None = None
+    result: Result | None = None
 
     def outcomes(self) -> dict[str, str]:
         """Return the outcomes of what this cell was to look at, by requirement."""
-        rows = self.result["requirements"] if self.result else []
-        return {one["id"]: one["outcome"] for one in rows if one["detail"] != _NOT_SELECTED}
+        return self.result.outcomes() if self.result else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,83 +67,90 @@ class Row:
         return any(cell.state is State.DIFFERENT for cell in self.cells)
 
 
-def judge_cell(
-    record: dict[str, Any], facts: dict[str, str], result: dict[str, Any] | None
-) -> Cell:
+def judge_cell(record: dict[str, Any], facts: dict[str, str], result: Result | None) -> Cell:
     """Judge one cell by its record, what the kernel can, and the suite's result file."""
     if record["expect"] == VIOLATED and not record["trouble"]:
-        state, detail = _caught(record["said"], result)
-        # Without its result: what is said of a broken driver is not for the tables.
+        state, detail = _caught(record, result)
+        # Without its result: the findings about a broken driver are not for the tables.
         return Cell(record["name"], record["driver"], state, detail, record["seconds"])
     state, detail = _verdict(record, facts, result)
     return Cell(record["name"], record["driver"], state, detail, record["seconds"], result)
 
 
 def _verdict(
-    record: dict[str, Any], facts: dict[str, str], result: dict[str, Any] | None
+    record: dict[str, Any], facts: dict[str, str], result: Result | None
 ) -> tuple[State, str]:
     if record["trouble"]:
         return State.NOT_RUN, record["trouble"]
-    refused = _refusal(record["said"])
+    refused = _init_error(record, result)
     needed = record["requires"]
     lacking = bool(needed) and facts.get(needed, "unknown") != "ok"
     if record["expect"] != CONFORMANT or (lacking and refused):
         return _refusal_verdict(record, facts, refused)
+    if refused:
+        return State.DIFFERENT, f"Init failed ({refused.reason}): {_told(refused)}"
     if result is None:
-        return State.DIFFERENT, record["said"] or f"no result; exit code {record['exit']}"
+        return State.DIFFERENT, f"no result; exit code {record['exit']}"
     bad = [
-        f"{one['id']} {one['outcome']}"
-        for one in result["requirements"]
-        if one["outcome"] in _BAD and (one["level"] == "MUST" or one["outcome"] == "error")
+        f"{one.id} {one.outcome}"
+        for one in result.entries
+        if one.outcome in _BAD and (one.level == "MUST" or one.outcome == "error")
     ]
     if bad:
         return State.DIFFERENT, ", ".join(bad)
-    if not result["counts"]["met"]:
+    met = sum(one.outcome == "met" for one in result.entries)
+    if not met:
         return State.DIFFERENT, "nothing was proven"
-    return State.MET, ", ".join([f"{result['counts']['met']} met", *_less(result)])
+    return State.MET, ", ".join([f"{met} met", *_less(result)])
 
 
-def _caught(said: str, result: dict[str, Any] | None) -> tuple[State, str]:
+def _caught(record: dict[str, Any], result: Result | None) -> tuple[State, str]:
     """Judge a cell whose broken driver has to be caught by every requirement that was asked."""
-    rows = result["requirements"] if result else []
-    asked = {one["id"]: one["outcome"] for one in rows if one["detail"] != _NOT_SELECTED}
+    asked = result.outcomes() if result else {}
     missed = [f"{id} {outcome}" for id, outcome in asked.items() if outcome != VIOLATED]
     if missed or not asked:
-        return State.DIFFERENT, f"a broken driver was not caught: {', '.join(missed) or said}"
+        error = _init_error(record, result)
+        why = ", ".join(missed) or (f"Init: {_told(error)}" if error else "no result")
+        return State.DIFFERENT, f"a broken driver was not caught: {why}"
     return State.MET, f"caught by {', '.join(asked)}"
 
 
-def _less(result: dict[str, Any]) -> Iterator[str]:
+def _less(result: Result) -> Iterator[str]:
     """Say which requirements were not met in a cell that is: a SHOULD, or what had no means."""
     for outcome in ("violated", "not-provable"):
-        ids = [
-            one["id"]
-            for one in result["requirements"]
-            if one["outcome"] == outcome and one["detail"] != _NOT_SELECTED
-        ]
+        ids = [one.id for one in result.entries if one.outcome == outcome]
         if ids:
             yield f"{outcome}: {', '.join(ids)}"
 
 
 def _refusal_verdict(
-    record: dict[str, Any], facts: dict[str, str], refused: str
+    record: dict[str, Any], facts: dict[str, str], error: InitError | None
 ) -> tuple[State, str]:
     """Judge a cell where Init has to refuse, or may as the kernel lacks something."""
     expect = record["expect"] if record["expect"] != CONFORMANT else "NotSupported"
-    if refused.partition(":")[0] != expect:
-        return State.DIFFERENT, f"Init must raise {expect}; it said: {refused or 'nothing'}"
+    if error is None:
+        return State.DIFFERENT, f"Init must raise {expect}; exit code {record['exit']}, no error"
+    if error.name != expect or not error.is_refusal:
+        return State.DIFFERENT, f"Init must raise {expect}; {error.reason}: {_told(error)}"
     if record["left"]:
         return State.DIFFERENT, f"Init refused, but left {', '.join(record['left'])}"
     if record["expect"] == CONFORMANT:
         lack = f"{record['requires']} is {facts.get(record['requires'], 'unknown')}"
-        return State.NOT_PROVABLE, f"{lack} on this kernel, and Init refused: {refused}"
-    return State.REFUSED, refused
+        return State.NOT_PROVABLE, f"{lack} on this kernel, and Init refused: {_told(error)}"
+    return State.REFUSED, _told(error)
 
 
-def _refusal(said: str) -> str:
-    """Return `Name: text` of the error that Init raised, "" when it raised none."""
-    _, found, error = said.partition("the factory raised ")
-    return _HOME.sub("HOME", error) if found else ""
+def _init_error(record: dict[str, Any], result: Result | None) -> InitError | None:
+    """Return the error of Init, of the result file or, before schema 2, of the record."""
+    if result and result.init_error:
+        return result.init_error
+    _, found, error = record.get("said", "").partition("the factory raised ")
+    name, _, message = error.partition(": ")
+    return InitError(name, message, "refused") if found else None
+
+
+def _told(error: InitError) -> str:
+    return _HOME.sub("HOME", str(error))
 
 
 def read_row(directory: Path) -> Row:
@@ -153,7 +158,7 @@ def read_row(directory: Path) -> Row:
     row = json.loads((directory / "row.json").read_text())
     facts = _json(directory / "facts.json", {})
     cells = [
-        judge_cell(record, facts, _json(directory / f"{record['name']}.json", None))
+        judge_cell(record, facts, read_result(directory / f"{record['name']}.json"))
         for record in _json(directory / "cells.json", [])
     ]
     return Row(**row, facts=facts, cells=cells)

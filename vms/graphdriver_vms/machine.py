@@ -81,21 +81,34 @@ class Machine:
     def collect(self, target: Path) -> None:
         """Fetch what the run left. Raises MachineFailed."""
         target.mkdir(parents=True, exist_ok=True)
-        archive = subprocess.Popen(
-            [*self._ssh_command(), f"sudo tar -C {self.root}{_RESULTS} -cf - ."],
-            stdout=subprocess.PIPE,
+        sending = self._ssh_process(
+            f"sudo tar -C {self.root}{_RESULTS} -cf - .", stderr=subprocess.DEVNULL
         )
-        unpacked = subprocess.run(
-            ["tar", "-C", target, "--no-same-owner", "-xf", "-"],
-            stdin=archive.stdout,
-            capture_output=True,
-            timeout=_STEP,
-            check=False,
-        )
-        if archive.wait(_STEP) or unpacked.returncode:
-            raise MachineFailed(
-                f"{self.name}: results not collected: {unpacked.stderr.decode()[-300:]}"
+        assert sending.stdout is not None
+        # However this ends, no ssh is left that waits for somebody to read.
+        try:
+            unpacking = subprocess.Popen(
+                ["tar", "-C", target, "--no-same-owner", "-xf", "-"],
+                stdin=sending.stdout,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
             )
+            # Only the reader's end is left: ssh learns when it is gone.
+            sending.stdout.close()
+            sending.stdout = None
+            _, trouble = wait_for(unpacking, _STEP, self._interruption)
+            if not trouble and not unpacking.returncode:
+                _, trouble = wait_for(sending, _STEP, self._interruption)
+        finally:
+            if sending.poll() is None:
+                end(sending)
+        codes = (sending.returncode, unpacking.returncode)
+        if trouble or any(codes):
+            reason = trouble or f"ssh and tar ended with {codes[0]} and {codes[1]}"
+            raise MachineFailed(f"{self.name}: results not collected: {reason}")
 
     def destroy(self) -> None:
         """Destroy it, whatever state it is in. Raises MachineFailed."""
@@ -136,13 +149,13 @@ class Machine:
         return ["ssh", "-F", str(self._ssh_config), "-o", "LogLevel=ERROR", *options, self.name]
 
     def _ssh_process(
-        self, command: str, given: int = subprocess.DEVNULL
+        self, command: str, given: int = subprocess.DEVNULL, stderr: int = subprocess.STDOUT
     ) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [*self._ssh_command(), command],
             stdin=given,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             text=True,
             errors="replace",
             start_new_session=True,

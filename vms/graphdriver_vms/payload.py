@@ -14,7 +14,10 @@ from urllib.parse import unquote, urlsplit
 from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.rootfs import GUEST_PYTHON
 
-__all__ = ["make_payload"]
+__all__ = ["BROKEN_DRIVERS", "broken_drivers", "make_payload"]
+
+BROKEN_DRIVERS = "graphdriver_mutants"
+"""The package of broken drivers that some cells judge."""
 
 _SUITE = "graphdriver_conformance.suite"
 # Guests are amd64 with glibc 2.36; wheels for older ones run there.
@@ -41,11 +44,17 @@ def make_payload(payload: Path, installables: Sequence[str]) -> None:
             *(f"--platform={one}" for one in _PLATFORMS),
             *map(str, built),
         )
-        if mutants := _mutants():
+        if mutants := broken_drivers():
             shutil.copytree(mutants, target / mutants.name)
         _compile(target)
     finally:
         shutil.rmtree(wheels, ignore_errors=True)
+
+
+def broken_drivers() -> Path | None:
+    """Return the package of broken drivers, None for an installed package: a checkout has it."""
+    repository = _repository()
+    return repository / "tests" / BROKEN_DRIVERS if repository else None
 
 
 def _compile(target: Path) -> None:
@@ -74,12 +83,6 @@ def _repository() -> Path | None:
         repository / "Vagrantfile"
     ).is_file()
     return repository if is_checkout else None
-
-
-def _mutants() -> Path | None:
-    """Return the broken drivers that some cells judge; they are in a checkout only."""
-    repository = _repository()
-    return repository / "tests/graphdriver_mutants" if repository else None
 
 
 def _ourselves() -> str:

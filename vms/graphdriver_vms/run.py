@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import platform
 import queue
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from graphdriver_vms import cells as cells_module
 from graphdriver_vms.errors import MachineFailed, MatrixError
@@ -20,7 +22,7 @@ from graphdriver_vms.judge import Row, read_row, write_row
 from graphdriver_vms.kernel_image import KernelImage, build_kernel
 from graphdriver_vms.kernels import HOST, Kernel, Source
 from graphdriver_vms.machine import Machine
-from graphdriver_vms.payload import make_payload
+from graphdriver_vms.payload import BROKEN_DRIVERS, broken_drivers, make_payload
 from graphdriver_vms.progress import Progress
 from graphdriver_vms.provider import LIBVIRT, chosen_provider
 from graphdriver_vms.public import PublicMachine
@@ -160,8 +162,9 @@ def _row(kernel: Kernel, run: _Run) -> Row:
         finally:
             try:
                 machine.destroy()
-            except MachineFailed as error:
-                run.progress.warn(str(error))
+            except (MatrixError, OSError, subprocess.SubprocessError) as error:
+                # The kernels that are left have their turn all the same.
+                run.progress.warn(f"{kernel.name} was not destroyed: {error}")
     row = replace(row, seconds=round(time.monotonic() - started, 1))
     write_row(directory, row)
     row = read_row(directory)
@@ -186,7 +189,7 @@ def _use(machine: Machine, kernel: Kernel, run: _Run, directory: Path) -> str:
             place = f" ({names.index(name) + 1} of {len(names)})" if name in names else ""
             run.progress.say(kernel.name, name + place)
 
-    plan = cells_module.plan(cells, run.order.driver, _families(), run.order.profile, kernel.init)
+    plan = _plan(run.order, kernel.init)
     try:
         machine.run(json.dumps(plan), on_line)
     except MachineFailed:
@@ -222,11 +225,11 @@ def run_host(order: Order, out: Path, progress: Progress) -> Row:
     started = time.monotonic()
     directory = out / HOST
     directory.mkdir(parents=True, exist_ok=True)
-    plan = cells_module.plan(order.cells, order.driver, _families(), order.profile, "works")
+    plan = _plan(order, "works")
     for cell in plan["cells"]:
         if cell["parameters"]:
             cell["not_run"] = "would set parameters of this host's overlay module"
-        if cell["user"] != "root":
+        elif cell["user"] != "root":
             cell["not_run"] = f"this host has no user {cell['user']} for it"
     (directory / "plan.json").write_text(json.dumps(plan))
     command = ["unshare", "--mount", sys.executable, "-m", "graphdriver_vms.guest"]
@@ -235,6 +238,7 @@ def run_host(order: Order, out: Path, progress: Progress) -> Row:
         [*command, directory / "plan.json", directory],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        env=_environment_with_broken_drivers(),
         check=False,
     )
     trouble = f"the run on the host ended with {done.returncode}" if done.returncode else ""
@@ -243,6 +247,26 @@ def run_host(order: Order, out: Path, progress: Progress) -> Row:
     row = read_row(directory)
     progress.done(HOST, _summary(row))
     return row
+
+
+def _plan(order: Order, init: str) -> dict[str, Any]:
+    """Return the plan of a kernel; cells whose driver cannot be had here say so."""
+    plan = cells_module.plan(order.cells, order.driver, _families(), order.profile, init)
+    if broken_drivers() is None:
+        for cell in plan["cells"]:
+            if cell["driver"].startswith(f"{BROKEN_DRIVERS}:"):
+                cell["not_run"] = (
+                    f"{cell['driver']} is one of the broken drivers of the project's own tests, "
+                    "which the installed package does not have: run the matrix from a checkout"
+                )
+    return plan
+
+
+def _environment_with_broken_drivers() -> dict[str, str]:
+    """Return this process's environment, with the broken drivers of a checkout importable."""
+    places = [str(place.parent) for place in [broken_drivers()] if place]
+    given = os.environ.get("PYTHONPATH", "")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*places, *filter(None, [given])])}
 
 
 def _families() -> frozenset[str]:

@@ -139,11 +139,8 @@ def fact_table(rows: Sequence[Row]) -> Table:
 
 def _asked(cell: Cell) -> Iterator[tuple[str, str, str, str]]:
     """Yield id, outcome, title and detail of each requirement that a cell looked at."""
-    asked = cell.outcomes()
-    for entry in cell.result["requirements"] if cell.result else ():
-        if entry["id"] in asked:
-            title = f"{entry['level']}: {entry['title']}"
-            yield entry["id"], entry["outcome"], title, entry["detail"] or ""
+    for entry in cell.result.entries if cell.result else ():
+        yield entry.id, entry.outcome, f"{entry.level}: {entry.title}", entry.detail
 
 
 def _by_kernels(outcomes: Mapping[str, Sequence[str]]) -> str:

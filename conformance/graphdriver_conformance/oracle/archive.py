@@ -33,7 +33,7 @@ _TYPES = {
 _KINDS = {value: key for key, value in _TYPES.items()}
 
 
-class UnreadableArchive(AssertionError, tarfile.TarError):
+class UnreadableArchive(AssertionError, tarfile.TarError, ValueError):
     """An archive that no reader takes, or that says what cannot be: its maker is at fault."""
 
 

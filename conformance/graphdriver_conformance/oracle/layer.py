@@ -13,34 +13,24 @@ from graphdriver_conformance.oracle.archive import (
     opaque,
     whiteout,
 )
-from graphdriver_conformance.oracle.tree import NodeKind, Tree, directory, parents
+from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree, directory
 
 __all__ = ["apply_layer", "flatten", "make_layer"]
 
 
 def apply_layer(below: Tree, entries: Iterable[LayerEntry]) -> Tree:
-    """Return what a layer of `entries` makes of `below`."""
+    """Return what a layer of `entries` makes of `below`.
+
+    A path through a symlink is resolved inside the tree. Markers go through symlinks of `below`
+    only, and through none that the layer replaces or deletes. Raises UnreadableArchive for a loop,
+    and for a hard link to nothing.
+    """
     cleaned = [(_clean(entry.name), entry) for entry in entries]
-    tree = below
-    for name, _ in cleaned:
-        above, _, base = name.rpartition(b"/")
-        if base == OPAQUE:
-            for child in tree.children(above):
-                tree = tree.without(child)
-        elif base.startswith(b".wh."):
-            hidden = base[4:]
-            tree = tree.without(above + b"/" + hidden if above else hidden)
-    for name, entry in cleaned:
-        if name.rpartition(b"/")[2].startswith(b".wh."):
-            continue
-        for parent in parents(name):
-            if parent not in tree or not tree[parent].is_directory:
-                tree = tree.with_(parent, directory())
-        if entry.hardlink is None:
-            tree = tree.with_(name, entry.node.but(link=b""))
-        else:
-            tree = _link(tree, name, _clean(entry.hardlink))
-    return tree.canonical()
+    markers = [name for name, _ in cleaned if _is_marker(name)]
+    content = [(name, entry) for name, entry in cleaned if not _is_marker(name)]
+    placed = _Content(_without(below, _hidden(below, markers, set())), below).apply(content).placed
+    hidden = _hidden(below, markers, placed)
+    return _Content(_without(below, hidden), below).apply(content).tree.canonical()
 
 
 def flatten(layers: Sequence[Iterable[LayerEntry]]) -> Tree:
@@ -87,12 +77,139 @@ def _lost_all(old: Tree, new: Tree, name: bytes) -> bool:
     return bool(was) and not any(one in new for one in was)
 
 
-def _link(tree: Tree, name: bytes, target: bytes) -> Tree:
-    if target not in tree:
-        raise UnreadableArchive(f"{name!r} is a hard link to {target!r}, which is not there")
-    node = tree[target]
-    group = node.link or target
-    return tree.with_(target, node.but(link=group)).with_(name, node.but(link=group))
+class _Content:
+    """The members of a layer that are no markers, on what its markers leave of the tree below.
+
+    A hard link may be to a file that a marker of the layer hides: so `whole`, the tree with all
+    that is below, follows along.
+    """
+
+    def __init__(self, tree: Tree, whole: Tree) -> None:
+        self.tree = tree
+        self.whole = whole
+        self.placed: set[bytes] = set()
+        self._groups = 0
+
+    def apply(self, content: Iterable[tuple[bytes, LayerEntry]]) -> "_Content":
+        for name, entry in content:
+            if entry.hardlink is None:
+                node = entry.node.but(link=b"")
+                self.tree, path = _with(self.tree, name, node)
+                self.whole, _ = _with(self.whole, name, node)
+                self.placed.add(path)
+            else:
+                self._link(name, _clean(entry.hardlink))
+        return self
+
+    def _new_group(self) -> bytes:
+        """Return a name of its own for a group: names of files may come back as other files."""
+        self._groups += 1
+        return b"\0%d" % self._groups
+
+    def _link(self, name: bytes, target: bytes) -> None:
+        path, _ = _resolve(self.tree, target)
+        found = self.tree.get(path) if path is not None else None
+        hidden, _ = _resolve(self.whole, target)
+        if found is None and hidden is not None and hidden in self.whole:
+            node = self.whole[hidden]
+            group = node.link or self._new_group()
+        elif found is not None and path is not None:
+            node, group = found, found.link or self._new_group()
+            self.tree = self.tree.with_(path, node.but(link=group))
+        else:
+            raise UnreadableArchive(f"a hard link to {target!r}, which is not there")
+        if node.is_directory:
+            raise UnreadableArchive(f"a hard link to the directory {target!r}")
+        self.tree, placed = _with(self.tree, name, node.but(link=group))
+        self.placed.add(placed)
+        if hidden is not None and hidden in self.whole:
+            self.whole = self.whole.with_(hidden, self.whole[hidden].but(link=group))
+        self.whole, _ = _with(self.whole, name, node.but(link=group))
+
+
+def _is_marker(name: bytes) -> bool:
+    return name.rpartition(b"/")[2].startswith(b".wh.")
+
+
+def _hidden(below: Tree, markers: Sequence[bytes], placed: set[bytes]) -> set[bytes]:
+    """Return the names of `below` that markers delete; `placed` are those of the layer itself."""
+    found: list[tuple[set[bytes], list[bytes]]] = []
+    for marker in markers:
+        above, _, base = marker.rpartition(b"/")
+        path, through = _resolve(below, above + b"/." if above else b"")
+        if path is None or path not in below or not below[path].is_directory:
+            continue
+        if placed.isdisjoint(through):
+            hidden = path + b"/" + base[4:] if path else base[4:]
+            tops = below.children(path) if base == OPAQUE else [hidden]
+            names = {one for one in below for top in tops if (one + b"/").startswith(top + b"/")}
+            found.append((names, through))
+    every = set().union(*(names for names, _ in found))
+    return set().union(*(names for names, through in found if every.isdisjoint(through)))
+
+
+def _without(tree: Tree, names: set[bytes]) -> Tree:
+    return Tree({name: node for name, node in tree.items() if name not in names})
+
+
+def _resolve(tree: Tree, name: bytes) -> tuple[bytes | None, list[bytes]]:
+    """Return the real path of `name`, whose last part need not be there, and symlinks on the way.
+
+    None where its parent is no directory. Raises UnreadableArchive for a loop.
+    """
+    path = b""
+    through: list[bytes] = []
+    todo = name.split(b"/")[::-1]
+    while todo:
+        part = todo.pop()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            path = path.rpartition(b"/")[0]
+            continue
+        child = path + b"/" + part if path else part
+        node = tree.get(child)
+        if not todo:
+            return child, through
+        if node is not None and node.kind is NodeKind.SYMLINK:
+            through.append(child)
+            if len(through) > 40:
+                raise UnreadableArchive(f"{name!r} goes through a loop of symlinks")
+            todo += node.target.split(b"/")[::-1]
+            path = b"" if node.target.startswith(b"/") else path
+        elif node is None or not node.is_directory:
+            return None, through
+        else:
+            path = child
+    return path, through
+
+
+def _with(tree: Tree, name: bytes, node: Node) -> tuple[Tree, bytes]:
+    """Return the tree with `node` at `name`, made with the directories on its way, and its path."""
+    above, _, base = name.rpartition(b"/")
+    path, symlinks = b"", 0
+    todo = above.split(b"/")[::-1]
+    while todo:
+        part = todo.pop()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            path = path.rpartition(b"/")[0]
+            continue
+        child = path + b"/" + part if path else part
+        there = tree.get(child)
+        if there is not None and there.kind is NodeKind.SYMLINK:
+            symlinks += 1
+            if symlinks > 40:
+                raise UnreadableArchive(f"{name!r} goes through a loop of symlinks")
+            todo += there.target.split(b"/")[::-1]
+            path = b"" if there.target.startswith(b"/") else path
+            continue
+        if there is None or not there.is_directory:
+            tree = tree.with_(child, directory())
+        path = child
+    full = path + b"/" + base if path else base
+    return tree.with_(full, node), full
 
 
 def _clean(name: bytes) -> bytes:

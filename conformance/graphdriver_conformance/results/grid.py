@@ -1,12 +1,27 @@
 """Runs beside each other: rows are requirements, columns are runs."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.catalogue.requirement import Level, catalogue
 from graphdriver_conformance.results.model import Outcome, RequirementResult, RunResult
 
-__all__ = ["Row", "labels", "rows_of", "word"]
+__all__ = ["ABSENT", "Row", "in_order", "labels", "rows_of", "when", "word"]
+
+ABSENT = "absent"
+"""The word for the outcome of a requirement that a run's suite did not have."""
+
+# Rows with one of these need a look; the worst stand first.
+_BY_IMPORTANCE = (
+    Outcome.VIOLATED,
+    Outcome.ERROR,
+    Outcome.BLOCKED,
+    Outcome.WAIVED,
+    Outcome.NOT_PROVABLE,
+)
+_UNASKED = (ABSENT, Outcome.NOT_SELECTED.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,68 +41,99 @@ class Row:
         return [word(cell) for cell in self.cells]
 
     @property
+    def family(self) -> str:
+        """The letters before the number."""
+        return self.id.partition("-")[0]
+
+    @property
     def differs(self) -> bool:
-        """Whether runs that looked disagree."""
-        return (
-            len({one for one in self.words if one not in ("absent", Outcome.NOT_SELECTED.value)})
-            > 1
-        )
+        """Whether runs that asked for it disagree."""
+        return len({one for one in self.words if one not in _UNASKED}) > 1
 
     @property
     def is_worth_a_look(self) -> bool:
         """Whether any run found something else than that it is met or not claimed."""
-        quiet = {Outcome.MET.value, Outcome.NOT_CLAIMED.value, Outcome.NOT_SELECTED.value, "absent"}
-        return any(one not in quiet for one in self.words)
+        return any(one in _BY_IMPORTANCE for one in self.words)
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether any run was to look at it."""
+        return any(one not in _UNASKED for one in self.words)
 
 
 def word(cell: RequirementResult | None) -> str:
     """Return the outcome; `absent` where a run's suite did not have the requirement."""
-    return cell.outcome.value if cell else "absent"
+    return cell.outcome.value if cell else ABSENT
 
 
 def rows_of(runs: Sequence[RunResult]) -> list[Row]:
-    """Return every requirement of any run, in the order of their ids."""
-    ids = sorted({id for run in runs for id in run.requirements})
-    return [_row(id, runs) for id in ids]
+    """Return every requirement of any run: those that need a look, the rest, those not asked.
+
+    Of those that need a look, violated ones come first, and of these the ones that block most.
+    """
+    rows = [_row(id, runs) for id in {id for run in runs for id in run.requirements}]
+    blocks = Counter(id for row in rows for cell in row.cells if cell for id in cell.blocked_by)
+    levels = [level.value for level in Level]
+
+    def importance(row: Row) -> tuple[object, ...]:
+        worst = next((n for n, one in enumerate(_BY_IMPORTANCE) if one in row.words), None)
+        if worst is None:
+            return (len(_BY_IMPORTANCE) + (not row.was_asked), 0, 0, _natural(row.id))
+        return (worst, -blocks[row.id], levels.index(row.level), _natural(row.id))
+
+    return sorted(rows, key=importance)
+
+
+def in_order(runs: Sequence[RunResult]) -> list[RunResult]:
+    """Return the runs by driver, options and place, older ones first; numbers count as numbers."""
+    return sorted(runs, key=lambda run: [_natural(value(run)) for value in (_spec, *_TELLING)])
 
 
 def labels(runs: Sequence[RunResult]) -> list[str]:
-    """Return a short name for each run: the driver, and of the rest whatever tells runs apart."""
-    specs = [run.driver.spec for run in runs]
-    names = [spec.rpartition(":")[2] if ":" in spec else spec for spec in specs]
-    if len(set(names)) < len(set(specs)):
-        names = specs
-    parts: list[list[str]] = [[name] for name in names]
-    for value in (_kernel, _filesystem, _user, _options, _started, _suite):
-        found = [value(run) for run in runs]
-        if len({tuple(part) for part in parts}) < len(runs) and len(set(found)) > 1:
-            for part, one in zip(parts, found, strict=True):
-                part.append(one)
-    return [" · ".join(filter(None, part)) for part in parts]
+    """Return a name for each run: the driver's SPEC, and of the rest whatever tells runs apart."""
+    names = [[_spec(run)] for run in runs]
+    for value in _TELLING:
+        groups: dict[tuple[str, ...], set[str]] = {}
+        for run, name in zip(runs, names, strict=True):
+            groups.setdefault(tuple(name), set()).add(value(run))
+        for run, name in zip(runs, names, strict=True):
+            if len(groups[tuple(name)]) > 1:
+                name.append(value(run))
+    joined = [" · ".join(filter(None, name)) for name in names]
+    again: Counter[str] = Counter()
+    for n, label in enumerate(joined):
+        again[label] += 1
+        if again[label] > 1:
+            joined[n] = f"{label} ({again[label]})"
+    return joined
 
 
-def _kernel(run: RunResult) -> str:
-    return run.where.kernel
+def when(run: RunResult) -> str:
+    """Return when a run started, for people."""
+    return run.started.replace("T", " ").removesuffix("Z")
 
 
-def _filesystem(run: RunResult) -> str:
-    return run.where.filesystem
+def _spec(run: RunResult) -> str:
+    return run.driver.spec
 
 
-def _user(run: RunResult) -> str:
-    return run.where.user
+# What tells runs of one driver apart, the most telling first.
+_TELLING: tuple[Callable[[RunResult], str], ...] = (
+    lambda run: ",".join(run.driver.options),
+    lambda run: run.where.kernel,
+    lambda run: run.where.filesystem,
+    lambda run: run.where.user,
+    lambda run: f"suite {run.suite}",
+    lambda run: f"profile {run.run.profile}",
+    when,
+    lambda run: f"seed {run.run.seed}",
+)
 
 
-def _options(run: RunResult) -> str:
-    return ",".join(run.driver.options)
-
-
-def _started(run: RunResult) -> str:
-    return run.started
-
-
-def _suite(run: RunResult) -> str:
-    return f"suite {run.suite}"
+def _natural(text: str) -> list[tuple[str, int]]:
+    """Return a key by which 2 comes before 10."""
+    pairs = re.findall(r"(\D*)(\d{0,18})", text)
+    return [(letters, int(digits or -1)) for letters, digits in pairs]
 
 
 def _row(id: str, runs: Sequence[RunResult]) -> Row:

@@ -1,12 +1,14 @@
 """The report as Markdown: for a job's summary, a pull request, a wiki."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
-from graphdriver_conformance.results.grid import Row, labels, rows_of
-from graphdriver_conformance.results.model import Outcome, RunResult
-from graphdriver_conformance.results.text import finding
+from graphdriver_conformance.results.diff import Difference, told
+from graphdriver_conformance.results.grid import Row, in_order, labels, rows_of, when
+from graphdriver_conformance.results.model import Ended, Outcome, RequirementResult, RunResult
+from graphdriver_conformance.results.printable import printable
 
-__all__ = ["markdown"]
+__all__ = ["diff_markdown", "markdown"]
 
 _SIGNS = {
     "met": "✅",
@@ -17,26 +19,31 @@ _SIGNS = {
     "not-provable": "❔",
     "not-claimed": "○",
     "not-selected": "·",
-    "absent": " ",
+    "absent": "-",
 }
 _LEVELS = ("MUST", "SHOULD", "MAY")
 
 
 def markdown(runs: Sequence[RunResult]) -> str:
     """Return the verdicts, the requirements that need a look, and how they failed."""
-    names = labels(runs)
-    rows = rows_of(runs)
-    parts = ["# Conformance", "", *_verdicts(runs, names)]
-    seen = [row for row in rows if row.is_worth_a_look or row.differs]
+    ordered = in_order(runs)
+    names = labels(ordered)
+    seen = [row for row in rows_of(ordered) if row.is_worth_a_look or row.differs]
+    lines = ["# Conformance", "", *_verdicts(ordered, names), *_troubles(ordered, names)]
     if seen:
-        parts += ["", "## Not met everywhere", "", *_matrix(seen, names)]
-        parts += [line for row in seen for line in _failures(row, names)]
-    return "\n".join(parts) + "\n"
+        lines += ["", "## Not met everywhere", "", *_matrix(seen, names)]
+        lines += [line for row in seen for line in _failures(row, names)]
+    return _joined(lines)
 
 
-def _verdicts(runs: Sequence[RunResult], names: list[str]) -> list[str]:
-    lines = ["| run | verdict | MUST met | SHOULD met | violated | not claimed | where |"]
-    lines.append("|---|---|--:|--:|--:|--:|---|")
+def diff_markdown(differences: Sequence[Difference]) -> str:
+    """Return in what newer runs differ from older ones."""
+    return _joined(line for difference in differences for line in _difference(difference))
+
+
+def _verdicts(runs: Sequence[RunResult], names: list[str]) -> Iterator[str]:
+    yield "| run | verdict | MUST met | SHOULD met | violated | not claimed | where | when |"
+    yield "|---|---|--:|--:|--:|--:|---|---|"
     for run, name in zip(runs, names, strict=True):
         counts = [
             run.count("MUST", Outcome.MET),
@@ -45,29 +52,83 @@ def _verdicts(runs: Sequence[RunResult], names: list[str]) -> list[str]:
             sum(run.count(level, Outcome.NOT_CLAIMED) for level in _LEVELS),
         ]
         numbers = " | ".join(map(str, counts))
-        where = f"{run.where.kernel}, {run.where.filesystem}, {run.where.user}"
-        lines.append(f"| {_cell(name)} | **{run.verdict.value}** | {numbers} | {_cell(where)} |")
-    return lines
+        options = f", {', '.join(run.driver.options)}" if run.driver.options else ""
+        where = f"{run.where.kernel}, {run.where.filesystem}, {run.where.user}{options}"
+        date = f"{when(run)}, suite {run.suite}, {run.run.profile}"
+        yield (
+            f"| {_cell(name)} | **{run.verdict.value}** | {numbers} | {_cell(where)} | "
+            f"{_cell(date)} |"
+        )
 
 
-def _matrix(rows: Sequence[Row], names: list[str]) -> list[str]:
-    lines = [f"| requirement | level | {' | '.join(map(_cell, names))} |"]
-    lines.append(f"|---|---|{':-:|' * len(names)}")
+def _troubles(runs: Sequence[RunResult], names: list[str]) -> Iterator[str]:
+    """Say of which runs the driver could not be made, and which did not come to their end."""
+    for run, name in zip(runs, names, strict=True):
+        if error := run.driver.init_error:
+            yield from ("", f"**{_cell(name)}**: Init failed: {_cell(error.kind)}:")
+            yield from ("", *_fenced([error.message]))
+        if run.run.ended is not Ended.FINISHED:
+            yield from ("", f"**{_cell(name)}**: the run was not finished ({run.run.ended}).")
+        elif not run.run.complete:
+            yield from ("", f"**{_cell(name)}**: the run is not complete.")
+
+
+def _matrix(rows: Sequence[Row], names: list[str]) -> Iterator[str]:
+    yield f"| requirement | level | {' | '.join(map(_cell, names))} |"
+    yield f"|---|---|{':-:|' * len(names)}"
     for row in rows:
-        signs = " | ".join(f"{_SIGNS[one]} {one}".strip() for one in row.words)
-        lines.append(f"| {row.id}: {_cell(row.title)} | {row.level} | {signs} |")
-    return lines
+        signs = " | ".join(f"{_SIGNS[one]} {one}" for one in row.words)
+        yield f"| {_cell(row.id)}: {_cell(row.title)} | {row.level} | {signs} |"
 
 
-def _failures(row: Row, names: list[str]) -> list[str]:
-    lines: list[str] = []
+def _failures(row: Row, names: list[str]) -> Iterator[str]:
     for cell, name in zip(row.cells, names, strict=True):
         if cell and cell.outcome in (Outcome.VIOLATED, Outcome.ERROR):
-            fence = "~~~~"
-            lines += ["", f"### {row.id} on {name}", "", row.title, "", fence]
-            lines += [*finding(cell), fence, "", f"`{cell.reproduce}`"]
-    return lines
+            yield from ("", f"### {_cell(row.id)} ({row.level}) on {_cell(name)}", "")
+            yield from (_cell(row.title), "", *_finding(cell))
+
+
+def _finding(cell: RequirementResult) -> list[str]:
+    script = [f"script:    {cell.script}"] * bool(cell.script)
+    return _fenced([*told(cell), *script])
+
+
+def _difference(difference: Difference) -> Iterator[str]:
+    old, new = difference.old, difference.new
+    yield f"# {_cell(new.driver.spec)}: {difference.summary}"
+    yield from ("", "| | old | new |", "|---|---|---|")
+    yield f"| verdict | **{old.verdict.value}** | **{new.verdict.value}** |"
+    yield f"| date | {_cell(when(old))} | {_cell(when(new))} |"
+    for facts in difference.circumstances:
+        yield f"| {' | '.join(map(_cell, facts))} |"
+    for title, changes in difference.groups:
+        yield from ("", f"## {title} ({len(changes)})", "")
+        yield from ("| requirement | level | old | new |", "|---|---|:-:|:-:|")
+        for change in changes:
+            words = " | ".join(f"{_SIGNS[one]} {one}" for one in change.words)
+            row = change.row
+            yield f"| {_cell(row.id)}: {_cell(row.title)} | {row.level} | {words} |"
+        for change in changes:
+            if change.new and change.new.outcome in (Outcome.VIOLATED, Outcome.ERROR):
+                yield from ("", f"### {_cell(change.row.id)}", "", *_finding(change.new))
+    for name, ids in (("old", difference.asked_before), ("new", difference.asked_now)):
+        if ids:
+            yield from ("", f"Asked only in the {name} run: {', '.join(ids)}.")
+    yield ""
+
+
+def _fenced(lines: Sequence[str]) -> list[str]:
+    """Return the lines as they are, in a fence that none of them can end."""
+    longest = max((len(found) for line in lines for found in re.findall("~+", line)), default=0)
+    fence = "~" * max(4, longest + 1)
+    return [fence, *lines, fence]
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Return a text of a driver or a machine so that Markdown has it as text, in one line."""
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", plain)
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return printable("\n".join(lines)) + "\n"

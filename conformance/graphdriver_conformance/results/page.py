@@ -1,280 +1,284 @@
 """The report as one page of HTML that needs nothing else: no server, no network, no script to read.
 
-The elements are built, not pasted together, so that whatever a driver says is escaped. The script
-only filters.
+The templates are beside this module. Whatever a driver says is escaped by Jinja; the script only
+filters, and the page's policy lets the browser run that script alone.
 """
 
-from collections.abc import Iterable, Sequence
+import base64
+import hashlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
-from xml.etree import ElementTree
+from typing import Any
 
-from graphdriver_conformance.results.grid import Row, labels, rows_of, word
-from graphdriver_conformance.results.model import Outcome, RequirementResult, RunResult, Verdict
-from graphdriver_conformance.results.text import finding
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-__all__ = ["page"]
+from graphdriver_conformance.catalogue.requirement import Level
+from graphdriver_conformance.results.diff import Difference
+from graphdriver_conformance.results.grid import ABSENT, Row, in_order, labels, rows_of, when
+from graphdriver_conformance.results.model import (
+    Ended,
+    Outcome,
+    Reason,
+    RequirementResult,
+    RunResult,
+    Verdict,
+)
+from graphdriver_conformance.results.printable import printable
+
+__all__ = ["diff_page", "page"]
 
 _SIGNS = {
-    "met": ("✓", "met"),
-    "violated": ("✗", "violated"),
-    "error": ("!", "error of the suite"),
-    "blocked": ("⊘", "blocked by another violation"),
-    "waived": ("w", "waived"),
-    "not-provable": ("?", "not provable there"),
-    "not-claimed": ("○", "not claimed"),
-    "not-selected": ("·", "not selected"),
-    "absent": (" ", "not in this file"),
+    Outcome.MET.value: ("✓", "met"),
+    Outcome.VIOLATED.value: ("✗", "violated"),
+    Outcome.ERROR.value: ("!", "error of the suite"),
+    Outcome.BLOCKED.value: ("⊘", "blocked"),
+    Outcome.WAIVED.value: ("w", "waived"),
+    Outcome.NOT_PROVABLE.value: ("?", "not provable"),
+    Outcome.NOT_CLAIMED.value: ("○", "not claimed"),
+    Outcome.NOT_SELECTED.value: ("·", "not selected"),
+    ABSENT: ("-", "not in this file"),
+}
+_MEANINGS = {
+    Outcome.VIOLATED.value: "the driver breaks the requirement",
+    Outcome.ERROR.value: "the suite itself failed",
+    Outcome.BLOCKED.value: "rests on a requirement that is violated",
+    Outcome.WAIVED.value: "violated, and known to be",
+    Outcome.NOT_PROVABLE.value: "this environment cannot show it",
+    Outcome.MET.value: "every test passed",
+    Outcome.NOT_CLAIMED.value: "the driver does not have the capability",
+    Outcome.NOT_SELECTED.value: "not asked in this run",
+    ABSENT: "the suite of that run did not have it",
 }
 _VERDICTS = {
     Verdict.CONFORMANT: "Conformant",
     Verdict.NOT_CONFORMANT: "Not conformant",
     Verdict.INCONCLUSIVE: "Inconclusive",
 }
-_LEVELS = ("MUST", "SHOULD", "MAY")
-_Content = ElementTree.Element | str | None
+# Blocks of a finding, in the order in which a reader needs them.
+_BLOCKS = ("tree", "example", "notes", "program", "mounts", "output")
+_LONG = 60
+"""A block of more lines is folded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A run as the page shows it; `number` is what the table of requirements calls it."""
+
+    number: int
+    label: str
+    result: RunResult
+
+    @property
+    def counts(self) -> dict[str, list[tuple[str, int]]]:
+        """For each level that the run asked for: outcomes and how many there are."""
+        found = {}
+        for level in Level:
+            counts = [
+                (outcome.value, self.result.count(level, outcome))
+                for outcome in sorted(Outcome, key=list(_SIGNS).index)
+                if outcome is not Outcome.NOT_SELECTED
+            ]
+            if some := [one for one in counts if one[1]]:
+                found[level.value] = some
+        return found
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a reader must know of the run to compare it with another one."""
+        run = self.result
+        return {
+            "Options": ", ".join(run.driver.options) or "none",
+            "Kernel": run.where.kernel,
+            "File system": run.where.filesystem,
+            "User": run.where.user,
+            "Date": when(run)[: len("2026-01-01 00:00")],
+            "Suite": f"{run.suite}, catalogue {run.catalogue}",
+            "Profile": f"{run.run.profile}, seed {run.run.seed}",
+        }
+
+    @property
+    def more(self) -> list[tuple[str, str]]:
+        """What else there is: the claims, how it was run, the status of driver and kernel."""
+        run = self.result
+        return [
+            ("Driver", run.driver.name),
+            ("Claims", _claims(run)),
+            ("Machine", run.where.machine),
+            ("Duration", f"{run.seconds:.1f} s, {run.run.processes} processes"),
+            ("Home", run.run.home or "not named"),
+            ("Command", shlex.join(run.run.command) or "not known"),
+            *run.driver.status,
+            *run.where.facts.items(),
+        ]
+
+    @property
+    def troubles(self) -> list[str]:
+        """What makes the run less than it was meant to be: no Init, an early end."""
+        run = self.result
+        found = []
+        if error := run.driver.init_error:
+            found.append(f"Init failed: {': '.join(filter(None, (error.kind, error.message)))}")
+        lost = sum(one.reason is Reason.NOT_REPORTED for one in run.requirements.values())
+        some = f"; {lost} requirement{'s' * (lost != 1)} did not report to the end" if lost else ""
+        if run.run.ended is not Ended.FINISHED:
+            how = "was interrupted" if run.run.ended is Ended.INTERRUPTED else "crashed"
+            found.append(f"The run {how} before its end{some}.")
+        elif not run.run.complete:
+            found.append(f"The run is not complete{some}.")
+        return found
 
 
 def page(runs: Sequence[RunResult]) -> str:
-    """Return the page for these runs, in their order."""
-    rows, names = rows_of(runs), labels(runs)
-    own = files("graphdriver_conformance.results")
-    verdicts = ", ".join(
-        f"{name}: {_VERDICTS[run.verdict].lower()}" for run, name in zip(runs, names, strict=True)
-    )
-    head = _made(
-        "head",
-        {},
-        _made("meta", {"charset": "utf-8"}),
-        _made("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        _made("title", {}, f"Conformance of {verdicts}"[:120]),
-        _made("style", {}, own.joinpath("page.css").read_text("utf-8")),
-    )
-    body = _made(
-        "body",
-        {},
-        _made("h1", {}, "Conformance of layered-storage drivers"),
-        _made("p", {}, _summary(runs)),
-        _made("main", {}, *_main(runs, rows, names)),
-        _made("script", {}, own.joinpath("page.js").read_text("utf-8")),
-    )
-    html = _made("html", {"lang": "en"}, head, body)
-    return "<!doctype html>\n" + ElementTree.tostring(html, encoding="unicode", method="html")
-
-
-def _summary(runs: Sequence[RunResult]) -> str:
-    parts = [
-        f"{count} {_VERDICTS[verdict].lower()}"
-        for verdict in Verdict
-        if (count := sum(run.verdict is verdict for run in runs))
+    """Return the page for these runs. Raises ValueError when there is none."""
+    if not runs:
+        raise ValueError("no run to show")
+    ordered = in_order(runs)
+    rows = rows_of(ordered)
+    names = labels(ordered)
+    columns = [
+        _Column(n, name, run) for n, (name, run) in enumerate(zip(names, ordered, strict=True), 1)
     ]
-    return f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(parts)}."
-
-
-def _main(
-    runs: Sequence[RunResult], rows: Sequence[Row], names: Sequence[str]
-) -> Iterable[ElementTree.Element]:
-    yield _made("div", {"class": "runs"}, *map(_card, range(len(runs)), runs, names))
-    yield _made("h2", {"id": "matrix"}, "Requirements")
-    yield _legend(rows)
-    yield _filters(rows)
-    yield _matrix(rows, names)
-    yield _made("h2", {}, "One by one")
-    for row in rows:
-        yield _section(row, runs, names)
-
-
-def _card(number: int, run: RunResult, name: str) -> ElementTree.Element:
-    """Return the verdict on one run: the word first, then the counts, then where."""
-    counts = [
-        (level, _counted(run, level))
-        for level in _LEVELS
-        if any(one.level == level for one in run.requirements.values())
-    ]
-    claimed = (
-        "everything"
-        if run.driver.capabilities is None
-        else ", ".join(run.driver.capabilities) or "nothing"
-    )
-    where = f"kernel {run.where.kernel}, {run.where.filesystem}, {run.where.user}"
-    more = [
-        ("driver", f"{run.driver.name}, as {run.driver.spec}"),
-        ("claims", claimed),
-        ("run", f"{run.started}, {run.seconds:.1f} s, seed {run.run.seed}, suite {run.suite}"),
-        ("machine", run.where.machine),
-        *run.driver.status,
-        *run.where.facts.items(),
-    ]
-    verdict = _made("span", {"class": f"badge {run.verdict.value}"}, _VERDICTS[run.verdict])
-    return _made(
-        "article",
-        {"class": "run", "id": f"run-{number}"},
-        _made("h3", {}, name),
-        _made("p", {"class": "verdict"}, verdict),
-        _table(counts),
-        _made("p", {"class": "quiet"}, where),
-        _made("details", {}, _made("summary", {}, "claims, status, kernel facts"), _table(more)),
-    )
-
-
-def _counted(run: RunResult, level: str) -> str:
-    found = [(one, run.count(level, one)) for one in Outcome]
-    shown = [f"{n} {one.value}" for one, n in found if n or one is Outcome.MET]
-    return ", ".join(shown)
-
-
-def _legend(rows: Sequence[Row]) -> ElementTree.Element:
-    there = {one for row in rows for one in row.words}
-    items = [
-        _made("li", {}, _made("span", {"class": f"badge {name}"}, sign), f" {text}")
-        for name, (sign, text) in _SIGNS.items()
-        if name in there
-    ]
-    return _made("ul", {"class": "legend", "aria-label": "signs"}, *items)
-
-
-def _filters(rows: Sequence[Row]) -> ElementTree.Element:
-    """Return the filters, hidden until the script that serves them is there."""
-    there = {one for row in rows for one in row.words}
-    outcomes = [("", "all"), ("look", "needs a look"), ("differs", "differs between runs")]
-    outcomes += [(name, text) for name, (_, text) in _SIGNS.items() if name in there]
-    families = sorted({row.id.partition("-")[0] for row in rows})
-    levels = [level for level in _LEVELS if any(row.level == level for row in rows)]
-    text = {"type": "search", "name": "text", "placeholder": "whiteout, DIF-0, moby …"}
-    return _made(
-        "form",
-        {"id": "filters", "class": "filters", "hidden": "hidden"},
-        _made("label", {}, "search", _made("input", text)),
-        _choice("outcome", "outcome", outcomes),
-        _choice("level", "level", [("", "all"), *((one, one) for one in levels)]),
-        _choice("family", "family", [("", "all"), *((one, one) for one in families)]),
-        _made("output", {"id": "count", "aria-live": "polite"}, f"{len(rows)} requirements"),
-    )
-
-
-def _choice(name: str, label: str, options: Sequence[tuple[str, str]]) -> ElementTree.Element:
-    made = [_made("option", {"value": value}, text) for value, text in options]
-    return _made("label", {}, label, _made("select", {"name": name}, *made))
-
-
-def _matrix(rows: Sequence[Row], names: Sequence[str]) -> ElementTree.Element:
-    tall = {"class": "tall"} if len(names) > 4 else {}
-    heads = [
-        _made(
-            "th",
-            {"scope": "col", **tall},
-            _made("span", {}, _made("a", {"href": f"#run-{n}"}, one)),
-        )
-        for n, one in enumerate(names)
-    ]
-    head = _made(
-        "tr",
-        {},
-        _made("th", {"scope": "col"}, "requirement"),
-        _made("th", {"scope": "col", "class": "level"}, "level"),
-        *heads,
-    )
-    table = _made(
-        "table",
-        {"class": "matrix"},
-        _made("thead", {}, head),
-        _made("tbody", {}, *(_matrix_row(row, names) for row in rows)),
-    )
-    return _made(
-        "div",
-        {"class": "scroll", "tabindex": "0", "role": "region", "aria-labelledby": "matrix"},
-        table,
-    )
-
-
-def _matrix_row(row: Row, names: Sequence[str]) -> ElementTree.Element:
-    data = {
-        "data-id": row.id,
-        "data-level": row.level,
-        "data-family": row.id.partition("-")[0],
-        "data-outcomes": " ".join(sorted(set(row.words))),
-        "data-differs": "yes" if row.differs else "no",
-        "data-look": "yes" if row.is_worth_a_look else "no",
-        "data-text": f"{row.id} {row.title} {row.source}".lower(),
+    facts = columns[0].facts
+    varying = {
+        name for name in facts if name == "Date" or len({one.facts[name] for one in columns}) > 1
     }
-    link = _made("a", {"class": "id", "href": f"#{row.id}"}, row.id)
-    title = _made("span", {"class": "title"}, f" {row.title}")
-    cells = [
-        _made("td", {"class": one}, _sign(f"{row.id}.{n}", one, f"{row.id} on {name}"))
-        for n, (one, name) in enumerate(zip(row.words, names, strict=True))
+    there = {one for row in rows for one in row.words}
+    groups = [
+        ("Needs a look", [row for row in rows if row.is_worth_a_look]),
+        ("Met or not claimed", [r for r in rows if r.was_asked and not r.is_worth_a_look]),
+        ("Not selected", [row for row in rows if not row.was_asked]),
     ]
-    level = _made("td", {"class": "level"}, row.level)
-    return _made("tr", data, _made("th", {"scope": "row"}, link, title), level, *cells)
-
-
-def _sign(target: str, outcome: str, what: str) -> ElementTree.Element:
-    sign, text = _SIGNS[outcome]
-    return _made("a", {"href": f"#{target}", "aria-label": f"{what}: {text}"}, sign)
-
-
-def _section(row: Row, runs: Sequence[RunResult], names: Sequence[str]) -> ElementTree.Element:
-    """Return what is known of one requirement, and one part for each run."""
-    told = [f"why: {row.why}"] * bool(row.why) + [f"source: {row.source}"] * bool(row.source)
-    parts = [_made("p", {"class": "quiet"}, text) for text in told]
-    cells = [
-        _cell(f"{row.id}.{n}", cell, runs[n], name)
-        for n, (cell, name) in enumerate(zip(row.cells, names, strict=True))
-    ]
-    title = _made("h3", {}, f"{row.id} ({row.level})  {row.title}")
-    return _made(
-        "section",
-        {"class": "requirement", "id": row.id, "data-id": row.id},
-        title,
-        *parts,
-        *cells,
+    return _rendered(
+        "page.html",
+        columns=columns,
+        groups=[(title, rows) for title, rows in groups if rows],
+        rows=rows,
+        outcomes=[name for name in _SIGNS if name in there],
+        counted=[one.value for one in Level if any(one in column.counts for column in columns)],
+        levels=[one.value for one in Level if any(row.level == one for row in rows)],
+        looks=any(row.is_worth_a_look for row in rows),
+        families=sorted({row.family for row in rows}),
+        verdicts=[
+            (verdict, count)
+            for verdict in Verdict
+            if (count := sum(run.verdict is verdict for run in runs))
+        ],
+        common={name: facts[name] for name in facts if name not in varying},
+        varying=[name for name in facts if name in varying],
+        meanings=_MEANINGS,
+        script=_own("page.js"),
     )
 
 
-def _cell(
-    id: str, cell: RequirementResult | None, run: RunResult, name: str
-) -> ElementTree.Element:
-    outcome = word(cell)
-    badge = _made("span", {"class": f"badge {outcome}"}, _SIGNS[outcome][1])
-    proof = ""
-    if cell and cell.examples:
-        many = f", {cell.examples} examples" if cell.examples > 1 else ""
-        proof = f"  {cell.seconds:.2f} s{many}"
-    where = f"  kernel {run.where.kernel}, {run.where.filesystem}, {run.where.user}"
-    parts: list[_Content] = [
-        _made("h4", {}, f"{name} ", badge, _made("span", {"class": "quiet"}, proof + "," + where))
-    ]
-    if cell and (lines := list(finding(cell))):
-        parts.append(_made("pre", {}, "\n".join(lines)))
-    if cell and cell.reproduce and cell.outcome not in (Outcome.MET, Outcome.NOT_CLAIMED):
-        parts.append(_made("p", {}, "again: ", _made("code", {}, cell.reproduce)))
-    return _made("article", {"class": "cell", "id": id}, *parts)
+def diff_page(differences: Sequence[Difference]) -> str:
+    """Return the page that shows in what newer runs differ from older ones."""
+    return _rendered("diff.html", differences=differences, script="")
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> ElementTree.Element:
-    made = [
-        _made("tr", {}, _made("th", {"scope": "row"}, name), _made("td", {}, value))
-        for name, value in rows
-    ]
-    return _made("table", {}, _made("tbody", {}, *made))
+def _claims(run: RunResult) -> str:
+    if run.driver.capabilities is None:
+        return "everything (it declares no capabilities)"
+    return ", ".join(run.driver.capabilities) or "nothing"
 
 
-def _made(tag: str, attributes: dict[str, str], *content: _Content) -> ElementTree.Element:
-    """Return an element with text and elements in it."""
-    element = ElementTree.Element(tag, attributes)
-    last: ElementTree.Element | None = None
-    for one in content:
-        if isinstance(one, ElementTree.Element):
-            element.append(one)
-            last = one
-        elif one and last is None:
-            element.text = (element.text or "") + _printable(one)
-        elif one and last is not None:
-            last.tail = (last.tail or "") + _printable(one)
-    return element
+def _findings(row: Row) -> list[tuple[list[int], RequirementResult]]:
+    """Return what needs more than a line, with the numbers of the runs that found the same."""
+    quiet = (Outcome.MET, Outcome.NOT_CLAIMED, Outcome.NOT_SELECTED)
+    found: dict[RequirementResult, list[int]] = {}
+    first: dict[RequirementResult, RequirementResult] = {}
+    for number, cell in enumerate(row.cells, 1):
+        if cell and cell.outcome not in quiet:
+            same = replace(cell, seconds=0.0, examples=0)
+            found.setdefault(same, []).append(number)
+            first.setdefault(same, cell)
+    return [(numbers, first[same]) for same, numbers in found.items()]
 
 
-def _printable(text: str) -> str:
-    """Return the text without what HTML cannot hold: control characters, halves of surrogates."""
-    return "".join(
-        one if one in "\n\t" or (one >= " " and not "\ud800" <= one <= "\udfff") else "�"
-        for one in text
+def _parts(cell: RequirementResult) -> list[tuple[str, str]]:
+    """Return what is said of a result in a line or two, each with its name."""
+    others = cell.failures - 1
+    more = (
+        f"{others} more test{'s' * (others > 1)} of this requirement failed" if others > 0 else ""
     )
+    parts = [
+        ("Rests on", ", ".join(cell.blocked_by)),
+        ("Detail", cell.detail),
+        ("Expected", cell.expected),
+        ("Actual", cell.actual),
+        ("Capability", cell.capability and f"the driver claims {cell.capability}"),
+        ("Also", more),
+        ("Home", cell.kept and f"kept in {cell.kept}"),
+    ]
+    return [(name, text) for name, text in parts if text]
+
+
+def _blocks(cell: RequirementResult) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the blocks of lines of a finding, each with its name."""
+    blocks = [(name.capitalize(), getattr(cell, name)) for name in _BLOCKS]
+    blocks += [
+        (name, (command,))
+        for name, command in (("Reproduce", cell.reproduce), ("Script", cell.script))
+        if command
+    ]
+    return [(name, lines) for name, lines in blocks if lines]
+
+
+def _proof(cell: RequirementResult) -> str:
+    """Return how the outcome came about: the kind of violation, the time, the examples."""
+    plain = (Reason.MISMATCH, Reason.SELECTION, Reason.WAIVER, Reason.RESTS_ON)
+    shown = cell.reason.value.replace("-", " ") if cell.reason and cell.reason not in plain else ""
+    time = f"{cell.seconds:.2f} s" if cell.examples or cell.seconds else ""
+    examples = f"{cell.examples} examples" if cell.examples > 1 else ""
+    return ", ".join(filter(None, (shown, time, examples)))
+
+
+@cache
+def _own(name: str) -> str:
+    return files("graphdriver_conformance.results").joinpath(name).read_text("utf-8")
+
+
+def _rendered(name: str, **values: Any) -> str:
+    return _environment().get_template(name).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("graphdriver_conformance.results"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "blocks": _blocks,
+        "digest": _digest,
+        "findings_of": _findings,
+        "long": _LONG,
+        "parts": _parts,
+        "proof": _proof,
+        "signs": _SIGNS,
+        "style": _own("page.css"),
+        "unasked": (Outcome.NOT_SELECTED.value, ABSENT),
+        "verdict_words": _VERDICTS,
+        "when": when,
+    }
+    environment.filters["raw"] = Markup
+    return environment
+
+
+def _shown(value: object) -> object:
+    """Return what is written for a value; our own text, which is marked, stays as it is."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(str(value))
+    return value
+
+
+def _digest(text: str) -> str:
+    """Return the hash by which a page's policy names its script."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def _read(path: Path) -> list[RunResult]:
     except OSError as error:
         raise BadReport(f"{path}: {error.strerror}; name files of --graphdriver-report") from None
     if is_journal(content):
-        return read_journal(content)
+        return _whole(path, "journal", lambda: read_journal(content))
     try:
         data = json.loads(content)
     except ValueError as error:
@@ -104,11 +104,15 @@ def _read(path: Path) -> list[RunResult]:
             f"{path} has schema {data['schema']!r}, and this version reads 1 and {SCHEMA}; "
             "update graphdriver-conformance"
         )
+    return _whole(path, "result file", lambda: [result_of(data)])
+
+
+def _whole(path: Path, kind: str, read: Callable[[], list[RunResult]]) -> list[RunResult]:
     try:
-        return [result_of(data)]
+        return read()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"{type(error).__name__}: {error}"
-        raise BadReport(f"{path} is not a whole result file ({problem}); write it again") from None
+        raise BadReport(f"{path} is not a whole {kind} ({problem}); write it again") from None
 
 
 def _row_of_schema_1(row: Mapping[str, Any]) -> RequirementResult:

@@ -27,6 +27,8 @@ from graphdriver_conformance.suite.support.effort import PROFILE_VARIABLE
 
 __all__ = ["activate"]
 
+_MOST_WORKERS = 300
+
 
 def activate(config: pytest.Config) -> None:
     """Prepare the run and register the rest of the plugin. Raises pytest.UsageError."""
@@ -53,6 +55,9 @@ def activate(config: pytest.Config) -> None:
         hurried = here and config.getoption("graphdriver_profile") == "quick"
         can_mount = not privileges.trouble
         homes = Homes.make(config.getoption("graphdriver_home"), can_mount, hurried=hurried)
+    if getattr(config.option, "maxworkerrestart", "") is None:
+        # A driver may kill every worker; what rests on the verb is not run, so that this ends.
+        config.option.maxworkerrestart = str(_MOST_WORKERS)
     # A project may have named its own tests otherwise; these are ours.
     config.addinivalue_line("python_files", "test_*.py")
     config.addinivalue_line("python_functions", "test_*")

@@ -161,9 +161,9 @@ class Run:
         return "the baseline has this violation as well" if id in self.baseline else ""
 
     def is_fatal(self, spec: str, requirement: Requirement) -> list[str]:
-        """Return the requirements that `requirement` rests on and that died or hung."""
+        """Return the requirements whose verbs died or hung: itself, and those it rests on."""
         found: list[str] = []
-        todo = list(requirement.rests_on)
+        todo = [requirement.id]
         while todo:
             id = todo.pop()
             if self._tombstone(spec, id).exists():

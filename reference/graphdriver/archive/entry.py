@@ -1,35 +1,27 @@
-"""One member of a layer archive, and which of its attributes travel.
+"""One member of a layer archive, and the names that mark deletions.
 
 Not a path on disk: an `Entry` holds what an archive says, inside ids and whole seconds.
 """
 
-import os
 from collections.abc import Mapping
 from enum import Enum
-from types import MappingProxyType
 from typing import NamedTuple
+
+from graphdriver.tree.xattrs import NO_XATTRS
 
 __all__ = [
     "DIRECTORY",
     "FILE",
     "HARDLINK",
-    "NO_XATTRS",
     "OPAQUE_MARKER",
     "WHITEOUT_PREFIX",
     "Entry",
     "Kind",
-    "exported_xattrs",
-    "is_exported",
-    "listxattr",
 ]
 
 # image-spec, layer.md, "Whiteouts"
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
-
-NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
-
-_EXACT = frozenset({"security.capability", "system.posix_acl_access", "system.posix_acl_default"})
 
 
 class Kind(Enum):
@@ -69,40 +61,3 @@ class Entry(NamedTuple):
     major: int = 0
     minor: int = 0
     xattrs: Mapping[bytes, bytes] = NO_XATTRS
-
-
-def is_exported(name: str) -> bool:
-    """Say whether an attribute belongs to the layer's content.
-
-    user.*, file capabilities and ACLs do. What overlayfs keeps for itself under trusted.overlay.
-    and user.overlay. does not, nor do labels, which belong to the host.
-    """
-    if name.startswith("user."):
-        return not name.startswith("user.overlay.")
-    return name in _EXACT
-
-
-def listxattr(path: bytes | int) -> list[str]:
-    """List the attributes of `path` (not followed) or of a descriptor; [] where there are none."""
-    try:
-        return os.listxattr(path, follow_symlinks=isinstance(path, int))
-    except OSError as error:
-        if error.errno in (95, 1):  # EOPNOTSUPP, EPERM: a file system without attributes
-            return []
-        raise
-
-
-def exported_xattrs(path: bytes | int, names: list[str] | None = None) -> Mapping[bytes, bytes]:
-    """Read those attributes of `path` or of a descriptor that belong in an archive.
-
-    `names` are those it has, where the caller knows them.
-    """
-    names = listxattr(path) if names is None else names
-    if not names:
-        return NO_XATTRS
-    follow = isinstance(path, int)
-    return {
-        os.fsencode(name): os.getxattr(path, name, follow_symlinks=follow)
-        for name in sorted(names)
-        if is_exported(name)
-    } or NO_XATTRS

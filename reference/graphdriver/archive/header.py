@@ -15,12 +15,13 @@ from zlib import adler32
 from graphdriver.archive.entry import DIRECTORY, FILE, Entry, Kind
 from graphdriver.errors import BadArchive, DriverError
 
-__all__ = ["BLOCK", "Raw", "encode", "is_header", "padding", "parse_pax", "parse_ustar"]
+__all__ = ["BLOCK", "Raw", "encode", "is_header", "number", "padding", "parse_pax", "parse_ustar"]
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _XATTR = b"SCHILY.xattr."
 _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+_TEXTS = frozenset((b"path", b"linkpath", b"uname", b"gname"))
 _NOT_OCTAL = frozenset(b"89")
 _OCTAL7 = 0o7777777
 _OCTAL11 = 0o77777777777
@@ -89,11 +90,14 @@ def parse_ustar(block: bytes) -> Raw:
         _check_sum(block, said)
     end = block.find(0, 0, 100)
     name = block[:end] if end >= 0 else block[:100]
-    mode, uid, gid = _owner_numbers(block[100:124])
-    flag, linkname, major, minor, prefix = _rest(block[156:])
+    try:
+        mode, uid, gid = _owner_numbers(block[100:124])
+        flag, linkname, major, minor, prefix = _rest(block[156:])
+        size, mtime = number(block[124:136]), number(block[136:148])
+    except BadArchive as error:
+        raise BadArchive(f"{name!r}: {error.message}", error.hint) from None
     if prefix:
         name = prefix + b"/" + name
-    size, mtime = _number(block[124:136]), _number(block[136:148])
     return tuple.__new__(Raw, (name, mode, uid, gid, size, mtime, flag, linkname, major, minor))
 
 
@@ -131,30 +135,53 @@ def _rest(fields: bytes) -> tuple[bytes, bytes, int, int, bytes]:
     flag = fields[:1]
     major = minor = 0
     if flag in b"34":
-        major, minor = _number(fields[173:181]), _number(fields[181:189])
-    # GNU's old format has other things where ustar has the prefix.
-    prefix = fields[189:344].split(b"\0", 1)[0] if fields[101:107] == b"ustar\0" else b""
-    return flag, fields[1:101].split(b"\0", 1)[0], major, minor, prefix
+        major, minor = number(fields[173:181]), number(fields[181:189])
+    return flag, fields[1:101].split(b"\0", 1)[0], major, minor, _prefix(fields)
+
+
+def _prefix(fields: bytes) -> bytes:
+    """Return the front of the path that ustar has room for; star keeps two times behind it."""
+    magic = fields[101:109]
+    if magic[:6] == b"ustar\0":
+        room = fields[189:320] if fields[352:356] == b"tar\0" else fields[189:344]
+        return room.split(b"\0", 1)[0]
+    if magic == b"ustar  \0":
+        # GNU's old format has two times there, but Go before 1.8 wrote prefixes (golang #12594).
+        try:
+            for field in (fields[189:201], fields[201:213]):
+                if field[0]:
+                    number(field)
+        except BadArchive:
+            prefix = fields[189:344].split(b"\0", 1)[0]
+            return prefix if prefix.isascii() else b""
+    return b""
 
 
 def parse_pax(data: bytes) -> dict[bytes, bytes]:
     """Decode the records `length key=value newline`; later ones win. Raises BadArchive.
 
+    A record without a value leaves what the header says, but for attributes, which may be empty.
     Sparse 0.0 says each segment in two records of the same keys; they become the map of 0.1.
     """
     records: dict[bytes, bytes] = {}
     sparse: list[bytes] = []
     position = 0
-    while position < len(data):
+    while position < len(data) and data[position]:  # GNU tar lets zeros end the records
         digits, space, _ = data[position : position + 20].partition(b" ")
         length = int(digits) if space and digits.isdigit() else 0
         record = data[position : position + length]
         key, equals, value = record[len(digits) + 1 :].partition(b"=")
         if len(record) < 5 or len(record) != length or not equals or record[-1:] != b"\n":
             raise BadArchive(f"a PAX record is malformed: {data[position : position + 40]!r}")
+        value = value[:-1]
+        if not key or b"\0" in key or (key in _TEXTS and b"\0" in value):
+            raise BadArchive(f"a PAX record holds a NUL or no name: {record[:40]!r}")
         if key in _SPARSE_PAIR:
-            sparse.append(value[:-1])
-        records[key] = value[:-1]
+            sparse.append(value)
+        if value or key.startswith(_XATTR):
+            records[key] = value
+        else:
+            records.pop(key, None)
         position += length
     if sparse:
         records[b"GNU.sparse.map"] = b",".join(sparse)
@@ -222,7 +249,7 @@ def _owner_fields(mode: int, uid: int, gid: int) -> bytes:
 @lru_cache(maxsize=4096)
 def _owner_numbers(fields: bytes) -> tuple[int, int, int]:
     """Read these three fields: mode, uid, gid."""
-    return _number(fields[:8]), _number(fields[8:16]), _number(fields[16:])
+    return number(fields[:8]), number(fields[8:16]), number(fields[16:])
 
 
 def _byte_sum(piece: bytes) -> int:
@@ -278,24 +305,27 @@ def _number_field(value: int, largest: int, key: bytes, records: dict[bytes, byt
 
 
 @lru_cache(maxsize=4096)
-def _number(field: bytes) -> int:
-    """Read a number: octal digits, or GNU's base 256 marked by the top bit."""
+def number(field: bytes) -> int:
+    """Read a number: octal digits, or GNU's base 256 marked by the top bit. Raises BadArchive.
+
+    Blanks may stand before it; a blank or NUL ends it, and what follows means nothing to GNU tar.
+    """
     digits = field[:-1]
     if field[-1] == 0 and digits.isdigit():
         try:
             return int(digits, 8)  # as nearly all tars write it
         except ValueError:
             pass
-    first = field[0]
-    if first & 0x80:
-        value = int.from_bytes(field, "big")
-        bits = len(field) * 8
-        # 0xff marks a negative number in two's complement, 0x80 a positive one.
-        return value - (1 << bits) if first == 0xFF else value - (1 << (bits - 1))
-    digits = field.strip(b" \0")
+    if field[0] & 0x80:
+        bits = len(field) * 8 - 1
+        value = int.from_bytes(field, "big") - (1 << bits)
+        value -= (field[0] & 0x40) << bits - 6
+        if not -(1 << 63) <= value < 1 << 63:
+            raise BadArchive(f"a header holds {field!r}, a number of more than 64 bits")
+        return value
+    digits = field.lstrip(b" \0").partition(b"\0")[0].partition(b" ")[0]
     if not digits:
         return 0
-    try:
-        return int(digits.partition(b"\0")[0], 8)
-    except ValueError:
-        raise BadArchive(f"a header holds {field!r} where a number belongs") from None
+    if not digits.isdigit() or _NOT_OCTAL.intersection(digits):
+        raise BadArchive(f"a header holds {field!r} where a number belongs")
+    return int(digits, 8)

@@ -4,14 +4,17 @@ Not a general tar reader: what a layer cannot hold (a compressed stream, a membe
 path that leaves the root) is refused with BadArchive before anything was done with it.
 """
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, NO_XATTRS, Entry, Kind
+from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry, Kind
 from graphdriver.archive.header import BLOCK, Raw, is_header, parse_pax, parse_ustar
 from graphdriver.archive.source import Source
-from graphdriver.archive.sparse import Segment, checked, from_gnu_block, from_pax
+from graphdriver.archive.sparse import checked, from_gnu_block, from_pax
 from graphdriver.errors import BadArchive
+from graphdriver.tree.data import Segment
+from graphdriver.tree.xattrs import NO_XATTRS
 
 __all__ = ["Member", "Reader"]
 
@@ -23,6 +26,9 @@ _LARGEST_PADDING = 1 << 30
 _NOBODY = 2**32 - 1
 _TOO_LARGE = 1 << 63
 _XATTR = b"SCHILY.xattr."
+_INTEGER = re.compile(rb"[+-]?[0-9]{1,20}")
+_TIME = re.compile(rb"[+-]?[0-9]{1,20}(\.[0-9]*)?")
+_TIMES = (b"mtime", b"atime", b"ctime")
 # Flags of headers that speak of the next member.
 _EXTENDED = frozenset((b"x", b"g", b"L", b"K", b"X"))
 _DOT_AND_SLASH = tuple(b"./")
@@ -56,7 +62,7 @@ class Reader:
     def __iter__(self) -> Iterator[Member]:
         """Yield every member. Raises BadArchive; what the stream raises passes through."""
         source = self._source
-        records: dict[bytes, bytes] = {}
+        ahead: _Ahead | None = None
         self._refuse_compressed()
         while True:
             if left := self._pending + self._padding:
@@ -64,20 +70,20 @@ class Reader:
                 self._pending = self._padding = 0
             block = source.take(BLOCK)
             if block == _ZERO_BLOCK or not block:
-                if records:
+                if ahead:
                     raise source.truncated(BLOCK)
                 self._end(bool(block))
                 return
             if len(block) < BLOCK:
                 raise source.truncated(BLOCK - len(block))
             raw = parse_ustar(block)
-            if raw.flag == b"0" and not records and raw.name[-1:] != b"/":
+            if raw.flag == b"0" and ahead is None and raw.name[-1:] != b"/":
                 yield self._plain(raw)
             elif raw.flag in _EXTENDED:
-                self._extended(raw, records)
+                ahead = self._extended(raw, ahead or _Ahead())
             else:
-                yield self._member(raw, block, records)
-                records = {}
+                yield self._member(raw, block, ahead or _Ahead())
+                ahead = None
 
     def read(self) -> bytes:
         """Return the current member's data, whole: for those known to be small."""
@@ -117,19 +123,21 @@ class Reader:
             if source.offset - end > _LARGEST_PADDING:
                 raise BadArchive("the padding after the archive does not end")
 
-    def _extended(self, raw: Raw, records: dict[bytes, bytes]) -> None:
-        """Read a header that speaks of the next member."""
+    def _extended(self, raw: Raw, ahead: "_Ahead") -> "_Ahead":
+        """Read a header that speaks of the next member; a later one of its kind replaces it."""
         if not 0 <= raw.size <= _LARGEST_HEADER:
-            raise BadArchive(f"an extended header of {raw.size} bytes", "1 MiB at most are read")
-        data = self._source.exactly(raw.size)
-        self._source.skip(-raw.size % BLOCK)
+            raise BadArchive(
+                f"the extended header {raw.name!r} has {raw.size} bytes", "1 MiB at most are read"
+            )
+        data = self._source.exactly(raw.size, -raw.size % BLOCK)
         if raw.flag == b"L":
-            records[b"path"] = data.rstrip(b"\0")
-        elif raw.flag == b"K":
-            records[b"linkpath"] = data.rstrip(b"\0")
-        elif raw.flag in b"xX":
-            records.update(parse_pax(data))
+            return ahead._replace(name=data.partition(b"\0")[0])
+        if raw.flag == b"K":
+            return ahead._replace(linkname=data.partition(b"\0")[0])
+        if raw.flag in b"xX":
+            return ahead._replace(pax=data)
         # 'g' speaks of all members that follow; Docker ignores it, and so do layers.
+        return ahead
 
     def _plain(self, raw: Raw) -> Member:
         """Return a file that its ustar header says all of, as nearly all members are."""
@@ -143,18 +151,32 @@ class Reader:
         fields = (name, FILE, mode & 0o7777, uid, gid, mtime, size, b"", 0, 0, NO_XATTRS)
         return tuple.__new__(Member, (tuple.__new__(Entry, fields), size, None))
 
-    def _member(self, raw: Raw, block: bytes, records: dict[bytes, bytes]) -> Member:
+    def _member(self, raw: Raw, block: bytes, ahead: "_Ahead") -> Member:
+        """Return any other member. Raises BadArchive, which names it."""
+        name = ahead.name or raw.name
+        try:
+            records = parse_pax(ahead.pax)
+            # Of both, Go prefers GNU's long name to PAX's.
+            name = ahead.name or records.get(b"path", raw.name)
+            return self._described(name, raw, block, ahead, records)
+        except BadArchive as error:
+            if repr(name[:200])[:-1] in error.message:
+                raise
+            raise BadArchive(f"{name[:200]!r}: {error.message}", error.hint) from None
+
+    def _described(
+        self, name: bytes, raw: Raw, block: bytes, ahead: "_Ahead", records: dict[bytes, bytes]
+    ) -> Member:
         kind = _KINDS.get(raw.flag)
         if kind is None:
-            raise BadArchive(f"{raw.name!r} is of unknown type {raw.flag!r}")
+            raise BadArchive(f"the member is of unknown type {raw.flag!r}")
         stored = _decimal(records, b"size", raw.size) if kind is FILE else 0
-        _check_size(raw.name, stored)
-        if kind is FILE and raw.name[-1:] == b"/" and b"path" not in records:
+        _check_size(name, stored)
+        if kind is FILE and name[-1:] == b"/":
             kind = DIRECTORY  # tar before POSIX.1-1988 had no flag for them
         self._pending, self._padding = stored, -stored % BLOCK
         segments: list[Segment] | None = None
         size = stored
-        name = records.get(b"path", raw.name)
         if raw.flag == b"S":
             segments, size = from_gnu_block(block, self._source)
         elif any(key.startswith(b"GNU.sparse.") for key in records):
@@ -166,37 +188,42 @@ class Reader:
             )
             size = _decimal(records, real, stored)
             name = records.get(b"GNU.sparse.name", name)
-        if segments is not None and sum(s.length for s in checked(segments, size)) != stored:
-            raise BadArchive(f"the sparse map of {name!r} does not match its data")
-        return Member(self._entry(raw, kind, name, size, records), stored, segments)
-
-    def _entry(
-        self, raw: Raw, kind: Kind, name: bytes, size: int, records: dict[bytes, bytes]
-    ) -> Entry:
+        if segments is not None:
+            if kind is not FILE:
+                raise BadArchive("a sparse member that is no file")
+            _check_size(name, size)
+            if sum(segment.length for segment in checked(segments, size)) != stored:
+                raise BadArchive("the sparse map does not match the data")
         name = clean_name(name)
-        if not records:
-            _check_numbers(name, raw.uid, raw.gid, raw.major, raw.minor)
-            linkname = clean_name(raw.linkname) if kind is HARDLINK else raw.linkname
-            return Entry(
-                name, kind, raw.mode & 0o7777, raw.uid, raw.gid, raw.mtime, size, linkname,
-                raw.major, raw.minor,
-            )  # fmt: skip
-        linkname = records.get(b"linkpath", raw.linkname)
+        linkname = ahead.linkname or records.get(b"linkpath", raw.linkname)
+        if kind is HARDLINK:
+            linkname = clean_name(linkname)
+        elif kind is Kind.SYMLINK and not linkname:
+            raise BadArchive("a symlink to nowhere", "its target is empty")
         uid, gid = _decimal(records, b"uid", raw.uid), _decimal(records, b"gid", raw.gid)
         _check_numbers(name, uid, gid, raw.major, raw.minor)
-        return Entry(
+        entry = Entry(
             name,
             kind,
             raw.mode & 0o7777,
             uid,
             gid,
             _seconds(records, raw.mtime),
-            size,
-            clean_name(linkname) if kind is HARDLINK else linkname,
+            size if kind is FILE else 0,
+            linkname if kind is HARDLINK or kind is Kind.SYMLINK else b"",
             raw.major,
             raw.minor,
             {k[len(_XATTR) :]: v for k, v in records.items() if k.startswith(_XATTR)} or NO_XATTRS,
         )
+        return Member(entry, stored, segments)
+
+
+class _Ahead(NamedTuple):
+    """What headers before a member's own say of it: GNU's long names, and PAX records."""
+
+    name: bytes = b""
+    linkname: bytes = b""
+    pax: bytes = b""
 
 
 def clean_name(name: bytes) -> bytes:
@@ -233,19 +260,20 @@ def _check_size(name: bytes, size: int) -> None:
 
 def _decimal(records: dict[bytes, bytes], key: bytes, otherwise: int) -> int:
     text = records.get(key)
-    if text is None or text == b"":
+    if text is None:
         return otherwise
-    if not text.lstrip(b"-").isdigit() or len(text) > 20:
+    if not _INTEGER.fullmatch(text):
         raise BadArchive(f"PAX {key.decode('ascii', 'replace')} is {text[:30]!r}, not a number")
     return int(text)
 
 
 def _seconds(records: dict[bytes, bytes], otherwise: int) -> int:
     """Return whole seconds, rounded down as the kernel's tv_sec is."""
+    for key in _TIMES:
+        if key in records and not _TIME.fullmatch(records[key]):
+            raise BadArchive(f"PAX {key.decode()} is {records[key][:30]!r}, not a time")
     text = records.get(b"mtime")
-    if not text:
+    if text is None:
         return otherwise
-    whole, point, fraction = text.partition(b".")
-    seconds = _decimal({b"mtime": whole.removesuffix(b"-") or b"0"}, b"mtime", 0)
-    negative = whole.startswith(b"-")
-    return seconds - (negative and bool(point) and bool(fraction.strip(b"0")))
+    whole, _, fraction = text.partition(b".")
+    return int(whole) - (whole.startswith(b"-") and bool(fraction.strip(b"0")))

@@ -3,13 +3,13 @@
 Copes with streams that return less than was asked (pipes, sockets) and says where one ends early.
 """
 
-import os
 from collections.abc import Callable
 from typing import BinaryIO
 
 from graphdriver.errors import BadArchive
+from graphdriver.tree.data import write_all
 
-__all__ = ["Source", "write_all"]
+__all__ = ["Source"]
 
 _PIECE = 1 << 20
 # What is copied through stays in the processor's cache.
@@ -69,8 +69,8 @@ class Source:
         while count:
             ready = len(self._buffer) - self._position
             if ready:
-                piece: bytes | memoryview = self._buffer[self._position :][:count]
-                self._position += len(piece)
+                start, self._position = self._position, self._position + min(count, ready)
+                piece: bytes | memoryview = self._buffer[start : self._position]
             else:
                 piece = self._piece(count)
                 self._before += len(piece)
@@ -117,11 +117,3 @@ class Source:
             have += len(piece)
         self._buffer, self._position = b"".join(parts), count
         return self._buffer[:count]
-
-
-def write_all(target: int, piece: bytes | memoryview) -> None:
-    """Write all of `piece`: on a disk that is nearly full, write(2) takes a part and says so."""
-    written = os.write(target, piece)
-    while written < len(piece):
-        piece = piece[written:]
-        written = os.write(target, piece)

@@ -4,24 +4,14 @@ GNU's old format ('S'), and PAX sparse 0.0, 0.1 and 1.0 (GNU tar manual, "Storin
 A map is bounded: an attacker's could otherwise be larger than any memory (CVE-2025-58183).
 """
 
-import os
-from collections.abc import Iterator
-from typing import NamedTuple
-
-from graphdriver.archive.header import BLOCK, padding
+from graphdriver.archive.header import BLOCK, number, padding
 from graphdriver.archive.source import Source
 from graphdriver.errors import BadArchive
+from graphdriver.tree.data import Segment
 
-__all__ = ["Segment", "checked", "data_segments", "from_gnu_block", "from_pax", "map_block"]
+__all__ = ["checked", "from_gnu_block", "from_pax", "map_block"]
 
 _LARGEST_MAP = 100_000
-
-
-class Segment(NamedTuple):
-    """`length` bytes of data at `offset`; what lies between segments is a hole."""
-
-    offset: int
-    length: int
 
 
 def checked(segments: list[Segment], size: int) -> list[Segment]:
@@ -44,7 +34,7 @@ def from_gnu_block(block: bytes, source: Source) -> tuple[list[Segment], int]:
         more = extension[504:505] != b"\0"
         if len(segments) > _LARGEST_MAP:
             raise BadArchive(f"a sparse map has more than {_LARGEST_MAP} segments")
-    return segments, _octal(block[483:495])
+    return segments, number(block[483:495])
 
 
 def from_pax(records: dict[bytes, bytes], source: Source, stored: int) -> tuple[list[Segment], int]:
@@ -64,36 +54,21 @@ def map_block(segments: list[Segment]) -> bytes:
     return text + padding(len(text))
 
 
-def data_segments(descriptor: int, size: int) -> Iterator[Segment]:
-    """Yield where a file has data (lseek(2), SEEK_DATA and SEEK_HOLE)."""
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(descriptor, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == 6:  # ENXIO: only a hole is left
-                return
-            raise
-        if start >= size:
-            return
-        position = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
-        yield Segment(start, position - start)
-
-
 def _map_before_data(source: Source, stored: int) -> tuple[list[Segment], int]:
-    text, read = b"", 0
+    text, lines, read = bytearray(), 0, 0
     needed = 1
-    while text.count(b"\n") < needed:
+    while lines < needed:
         if read + BLOCK > stored or read > _LARGEST_MAP * 40:
             raise BadArchive("a sparse map does not end within its member")
-        text += source.exactly(BLOCK)
-        read += BLOCK
-        first, newline, _ = text.partition(b"\n")
-        if newline:
-            needed = 1 + 2 * _decimal(first)
+        block = source.exactly(BLOCK)
+        text += block
+        lines += block.count(b"\n")
+        if needed == 1 and lines:
+            needed = 1 + 2 * _decimal(bytes(text[: text.index(b"\n")]))
             if needed > 2 * _LARGEST_MAP:
                 raise BadArchive(f"a sparse map has more than {_LARGEST_MAP} segments")
-    return _pairs(text.split(b"\n")[1:needed]), read
+        read += BLOCK
+    return _pairs(bytes(text).split(b"\n", needed)[1:needed]), read
 
 
 def _pairs(numbers: list[bytes]) -> list[Segment]:
@@ -105,17 +80,7 @@ def _pairs(numbers: list[bytes]) -> list[Segment]:
 
 def _octal_pairs(field: bytes) -> list[Segment]:
     pairs = (field[at : at + 24] for at in range(0, len(field) - 23, 24))
-    return [Segment(_octal(pair[:12]), _octal(pair[12:])) for pair in pairs if pair.strip(b"\0 ")]
-
-
-def _octal(field: bytes) -> int:
-    if field[0] & 0x80:
-        return int.from_bytes(field, "big") - (1 << (len(field) * 8 - 1))
-    digits = field.strip(b"\0 ")
-    try:
-        return int(digits or b"0", 8)
-    except ValueError:
-        raise BadArchive(f"a sparse map holds {digits!r} where a number belongs") from None
+    return [Segment(number(pair[:12]), number(pair[12:])) for pair in pairs if pair.strip(b"\0 ")]
 
 
 def _decimal(digits: bytes) -> int:

@@ -4,9 +4,11 @@ It makes the archive while it is read, holds what the archive is made of (mounts
 it is closed, and remembers an error: reading on after one raises it again instead of ending.
 """
 
+import errno
 import io
 import os
 from collections.abc import Callable, Generator, Iterator
+from copy import copy
 from typing import BinaryIO, cast
 
 from graphdriver.archive.writer import FileData, Record, pack
@@ -88,12 +90,12 @@ class DiffStream(io.RawIOBase):
         if self.closed:
             raise ValueError("read of a closed diff")
         if self._failed:
-            raise self._failed
+            raise _untraced(self._failed)
         while not self._bytes and not self._file:
             try:
                 piece = next(self._pieces, None)
             except BaseException as error:
-                self._failed = error
+                self._failed = _untraced(error)
                 raise
             if piece is None:
                 return False
@@ -108,9 +110,25 @@ class DiffStream(io.RawIOBase):
         assert self._file
         if not count:
             self._failed = self._file.changed(0)
-            raise self._failed
+            raise self._file.changed(0)
         left = self._file.length - count
         self._file = (
             self._file._replace(offset=self._file.offset + count, length=left) if left else None
         )
         return count
+
+
+def _untraced(error: BaseException) -> BaseException:
+    """Return a copy of `error` without its traceback.
+
+    One that is kept would hold the frames, and these the stream: a circle that only the collector
+    ends. That may run anywhere, also in a thread that holds the lock which closing asks for.
+    """
+    try:
+        made = copy(error)
+    except Exception:  # an exception that cannot be made of its arguments
+        made = OSError(errno.EIO, f"{type(error).__name__}: {error}")
+    for note in getattr(error, "__notes__", ()):
+        if note not in getattr(made, "__notes__", ()):
+            made.add_note(note)
+    return made

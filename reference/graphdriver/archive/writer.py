@@ -9,10 +9,14 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from graphdriver.archive.entry import FILE, Entry, exported_xattrs, listxattr
+from graphdriver.archive.entry import FILE, Entry
 from graphdriver.archive.header import BLOCK, encode, padding
-from graphdriver.archive.sparse import Segment, data_segments, map_block
+from graphdriver.archive.ids import xattrs_to_container
+from graphdriver.archive.sparse import map_block
 from graphdriver.errors import DriverError
+from graphdriver.idmapping import IDMapping
+from graphdriver.tree.data import Segment, data_segments
+from graphdriver.tree.xattrs import exported_xattrs, listxattr
 
 __all__ = ["FileData", "NotNative", "Record", "pack"]
 
@@ -32,14 +36,15 @@ class Record(NamedTuple):
     """An entry and, for a file, where its data is: `name` in the directory open as `dir_fd`.
 
     The descriptor has to stay open until the next record is asked for, no longer. A file's
-    attributes are read when it is opened for its data; one with the attribute `refuse` raises
-    NotNative.
+    attributes are read when it is opened for its data, and ids in them mapped by `ids`; one with
+    the attribute `refuse` raises NotNative.
     """
 
     entry: Entry
     dir_fd: int = -1
     name: bytes = b""
     refuse: str = ""
+    ids: IDMapping | None = None
 
 
 class NotNative(DriverError):
@@ -141,7 +146,10 @@ def _sparse_header(entry: Entry, segments: list[Segment]) -> tuple[bytes, int]:
 def _with_attributes(record: Record, descriptor: int, names: list[str]) -> Entry:
     if record.refuse and record.refuse in names:
         raise NotNative(f"{record.entry.name!r} is a metacopy, its data lies below")
-    return record.entry._replace(xattrs=exported_xattrs(descriptor, names))
+    xattrs = exported_xattrs(descriptor, names)
+    if xattrs and record.ids is not None:
+        xattrs = xattrs_to_container(xattrs, record.ids)
+    return record.entry._replace(xattrs=xattrs)
 
 
 def _open(record: Record) -> int:

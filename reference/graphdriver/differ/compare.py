@@ -5,11 +5,12 @@ change. And an edit can keep size and mtime (moby #51518, #21555), so equal meta
 then the bytes are compared.
 """
 
+import errno
 import os
 import stat
 
-from graphdriver.archive.entry import exported_xattrs
 from graphdriver.contract import ChangeKind
+from graphdriver.tree.xattrs import exported_xattrs
 
 __all__ = ["report", "same_directory", "same_node"]
 
@@ -95,6 +96,6 @@ def _next_data(descriptor: int, position: int, size: int) -> int:
     try:
         return os.lseek(descriptor, position, os.SEEK_DATA)
     except OSError as error:
-        if error.errno == 6:  # ENXIO: nothing but a hole follows
+        if error.errno == errno.ENXIO:  # nothing but a hole follows
             return size
         raise

@@ -12,17 +12,17 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from graphdriver.archive.entry import exported_xattrs
+from graphdriver.apply.target import view_target
+from graphdriver.apply.unpack import unpack
 from graphdriver.archive.stream import open_stream
-from graphdriver.archive.unpack import unpack
-from graphdriver.archive.view_target import ViewTarget
 from graphdriver.archive.writer import Record
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.differ.compare import report, same_directory, same_node
 from graphdriver.differ.records import RecordMaker
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.descent import Descent, OpenDirectory
 from graphdriver.linux.files import at
+from graphdriver.tree.descent import Descent, OpenDirectory
+from graphdriver.tree.xattrs import exported_xattrs
 
 __all__ = ["NaiveDiffer", "Views", "changes", "records", "size"]
 
@@ -159,7 +159,7 @@ class NaiveDiffer:
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Unpack an archive through the layer's view."""
         with ExitStack() as held:
-            return unpack(diff, ViewTarget(self._hold(held, id), self._ids.root), self._ids)
+            return unpack(diff, view_target(self._hold(held, id), self._ids.root), self._ids)
 
     def _hold(self, held: ExitStack, id: str) -> Path:
         view = self._views.get(id)

@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from graphdriver.archive.entry import exported_xattrs, listxattr
 from graphdriver.archive.writer import NotNative, Record
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.differ.compare import report, same_directory, same_node
-from graphdriver.differ.lowers import Found, LowerTree, is_opaque, is_whiteout
 from graphdriver.differ.records import RecordMaker
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.descent import Descent, OpenDirectory
 from graphdriver.linux.files import at
+from graphdriver.overlayfs.lowers import Found, LowerTree
+from graphdriver.overlayfs.marks import is_opaque, is_whiteout
+from graphdriver.tree.descent import Descent, OpenDirectory
+from graphdriver.tree.xattrs import exported_xattrs, listxattr
 
 __all__ = ["NotNative", "Upper"]
 

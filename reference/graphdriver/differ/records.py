@@ -8,19 +8,18 @@ from graphdriver.archive.entry import (
     DIRECTORY,
     FILE,
     HARDLINK,
-    NO_XATTRS,
     OPAQUE_MARKER,
     WHITEOUT_PREFIX,
     Entry,
     Kind,
-    exported_xattrs,
-    listxattr,
 )
+from graphdriver.archive.ids import xattrs_to_container
 from graphdriver.archive.writer import NotNative, Record
 from graphdriver.errors import DriverError
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.descent import Descent
 from graphdriver.linux.files import at
+from graphdriver.tree.descent import Descent
+from graphdriver.tree.xattrs import NO_XATTRS, exported_xattrs, listxattr
 
 __all__ = ["NotNative", "RecordMaker"]
 
@@ -41,6 +40,7 @@ class RecordMaker:
         """Map owners with `ids`; a file with the attribute `refuse` raises NotNative."""
         self._ids = ids
         self._refuse = refuse
+        self._mapped = None if ids.identity else ids
         self._links: dict[tuple[int, int], bytes] = {}
 
     def node(self, dir_fd: int, base: bytes, name: bytes, found: os.stat_result) -> Record | None:
@@ -62,13 +62,16 @@ class RecordMaker:
             if first is not name:
                 return Record(self._entry(name, HARDLINK, found)._replace(linkname=first))
         if kind is FILE and found.st_size:
-            return Record(self._entry(name, kind, found), dir_fd, base, self._refuse)
+            return Record(self._entry(name, kind, found), dir_fd, base, self._refuse, self._mapped)
         entry = self._entry(name, kind, found)
         path = at(dir_fd, base)
         if names := listxattr(path):
             if self._refuse in names:
                 raise NotNative(f"{name!r} is a metacopy, its data lies below")
-            entry = entry._replace(xattrs=exported_xattrs(path, names))
+            xattrs = exported_xattrs(path, names)
+            if xattrs and self._mapped:
+                xattrs = xattrs_to_container(xattrs, self._mapped)
+            entry = entry._replace(xattrs=xattrs)
         if kind is Kind.SYMLINK:
             entry = entry._replace(linkname=os.readlink(base, dir_fd=dir_fd))
         elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
@@ -115,7 +118,7 @@ class RecordMaker:
             assert record is not None, "files have records"
             return record
         entry = self._entry(name, FILE, found)
-        return tuple.__new__(Record, (entry, dir_fd, base, self._refuse))
+        return tuple.__new__(Record, (entry, dir_fd, base, self._refuse, self._mapped))
 
     def _entry(self, name: bytes, kind: Kind, found: os.stat_result) -> Entry:
         uid, gid = found.st_uid, found.st_gid

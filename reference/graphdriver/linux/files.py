@@ -4,9 +4,11 @@ import ctypes
 import errno
 import os
 import struct
+import sys
 from fcntl import ioctl
 
-from graphdriver.linux.libc import call, syscall
+from graphdriver.linux.architecture import ioctl_read, ioctl_write, syscall_number
+from graphdriver.linux.libc import AT_FDCWD, call, syscall
 
 __all__ = [
     "RENAME_EXCHANGE",
@@ -19,6 +21,7 @@ __all__ = [
     "has_openat2",
     "openat2",
     "renameat2",
+    "syncfs",
 ]
 
 RENAME_NOREPLACE = 1
@@ -27,16 +30,17 @@ RENAME_EXCHANGE = 2
 # include/uapi/linux/openat2.h
 RESOLVE_IN_ROOT = 0x10
 _OPEN_HOW = struct.Struct("=QQQ")
-_OPENAT2 = 437  # the same on every architecture but Alpha; since 5.6
+_OPENAT2 = syscall_number(437)  # since 5.6
 
-# include/uapi/linux/fs.h: _IOW(0x94, 9, int)
-_FICLONE = 0x40049409
-# The same file; chattr(1) calls these flags i and a.
-_GETFLAGS, _SETFLAGS = 0x80086601, 0x40086602
+# include/uapi/linux/fs.h
+_INT, _LONG = struct.Struct("i"), struct.calcsize("l")
+_FICLONE = ioctl_write(0x94, 9, _INT.size)
+# Declared with a long, they read and write an int. chattr(1) calls these flags i and a.
+_GETFLAGS, _SETFLAGS = ioctl_read("f", 1, _LONG), ioctl_write("f", 2, _LONG)
 _IMMUTABLE, _APPEND = 0x10, 0x20
 
 
-def renameat2(source: bytes, target: bytes, flags: int, dir_fd: int = -100) -> None:
+def renameat2(source: bytes, target: bytes, flags: int, dir_fd: int = AT_FDCWD) -> None:
     """Rename `source` to `target`, relative to `dir_fd`; RENAME_EXCHANGE swaps them at once."""
     call("renameat2", dir_fd, source, dir_fd, target, ctypes.c_uint(flags), path=target)
 
@@ -55,7 +59,7 @@ def openat2(dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
 def has_openat2() -> bool:
     """Say whether openat2(2) is there: not before 5.6, nor where an old seccomp profile bars it."""
     try:
-        os.close(openat2(-100, b"/", os.O_PATH, RESOLVE_IN_ROOT))
+        os.close(openat2(AT_FDCWD, b"/", os.O_PATH, RESOLVE_IN_ROOT))
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EPERM):
             return False
@@ -65,16 +69,21 @@ def has_openat2() -> bool:
 
 def clear_immutable(descriptor: int) -> bool:
     """Clear the flags that keep even root from removing a file; False when none was set."""
-    flags = ctypes.c_long.from_buffer_copy(ioctl(descriptor, _GETFLAGS, bytes(8))).value
+    flags: int = _INT.unpack_from(ioctl(descriptor, _GETFLAGS, bytes(_LONG)))[0]
     kept = flags & ~(_IMMUTABLE | _APPEND)
     if kept != flags:
-        ioctl(descriptor, _SETFLAGS, bytes(ctypes.c_long(kept)))
+        ioctl(descriptor, _SETFLAGS, _INT.pack(kept).ljust(_LONG, b"\0"))
     return kept != flags
 
 
 def ficlone(target: int, source: int) -> None:
     """Make the file `target` share the blocks of `source`; OSError where the file system cannot."""
     ioctl(target, _FICLONE, source)
+
+
+def syncfs(descriptor: int) -> None:
+    """Write all that is cached of a file system to its disk; `descriptor` is open on any file."""
+    call("syncfs", descriptor)
 
 
 def at(dir_fd: int, name: bytes) -> bytes:
@@ -94,7 +103,7 @@ def getdents64(descriptor: int) -> list[tuple[bytes, int]]:
         at_byte = 0
         while at_byte < size:
             # struct linux_dirent64: d_ino, d_off (8 each), d_reclen (2), d_type (1), d_name
-            length = int.from_bytes(buffer.raw[at_byte + 16 : at_byte + 18], "little")
+            length = int.from_bytes(buffer.raw[at_byte + 16 : at_byte + 18], sys.byteorder)
             name = buffer.raw[at_byte + 19 : at_byte + length].split(b"\0", 1)[0]
             entries.append((name, buffer.raw[at_byte + 18]))
             at_byte += length

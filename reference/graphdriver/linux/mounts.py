@@ -2,9 +2,11 @@
 
 import _thread
 import ctypes
+import errno
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from enum import IntFlag
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,7 +19,9 @@ __all__ = [
     "MountEntry",
     "MountFlag",
     "UnmountFlag",
+    "detach",
     "filesystem_type",
+    "is_mounted",
     "mount",
     "mountinfo",
     "umount2",
@@ -66,6 +70,28 @@ def umount2(target: bytes | str | os.PathLike[str], flags: UnmountFlag = Unmount
     call("umount2", os.fsencode(target), int(flags), path=target)
 
 
+def detach(point: str | os.PathLike[str]) -> None:
+    """Take a mount out of the tree, even while files in it are open (moby #33638).
+
+    It is no error when nothing is mounted there: somebody else was faster.
+    """
+    with suppress(FileNotFoundError):
+        try:
+            umount2(point, UnmountFlag.DETACH | UnmountFlag.NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+
+
+def is_mounted(point: str | os.PathLike[str]) -> bool:
+    """Say whether something is mounted at `point`: it is on another device than its parent."""
+    path = os.fspath(point)
+    try:
+        return os.lstat(path).st_dev != os.lstat(os.path.dirname(path)).st_dev
+    except FileNotFoundError:
+        return False
+
+
 def unshare(flags: int) -> None:
     """Give the calling thread its own copy of what `flags` names."""
     call("unshare", flags)
@@ -92,17 +118,34 @@ def with_own_directory(directory: int, work: Callable[[], _Result]) -> _Result:
         finally:
             over.release()
 
-    # threading.Thread would also have us wait until it has begun: a third of what this takes.
-    _thread.start_new_thread(run, ())
-    over.acquire()
+    started, interrupt = False, None
+    while True:
+        try:
+            if not started:
+                started = True
+                # threading.Thread would also have us wait until it has begun: a third of what this
+                # takes.
+                _thread.start_new_thread(run, ())
+            over.acquire()
+            break
+        except RuntimeError as error:  # there can be no more threads
+            raise OSError(errno.EAGAIN, str(error)) from None
+        except BaseException as error:  # a signal: the thread uses `directory` until it is over
+            interrupt = error
+    if interrupt:
+        raise interrupt
     if failure:
         raise failure[0]
     return outcome[0]
 
 
 class _Statfs(ctypes.Structure):
-    # struct statfs of all 64-bit Linux: f_type first, then counts that are not read here.
-    _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 248))
+    # struct statfs: f_type first, then counts that are not read here. A word has the size of a
+    # long, but for s390x (arch/s390/include/uapi/asm/statfs.h).
+    _fields_ = (
+        ("f_type", ctypes.c_uint if os.uname().machine.startswith("s390") else ctypes.c_long),
+        ("rest", ctypes.c_byte * 248),
+    )
 
 
 def filesystem_type(path: str | os.PathLike[str]) -> int:
@@ -116,15 +159,27 @@ def mountinfo(below: Path | None = None) -> list[MountEntry]:
     """Return the mounts of this mount namespace, in the order made; only those below, if given."""
     entries = []
     prefix = os.fsencode(below) + b"/" if below else b"/"
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+    table = Path("/proc/self/mountinfo").read_bytes()
+    # Hosts have thousands of mounts; only what is wanted is looked at, and becomes an object.
+    wanted = b" " + _escape(prefix)
+    if wanted not in table:
+        return []
+    # Not splitlines: a carriage return in the name of a mount point ends no line.
+    for line in table.split(b"\n"):
+        if wanted not in line:
+            continue
         left, _, right = line.partition(b" - ")
         point = _unescape(left.split(b" ", 5)[4])
-        # Hosts have thousands of mounts; only what is wanted becomes an object.
         if point.startswith(prefix):
             kind, _, options = right.split(b" ", 2)
             text = os.fsdecode(_unescape(options))
-            entries.append(MountEntry(Path(os.fsdecode(point)), kind.decode(), text))
+            entries.append(MountEntry(Path(os.fsdecode(point)), os.fsdecode(kind), text))
     return entries
+
+
+def _escape(path: bytes) -> bytes:
+    """Write a path as the table does (proc(5))."""
+    return re.sub(rb"[ \t\n\\]", lambda match: b"\\%03o" % match[0][0], path)
 
 
 def _unescape(field: bytes) -> bytes:

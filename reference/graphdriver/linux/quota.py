@@ -4,30 +4,44 @@ Works where the file system keeps project quotas and was mounted so (xfs pquota,
 """
 
 import errno
+import functools
 import os
 import stat
 import struct
 import tempfile
-from ctypes import c_char_p
+from ctypes import Array, c_char, c_char_p, c_uint, create_string_buffer
 from fcntl import ioctl
 from typing import NamedTuple
 
+from graphdriver.linux.architecture import ioctl_read, ioctl_write, syscall_number
 from graphdriver.linux.libc import call, syscall
 
-__all__ = ["PROJINHERIT", "Fsxattr", "fsgetxattr", "fssetxattr", "quotactl_set_limit"]
+__all__ = [
+    "PROJINHERIT",
+    "Fsxattr",
+    "fsgetxattr",
+    "fssetxattr",
+    "quotactl_is_enforced",
+    "quotactl_is_used",
+    "quotactl_set_limit",
+]
 
 # include/uapi/linux/fs.h
-_FSGETXATTR, _FSSETXATTR = 0x801C581F, 0x401C5820
 _FSXATTR = struct.Struct("=IIIII8s")
+_FSGETXATTR = ioctl_read("X", 31, _FSXATTR.size)
+_FSSETXATTR = ioctl_write("X", 32, _FSXATTR.size)
 PROJINHERIT = 0x200
 
-# include/uapi/linux/dqblk_xfs.h: the one call that xfs and, through the generic layer, ext4 answer.
-_Q_XSETQLIM = (ord("X") << 8) + 4
+# include/uapi/linux/dqblk_xfs.h: calls that xfs and, through the generic layer, ext4 answer.
 _PRJQUOTA = 2
-_SET_LIMIT = (_Q_XSETQLIM << 8) | _PRJQUOTA
+_GET_QUOTA, _SET_LIMIT, _GET_STATE = (
+    (((ord("X") << 8) + number) << 8) | _PRJQUOTA for number in (3, 4, 5)
+)
 _BSOFT, _BHARD = 1 << 2, 1 << 3
 _DISK_QUOTA = struct.Struct("=bbHI6Q2i2H4b3QiHh8s")
-_QUOTACTL_FD = 443  # the same on every architecture; since 5.14
+_STATE = struct.Struct("=bxH76x")
+_PROJECTS_ENFORCED = 1 << 5
+_QUOTACTL_FD = syscall_number(443)  # since 5.14
 _BASIC_BLOCK = 512
 
 
@@ -53,52 +67,70 @@ def fssetxattr(descriptor: int, value: Fsxattr) -> None:
 
 
 def quotactl_set_limit(path: str | os.PathLike[str], project: int, size: int) -> None:
-    """Let the files of `project` on the file system of `path` take `size` bytes at most."""
-    blocks = size // _BASIC_BLOCK
+    """Let the files of `project` on the file system of `path` take `size` bytes at most.
+
+    Whole blocks are counted, so the limit is the next multiple of 512; 0 would be no limit.
+    """
+    if size <= 0:
+        raise OSError(errno.EINVAL, f"a limit of {size} bytes")
+    blocks = -(-size // _BASIC_BLOCK)
     limits = (blocks, blocks, 0, 0, 0, 0)
-    quota = _DISK_QUOTA.pack(
-        1,
-        _PRJQUOTA,
-        _BSOFT | _BHARD,
-        project,
-        *limits,
-        0,
-        0,
-        0,
-        0,
-        *(0,) * 4,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        b"",
-    )
+    rest = (0,) * 14
+    quota = _DISK_QUOTA.pack(1, _PRJQUOTA, _BSOFT | _BHARD, project, *limits, *rest, b"")
+    _quotactl(_SET_LIMIT, path, project, quota)
+
+
+def quotactl_is_enforced(path: str | os.PathLike[str]) -> bool:
+    """Say whether the file system of `path` holds projects to their limits. Raises OSError."""
+    _, flags = _STATE.unpack(_quotactl(_GET_STATE, path, 0, bytes(_STATE.size)))
+    return bool(flags & _PROJECTS_ENFORCED)
+
+
+def quotactl_is_used(path: str | os.PathLike[str], project: int) -> bool:
+    """Say whether a project has files or limits on the file system of `path`. Raises OSError."""
     try:
-        _quotactl_fd(path, project, quota)
+        data = _quotactl(_GET_QUOTA, path, project, bytes(_DISK_QUOTA.size))
     except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
-        _quotactl(path, project, quota)
+        if error.errno in (errno.ENOENT, errno.ESRCH):
+            return False
+        raise
+    # Limits of blocks and inodes, hard and soft, then how many of each there are.
+    return any(_DISK_QUOTA.unpack(data)[4:10])
 
 
-def _quotactl_fd(path: str | os.PathLike[str], project: int, quota: bytes) -> None:
+def _quotactl(command: int, path: str | os.PathLike[str], project: int, data: bytes) -> bytes:
+    """Make a call of quotactl on the directory `path`; return what it has made of `data`."""
+    buffer = create_string_buffer(data, len(data))
+    if not _has_quotactl_fd():
+        _quotactl_by_device(command, path, project, buffer)
+        return buffer.raw
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        data = c_char_p(quota)
-        syscall("quotactl_fd", _QUOTACTL_FD, descriptor, _SET_LIMIT, project, data, path=path)
+        syscall("quotactl_fd", _QUOTACTL_FD, descriptor, command, project, buffer, path=path)
     finally:
         os.close(descriptor)
+    return buffer.raw
 
 
-def _quotactl(path: str | os.PathLike[str], project: int, quota: bytes) -> None:
+@functools.cache
+def _has_quotactl_fd() -> bool:
+    """Say whether the kernel has the call; a file system without quota answers ENOSYS, too."""
+    try:
+        syscall("quotactl_fd", _QUOTACTL_FD, -1, _GET_STATE, 0, None)
+    except OSError as error:
+        return error.errno != errno.ENOSYS
+    return True
+
+
+def _quotactl_by_device(
+    command: int, path: str | os.PathLike[str], project: int, buffer: Array[c_char]
+) -> None:
     """Before Linux 5.14 a file system goes by its block device, which may have no name in /dev.
 
     So it gets one for as long as the call takes, as Docker's quota/projectquota.go does for good.
     """
-    with tempfile.TemporaryDirectory(prefix=".probe-", dir=os.path.dirname(path)) as directory:
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=path) as directory:
         device = os.path.join(directory, "device")
         os.mknod(device, stat.S_IFBLK | 0o600, os.stat(path).st_dev)
         special = c_char_p(os.fsencode(device))
-        call("quotactl", _SET_LIMIT, special, project, c_char_p(quota), path=path)
+        call("quotactl", command, special, c_uint(project), buffer, path=path)

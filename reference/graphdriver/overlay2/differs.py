@@ -4,31 +4,34 @@ Native means reading or writing a layer's `diff` directory itself, which costs w
 two views cost what both file systems hold.
 """
 
+import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from graphdriver.archive.nodes import remove_node
+from graphdriver.apply.target import Target, upper_target, view_target
+from graphdriver.apply.unpack import unpack
 from graphdriver.archive.stream import open_stream
-from graphdriver.archive.unpack import Target, unpack
-from graphdriver.archive.upper_target import UpperTarget
-from graphdriver.archive.view_target import ViewTarget
+from graphdriver.archive.writer import Record
 from graphdriver.contract import Change
-from graphdriver.differ.lowers import LowerTree
 from graphdriver.differ.naive import NaiveDiffer
 from graphdriver.differ.native import NotNative, Upper
-from graphdriver.errors import DriverError
+from graphdriver.errors import LayerInUse, LayerNotFound
+from graphdriver.homedir import DIRECTORY, make_directory
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_EXCHANGE, renameat2
+from graphdriver.linux.files import RENAME_EXCHANGE, renameat2, syncfs
+from graphdriver.overlay2.layers import LayerTable
 from graphdriver.overlay2.layout import Home
 from graphdriver.overlay2.mounts import Mounts
+from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_layer
 from graphdriver.overlay2.support import Support, is_native_diff_right
-from graphdriver.vfs.copy import copy_tree
+from graphdriver.overlayfs.lowers import LowerTree
+from graphdriver.tree.copy import copy_tree
+from graphdriver.tree.removal import remove_node
 
 __all__ = ["Differ"]
-
-_STAGE = ".applying"
 
 
 class Views:
@@ -49,8 +52,20 @@ class Views:
 class Differ:
     """The four verbs over one home."""
 
-    def __init__(self, home: Home, mounts: Mounts, support: Support, ids: IDMapping) -> None:
+    def __init__(
+        self,
+        home: Home,
+        layers: LayerTable,
+        mounts: Mounts,
+        support: Support,
+        ids: IDMapping,
+        *,
+        sync: bool = False,
+    ) -> None:
+        """`sync` makes what apply_diff has written durable before it returns."""
+        self._sync = sync
         self._home = home
+        self._layers = layers
         self._mounts = mounts
         self._support = support
         self._ids = ids
@@ -59,10 +74,14 @@ class Differ:
 
     @property
     def is_native(self) -> bool:
-        """Whether uppers can be read on their own; tried once, with the mounts of this home."""
+        """Whether uppers can be read on their own; tried once, with the mounts of this home.
+
+        Two views are right as well, so a probe that fails is no error, and is tried again.
+        """
         if self._native is None:
-            self._native = is_native_diff_right(self._home.path, self._support)
-        return self._native
+            with suppress(OSError):
+                self._native = is_native_diff_right(self._home.path, self._support)
+        return bool(self._native)
 
     def diff(self, id: str, parent: str) -> BinaryIO:
         """Return the archive of what `id` has beyond `parent`."""
@@ -70,15 +89,16 @@ class Differ:
         if upper is not None:
             # Meeting a redirect or metacopy half-way would be too late to start again.
             with suppress(NotNative):
-                upper.check()
-                return open_stream(upper.records())
+                with self._reading(id):
+                    upper.check()
+                return open_stream(self._records(id, upper))
         return self._naive.diff(id, parent)
 
     def changes(self, id: str, parent: str) -> list[Change]:
         """Return the paths that `id` changes in `parent`."""
         upper = self._upper(id, parent)
         if upper is not None:
-            with suppress(NotNative):
+            with suppress(NotNative), self._reading(id):
                 return upper.changes()
         return self._naive.changes(id, parent)
 
@@ -86,7 +106,7 @@ class Differ:
         """Return the bytes that `id` adds to `parent`."""
         upper = self._upper(id, parent)
         if upper is not None:
-            with suppress(NotNative):
+            with suppress(NotNative), self._reading(id):
                 return upper.size()
         return self._naive.diff_size(id, parent)
 
@@ -95,10 +115,20 @@ class Differ:
         layer = self._home.layer(id)
         if parent:
             self._home.layer(parent)
-        with self._mounts.locked(id):
-            if self._mounts.is_held(id):
-                return self._apply_in_place(id, diff)
-            return self._apply_aside(id, layer, diff)
+        with self._layers.locked(id):
+            self._layers.require_unused_above(id)
+            with self._reading(id), self._stage(layer) as stage:
+                if self._mounts.is_in_use(id):
+                    return self._apply_in_place(id, layer, stage, diff)
+                return self._apply_aside(id, layer, stage, diff)
+
+    def _reading(self, id: str) -> AbstractContextManager[None]:
+        """Keep the layers below `id` as they are for the block."""
+        return self._layers.using(id, self._home.lowers(id))
+
+    def _records(self, id: str, upper: Upper) -> Iterator[Record]:
+        with self._reading(id):
+            yield from upper.records()
 
     def _upper(self, id: str, parent: str) -> Upper | None:
         """Return the upper to read; None when two views have to be compared."""
@@ -110,60 +140,98 @@ class Differ:
         lowers = LowerTree(self._home.lower_directories(id), self._support.xattr_prefix)
         return Upper(layer / "diff", lowers, self._support.xattr_prefix, self._ids)
 
-    def _apply_in_place(self, id: str, diff: BinaryIO) -> int:
-        """Apply through the view that someone holds: its directory cannot be exchanged."""
-        view = self._mounts.get(id, "")
+    @contextmanager
+    def _stage(self, layer: Path) -> Iterator[Path]:
+        """Make a directory in a layer to unpack an archive in, and remove it after the block.
+
+        The block is over then: what cannot be removed is no reason to call it failed, and is
+        removed by the next apply_diff or start.
+        """
+        with ExitStack() as opened:
+            with self._home.links():  # another process makes no stage, nor removes the layer
+                try:
+                    directory = os.open(layer, DIRECTORY)
+                except FileNotFoundError:
+                    raise LayerNotFound(f"there is no layer {layer.name} any more") from None
+                opened.callback(os.close, directory)
+                mend_layer(layer)
+                stage = make_directory(directory, APPLYING)
+                opened.callback(os.close, stage)
+                # Others can tell from a stage that a crash has left.
+                fcntl.flock(stage, fcntl.LOCK_EX)
+            try:
+                yield layer / APPLYING
+            finally:
+                with suppress(OSError):
+                    remove_node(directory, os.fsencode(APPLYING))
+
+    def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
+        """Apply through the view that someone holds: its directory cannot be exchanged.
+
+        Until all is there the stage has the layer's tree as it was, for recovery after a crash.
+        """
+        # Not held once more: the last put would end the mount of another process.
+        view = layer / "merged" if self._home.lowers(id) else layer / "diff"
+        if os.statvfs(view).f_flag & os.ST_RDONLY:
+            raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
+        copy_tree(layer / "diff", stage / "copy", with_overlay_marks=True)
+        os.rename(stage / "copy", stage / UNDO)
         try:
-            return unpack(diff, ViewTarget(view, self._ids.root), self._ids)
-        except (OSError, DriverError) as error:
+            size = unpack(diff, view_target(view, self._ids.root), self._ids)
+            self._write_back()
+            os.rename(stage / UNDO, stage / "done")
+            self._make_durable(stage)
+        except BaseException as error:
+            # The next start would bring the old tree back, under whoever goes on with the layer.
+            with suppress(OSError):
+                os.rename(stage / UNDO, stage / "done")
             error.add_note(f"layer {id} was held, so a part of the archive is in it: remove it")
             raise
-        finally:
-            self._mounts.put(id)
+        return size
 
-    def _apply_aside(self, id: str, layer: Path, diff: BinaryIO) -> int:
+    def _apply_aside(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
         """Unpack beside the layer's directory and exchange the two when all is there."""
-        directory = os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            _discard(directory)
-            stage = layer / _STAGE
-            stage.mkdir(0o700)
-            copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True)
-            if self.is_native or not self._home.lowers(id):
-                size = unpack(diff, self._upper_target(id, stage / "diff"), self._ids)
-            else:
-                size = self._apply_to_staged_view(id, stage, diff)
-            renameat2(_STAGE.encode() + b"/diff", b"diff", RENAME_EXCHANGE, directory)
-            _forget_index(layer)
-            return size
-        finally:
-            _discard(directory)
-            os.close(directory)
+        copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True)
+        if self.is_native or not self._home.lowers(id):
+            size = unpack(diff, self._upper_target(id, stage / "diff"), self._ids)
+        else:
+            size = self._apply_to_staged_view(id, stage, diff)
+        self._write_back()
+        with self._layers.exchanging(id):
+            if self._mounts.is_in_use(id):
+                raise LayerInUse(f"layer {id} was mounted meanwhile", "put it, and try again")
+            forget_index(layer)
+            new, old = os.fsencode(stage / "diff"), os.fsencode(layer / "diff")
+            renameat2(new, old, RENAME_EXCHANGE)
+            try:
+                self._make_durable(layer)
+            except BaseException:
+                renameat2(new, old, RENAME_EXCHANGE)
+                raise
+        return size
+
+    def _write_back(self) -> None:
+        """Write what is cached to the disk, before it gets its name. Raises OSError."""
+        if self._sync:
+            syncfs(self._home.descriptor)
+
+    def _make_durable(self, directory: Path) -> None:
+        """Write the names in a directory to the disk. Raises OSError."""
+        if self._sync:
+            descriptor = os.open(directory, DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _upper_target(self, id: str, upper: Path) -> Target:
         prefix = self._support.xattr_prefix
         lowers = LowerTree(self._home.lower_directories(id), prefix)
-        return UpperTarget(upper, lowers, prefix, self._ids.root)
+        return upper_target(upper, lowers, prefix, self._ids.root)
 
     def _apply_to_staged_view(self, id: str, stage: Path, diff: BinaryIO) -> int:
         """Let the kernel write the upper, where only it knows how."""
         for name in ("work", "merged"):
             (stage / name).mkdir(0o700)
         with self._mounts.staged(id, stage) as view:
-            return unpack(diff, ViewTarget(view, self._ids.root), self._ids)
-
-
-def _forget_index(layer: Path) -> None:
-    """Remove the index of the old upper: with index=on the kernel refuses it for another one."""
-    work = layer / "work"
-    if (work / "index").exists():
-        directory = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            remove_node(directory, b"index")
-        finally:
-            os.close(directory)
-
-
-def _discard(layer: int) -> None:
-    with suppress(FileNotFoundError):
-        remove_node(layer, _STAGE.encode())
+            return unpack(diff, view_target(view, self._ids.root), self._ids)

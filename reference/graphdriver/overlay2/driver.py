@@ -7,14 +7,17 @@ from typing import BinaryIO
 
 from graphdriver import layerid
 from graphdriver.contract import Capability, Change, IDMap
-from graphdriver.errors import LayerInUse, PrerequisitesNotMet
+from graphdriver.errors import PrerequisitesNotMet
+from graphdriver.homedir import HomeDirectory
 from graphdriver.idmapping import IDMapping
 from graphdriver.overlay2.differs import Differ
-from graphdriver.overlay2.layout import MAX_LOWERS, Home
+from graphdriver.overlay2.layers import LayerTable
+from graphdriver.overlay2.layout import LINKS, MAX_LOWERS, Home
 from graphdriver.overlay2.mounts import Mounts
 from graphdriver.overlay2.options import parse_options, parse_storage_opt
 from graphdriver.overlay2.quota import Quota
-from graphdriver.overlay2.support import probe
+from graphdriver.overlay2.recovery import recover
+from graphdriver.overlay2.support import check_host, probe
 
 __all__ = ["Driver"]
 
@@ -22,10 +25,14 @@ __all__ = ["Driver"]
 class Driver:
     """overlay2 on the home directory `home`, which is made if it is missing.
 
-    `options` are `overlay2.override_kernel_check=BOOL`, `overlay2.size=SIZE` and, beyond Docker's,
-    `overlay2.mountopt=LIST`: redirect_dir, metacopy, index, xino for every mount, to try what
-    kernels do by themselves. Raises NotSupported, IncompatibleFS, PrerequisitesNotMet; nothing was
-    changed then.
+    `options` are `overlay2.override_kernel_check=BOOL`, `overlay2.size=SIZE` and, beyond Docker's:
+
+    * `overlay2.sync=BOOL`: what apply_diff has written is on the disk when it returns. The layer's
+      whole file system is written back for that, other users' files too.
+    * `overlay2.mountopt=LIST`: redirect_dir, metacopy, index, xino for every mount, to try what
+      kernels do by themselves.
+
+    Raises NotSupported, IncompatibleFS, PrerequisitesNotMet; nothing was changed then.
     """
 
     # Archives hold whole seconds, as Docker's and containerd's do: other engines read no more.
@@ -42,16 +49,33 @@ class Driver:
         ids = IDMapping(uid_maps, gid_maps)
         path = _real_home(home)
         wanted = self._options
-        self._support = probe(path, wanted.override_kernel_check, wanted.mountopt)
-        self._home = Home(path, ids)
-        self._mounts = Mounts(self._home, self._support.prefix, ids)
-        self._differ = Differ(self._home, self._mounts, self._support, ids)
+        backing = check_host(path, wanted.override_kernel_check)
+        directory = HomeDirectory(path, ids)
+        try:
+            if directory.is_alone:
+                recover(path, path / LINKS)
+            # From now on other drivers that start on this home leave our stages alone.
+            directory.share()
+            self._support = probe(path, backing, wanted.mountopt)
+            self._home = Home(directory, ids)
+            self._layers = LayerTable(self._home)
+        except BaseException:
+            directory.undo()
+            raise
+        self._mounts = Mounts(self._home, self._layers, self._support.prefix, ids)
+        self._differ = Differ(
+            self._home, self._layers, self._mounts, self._support, ids, sync=wanted.sync
+        )
         self._quota = Quota(path, self._support.backing)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What it claims on this home: a size only where the file system holds to one."""
-        unclaimed = {Capability.MTIME_NS} | (set() if self._quota.is_kept() else {Capability.QUOTA})
+        """What it claims: a size where the file system holds to one, durability with the option."""
+        unclaimed = {Capability.MTIME_NS}
+        if not self._options.sync:
+            unclaimed.add(Capability.DURABLE)
+        if not self._quota.is_kept():
+            unclaimed.add(Capability.QUOTA)
         return frozenset(Capability) - unclaimed
 
     def __str__(self) -> str:
@@ -88,13 +112,7 @@ class Driver:
     def remove(self, id: str) -> None:
         """Delete a layer; see the contract."""
         layerid.check(id)
-        with self._mounts.locked(id):
-            if not self._home.exists(id):
-                return
-            if self._home.has_children(id):
-                raise LayerInUse(f"layer {id} has children", "remove those first")
-            self._mounts.release_stale(id)
-            self._home.remove(id)
+        self._layers.remove(id, lambda: self._mounts.release_stale(id))
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Mount a layer; a base layer is its own directory. See the contract."""
@@ -149,12 +167,14 @@ class Driver:
         return self._differ.diff_size(id, parent)
 
     def _create(self, id: str, parent: str, size: int) -> None:
+        if parent:
+            layerid.check(parent)
+
         def prepare(directory: Path) -> None:
             if size:
                 self._quota.limit(directory, size)
 
-        with self._mounts.locked(id):
-            self._home.create(id, parent, prepare)
+        self._layers.create(id, parent, prepare)
 
 
 def _real_home(home: str | os.PathLike[str]) -> Path:

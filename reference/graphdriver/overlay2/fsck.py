@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphdriver.overlay2.layout import LINK_NAME, LINKS, MAX_LOWERS, REMNANTS
+from graphdriver.overlay2.layout import LINK_NAME, LINKS, MAX_LOWERS
+from graphdriver.overlay2.recovery import APPLYING, is_dockerd_remnant, is_remnant
 
 __all__ = ["Finding", "findings", "main"]
 
@@ -39,7 +40,10 @@ def findings(home: Path) -> list[Finding]:
     layers = {
         name: home / name
         for name in names
-        if name not in _NO_LAYERS and not name.startswith(REMNANTS) and (home / name).is_dir()
+        if name not in _NO_LAYERS
+        and not is_remnant(name)
+        and not is_dockerd_remnant(name)
+        and (home / name).is_dir()
     }
     written = {id: _text(path / "link") for id, path in layers.items()}
     # A link file that a power cut has emptied (moby #42964) is known from the other side.
@@ -76,8 +80,11 @@ def _of_home(home: Path, names: list[str]) -> Iterator[Finding]:
     if stat.S_IMODE(home.stat().st_mode) & 0o007:
         yield Finding(".", "other users can pass through (CVE-2021-41091)", "chmod 710 it")
     for name in names:
-        if name.startswith(REMNANTS):
+        if is_remnant(name):
             yield Finding(name, "the remnant of a crash", "the next start of the driver removes it")
+        elif is_dockerd_remnant(name):
+            hint = "while no dockerd runs, unmount what is mounted below, and remove it"
+            yield Finding(name, "the probe of a dockerd that was killed", hint)
 
 
 def _of_links(home: Path, links: Mapping[str, str | None]) -> Iterator[Finding]:
@@ -137,7 +144,7 @@ def _of_layer(
     if not (path / "diff").is_dir():
         yield Finding(id, "has no diff directory", "remove it, it is no layer")
         return
-    if (path / ".applying").exists():
+    if (path / APPLYING).exists():
         yield Finding(id, "an apply_diff was cut off", "the next start of the driver clears it")
     yield from _of_lowers(home, id, path, links)
 
@@ -166,9 +173,9 @@ def _of_lowers(
     above = _text(home / parent / "lower")
     if lowers[1:] != (above.split(":") if above else []):
         yield Finding(name, f"does not go on with the lowers of its parent {parent}", "remove it")
-    for directory in ("work", "merged"):
-        if not (path / directory).is_dir():
-            yield Finding(id, f"has no {directory} directory", "it cannot be mounted; make one")
+    # No merged directory is no fault: dockerd makes it in get and removes it in put.
+    if not (path / "work").is_dir():
+        yield Finding(id, "has no work directory", "it cannot be mounted; make one")
 
 
 def _text(path: Path) -> str | None:

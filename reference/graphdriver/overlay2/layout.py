@@ -1,36 +1,39 @@
-"""Layers on disk: what is where, made whole or not at all, and taken away the same way.
+"""Layers on disk: the files of a layer, made whole or not at all, and removed the same way.
 
 A layer is built beside its place under a name that no layer can have, made durable, and renamed. So
-a crash leaves no layer, a whole one, or a remnant whose name says so and which the next start
-removes.
+a crash leaves no layer, a whole one, or a remnant that the next start removes (recovery.py).
+layers.py decides who may make or remove a layer, and when.
 """
 
 import base64
+import errno
 import fcntl
 import os
 import re
 import stat
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from graphdriver import layerid
-from graphdriver.archive.nodes import attributes_of, remove_node, set_attributes
 from graphdriver.errors import DriverError, LayerExists, LayerNotFound, MaxDepthExceeded
+from graphdriver.homedir import HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
-from graphdriver.overlay2.support import PROBE_PREFIX, is_abandoned
+from graphdriver.overlay2.recovery import CREATING, REMOVED
+from graphdriver.tree.inodes import attributes_of, set_attributes
+from graphdriver.tree.removal import remove_node
 
-__all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "REMNANTS", "Home", "new_link"]
+__all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "new_link"]
 
 MAX_LOWERS = 128
 """overlay2's limit; 128 short names and the rest of the options fit one page of 4096 bytes."""
 
 LINKS = "l"
 LINK_NAME = re.compile(r"[A-Z2-7]{26}")
-_STAGING, _REMOVED = ".creating-", ".removed-"
-REMNANTS = (_STAGING, _REMOVED, PROBE_PREFIX)
+_TARGET = re.compile(r"\.\./([A-Za-z0-9][A-Za-z0-9_.-]*)/diff")
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def new_link() -> str:
@@ -38,53 +41,64 @@ def new_link() -> str:
     return base64.b32encode(os.urandom(17)).decode()[:26]
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A layer that is whole and durable, but still under the name of its stage."""
+
+    id: str
+    parent: str
+    link: str
+    lowers: list[str]
+
+    @property
+    def stage(self) -> str:
+        """The name of its directory in the home."""
+        return f"{CREATING}{self.link}"
+
+
 class Home:
     """The directory that holds the layers; `descriptor` stays open on it."""
 
-    def __init__(self, path: Path, ids: IDMapping) -> None:
-        """Make what is missing, take remnants away, and read who is whose child."""
-        self.path = path
+    def __init__(self, directory: HomeDirectory, ids: IDMapping) -> None:
+        """Make the directory of short names, and those that a power cut has lost."""
+        self.path = directory.path
+        self.descriptor = directory.descriptor
+        self._directory = directory
         self._ids = ids
-        self._lock = threading.RLock()
-        self._first_lower: dict[str, str] = {}
-        self._scanned = 0
-        _make_closed(path, ids)
-        _make_closed(path / LINKS, ids)
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if _is_ours_alone(self.descriptor):
-            self._sweep()
-        # Kept while we live: another driver that starts on this home leaves our stages alone.
-        fcntl.flock(self.descriptor, fcntl.LOCK_SH)
-        self._restore_links()
-        self._scan()
-
-    def __del__(self) -> None:
-        """Close the descriptor; there is no verb that ends a driver."""
-        if getattr(self, "descriptor", -1) >= 0:
-            os.close(self.descriptor)
+        self._remnants: set[str] = set()
+        directory.close_to_others()
+        directory.make_closed(LINKS)
+        with self.links():
+            self._restore_links()
 
     def layer(self, id: str) -> Path:
-        """Return the directory of a layer. Raises InvalidLayerId, LayerNotFound."""
+        """Return the directory of a layer. Raises InvalidLayerId, LayerNotFound, OSError."""
         layerid.check(id)
-        directory = self.path / id
-        if not os.path.isdir(directory / "diff"):
+        if not self.is_layer(id):
             raise LayerNotFound(f"there is no layer {id}", "create it first")
-        return directory
+        return self.path / id
+
+    def is_layer(self, id: str) -> bool:
+        """Say whether there is a layer `id`. Raises OSError where the disk does not tell."""
+        try:
+            found = os.stat(f"{id}/diff", dir_fd=self.descriptor)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return stat.S_ISDIR(found.st_mode)
 
     def exists(self, id: str) -> bool:
-        """Say whether there is a layer `id`."""
+        """Say whether there is a layer `id`; False where that cannot be told."""
         with suppress(DriverError, OSError, ValueError):
-            return bool(self.layer(id))
+            return self.is_layer(layerid.check(id))
         return False
 
     def lowers(self, id: str) -> list[str]:
         """Return the `lower` file: `l/A`, topmost first; [] for a base layer."""
-        try:
-            text = (self.path / id / "lower").read_text()
-        except FileNotFoundError:
+        text = self._read(f"{id}/lower", 1 << 16)
+        if text is None:
             return []
         lowers = text.split(":")
-        if not all(one.startswith("l/") and LINK_NAME.fullmatch(one[2:]) for one in lowers):
+        if not all(one.startswith("l/") and LINK_NAME.fullmatch(one, 2) for one in lowers):
             raise DriverError(
                 f"the lower file of layer {id} is damaged: {text[:80]!r}",
                 "a power cut may have emptied it; `graphdriver fsck` says what mends the home",
@@ -93,76 +107,148 @@ class Home:
 
     def lower_directories(self, id: str) -> list[Path]:
         """Return the `diff` directories below, absolute, topmost first."""
-        return [self.path / LINKS / self._target(lower) for lower in self.lowers(id)]
+        return [self.path / lower / "diff" for lower in self.lower_ids(id)]
 
     def lower_ids(self, id: str) -> list[str]:
         """Return the ids of the layers below, the parent first."""
-        return [Path(self._target(lower)).parent.name for lower in self.lowers(id)]
+        return [self._below(lower) for lower in self.lowers(id)]
 
     def parent(self, id: str) -> str:
         """Return the id of the parent, "" for a base layer."""
         lowers = self.lowers(id)
-        return Path(self._target(lowers[0])).parent.name if lowers else ""
+        return self._below(lowers[0]) if lowers else ""
 
-    def has_children(self, id: str) -> bool:
-        """Say whether a layer stands directly on `id`."""
-        with self._lock:
-            self._scan()
-            return f"l/{self._link(id)}" in self._first_lower.values()
+    def first_lower(self, id: str) -> str:
+        """Return the short name of a layer's parent, "" for a base layer or a damaged file."""
+        with suppress(OSError, ValueError):
+            text = self._read(f"{id}/lower", 64) or ""
+            first = text.partition(":")[0].removeprefix(f"{LINKS}/")
+            return first if LINK_NAME.fullmatch(first) else ""
+        return ""
 
-    def create(self, id: str, parent: str, prepare: Callable[[Path], None]) -> None:
-        """Make a layer; `prepare` gets its directory before there is anything in it.
+    def link(self, id: str) -> str:
+        """Return a layer's short name, "" when its file is missing or holds none (moby #36161)."""
+        link = self._read(f"{id}/link", 64) or ""
+        return link if LINK_NAME.fullmatch(link) else ""
 
-        Raises LayerExists, LayerNotFound, MaxDepthExceeded, OSError; nothing is left then.
+    def layer_of(self, link: str) -> str:
+        """Return the layer that a short name points to, "" where it points to none."""
+        match = _TARGET.fullmatch(self._target(link))
+        return match[1] if match else ""
+
+    def short_names(self, id: str) -> set[str]:
+        """Return the short names of a layer; from the other side where its link file is damaged."""
+        link = self.link(id)
+        if link:
+            return {link}
+        return {name for name in os.listdir(self.path / LINKS) if self.layer_of(name) == id}
+
+    def require_absent(self, id: str) -> None:
+        """Raise LayerExists when a directory has the name, but for the remnant of a dockerd."""
+        if os.path.lexists(self.path / id) and not self._was_empty(id):
+            raise _exists(id)
+
+    @contextmanager
+    def drafted(self, id: str, parent: str, prepare: Callable[[Path], None]) -> Iterator[Draft]:
+        """Build a layer in a stage; when the block fails, nothing of it is left.
+
+        `prepare` gets the stage before there is anything in it. Raises LayerNotFound,
+        MaxDepthExceeded, OSError.
         """
-        with self._lock:
-            if os.path.lexists(self.path / id) and not self._is_taken_away(id):
-                raise LayerExists(
-                    f"there is a layer {id} already", "choose another id, or remove it"
-                )
-            lowers = self._lowers_on(parent) if parent else []
-            self._scan()
-            link = new_link()
-            stage = self.path / f"{_STAGING}{link}"
+        draft = Draft(id, parent, new_link(), self._lowers_on(parent) if parent else [])
+        try:
+            self._build(draft, prepare)
+            yield draft
+        except BaseException:
+            with suppress(OSError):
+                remove_node(self.descriptor, os.fsencode(draft.stage))
+            raise
+
+    def publish(self, draft: Draft, links: int, advance: Callable[[], None]) -> None:
+        """Give the draft its names; all that may fail is done before, or undone.
+
+        `links` is open on the directory of short names, and locked; `advance` is called when that
+        directory has changed, and before the layer can be seen. The short name is not made durable
+        by itself: the next start makes a lost one again from `link`.
+        """
+        if draft.parent and self.link(draft.parent) != draft.lowers[0][2:]:
+            raise LayerNotFound(f"there is no layer {draft.parent} any more", "create it first")
+        os.symlink(f"../{draft.id}/diff", draft.link, dir_fd=links)
+        try:
+            advance()
             try:
-                self._build(stage, link, lowers, parent, prepare)
-                # Not made durable by itself: the next start makes a lost one anew from `link`.
-                os.symlink(f"../{id}/diff", self.path / LINKS / link)
-                renameat2(os.fsencode(stage), os.fsencode(self.path / id), RENAME_NOREPLACE)
+                self._rename(draft.stage, draft.id)
+            except FileExistsError:  # another process was faster
+                raise _exists(draft.id) from None
+            try:
+                os.fsync(self.descriptor)
             except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(self.path / LINKS / link)
-                self._remove_tree(stage.name)
+                self._rename(draft.id, draft.stage)
                 raise
-            os.fsync(self.descriptor)
-            if lowers:
-                self._first_lower[id] = lowers[0]
-            self._scanned = self._changed()
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(draft.link, dir_fd=links)
+            raise
 
-    def remove(self, id: str) -> None:
-        """Take a layer away: its name first, so that a crash leaves a remnant and no half layer."""
-        with self._lock:
-            self._scan()
-            link = self._link(id)
-            gone = f"{_REMOVED}{new_link()}"
-            os.rename(self.path / id, self.path / gone)
-            if link and self._target_or_none(link) == f"../{id}/diff":
-                with suppress(FileNotFoundError):
-                    os.unlink(self.path / LINKS / link)
-            self._first_lower.pop(id, None)
-            self._remove_tree(gone)
-            self._scanned = self._changed()
+    def withdraw(self, id: str, links: int, advance: Callable[[], None]) -> str:
+        """Take a layer's names from it and return the name of the remnant, for `discard`.
 
-    def ids(self) -> Iterator[str]:
-        """Yield the ids of all layers."""
-        with os.scandir(self.path) as entries:
-            names = [entry.name for entry in entries]
-        return (name for name in names if self.exists(name))
+        See `publish`. A crash in between leaves a layer that lacks its short name, which the next
+        start makes again.
+        """
+        link = self.link(id)
+        if link and self.layer_of(link) != id:
+            link = ""  # damaged: it is the name of another layer
+        gone = f"{REMOVED}{new_link()}"
+        if link:
+            os.unlink(link, dir_fd=links)
+        try:
+            advance()
+            self._rename(id, gone)
+        except BaseException:
+            if link:
+                with suppress(OSError):
+                    os.symlink(f"../{id}/diff", link, dir_fd=links)
+            raise
+        return gone
+
+    def discard(self, remnant: str) -> None:
+        """Delete what `withdraw` has left. The layer is gone already, so nothing is raised.
+
+        What could not be deleted is tried again with the next one, and by the next start.
+        """
+        for name in (remnant, *self._remnants):
+            try:
+                remove_node(self.descriptor, os.fsencode(name))
+            except FileNotFoundError:
+                self._remnants.discard(name)
+            except OSError:
+                self._remnants.add(name)
+            else:
+                self._remnants.discard(name)
+
+    @contextmanager
+    def links(self, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
+        """Keep the directory of short names locked for the block, which gets it open."""
+        try:
+            descriptor = lock(LINKS, self.descriptor, operation)
+        except FileNotFoundError:  # somebody has removed it
+            self._directory.make_closed(LINKS)
+            self._restore_links()
+            descriptor = lock(LINKS, self.descriptor, operation)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def names(self) -> list[str]:
+        """Return the names of everything that may be a layer."""
+        return [name for name in os.listdir(self.descriptor) if name != LINKS and name[0] != "."]
 
     def _lowers_on(self, parent: str) -> list[str]:
         """Return the lowers of a layer that is to stand on `parent`."""
         self.layer(parent)
-        link = self._link(parent)
+        link = self.link(parent)
         if not link:
             raise DriverError(
                 f"the link file of layer {parent} is missing or damaged",
@@ -176,162 +262,98 @@ class Home:
             )
         return lowers
 
-    def _build(
-        self,
-        stage: Path,
-        link: str,
-        lowers: list[str],
-        parent: str,
-        prepare: Callable[[Path], None],
-    ) -> None:
-        stage.mkdir(0o700)
-        _close_to_others(stage, self._ids)
-        prepare(stage)
-        diff = stage / "diff"
-        diff.mkdir(0o700)
-        self._set_root_attributes(stage, parent)
-        written = [_write(stage / "link", link)]
-        if lowers:
-            written.append(_write(stage / "lower", ":".join(lowers)))
-            for name in ("work", "merged"):
-                directory = stage / name
-                directory.mkdir(0o700)
-                if not self._ids.identity:
-                    os.chown(directory, *self._ids.root)
-        # A power cut must not leave one of them empty (moby #42964). Last, and one after the other:
-        # the first takes most of the others into the same commit of the disk's journal.
-        for path in (*written, stage):
-            _fsync(path)
+    def _build(self, draft: Draft, prepare: Callable[[Path], None]) -> None:
+        written: list[int] = [make_directory(self.descriptor, draft.stage, self._ids)]
+        try:
+            stage = written[0]
+            prepare(self.path / draft.stage)
+            os.mkdir("diff", 0o700, dir_fd=stage)
+            self._set_root_attributes(stage, draft.parent)
+            written.append(_write(stage, "link", draft.link))
+            if draft.lowers:
+                written.append(_write(stage, "lower", ":".join(draft.lowers)))
+                for name in ("work", "merged"):
+                    os.mkdir(name, 0o700, dir_fd=stage)
+                    if not self._ids.identity:
+                        os.chown(name, *self._ids.root, dir_fd=stage)
+            # A power cut must not leave one of them empty (moby #42964). Last, and one after the
+            # other: the first takes most of the others into the same commit of the disk's journal.
+            for descriptor in (*written[1:], stage):
+                os.fsync(descriptor)
+        finally:
+            for descriptor in written:
+                os.close(descriptor)
 
-    def _set_root_attributes(self, stage: Path, parent: str) -> None:
+    def _set_root_attributes(self, stage: int, parent: str) -> None:
         """Give the layer's root its parent's metadata: the merged root shows the upper's."""
-        descriptor = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if parent:
-                above = os.fsencode(self.path / parent / "diff")
-                set_attributes(descriptor, b"diff", attributes_of(above, os.lstat(above)))
-            else:
-                os.chown("diff", *self._ids.root, dir_fd=descriptor, follow_symlinks=False)
-                os.chmod("diff", 0o755, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
+        if parent:
+            above = os.fsencode(self.path / parent / "diff")
+            set_attributes(stage, b"diff", attributes_of(above, os.lstat(above)))
+        else:
+            os.chown("diff", *self._ids.root, dir_fd=stage, follow_symlinks=False)
+            os.chmod("diff", 0o755, dir_fd=stage)
 
-    def _link(self, id: str) -> str:
-        """Return a layer's short name, "" when its file is missing or holds none (moby #36161)."""
+    def _rename(self, old: str, new: str) -> None:
+        renameat2(os.fsencode(old), os.fsencode(new), RENAME_NOREPLACE, self.descriptor)
+
+    def _read(self, name: str, size: int) -> str | None:
+        """Return a small file of a layer, None when it is missing. Raises OSError."""
         try:
-            descriptor = os.open(f"{id}/link", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
         except (FileNotFoundError, NotADirectoryError):
-            return ""
+            return None
         try:
-            link = os.fsdecode(os.read(descriptor, 64))
+            return os.fsdecode(os.read(descriptor, size))
         finally:
             os.close(descriptor)
-        return link if LINK_NAME.fullmatch(link) else ""
 
-    def _target(self, lower: str) -> str:
-        target = self._target_or_none(lower[2:])
+    def _below(self, lower: str) -> str:
+        """Return the id of a lower layer, named as in a lower file."""
         # Whoever can write to l/ could otherwise make us read, or mount, anything.
-        if target is None or not re.fullmatch(r"\.\./[A-Za-z0-9][A-Za-z0-9_.-]*/diff", target):
+        if not (id := self.layer_of(lower[2:])):
             raise DriverError(
-                f"{lower} leads to {target!r} instead of a layer",
+                f"{lower} points to {self._target(lower[2:])!r} instead of a layer",
                 "a layer below was removed or damaged; remove those that stand on it",
             )
-        return target
+        return id
 
-    def _target_or_none(self, link: str) -> str | None:
+    def _target(self, link: str) -> str:
+        """Return the target of a short name, "" when there is no such symlink. Raises OSError."""
         try:
-            return os.readlink(self.path / LINKS / link)
-        except OSError:
-            return None
+            return os.readlink(f"{LINKS}/{link}", dir_fd=self.descriptor)
+        except OSError as error:
+            # Any other error is the disk's, and no reason to remove layers.
+            if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
+                raise
+            return ""
 
-    def _is_taken_away(self, id: str) -> bool:
+    def _was_empty(self, id: str) -> bool:
         """Remove the empty directory that dockerd leaves when it is killed early in create."""
         with suppress(OSError):
             os.rmdir(self.path / id)
             return True
         return False
 
-    def _remove_tree(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            remove_node(self.descriptor, os.fsencode(name))
-
-    def _changed(self) -> int:
-        return os.fstat(self.descriptor).st_mtime_ns
-
-    def _scan(self) -> None:
-        """Read who is whose child, if the home is not as we left it: others may use it, too."""
-        now = self._changed()
-        if now == self._scanned:
-            return
-        self._first_lower = {}
-        for name in os.listdir(self.descriptor):
-            with suppress(OSError, ValueError):
-                lower = (self.path / name / "lower").read_text()
-                self._first_lower[name] = lower.partition(":")[0]
-        self._scanned = now
-
-    def _sweep(self) -> None:
-        """Take away what a crash has left: remnants, and short names that lead nowhere."""
-        for name in os.listdir(self.descriptor):
-            if name.startswith(REMNANTS):
-                if not name.startswith(PROBE_PREFIX) or is_abandoned(self.path / name):
-                    self._remove_tree(name)
-            elif os.path.isdir(self.path / name / ".applying"):
-                layer = os.open(self.path / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                with suppress(OSError):
-                    remove_node(layer, b".applying")
-                os.close(layer)
-        for link in os.listdir(self.path / LINKS):
-            path = self.path / LINKS / link
-            if path.is_symlink() and not path.exists():
-                path.unlink()
-
     def _restore_links(self) -> None:
-        """Make short names anew that a power cut has lost."""
-        for name in os.listdir(self.descriptor):
-            if (link := self._link(name)) and os.path.isdir(self.path / name / "diff"):
+        """Make short names again that a power cut has lost."""
+        for name in self.names():
+            if (link := self.link(name)) and self.is_layer(name):
                 with suppress(FileExistsError):
                     os.symlink(f"../{name}/diff", self.path / LINKS / link)
 
 
-def _is_ours_alone(home: int) -> bool:
-    """Say whether no other driver has this home open, and keep others from opening it if so."""
-    with suppress(BlockingIOError):
-        fcntl.flock(home, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+def _exists(id: str) -> LayerExists:
+    return LayerExists(f"there is a layer {id} already", "choose another id, or remove it")
 
 
-def _make_closed(path: Path, ids: IDMapping) -> None:
-    """Make a directory that others cannot pass through (CVE-2021-41091); close an open one."""
-    if not path.is_dir():
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        path.mkdir(0o700)
-        _close_to_others(path, ids)
-    elif stat.S_IMODE(path.stat().st_mode) & 0o007:
-        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o007)
-
-
-def _close_to_others(path: Path, ids: IDMapping) -> None:
-    """Let root in, and the mapped root through, who has to reach its files; nobody else.
-
-    The directory stays root's: mapped root must not be able to replace it (CVE-2021-21284).
-    """
-    if not ids.identity:
-        os.chown(path, -1, ids.root[1])
-        path.chmod(0o710)
-
-
-def _write(path: Path, text: str) -> Path:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    with open(descriptor, "wb") as opened:
-        opened.write(text.encode())
-    return path
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _write(directory: int, name: str, text: str) -> int:
+    """Write a file and return it open, for fsync(2)."""
+    descriptor = os.open(name, _CREATE, 0o644, dir_fd=directory)
     try:
-        os.fsync(descriptor)
-    finally:
+        data = text.encode()
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor

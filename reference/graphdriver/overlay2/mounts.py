@@ -1,37 +1,39 @@
-"""Mounting layers: the options, their length, and who holds which mount.
+"""Mounting layers: the options, their length, the views.
 
 All paths in the options are relative to the home and all lowers go by their short names, whatever
 the length of ids or home: 128 of them then fit the one page that mount(2) copies. A base layer
 needs no mount, but is counted all the same, so that nobody removes it under its user.
 """
 
+import errno
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from graphdriver.errors import LayerInUse, MountOptionsTooLong, PrerequisitesNotMet
+from graphdriver.errors import MountOptionsTooLong, PrerequisitesNotMet
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.mounts import (
     MountFlag,
-    UnmountFlag,
+    detach,
+    is_mounted,
     mount,
     mountinfo,
-    umount2,
     with_own_directory,
 )
+from graphdriver.overlay2.layers import LayerTable
 from graphdriver.overlay2.layout import Home
+from graphdriver.overlay2.recovery import APPLYING
 
 __all__ = ["PAGE_SIZE", "Mounts", "mount_data"]
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 _HINTS = {
-    40: "ELOOP: two lowers are the same directory; an empty link file after a power cut does that",
-    2: "ENOENT: a directory below is missing, or its name under l/",
-    16: "EBUSY: another mount uses the upper or work directory",
-    22: "EINVAL: the kernel log has the reason",
+    errno.ELOOP: "ELOOP: two lowers are one directory; an emptied link file does that",
+    errno.ENOENT: "ENOENT: a directory below is missing, or its name under l/",
+    errno.EBUSY: "EBUSY: another mount uses the upper or work directory",
+    errno.EINVAL: "EINVAL: the kernel log has the reason",
 }
 
 
@@ -64,89 +66,71 @@ def mount_data(
     return data
 
 
-class _LayerLock:
-    """A layer's lock, kept while anyone holds or awaits it, also when the layer is removed:
-
-    a second lock for the same id would let two threads in.
-    """
-
-    __slots__ = ("held", "users")
-
-    def __init__(self) -> None:
-        self.held = threading.RLock()
-        self.users = 0
-
-
 class Mounts:
-    """The layers that are held, and by how many."""
+    """The views of layers; `layers` knows who holds them."""
 
-    def __init__(self, home: Home, prefix: str, ids: IDMapping) -> None:
+    def __init__(self, home: Home, layers: LayerTable, prefix: str, ids: IDMapping) -> None:
         self._home = home
+        self._layers = layers
         self._prefix = prefix
         self._ids = ids
-        self._holders: dict[str, int] = {}
-        self._locks: dict[str, _LayerLock] = {}
-        self._guard = threading.Lock()
 
     def get(self, id: str, label: str) -> Path:
         """Hold a layer; the first holder mounts it."""
-        with self.locked(id):
+        with self._layers.locked(id):
             layer = self._home.layer(id)
             lowers = self._home.lowers(id)
             view = layer / "merged" if lowers else layer / "diff"
-            # A mount that is there without a holder was left by a process that died: it is taken
-            # over.
-            if lowers and not self._holders.get(id) and not _is_mounted(view):
-                self._mount(id, lowers, label, view)
-            self._holders[id] = self._holders.get(id, 0) + 1
+            if not lowers or self._layers.is_held(id):
+                self._layers.hold(id, lowers)
+                return view
+            with self._layers.mounting(id) as has_children:
+                # A mount that is there without a holder was left by a process that died: it is
+                # taken over.
+                if not is_mounted(view):
+                    self._mount(id, lowers, label, view, read_only=has_children)
+                self._layers.hold(id, lowers)
             return view
 
     def put(self, id: str) -> None:
         """Give back one hold; the last one unmounts. Without a hold nothing happens."""
-        with self.locked(id):
-            holders = self._holders.get(id, 0)
-            if holders > 1:
-                self._holders[id] = holders - 1
-            elif holders:
-                del self._holders[id]
+        with self._layers.locked(id):
+            holders = self._layers.holders(id)
+            if holders == 1:
+                # Whoever cannot unmount holds it still.
                 merged = self._home.path / id / "merged"
-                self._unmount(merged)
+                detach(merged)
                 self._renew(merged)
+            if holders:
+                self._layers.release(id)
 
-    def is_held(self, id: str) -> bool:
-        """Say whether someone holds the layer. Ask with its lock."""
-        return bool(self._holders.get(id))
+    def is_in_use(self, id: str) -> bool:
+        """Say whether a layer is held, or mounted by another process. Ask with its lock."""
+        return self._layers.is_held(id) or is_mounted(self._home.path / id / "merged")
 
     def release_stale(self, id: str) -> None:
-        """Unmount what a dead process has left in an unheld layer. Raises LayerInUse when held."""
-        if self.is_held(id):
-            raise LayerInUse(
-                f"layer {id} is held by {self._holders[id]} get(s)", "put it first, then remove it"
-            )
+        """Unmount what is mounted in a layer that is to be removed, and that nobody holds."""
         for entry in reversed(mountinfo(self._home.path / id)):
-            self._unmount(entry.point)
+            detach(entry.point)
 
     def cleanup(self) -> None:
-        """Unmount everything below the home and forget who held it."""
-        with self._guard:
-            for entry in reversed(mountinfo(self._home.path)):
-                self._unmount(entry.point)
-            self._holders.clear()
+        """Unmount the views of all layers, and forget who held them.
 
-    @contextmanager
-    def locked(self, id: str) -> Iterator[None]:
-        """Do something with a layer while nobody mounts, unmounts or removes it."""
-        with self._guard:
-            lock = self._locks.setdefault(id, _LayerLock())
-            lock.users += 1
-        try:
-            with lock.held:
-                yield
-        finally:
-            with self._guard:
-                lock.users -= 1
-                if not lock.users:
-                    del self._locks[id]
+        What others have mounted below the home is theirs, but for what lies in a view.
+        """
+        views: dict[str, list[Path]] = {id: [] for id in self._layers.held()}
+        for entry in mountinfo(self._home.path):
+            id, *inside = entry.point.relative_to(self._home.path).parts
+            if entry.type == "overlay" and inside in (["merged"], [APPLYING, "merged"]):
+                views.setdefault(id, []).append(entry.point)
+        for id, points in views.items():
+            # In turn with get: a view that is mounted but not yet counted would lose its mount.
+            with self._layers.locked(id):
+                if self._layers.is_held(id):
+                    points.append(self._home.path / id / "merged")
+                for point in reversed(points):
+                    detach(point)
+                self._layers.forget(id)
 
     @contextmanager
     def staged(self, id: str, stage: Path) -> Iterator[Path]:
@@ -154,22 +138,45 @@ class Mounts:
         lowers = ":".join(self._home.lowers(id))
         name = f"{id}/{stage.name}"
         data = f"{self._prefix}lowerdir={lowers},upperdir={name}/diff,workdir={name}/work"
-        self._mount_relative(id, data.encode(), os.fsencode(f"{name}/merged"))
         try:
+            self._mount_relative(id, data.encode(), os.fsencode(f"{name}/merged"))
+            self._require_writable(id, stage)
             yield stage / "merged"
         finally:
-            umount2(stage / "merged", UnmountFlag.DETACH)
+            detach(stage / "merged")
 
-    def _mount(self, id: str, lowers: list[str], label: str, view: Path) -> None:
+    def _mount(
+        self, id: str, lowers: list[str], label: str, view: Path, *, read_only: bool
+    ) -> None:
         # What has children is an image: it is shown read-only, as dockerd does since 20.10.
-        read_only = self._home.has_children(id)
         data = mount_data(id, lowers, label, self._prefix, read_only=read_only)
         if not view.is_dir():  # dockerd makes it on get and removes it on put since 17.12
             self._make_mount_point(view)
-        self._mount_relative(id, data, os.fsencode(f"{id}/merged"))
-        if not read_only and not self._ids.identity:
-            # The kernel makes work/work root's; a mapped root has to be able to use it.
-            os.chown(self._home.path / id / "work" / "work", *self._ids.root)
+        try:
+            self._mount_relative(id, data, os.fsencode(f"{id}/merged"))
+            if read_only:
+                return
+            self._require_writable(id, view.parent)
+            if not self._ids.identity:
+                # The kernel makes work/work root's; a mapped root has to be able to use it.
+                os.chown(view.parent / "work" / "work", *self._ids.root)
+        except BaseException:
+            with suppress(OSError):
+                detach(view)
+            raise
+
+    def _require_writable(self, id: str, layer: Path) -> None:
+        """Refuse a view that is read-only: overlayfs could not make its directory in `work`.
+
+        The kernel only logs the cause, which is a full disk nearly always, so it is asked again.
+        """
+        if not os.statvfs(layer / "merged").f_flag & os.ST_RDONLY:
+            return
+        (layer / "work" / "room").mkdir()
+        (layer / "work" / "room").rmdir()
+        raise OSError(
+            errno.ENOSPC, f"the view of layer {id} is read-only, as on a full disk; try again"
+        )
 
     def _mount_relative(self, id: str, data: bytes, target: bytes) -> None:
         try:
@@ -183,9 +190,9 @@ class Mounts:
             raise
 
     def _renew(self, merged: Path) -> None:
-        """Make the mount point anew: with the old one go its copies in other mount namespaces.
+        """Make the mount point again: since Linux 3.18 rmdir(2) detaches what is mounted on it in
 
-        They would keep the upper in use (moby #34948; rmdir(2) does this since Linux 3.18).
+        other mount namespaces, which would keep the upper in use (moby #34948).
         """
         with suppress(OSError):
             merged.rmdir()
@@ -195,20 +202,3 @@ class Mounts:
         merged.mkdir(0o700)
         if not self._ids.identity:
             os.chown(merged, *self._ids.root)
-
-    def _unmount(self, point: Path) -> None:
-        """Take a mount out of the tree, even while files in it are open (moby #33638)."""
-        with suppress(FileNotFoundError):
-            try:
-                umount2(point, UnmountFlag.DETACH | UnmountFlag.NOFOLLOW)
-            except OSError as error:
-                if error.errno != 22:  # EINVAL: not a mount, someone else was faster
-                    raise
-
-
-def _is_mounted(view: Path) -> bool:
-    """Say whether something is mounted at `view`: it is on another device than its parent."""
-    try:
-        return view.lstat().st_dev != view.parent.lstat().st_dev
-    except FileNotFoundError:
-        return False

@@ -13,7 +13,7 @@ _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
 # docker/go-units, RAMInBytes: binary multiples, whatever the suffix looks like.
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:ib|b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?) ?([kmgtp]?)(?:ib|b)?", re.IGNORECASE)
 _MULTIPLES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
@@ -29,16 +29,20 @@ _MOUNT_OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one driver; `size` in bytes, 0 for no default; `mountopt` for every mount."""
+    """The options of one driver.
+
+    `size` in bytes, 0 for no default; `mountopt` for every mount; `sync` makes apply_diff durable.
+    """
 
     override_kernel_check: bool = False
     size: int = 0
     mountopt: str = ""
+    sync: bool = False
 
 
 def parse_options(options: Iterable[str]) -> Options:
     """Read `key=value` strings; keys in any case. Raises PrerequisitesNotMet, naming the key."""
-    override, size, mountopt = False, 0, ""
+    override, size, mountopt, sync = False, 0, "", False
     for option in options:
         key, equals, value = str(option).partition("=")
         key = key.strip().lower()
@@ -50,14 +54,17 @@ def parse_options(options: Iterable[str]) -> Options:
             override = _parse_bool(key, value.strip())
         elif key == "overlay2.size":
             size = parse_size(key, value)
+        elif key == "overlay2.sync":
+            sync = _parse_bool(key, value.strip())
         elif key == "overlay2.mountopt":
             mountopt = _parse_mountopt(key, value.strip())
         else:
             raise PrerequisitesNotMet(
                 f"overlay2: unknown option {key}",
-                "there are overlay2.override_kernel_check, overlay2.size and overlay2.mountopt",
+                "there are overlay2.override_kernel_check, overlay2.size, overlay2.sync and "
+                "overlay2.mountopt",
             )
-    return Options(override, size, mountopt)
+    return Options(override, size, mountopt, sync)
 
 
 def parse_storage_opt(storage_opt: Mapping[str, str] | None) -> int:
@@ -76,10 +83,15 @@ def parse_storage_opt(storage_opt: Mapping[str, str] | None) -> int:
 def parse_size(key: str, text: str) -> int:
     """Read `10G`, `1.5 GiB`, `512m`, `1024`: bytes. Raises PrerequisitesNotMet."""
     match = _SIZE.fullmatch(str(text).strip())
-    size = int(float(match[1]) * 1024 ** _MULTIPLES[match[2].lower()]) if match else 0
+    size = 0
+    if match:
+        # Whole numbers only: above 2**53 a float has no single bytes.
+        whole, _, part = match[1].partition(".")
+        multiple = 1024 ** _MULTIPLES[match[2].lower()]
+        size = int(whole + part) * multiple // 10 ** len(part)
     if not 0 < size < 1 << 63:
         raise PrerequisitesNotMet(
-            f"overlay2: {key}={text} is not a size", "write it as 10G or 512m"
+            f"overlay2: {key}={text:.80} is not a size", "write it as 10G or 512m"
         )
     return size
 

@@ -1,13 +1,12 @@
 """Sizes of layers, by project quota: each limited layer is a project of its own.
 
-Ids are one more than the highest in the home, so that they stay unique over restarts, as in
-Docker's quota/projectquota.go.
+The file system is asked which ids are in use: another home on it, and whoever else limits
+directories there, takes ids from the same numbers.
 """
 
 import os
-import tempfile
+import random
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from graphdriver.errors import QuotaNotSupported
@@ -16,13 +15,15 @@ from graphdriver.linux.quota import (
     Fsxattr,
     fsgetxattr,
     fssetxattr,
+    quotactl_is_enforced,
+    quotactl_is_used,
     quotactl_set_limit,
 )
 
 __all__ = ["Quota"]
 
-# Below this number ids are the administrator's (/etc/projid).
-_LOWEST = 1_000_000
+# Below the first are ids of the administrator (/etc/projid), at the end those that mean "none".
+_IDS = range(1_000_000, 1 << 31)
 
 
 class Quota:
@@ -33,10 +34,9 @@ class Quota:
         self._backing = backing
         self._lock = threading.Lock()
         self._reason: str | None = None
-        self._next = 0
 
     def is_kept(self) -> bool:
-        """Say whether the file system can limit a directory's size."""
+        """Say whether the file system can limit a directory's size. Nothing is changed for that."""
         with self._lock:
             return not self._refusal()
 
@@ -49,31 +49,33 @@ class Quota:
                     f"{self._backing} has no project quota here ({self._reason})",
                     "mount xfs with pquota or ext4 with prjquota, or leave size out",
                 )
-            _limit(directory, self._next, size)
-            self._next += 1
+            _limit(directory, self._free_project(), size)
 
     def _refusal(self) -> str:
         if self._reason is None:
-            self._reason = self._try()
+            self._reason = self._ask()
         return self._reason
 
-    def _try(self) -> str:
-        """Try it on a directory that is taken away again; return why not, or ""."""
-        self._next = max(_LOWEST, *self._used(), 0) + 1
-        probe = Path(tempfile.mkdtemp(prefix=".probe-", dir=self._home))
+    def _ask(self) -> str:
+        """Return why the file system limits no project, or ""."""
         try:
-            _limit(probe, self._next, 1 << 20)
+            if not quotactl_is_enforced(self._home):
+                return "limits of projects are not enforced"
+            # It takes the privilege that setting a limit does.
+            quotactl_is_used(self._home, _IDS[-1])
         except OSError as error:
             return error.strerror or str(error)
-        finally:
-            probe.rmdir()
         return ""
 
-    def _used(self) -> Iterator[int]:
-        with os.scandir(self._home) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield _project(entry.path)
+    def _free_project(self) -> int:
+        """Return a project that nothing on the file system has, in this home or another.
+
+        By chance, so that two processes that look at the same time do not find the same one.
+        """
+        while True:
+            project = random.SystemRandom().choice(_IDS)
+            if not quotactl_is_used(self._home, project):
+                return project
 
 
 def _limit(directory: Path, project: int, size: int) -> None:
@@ -83,16 +85,3 @@ def _limit(directory: Path, project: int, size: int) -> None:
     finally:
         os.close(descriptor)
     quotactl_set_limit(directory, project, size)
-
-
-def _project(path: str) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        return fsgetxattr(descriptor).project
-    except OSError:
-        return 0
-    finally:
-        os.close(descriptor)

@@ -1,41 +1,22 @@
-"""Can this host and this file system carry overlay2? Asked by trying, not by version.
+"""Feature probes for overlay2: each performs the operation instead of asking for a version.
 
-Each probe happens in a directory of its own and takes it away again, with what it mounted, also
-when it fails.
+A probe happens in a directory of its own, which is removed with what was mounted there, also when
+the probe fails.
 """
 
-import fcntl
+import errno
 import os
 import re
 import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphdriver.archive.nodes import remove_node
 from graphdriver.errors import IncompatibleFS, NotSupported
 from graphdriver.linux.files import getdents64
-from graphdriver.linux.mounts import (
-    MountFlag,
-    UnmountFlag,
-    filesystem_type,
-    mount,
-    umount2,
-    with_own_directory,
-)
+from graphdriver.linux.mounts import MountFlag, filesystem_type, mount, with_own_directory
+from graphdriver.overlay2.recovery import scratch
 
-__all__ = [
-    "PROBE_PREFIX",
-    "Support",
-    "is_abandoned",
-    "is_native_diff_right",
-    "kernel_is_too_old",
-    "probe",
-]
-
-PROBE_PREFIX = ".probe-"
+__all__ = ["Support", "check_host", "is_native_diff_right", "kernel_is_too_old", "probe"]
 
 # include/uapi/linux/magic.h, and what Docker calls them in its status
 _NAMES = {
@@ -78,10 +59,8 @@ def kernel_is_too_old(release: str) -> bool:
     return numbers is not None and (int(numbers[1]), int(numbers[2])) < _OLDEST
 
 
-def probe(home: Path, override_kernel_check: bool, mountopt: str = "") -> Support:
-    """Find out whether `home`, which need not exist, can hold layers; change nothing.
-
-    `mountopt` is what every mount is to have on top.
+def check_host(home: Path, override_kernel_check: bool) -> str:
+    """Return what the file system of `home`, which need not exist, is called; change nothing.
 
     Raises NotSupported, IncompatibleFS, OSError.
     """
@@ -91,32 +70,24 @@ def probe(home: Path, override_kernel_check: bool, mountopt: str = "") -> Suppor
             f"overlay2 needs Linux 4.0, this is {release}",
             "use a newer kernel, or overlay2.override_kernel_check=true for a patched one",
         )
-    ground = next(path for path in (home, *home.parents) if path.is_dir())
-    magic = filesystem_type(ground)
+    magic = filesystem_type(next(path for path in (home, *home.parents) if path.is_dir()))
     backing = _NAMES.get(magic, f"<unknown {magic:#x}>")
     if backing in _INCOMPATIBLE:
         raise IncompatibleFS(
             f"overlay2 cannot keep layers on {backing}, which is below {home}",
             "put the home on ext4, xfs, btrfs or tmpfs",
         )
-    with _probe_directory(ground) as directory:
+    return backing
+
+
+def probe(home: Path, backing: str, mountopt: str = "") -> Support:
+    """Find out by trying whether `home` can hold layers; `mountopt` is what every mount has on top.
+
+    Raises NotSupported, IncompatibleFS, OSError.
+    """
+    with scratch(home) as directory:
         _require_d_type(directory, backing, home)
         return _trial(directory, backing, home, mountopt)
-
-
-def is_abandoned(directory: Path) -> bool:
-    """Say whether the process that probed in `directory` is gone: its lock went with it."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def is_native_diff_right(home: Path, support: Support) -> bool:
@@ -124,33 +95,12 @@ def is_native_diff_right(home: Path, support: Support) -> bool:
 
     Not where directories are redirected (CONFIG_OVERLAY_FS_REDIRECT_DIR), metadata is copied up
     without data (metacopy), opaque marks are copied up (before 4.8), or in a user namespace, where
-    some of an upper cannot be read. What cannot be found out is taken as no.
+    some of an upper cannot be read. Raises OSError where the probe cannot be made.
     """
     if support.userxattr:
         return False
-    try:
-        with _probe_directory(home) as directory:
-            return _leaves_plain_uppers(directory, support)
-    except OSError:
-        return False
-
-
-@contextmanager
-def _probe_directory(ground: Path) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix=PROBE_PREFIX, dir=ground))
-    ours = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(ours, fcntl.LOCK_EX)
-        yield directory
-    finally:
-        os.close(ours)
-        with suppress(OSError):
-            umount2(directory / "merged", UnmountFlag.DETACH)
-        parent = os.open(ground, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            remove_node(parent, os.fsencode(directory.name))
-        finally:
-            os.close(parent)
+    with scratch(home) as directory:
+        return _leaves_plain_uppers(directory, support)
 
 
 def _require_d_type(directory: Path, backing: str, home: Path) -> None:
@@ -229,7 +179,7 @@ def _leaves_plain_uppers(directory: Path, support: Support) -> bool:
     try:
         (merged / "r").rename(merged / "renamed")
     except OSError as error:
-        if error.errno != 18:  # EXDEV: no redirects, as it should be
+        if error.errno != errno.EXDEV:  # no redirects, as it should be
             return False
     else:
         return False

@@ -5,9 +5,11 @@ is the only one, because a 200 begins an archive. A failure in the middle of an 
 connection without the last chunk, so that half an archive never looks whole.
 """
 
+import errno
 import json
 import logging
 import os
+import re
 import socket
 import stat
 import threading
@@ -102,7 +104,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _call(self) -> None:
         self._in_archive = False
-        body = self._body()
+        try:
+            body = self._body()
+        except BadRequest as error:
+            # Where the next request begins cannot be told.
+            self.close_connection = True
+            self._fail(HTTPStatus.BAD_REQUEST, error, None)
+            return
         try:
             self._answer(body)
         except BadRequest as error:
@@ -135,8 +143,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> Body:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return ChunkedBody(self.rfile)
-        length = self.headers.get("Content-Length", "0")
-        return SizedBody(self.rfile, int(length) if length.isdecimal() else 0)
+        lengths = {length.strip() for length in self.headers.get_all("Content-Length", ["0"])}
+        length = lengths.pop()
+        if lengths or not re.fullmatch("[0-9]{1,18}", length):
+            raise BadRequest(f"Content-Length {length:.40} is not one number")
+        return SizedBody(self.rfile, int(length))
 
     def _json(self, body: Body) -> dict[str, Any]:
         data = bytearray()
@@ -213,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _forget_dead_socket(path: Path) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(17, "not a socket; choose another path", str(path))
+            raise FileExistsError(errno.EEXIST, "not a socket; choose another path", str(path))
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as probe:
@@ -222,4 +233,4 @@ def _forget_dead_socket(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink()
         else:
-            raise OSError(98, "a server listens there already", str(path))
+            raise OSError(errno.EADDRINUSE, "a server listens there already", str(path))

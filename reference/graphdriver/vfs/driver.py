@@ -6,18 +6,18 @@
 Slow, and right everywhere: on any file system, without privilege, at any depth.
 """
 
+import fcntl
 import os
-import tempfile
+import stat
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from graphdriver import layerid
-from graphdriver.archive.nodes import remove_node
-from graphdriver.archive.unpack import unpack
-from graphdriver.archive.view_target import ViewTarget
+from graphdriver.apply.target import view_target
+from graphdriver.apply.unpack import unpack
 from graphdriver.contract import Capability, Change, IDMap
 from graphdriver.differ.naive import NaiveDiffer
 from graphdriver.errors import (
@@ -27,14 +27,18 @@ from graphdriver.errors import (
     PrerequisitesNotMet,
     QuotaNotSupported,
 )
+from graphdriver.homedir import HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
-from graphdriver.linux.mounts import UnmountFlag, mountinfo, umount2
-from graphdriver.vfs.copy import copy_tree
+from graphdriver.linux.mounts import detach, mountinfo
+from graphdriver.tree.copy import copy_tree
+from graphdriver.tree.removal import remove_node
 
 __all__ = ["Driver"]
 
 _STAGING = ".staging-"
+# In a stage: by its id, the tree of a layer in use as it was before an archive is applied to it.
+_UNDO = "undo"
 
 
 class Driver:
@@ -47,6 +51,7 @@ class Driver:
         Capability.MOUNT_LABEL,
         Capability.QUOTA,
         Capability.MTIME_NS,
+        Capability.DURABLE,
     }
 
     def __init__(
@@ -65,8 +70,12 @@ class Driver:
         self._parents = self._home / "parents"
         self._holders: dict[str, int] = {}
         self._lock = threading.RLock()
-        self._differ = NaiveDiffer(self, self._ids)
-        self._prepare()
+        self._directory = HomeDirectory(self._home, self._ids)
+        try:
+            self._prepare()
+        except BaseException:  # a full disk: nothing is left on it
+            self._directory.undo()
+            raise
 
     def __str__(self) -> str:
         """Return `vfs`."""
@@ -82,26 +91,19 @@ class Driver:
         """Make a layer by copying its parent; see the contract."""
         layerid.check(id)
         _refuse_storage_opt(id, storage_opt)
-        with self._lock:
-            if os.path.lexists(self._layers / id):
-                raise LayerExists(
-                    f"there is a layer {id} already", "choose another id, or remove it"
-                )
-            source = self._layer(parent) if parent else None
+        with self._lock, self._kept(parent) as source:
+            self._require_absent(id)
             with self._staged() as staged:
-                tree = Path(staged) / "tree"
+                tree = staged / "tree"
                 if source:
                     copy_tree(source, tree)
                 else:
                     tree.mkdir(0o700)
                     os.chown(tree, *self._ids.root)
                     tree.chmod(0o755)
-                (self._parents / id).write_text(parent)
-                try:
-                    renameat2(os.fsencode(tree), os.fsencode(self._layers / id), RENAME_NOREPLACE)
-                except BaseException:
-                    (self._parents / id).unlink()
-                    raise
+                with self._naming():
+                    self._require_absent(id)
+                    self._publish(id, parent, tree)
 
     create_read_write = create
 
@@ -109,21 +111,23 @@ class Driver:
         """Delete a layer; see the contract."""
         layerid.check(id)
         with self._lock:
-            if not self.exists(id):
+            if not _is_directory(self._layers / id):
                 return
             if self._holders.get(id):
                 raise LayerInUse(
                     f"layer {id} is held by {self._holders[id]} get(s)", "put it first"
                 )
-            if any(_text(one) == id for one in self._parents.iterdir()):
-                raise LayerInUse(f"layer {id} has children", "remove those first")
-            # What someone mounted into the layer is not the layer's: it must not be deleted.
-            for entry in reversed(mountinfo(self._layers / id)):
-                umount2(entry.point, UnmountFlag.DETACH | UnmountFlag.NOFOLLOW)
-            with self._staged() as staged:
-                os.rename(self._layers / id, Path(staged) / "tree")
-                with suppress(FileNotFoundError):
-                    (self._parents / id).unlink()
+            with suppress(LayerNotFound), self._kept(id, fcntl.LOCK_EX), self._naming():
+                if any(self._children(id)):
+                    raise LayerInUse(f"layer {id} has children", "remove those first")
+                # What someone mounted into the layer is not the layer's: it must not be deleted.
+                for entry in reversed(mountinfo(self._layers / id)):
+                    detach(entry.point)
+                with self._staged() as staged:
+                    os.rename(self._layers / id, staged / "tree")
+                    # The layer is gone. The file of its parent means nothing without it.
+                    with suppress(OSError):
+                        (self._parents / id).unlink()
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Return the layer's directory; see the contract."""
@@ -178,45 +182,142 @@ class Driver:
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Unpack an archive into a copy and exchange it; into the layer itself while it is held."""
         self._known(id, parent)
-        with self._lock:
-            layer = self._layer(id)
+        with self._lock, self._kept(id, fcntl.LOCK_EX) as layer, self._staged() as staged:
+            assert layer
             if self._holders.get(id):
-                return self._differ.apply_diff(id, parent, diff)
-            with self._staged() as staged:
-                tree = Path(staged) / "tree"
-                copy_tree(layer, tree)
-                size = unpack(diff, ViewTarget(tree, self._ids.root), self._ids)
-                renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
-                return size
+                return self._apply_in_place(id, parent, layer, staged, diff)
+            tree = staged / "tree"
+            copy_tree(layer, tree)
+            size = unpack(diff, view_target(tree, self._ids.root), self._ids)
+            renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
+            return size
+
+    def _apply_in_place(
+        self, id: str, parent: str, layer: Path, staged: Path, diff: BinaryIO
+    ) -> int:
+        """Apply to the directory that someone holds: it cannot be exchanged.
+
+        Until all is there the stage has the layer's tree as it was, for recovery after a crash.
+        """
+        (staged / "copy").mkdir()
+        copy_tree(layer, staged / "copy" / id)
+        os.rename(staged / "copy", staged / _UNDO)
+        try:
+            size = self._differ.apply_diff(id, parent, diff)
+            os.rename(staged / _UNDO, staged / "done")
+        except BaseException:
+            # The next start would bring the old tree back, under whoever goes on with the layer.
+            with suppress(OSError):
+                os.rename(staged / _UNDO, staged / "done")
+            raise
+        return size
+
+    @property
+    def _differ(self) -> NaiveDiffer:
+        # Kept, it would be a cycle, and a driver that is given up would keep its home open.
+        return NaiveDiffer(self, self._ids)
 
     def _prepare(self) -> None:
-        self._home.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        new = not self._home.exists()
-        if not new and self._home.stat().st_mode & 0o007:
-            self._home.chmod(self._home.stat().st_mode & 0o770)
-        try:
-            if new:
-                self._home.mkdir(0o700)
-                if not self._ids.identity:
-                    os.chown(self._home, -1, self._ids.root[1])
-                    self._home.chmod(0o710)
-            for directory in (self._layers, self._parents):
-                directory.mkdir(0o711, exist_ok=True)
-        except OSError:
-            if new and self._home.exists():  # a full disk: nothing is left on it
-                _remove(self._home.parent, self._home.name)
-            raise
-        for name in os.listdir(self._home):
-            if name.startswith(_STAGING):  # what a crash has left
-                _remove(self._home, name)
+        if self._directory.is_alone:
+            self._recover()
+        # From now on other drivers that start on this home leave our stages alone.
+        self._directory.share()
+        self._directory.close_to_others()
+        for name in ("dir", "parents"):
+            self._directory.make_closed(name)
 
-    def _staged(self) -> "_Staged":
-        return _Staged(self._home)
+    def _recover(self) -> None:
+        """Remove what a crash has left, and bring layers back that were being changed."""
+        for name in os.listdir(self._home):
+            if name.startswith(_STAGING):
+                stage = self._home / name
+                for id in os.listdir(stage / _UNDO) if _is_directory(stage / _UNDO) else ():
+                    # Two renames, each of which may be the last before another crash.
+                    with suppress(FileNotFoundError):
+                        os.rename(self._layers / id, stage / "partial")
+                    os.rename(stage / _UNDO / id, self._layers / id)
+                with suppress(OSError):
+                    self._remove(name)
+        for id in os.listdir(self._parents) if _is_directory(self._parents) else ():
+            if not _is_directory(self._layers / id):
+                (self._parents / id).unlink()
+
+    def _publish(self, id: str, parent: str, tree: Path) -> None:
+        """Give a layer that is whole its parent and its name."""
+        try:
+            (self._parents / id).write_text(parent)
+            renameat2(os.fsencode(tree), os.fsencode(self._layers / id), RENAME_NOREPLACE)
+        except BaseException:
+            with suppress(OSError):
+                (self._parents / id).unlink()
+            raise
+
+    def _require_absent(self, id: str) -> None:
+        if os.path.lexists(self._layers / id):
+            raise LayerExists(f"there is a layer {id} already", "choose another id, or remove it")
+
+    def _children(self, id: str) -> Iterator[str]:
+        """Yield the layers that were copied from `id`; a crash may leave a name without a layer."""
+        for child in os.listdir(self._parents):
+            if _text(self._parents / child) == id and _is_directory(self._layers / child):
+                yield child
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Keep other processes from giving layers their names, or taking them."""
+        descriptor = lock("parents", self._directory.descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _kept(self, id: str, operation: int = fcntl.LOCK_SH) -> Iterator[Path | None]:
+        """Keep other processes from changing or removing a layer; with LOCK_EX, from reading it.
+
+        "" is no layer. Raises LayerNotFound.
+        """
+        if not id:
+            yield None
+            return
+        layer = self._layer(id)
+        while True:
+            try:
+                descriptor = lock(f"dir/{id}", self._directory.descriptor, operation)
+            except FileNotFoundError:
+                descriptor = -1
+            try:
+                # Whoever had the lock before may have exchanged or removed the directory.
+                layer = self._layer(id)
+                if descriptor >= 0 and os.path.samestat(os.fstat(descriptor), os.stat(layer)):
+                    yield layer
+                    return
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    @contextmanager
+    def _staged(self) -> Iterator[Path]:
+        """Make a directory beside the layers, and remove it with all it holds after the block.
+
+        The block is over then: what cannot be removed is no reason to call it failed, and is
+        removed by the next start.
+        """
+        name = f"{_STAGING}{os.urandom(8).hex()}"
+        os.close(make_directory(self._directory.descriptor, name))
+        try:
+            yield self._home / name
+        finally:
+            with suppress(OSError):
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        remove_node(self._directory.descriptor, os.fsencode(name))
 
     def _layer(self, id: str) -> Path:
         layerid.check(id)
         layer = self._layers / id
-        if not layer.is_dir():
+        if not _is_directory(layer):
             raise LayerNotFound(f"there is no layer {id}", "create it first")
         return layer
 
@@ -226,22 +327,6 @@ class Driver:
             self._layer(parent)
 
 
-class _Staged:
-    """A directory beside the layers, gone with all it holds at the end of the block."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._name = ""
-
-    def __enter__(self) -> str:
-        path = tempfile.mkdtemp(prefix=_STAGING, dir=self._home)
-        self._name = os.path.basename(path)
-        return path
-
-    def __exit__(self, *_: object) -> None:
-        _remove(self._home, self._name)
-
-
 def _text(path: Path) -> str:
     """Return what a file holds; nothing when another driver on this home has removed it."""
     with suppress(FileNotFoundError):
@@ -249,12 +334,12 @@ def _text(path: Path) -> str:
     return ""
 
 
-def _remove(home: Path, name: str) -> None:
-    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _is_directory(path: Path) -> bool:
+    """Say whether there is such a directory. Raises OSError where the disk does not tell."""
     try:
-        remove_node(descriptor, os.fsencode(name))
-    finally:
-        os.close(descriptor)
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _refuse_options(options: Sequence[str]) -> None:

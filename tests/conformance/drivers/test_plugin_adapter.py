@@ -127,7 +127,7 @@ def test_nobody_listens(
         (
             "print('no root'); raise SystemExit(3)",
             30.0,
-            r"ended with status 3 \(its last words: no root\)",
+            r"ended with status 3 \(its last output: no root\)",
         ),
         ("import time; time.sleep(60)", 1.0, "does not listen on .GRAPHDRIVER_SOCKET after 1 s"),
     ],

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from graphdriver.archive.reader import Reader
 from graphdriver.archive.stream import open_stream
 from graphdriver.differ import naive
-from graphdriver.differ.lowers import LowerTree
 from graphdriver.differ.native import NotNative, Upper
 from graphdriver.idmapping import IDMapping
 from graphdriver.overlay2 import Driver
+from graphdriver.overlayfs.lowers import LowerTree
 from graphdriver_conformance.oracle.archive import read_archive
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.layer import apply_layer

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from graphdriver.overlay2 import Driver
+from graphdriver.overlay2.fsck import findings
 
 pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="needs root: it runs dockerd"),
@@ -105,7 +106,10 @@ def test_each_reads_the_others_layers(base: Path) -> None:
         second = docker("create", "two", "sh").decode().strip()
         by_docker = _exported(docker, second)
         image, lower = (_upper_id(docker, what) for what in ("two", "one"))
+        assert findings(base / "root" / "overlay2") == [], "of layers that dockerd has put"
         docker("rm", first, second)
+
+    assert findings(base / "root" / "overlay2") == []
 
     # Ours on dockerd's home.
     driver = Driver(base / "root" / "overlay2")

@@ -117,13 +117,22 @@ def test_keys_are_in_any_case_and_booleans_as_go_spells_them() -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("1024", 1024), ("10k", 10240), ("1.5 GiB", 3 << 29), ("2mb", 2 << 20), ("7B", 7)],
+    [
+        ("1024", 1024),
+        ("10k", 10240),
+        ("1.5 GiB", 3 << 29),
+        ("2mb", 2 << 20),
+        ("7B", 7),
+        ("9007199254740993", (1 << 53) + 1),
+        ("8191p", 8191 << 50),
+        ("0.1k", 102),
+    ],
 )
 def test_sizes(text: str, size: int) -> None:
     assert size == parse_size("size", text)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "0", "1x", "9" * 30, "1.2.3", "k"])
+@pytest.mark.parametrize("text", ["", "-1", "0", "1x", "9" * 30, "9" * 400, "1.2.3", "k", "٣"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(errors.PrerequisitesNotMet):
         parse_size("size", text)

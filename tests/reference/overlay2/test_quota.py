@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from graphdriver import Capability
+from graphdriver.linux import quota
 from graphdriver.overlay2 import Driver
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: a loop mount")
@@ -90,8 +91,105 @@ def test_default_size_and_a_driver_opened_again(ground: Path) -> None:
     assert full in (errno.ENOSPC, errno.EDQUOT)
 
 
+def test_two_homes_on_one_file_system_do_not_share_a_size(ground: Path) -> None:
+    """Nor does asking for the capabilities of one change the limits of the other."""
+    first, second = Driver(ground / "first"), Driver(ground / "second")
+    for driver in (first, second):
+        driver.create("base")
+        driver.create_read_write("layer", "base", "", {"size": "8M"})
+        assert Capability.QUOTA in Driver(ground / "third").capabilities
+
+    try:
+        outcomes = [_fill(driver.get("layer") / "f", 6) for driver in (first, second)]
+        full = [_fill(driver.get("layer") / "g", 6) for driver in (first, second)]
+    finally:
+        first.cleanup()
+        second.cleanup()
+
+    assert outcomes == [0, 0]
+    assert 0 not in full
+
+
 def test_quota_is_claimed_where_it_is_kept(ground: Path) -> None:
     assert Capability.QUOTA in Driver(ground / "home").capabilities
+
+
+class _Kernel:
+    """Project quota as a kernel keeps it, at the boundary of the system calls."""
+
+    def __init__(self, *, enforced: bool = True, allowed: bool = True) -> None:
+        self.limits: dict[int, int] = {}
+        self.enforced, self.allowed = enforced, allowed
+
+    def quotactl(self, command: int, _path: object, project: int, data: bytes) -> bytes:
+        if command == quota._GET_STATE:
+            return quota._STATE.pack(1, quota._PROJECTS_ENFORCED if self.enforced else 1 << 4)
+        if not self.allowed:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        if command == quota._SET_LIMIT:
+            fields = quota._DISK_QUOTA.unpack(data)
+            self.limits[fields[3]] = fields[4]
+            return data
+        assert command == quota._GET_QUOTA
+        if project not in self.limits:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        limits = (self.limits[project], 0, 0, 0, 0, 0)
+        return quota._DISK_QUOTA.pack(1, 2, 0, project, *limits, *(0,) * 14, b"")
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> _Kernel:
+    made = _Kernel()
+    monkeypatch.setattr(quota, "_quotactl", made.quotactl)
+    monkeypatch.setattr("graphdriver.overlay2.quota.fssetxattr", lambda *_: None)
+    monkeypatch.setattr("graphdriver.overlay2.quota.fsgetxattr", lambda _: quota.Fsxattr(0, 0))
+    return made
+
+
+def test_project_in_use_anywhere_on_the_file_system_is_not_taken(
+    kernel: _Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two homes on one disk: the second must not change the size of the first one's layer."""
+    monkeypatch.setattr("graphdriver.overlay2.quota._IDS", range(1_000_000, 1_000_003))
+    for name in ("a", "b", "c"):
+        driver = Driver(tmp_path / name)
+        assert Capability.QUOTA in driver.capabilities
+        driver.create_read_write("layer", "", "", {"size": f"{ord(name)}k"})
+
+    assert sorted(kernel.limits.values()) == [2 * ord(name) for name in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks"), [("1", 1), ("511", 1), ("512", 1), ("513", 2), ("8191p", 8191 << 41)]
+)
+def test_limit_is_the_next_whole_block(
+    kernel: _Kernel, tmp_path: Path, size: str, blocks: int
+) -> None:
+    Driver(tmp_path / "home").create_read_write("layer", "", "", {"size": size})
+
+    assert list(kernel.limits.values()) == [blocks]
+
+
+def test_asking_for_capabilities_changes_nothing(kernel: _Kernel, tmp_path: Path) -> None:
+    driver = Driver(tmp_path / "home")
+    before = (tmp_path / "home").stat().st_mtime_ns
+
+    assert Capability.QUOTA in driver.capabilities
+
+    assert kernel.limits == {}
+    assert (tmp_path / "home").stat().st_mtime_ns == before
+
+
+def test_quota_that_only_counts_is_not_claimed(kernel: _Kernel, tmp_path: Path) -> None:
+    kernel.enforced = False
+
+    assert Capability.QUOTA not in Driver(tmp_path / "home").capabilities
+
+
+def test_quota_that_may_not_be_set_is_not_claimed(kernel: _Kernel, tmp_path: Path) -> None:
+    kernel.allowed = False
+
+    assert Capability.QUOTA not in Driver(tmp_path / "home").capabilities
 
 
 def test_quota_is_not_claimed_on_tmpfs(tmp_path: Path) -> None:

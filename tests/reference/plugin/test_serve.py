@@ -204,3 +204,25 @@ def test_termination_takes_the_socket_away(
 
     assert 0 == process.wait(10)
     assert not (tmp_path / "plugin.sock").exists()
+
+
+@pytest.mark.parametrize("length", ["-1", "1x", "", "+5", "1, 2", "9" * 30])
+def test_length_that_is_none_ends_the_connection(
+    served: tuple[Client, object], tmp_path: Path, length: str
+) -> None:
+    """The body must not become the next request."""
+    client, _ = served
+    smuggled = b"POST /GraphDriver.Create HTTP/1.1\r\nContent-Length: 10\r\n\r\n" + b'{"ID":"a"}'
+    client.ask("GraphDriver.Init", {"Home": str(tmp_path / "home")})
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(20)
+        raw.connect(os.fspath(client._path))
+        head = f"POST /GraphDriver.Cleanup HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"
+        raw.sendall(head.encode() + smuggled)
+        answer = b""
+        while piece := raw.recv(1 << 16):
+            answer += piece
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert client.ask("GraphDriver.Exists", {"ID": "a"}) == {"Exists": False}

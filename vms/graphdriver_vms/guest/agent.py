@@ -41,7 +41,7 @@ def _run_cell(
     cell: dict[str, Any], plan: dict[str, Any], results: Path, facts: dict[str, str]
 ) -> dict[str, Any]:
     started = time.monotonic()
-    record: dict[str, Any] = {**cell, "exit": None, "said": "", "trouble": "", "left": []}
+    record: dict[str, Any] = {**cell, "exit": None, "trouble": "", "left": []}
     try:
         if cell.get("not_run"):
             raise NoGround(cell["not_run"])
@@ -70,12 +70,8 @@ def _check(
         log = results / f"{cell['name']}.log"
         arguments = [f"--graphdriver={cell['driver']}", f"--graphdriver-home={ground}"]
         arguments += [f"--graphdriver-profile={plan['profile']}", f"--graphdriver-report={report}"]
-        arguments += [f"--requirement={one}" for one in cell["requirements"]]
+        arguments += [f"--graphdriver-requirement={one}" for one in cell["requirements"]]
         record["exit"] = suite.run(arguments, scratch, log, cell["user"], cell["personality"])
-        errors = [
-            line for line in log.read_text("utf-8", "replace").splitlines() if "ERROR" in line
-        ]
-        record["said"] = errors[-1] if errors else ""
         if report.is_file():
             shutil.copy(report, results / f"{cell['name']}.json")
 

@@ -108,6 +108,17 @@ class Started(Keeper):
         mine = next((one for one in self._busy if one is driver), None)
         return mine.process.id if mine and mine.process else 0
 
+    def last_output(self, driver: Driver) -> list[str]:
+        """Return the last lines that its process printed, which an exception is often among."""
+        mine = next((one for one in self._busy if one is driver), None)
+        return mine.process.last_output() if mine and mine.process else []
+
+    def keep_output(self, driver: Driver, directory: Path) -> None:
+        """Copy all that its process has printed to `directory`/plugin.log."""
+        mine = next((one for one in self._busy if one is driver), None)
+        if mine and mine.process:
+            mine.process.keep_output(directory / "plugin.log")
+
     def close(self) -> None:
         """End all of them."""
         while self._idle or self._busy:

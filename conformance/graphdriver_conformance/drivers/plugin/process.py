@@ -24,6 +24,8 @@ __all__ = ["PluginProcess", "words_of"]
 # A unix socket's name has 107 bytes at most; a long TMPDIR would use them up.
 _LONGEST_TMPDIR = 60
 _BETWEEN_LOOKS = 0.005
+# Of its output, as much stands in a violation: lines, and bytes to find them in.
+_MOST_LINES, _MOST_OUTPUT = 12, 16 << 10
 # Starting an interpreter on a busy machine takes longer than a call may: seconds.
 _LEAST_START = 30.0
 
@@ -127,7 +129,20 @@ class PluginProcess:
             probe.settimeout(1)
             return probe.connect_ex(os.fspath(self.socket)) == 0
 
+    def last_output(self) -> list[str]:
+        """Return the last lines that it printed, on standard output or standard error."""
+        if not self._log.exists():
+            return []
+        with self._log.open("rb") as log:
+            log.seek(max(0, self._log.stat().st_size - _MOST_OUTPUT))
+            lines = log.read().decode("utf-8", "replace").splitlines()
+        return [line.rstrip()[:300] for line in lines if line.strip()][-_MOST_LINES:]
+
+    def keep_output(self, path: Path) -> None:
+        """Copy all that it printed to a file."""
+        if self._log.exists():
+            shutil.copyfile(self._log, path)
+
     def _last_words(self) -> str:
-        lines = self._log.read_text("utf-8", "replace").split("\n") if self._log.exists() else []
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f" (its last words: {last[:300]})" if last else ""
+        lines = self.last_output()
+        return f" (its last output: {lines[-1].strip()})" if lines else ""

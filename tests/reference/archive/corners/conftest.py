@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver.archive.nodes import remove_node
 from graphdriver.linux.mounts import mountinfo
+from graphdriver.tree.removal import remove_node
 from reference.archive.corners.layers import Layers
 
 _MOUNTS = {"plain": [], "redirecting": ["redirect_dir=on,metacopy=on,index=on,xino=on"]}

@@ -2,13 +2,17 @@
 
 import os
 import socket
+import stat
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from graphdriver.tree.copy import copy_tree
+from graphdriver.tree.removal import remove_node
+from graphdriver.tree.resolve import open_below
 from graphdriver.vfs import Driver
-from graphdriver.vfs.copy import copy_tree
 
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="needs root: devices, owners, loop mounts")
 
@@ -68,3 +72,51 @@ def test_children_share_their_parents_blocks_on_btrfs(btrfs: Path) -> None:
 
     free = os.statvfs(btrfs)
     assert free.f_bavail * free.f_frsize > 64 << 20
+
+
+def test_links_deeper_than_path_max_are_links_in_the_copy(tmp_path: Path) -> None:
+    """They were linked by a path from the root: ENAMETOOLONG beyond 4096 bytes."""
+    part = b"d" * 200
+    (tmp_path / "source").mkdir()
+    directory = os.open(tmp_path / "source", os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(30):
+        os.mkdir(part, dir_fd=directory)
+        inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY, dir_fd=directory)
+        os.close(directory)
+        directory = inner
+    for name in (b"file", b"fifo"):
+        os.mknod(
+            name, 0o600 | (stat.S_IFIFO if name == b"fifo" else stat.S_IFREG), dir_fd=directory
+        )
+        os.link(name, name + b"2", src_dir_fd=directory, dst_dir_fd=directory)
+    os.close(directory)
+
+    copy_tree(tmp_path / "source", tmp_path / "copy")
+
+    root = os.open(tmp_path / "copy", os.O_RDONLY | os.O_DIRECTORY)
+    directory = open_below(root, b"/".join([part] * 30))
+    inodes = [os.stat(name, dir_fd=directory).st_ino for name in sorted(os.listdir(directory))]
+    for descriptor in (root, directory):
+        os.close(descriptor)
+    for name in (b"source", b"copy"):
+        parent = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+        remove_node(parent, name)
+        os.close(parent)
+    assert inodes[0] == inodes[1]
+    assert inodes[2] == inodes[3]
+    assert inodes[0] != inodes[2]
+
+
+@root_only
+def test_copy_does_not_inherit_a_default_acl(tmp_path: Path) -> None:
+    entries = [(1, 7, -1), (2, 6, 7), (4, 5, -1), (16, 7, -1), (32, 0, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    (tmp_path / "source/d").mkdir(parents=True)
+    (tmp_path / "source/d/f").touch(0o640)
+    os.setxattr(tmp_path, "system.posix_acl_default", acl)
+
+    copy_tree(tmp_path / "source", tmp_path / "copy")
+
+    names = ("", "d", "d/f")
+    assert [os.listxattr(tmp_path / "copy" / name) for name in names] == [[], [], []]
+    assert (tmp_path / "copy/d/f").stat().st_mode == (tmp_path / "source/d/f").stat().st_mode

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver.archive.nodes import remove_node
+from graphdriver.tree.removal import remove_node
 
 LEVELS = 1000
 

@@ -7,10 +7,13 @@ import os
 import stat
 from pathlib import Path
 
-from graphdriver.archive.entry import listxattr
-from graphdriver.archive.sparse import data_segments
-from graphdriver.linux.descent import Descent
-from graphdriver.linux.files import at, ficlone
+from graphdriver.linux.files import at
+from graphdriver.overlayfs.marks import PREFIXES
+from graphdriver.tree.data import copy_data
+from graphdriver.tree.descent import Descent
+from graphdriver.tree.inodes import drop_acls
+from graphdriver.tree.resolve import open_below
+from graphdriver.tree.xattrs import listxattr
 
 __all__ = ["copy_tree"]
 
@@ -28,6 +31,7 @@ def copy_tree(source: Path, target: Path, *, with_overlay_marks: bool = False) -
     new = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     old = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        drop_acls(new)
         copier.directory(old, new)
     finally:
         os.close(old)
@@ -39,7 +43,7 @@ class _Copier:
 
     def __init__(self, with_overlay_marks: bool) -> None:
         self._marks = with_overlay_marks
-        self._links: dict[tuple[int, int], tuple[int, bytes]] = {}
+        self._links: dict[tuple[int, int], bytes] = {}
         self._root = -1
 
     def directory(self, old: int, new: int) -> None:
@@ -75,8 +79,7 @@ class _Copier:
             return True
         key = (found.st_dev, found.st_ino)
         if found.st_nlink > 1 and key in self._links:
-            first = self._links[key][1]
-            os.link(at(self._root, first), base, dst_dir_fd=new, follow_symlinks=False)
+            self._link(self._links[key], new, base)
             return False
         if stat.S_ISREG(mode):
             self._file(old, new, base, found)
@@ -89,8 +92,17 @@ class _Copier:
                 os.mknod(base, stat.S_IFMT(mode) | 0o600, found.st_rdev, dir_fd=new)
             self._attributes(old, new, base, found)
         if found.st_nlink > 1:
-            self._links[key] = (new, path + base)
+            self._links[key] = path + base
         return False
+
+    def _link(self, first: bytes, new: int, base: bytes) -> None:
+        """Link to the copy at `first`, a path of any length from the root."""
+        directory, _, name = first.rpartition(b"/")
+        opened = open_below(self._root, directory)
+        try:
+            os.link(name, base, src_dir_fd=opened, dst_dir_fd=new, follow_symlinks=False)
+        finally:
+            os.close(opened)
 
     def _file(self, old: int, new: int, base: bytes, found: os.stat_result) -> None:
         source = os.open(
@@ -100,7 +112,7 @@ class _Copier:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             target = os.open(base, flags, 0o600, dir_fd=new)
             try:
-                _copy_data(source, target, found.st_size)
+                copy_data(source, target, found.st_size)
                 self._set(source, target, found)
             finally:
                 os.close(target)
@@ -135,22 +147,6 @@ class _Copier:
         os.utime(base, ns=times, dir_fd=new, follow_symlinks=False)
 
     def _travels(self, name: str) -> bool:
-        if name.startswith(("trusted.overlay.", "user.overlay.")):
+        if name.startswith(PREFIXES):
             return self._marks and name.endswith(_MARKS)
         return not name.startswith("security.selinux")
-
-
-def _copy_data(source: int, target: int, size: int) -> None:
-    try:
-        ficlone(target, source)
-        return
-    except OSError:
-        pass  # another file system, or one that shares no blocks
-    for offset, length in data_segments(source, size):
-        position, end = offset, offset + length
-        while position < end:
-            count = os.copy_file_range(source, target, end - position, position, position)
-            if not count:
-                raise OSError(5, "the file got shorter while it was copied")
-            position += count
-    os.ftruncate(target, size)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver.archive import resolve
-from graphdriver.archive.resolve import Resolver
-from graphdriver.archive.view_target import ViewTarget
+from graphdriver.apply.target import view_target
 from graphdriver.errors import BadArchive
 from graphdriver.linux.files import RENAME_EXCHANGE, has_openat2, renameat2
+from graphdriver.tree import resolve
+from graphdriver.tree.resolve import Make, Resolver
 
 
 @pytest.fixture(params=["openat2", "steps"])
@@ -38,7 +38,7 @@ def resolver(
     ):
         (tmp_path / "root" / name).symlink_to(leads)
     (tmp_path / "root/file").touch()
-    target = ViewTarget(tmp_path / "root")
+    target = view_target(tmp_path / "root")
     yield target.resolver
     target.close()
 
@@ -69,7 +69,7 @@ def test_ways_end_at_their_real_path(
 
 
 def test_nothing_is_made_when_it_is_only_asked_for(resolver: Resolver, tmp_path: Path) -> None:
-    assert resolver.directory(b"lib/no/where", make=False) is None
+    assert resolver.directory(b"lib/no/where", Make.NOTHING) is None
     assert ["deep"] == os.listdir(tmp_path / "root/usr/lib")
 
 
@@ -102,7 +102,7 @@ def test_symlink_swapped_in_leads_nowhere(resolver: Resolver, tmp_path: Path) ->
         for _ in range(2000):
             resolver.forget()
             with suppress(OSError):  # the race was noticed
-                place = resolver.directory(b"d/e", make=False)
+                place = resolver.directory(b"d/e", Make.NOTHING)
                 if place is not None:
                     found = os.readlink(f"/proc/self/fd/{place.dir_fd}")
                     assert found.startswith(f"{root}/"), f"resolved to {found}"

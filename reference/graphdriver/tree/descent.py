@@ -1,5 +1,6 @@
 """Open directories on the way down a tree that may be deeper than there are descriptors."""
 
+import errno
 import os
 
 __all__ = ["Descent", "OpenDirectory"]
@@ -58,7 +59,7 @@ class Descent:
                 above.fd = os.open(b"..", _FLAGS, dir_fd=left.fd)
                 found = os.fstat(above.fd)
                 if above.identity != (found.st_dev, found.st_ino):
-                    raise OSError(116, "a directory was moved while the tree was walked")  # ESTALE
+                    raise OSError(errno.ESTALE, "a directory was moved while the tree was walked")
         finally:
             if self._stack:
                 os.close(left.fd)

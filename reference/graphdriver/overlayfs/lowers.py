@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Found", "LowerTree", "is_opaque", "is_whiteout"]
+from graphdriver.overlayfs.marks import TRUSTED, attribute, is_opaque, is_whiteout, opaque_mark
+
+__all__ = ["Found", "LowerTree"]
 
 # Paths are kept shorter than PATH_MAX, 4096, less the longest name.
 _LONG = 3800
@@ -58,9 +60,7 @@ class _Deep(bytes):
 class LowerTree:
     """The lower directories `lowers`, topmost first; `xattr_prefix` is that of overlay's marks."""
 
-    def __init__(
-        self, lowers: Sequence[Path | bytes], xattr_prefix: str = "trusted.overlay."
-    ) -> None:
+    def __init__(self, lowers: Sequence[Path | bytes], xattr_prefix: str = TRUSTED) -> None:
         self._prefix = xattr_prefix
         roots: list[bytes] = []
         for lower in map(os.fsencode, lowers):
@@ -130,7 +130,7 @@ class LowerTree:
         seen: set[bytes] = set()
         present: dict[bytes, Found] = {}
         for directory in contributors:
-            marked = _mark(directory, self._prefix) == b"x"
+            marked = opaque_mark(directory, self._prefix) == b"x"
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if entry.name in seen:
@@ -146,33 +146,9 @@ class LowerTree:
         """Say whether a node is a whiteout: of either kind, since 6.7 may be an empty file, too."""
         if found.st_size or not stat.S_ISREG(found.st_mode):
             return is_whiteout(found)
-        return _attribute(path, self._prefix + "whiteout") is not None
+        return attribute(path, self._prefix + "whiteout") is not None
 
 
 def _join(directory: bytes, base: bytes) -> bytes:
     path = directory + b"/" + base
     return _Deep.below(path, directory.start) if isinstance(directory, _Deep) else path
-
-
-def is_whiteout(found: os.stat_result) -> bool:
-    """Say whether an lstat is that of overlay's whiteout, a character device 0:0."""
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
-
-
-def is_opaque(path: bytes | int, xattr_prefix: str) -> bool:
-    """Say whether a directory hides what lies below it."""
-    return _mark(path, xattr_prefix) == b"y"
-
-
-def _mark(path: bytes | int, xattr_prefix: str) -> bytes | None:
-    """Return a directory's mark: `y` hides what is below, `x` says that files may be whiteouts."""
-    return _attribute(path, xattr_prefix + "opaque")
-
-
-def _attribute(path: bytes | int, name: str) -> bytes | None:
-    try:
-        return os.getxattr(path, name, follow_symlinks=isinstance(path, int))
-    except OSError as error:
-        if error.errno in (61, 95, 1):  # ENODATA, EOPNOTSUPP, EPERM
-            return None
-        raise

@@ -1,0 +1,168 @@
+"""What lies below the directory that an archive is written to, and how it is hidden.
+
+`NothingBelow` for a plain directory or a view, which shows the lower content itself; `LowersBelow`
+for an overlay upper directory, where deletions become whiteouts (character device 0:0) and
+directories that hide what is below get the opaque attribute.
+"""
+
+import os
+import stat
+from typing import Protocol
+
+from graphdriver.overlayfs.lowers import Found, LowerTree
+from graphdriver.overlayfs.marks import TRUSTED, is_opaque
+from graphdriver.tree.resolve import lstat_at, open_below, open_directory
+
+__all__ = ["Below", "LowersBelow", "NothingBelow"]
+
+# Directories of which is remembered whether what is below shows in them.
+_REMEMBERED = 4096
+
+
+class Below(Protocol):
+    """The layers below the directory that is written. Paths are real, from its root."""
+
+    def lookup(self, path: bytes) -> Found | None:
+        """Return what shows of `path` from below, None for nothing."""
+
+    def is_directory(self, path: bytes) -> bool:
+        """Say whether a directory shows at `path` from below."""
+
+    def hide(self, dir_fd: int, name: bytes) -> None:
+        """Make what is below as `name` in `dir_fd` invisible; there is nothing of that name."""
+
+    def hide_all(self, directory: int, path: bytes) -> None:
+        """Make all invisible that is below in the open directory `path`."""
+
+    def hide_root(self) -> None:
+        """Make all invisible that is below."""
+
+    def made(self, dir_fd: int, name: bytes, path: bytes, *, replaced: bool) -> None:
+        """Take note of a new directory; `replaced` says that something else had its name."""
+
+    def removed(self) -> None:
+        """Take note that something was removed from the directory that is written."""
+
+
+class NothingBelow:
+    """Nothing is below: what there is shows in the directory itself."""
+
+    def lookup(self, path: bytes) -> Found | None:
+        """Return None."""
+        return None
+
+    def is_directory(self, path: bytes) -> bool:
+        """Return False."""
+        return False
+
+    def hide(self, dir_fd: int, name: bytes) -> None:
+        """Do nothing."""
+
+    def hide_all(self, directory: int, path: bytes) -> None:
+        """Do nothing."""
+
+    def hide_root(self) -> None:
+        """Do nothing."""
+
+    def made(self, dir_fd: int, name: bytes, path: bytes, *, replaced: bool) -> None:
+        """Do nothing."""
+
+    def removed(self) -> None:
+        """Do nothing."""
+
+
+class LowersBelow:
+    """Lower directories below the upper directory that is open as `upper`.
+
+    `populated` says that earlier archives may have left opaque directories in it.
+    """
+
+    def __init__(
+        self, lowers: LowerTree, upper: int, xattr_prefix: str = TRUSTED, *, populated: bool
+    ) -> None:
+        self._lowers = lowers
+        self._upper = upper
+        self._prefix = xattr_prefix
+        self._populated = populated
+        self._root_is_opaque = False
+        self._opaque: set[bytes] = set()
+        # Whether what is below is hidden in a directory, as far as it was asked for.
+        self._hidden: dict[bytes, bool] = {}
+
+    def lookup(self, path: bytes) -> Found | None:
+        """Return what the lowers show at `path`, unless an opaque directory hides it."""
+        return None if self._is_hidden(path) else self._lowers.lookup(path)
+
+    def is_directory(self, path: bytes) -> bool:
+        """Say whether the lowers show a directory at `path`."""
+        return bool(self._lowers.contributors(path)) and not self._is_hidden(path)
+
+    def hide(self, dir_fd: int, name: bytes) -> None:
+        """Make a whiteout; since 5.8 that takes no privilege."""
+        os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=dir_fd)
+
+    def hide_all(self, directory: int, path: bytes) -> None:
+        """Make a directory opaque that there are others below of."""
+        if self._lowers.contributors(path):
+            os.setxattr(directory, self._prefix + "opaque", b"y")
+            self._opaque.add(path)
+            self._hidden.clear()
+
+    def hide_root(self) -> None:
+        """Hide everything name by name: the kernel ignores an opaque upper root."""
+        self._root_is_opaque = True
+        for name in self._lowers.listdir(b""):
+            found = lstat_at(self._upper, name)
+            if found is None:
+                self.hide(self._upper, name)
+            elif stat.S_ISDIR(found.st_mode):
+                self._hide_all_in(self._upper, name, name)
+
+    def made(self, dir_fd: int, name: bytes, path: bytes, *, replaced: bool) -> None:
+        """Keep the lower directory of that name from shining through where it was hidden before."""
+        if replaced or self._is_hidden(path):
+            self._hide_all_in(dir_fd, name, path)
+
+    def removed(self) -> None:
+        """Ask again what is hidden: an opaque directory may have gone."""
+        self._hidden.clear()
+
+    def _hide_all_in(self, dir_fd: int, name: bytes, path: bytes) -> None:
+        if not self._lowers.contributors(path):
+            return
+        directory = open_directory(name, dir_fd)
+        try:
+            self.hide_all(directory, path)
+        finally:
+            os.close(directory)
+
+    def _is_hidden(self, path: bytes) -> bool:
+        """Say whether an opaque directory above hides the lower `path`."""
+        if self._root_is_opaque:
+            return True
+        if not self._opaque and not self._populated:
+            return False
+        unknown = []
+        above = path.rpartition(b"/")[0]
+        while above and above not in self._hidden:
+            unknown.append(above)
+            above = above.rpartition(b"/")[0]
+        hidden = bool(above) and self._hidden[above]
+        if len(self._hidden) > _REMEMBERED:
+            self._hidden.clear()
+        for above in reversed(unknown):
+            hidden = hidden or self._is_opaque(above)
+            self._hidden[above] = hidden
+        return hidden
+
+    def _is_opaque(self, path: bytes) -> bool:
+        if not self._populated and path not in self._opaque:
+            return False
+        try:
+            directory = open_below(self._upper, path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            return is_opaque(directory, self._prefix)
+        finally:
+            os.close(directory)

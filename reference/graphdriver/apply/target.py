@@ -1,0 +1,478 @@
+"""Where an archive goes: members are placed as they come, markers take effect after the last one.
+
+A member that is there already is replaced, a hard link may be to a lower file, and what this
+archive has placed is spared by its markers, whatever their order (rulings 14 to 16, 21, 31 to 33).
+"""
+
+import os
+import stat
+from functools import partial
+from pathlib import Path
+
+from graphdriver.apply.below import Below, LowersBelow, NothingBelow
+from graphdriver.apply.ledger import Ledger
+from graphdriver.apply.markers import Hidden, Markers
+from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry, Kind
+from graphdriver.archive.reader import Member, Reader
+from graphdriver.errors import BadArchive
+from graphdriver.overlayfs.lowers import LowerTree
+from graphdriver.overlayfs.marks import TRUSTED, is_whiteout
+from graphdriver.tree.descent import Descent
+from graphdriver.tree.inodes import (
+    Attributes,
+    attributes_of,
+    copy_node,
+    make_file,
+    make_small_file,
+    make_special,
+    make_symlink,
+    set_attributes,
+)
+from graphdriver.tree.removal import remove_node
+from graphdriver.tree.resolve import (
+    Make,
+    Place,
+    Resolver,
+    lstat_at,
+    open_directory,
+)
+from graphdriver.tree.xattrs import DEFAULT_ACL
+
+__all__ = ["Target", "upper_target", "view_target"]
+
+_FORMATS = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Files up to this are read whole and written at once.
+_SMALL = 1 << 16
+
+
+def view_target(root: Path, owner: tuple[int, int] = (0, 0)) -> "Target":
+    """Return the target for a merged view, or a plain directory that holds the lower content too.
+
+    Deletions are deletions. For drivers that copy, and wherever overlay's own marks would be wrong.
+    New directories without an entry belong to `owner`.
+    """
+    return Target(os.open(root, _OPEN), NothingBelow(), owner, was_empty=False)
+
+
+def upper_target(
+    upper: Path,
+    lowers: LowerTree,
+    xattr_prefix: str = TRUSTED,
+    owner: tuple[int, int] = (0, 0),
+) -> "Target":
+    """Return the target for an overlay upper directory, written as overlayfs would have.
+
+    Marks appear only where there is something below. No mount takes part, which is what makes it
+    fast.
+    """
+    with os.scandir(upper) as entries:
+        populated = any(entries)
+    descriptor = os.open(upper, _OPEN)
+    below = LowersBelow(lowers, descriptor, xattr_prefix, populated=populated)
+    return Target(descriptor, below, owner, was_empty=not populated)
+
+
+class _Surroundings:
+    """What the resolver asks: the layers below, and what this archive has placed and marked."""
+
+    def __init__(
+        self,
+        below: Below,
+        ledger: Ledger,
+        marked: Hidden,
+        owner: tuple[int, int],
+    ) -> None:
+        self._below = below
+        self._ledger = ledger
+        self._marked = marked
+        self._owner = owner
+        # Symlinks that were there before the archive, and that members have gone through.
+        self.passed: set[bytes] = set()
+
+    def symlink(self, path: bytes) -> bytes | None:
+        """Return the target when `path` is a symlink below."""
+        found = self._below.lookup(path)
+        if found is None or not stat.S_ISLNK(found.stat.st_mode):
+            return None
+        return os.readlink(found.path)
+
+    def is_directory(self, path: bytes) -> bool:
+        """Say whether `path` is a directory below."""
+        return self._below.is_directory(path)
+
+    def follows(self, path: bytes, below: bool) -> bool:
+        """Let members go through symlinks, but for those that a marker read so far hides."""
+        if not below and self._ledger.is_placed(path):
+            return True
+        if self._marked and self._marked.covers(path):
+            return False
+        self.passed.add(path)
+        return True
+
+    def make_directory(self, dir_fd: int, name: bytes, path: bytes, *, instead: bool) -> None:
+        """Copy a lower directory up, or make one that only its members speak of: 0755."""
+        found = None if instead else self._below.lookup(path)
+        os.mkdir(name, 0o700, dir_fd=dir_fd)
+        self._ledger.imply(path)
+        if found is not None and stat.S_ISDIR(found.stat.st_mode):
+            set_attributes(dir_fd, name, attributes_of(found.path, found.stat))
+            self._ledger.note_time(path, found.stat.st_mtime_ns)
+        else:
+            set_attributes(dir_fd, name, self.implied)
+            self._below.made(dir_fd, name, path, replaced=instead)
+
+    def clear_the_way(self, dir_fd: int, name: bytes, path: bytes) -> None:
+        """Remove a non-directory of the layers before. Raises BadArchive for a member's."""
+        found = lstat_at(dir_fd, name)
+        if found and not is_whiteout(found) and self._ledger.is_placed(path):
+            raise BadArchive(f"{path!r} is no directory in the archive, but has members below it")
+        remove_node(dir_fd, name)
+
+    def entered(self, path: bytes, found: os.stat_result) -> None:
+        """Let a directory that the archive only speaks of keep its time."""
+        self._ledger.keep_time(path, found)
+
+    @property
+    def implied(self) -> Attributes:
+        """Attributes of directories that only their members speak of."""
+        return Attributes(0o755, *self._owner, 0, {})
+
+
+class Target:
+    """The directory open as `root`, over `below`; `was_empty` says that it held nothing before."""
+
+    def __init__(
+        self, root: int, below: Below, owner: tuple[int, int] = (0, 0), *, was_empty: bool
+    ) -> None:
+        self._root = Place(root, b"")
+        self._below = below
+        self._ledger = Ledger(was_empty=was_empty)
+        self._note = self._ledger.place
+        self.markers = Markers()
+        self._surroundings = _Surroundings(below, self._ledger, self.markers.written, owner)
+        self._passed = self._surroundings.passed
+        self.resolver = Resolver(root, self._surroundings)
+        # Files of the layers before that members are hard links to: they count once.
+        self._linked: set[bytes] = set()
+
+    def place(self, member: Member, attributes: Attributes, reader: Reader) -> int:
+        """Put a member there; return the bytes this adds, less those of what it replaced."""
+        entry = member.entry
+        if not entry.name:
+            return self._place_root(entry, attributes)
+        directory, _, base = entry.name.rpartition(b"/")
+        place = self.resolver.directory(directory)
+        assert place is not None
+        path = place.child(base)
+        again = self._note(path)
+        if self._passed and path in self._passed:
+            self.resolver.forget(path)
+        kind = entry.kind
+        if kind is DIRECTORY:
+            return -self._place_directory(place, base, path, attributes, again)
+        if kind is HARDLINK:
+            return self._place_link(entry, place, base, path, again)
+        try:
+            return _make(member, place, base, attributes, reader)
+        except FileExistsError:
+            # Rare: looking first would cost every file a system call.
+            freed = self._make_room(place, base, path, again)
+            return _make(member, place, base, attributes, reader) - freed
+
+    def finish(self) -> None:
+        """Let the markers take effect, then set the times of directories, which that changes."""
+        if self.markers.written:
+            self._apply_markers()
+        for path, mtime in self._ledger.times():
+            directory, _, base = path.rpartition(b"/")
+            # Parents first, as their descriptors are then at hand: utime(2) of a child leaves its
+            # parent's time alone.
+            place = self.resolver.directory(directory, Make.NOTHING, _follow_nothing)
+            found = lstat_at(place.dir_fd, base or b".") if place else None
+            if place and found and stat.S_ISDIR(found.st_mode):
+                times = (mtime, mtime)
+                os.utime(base or b".", ns=times, dir_fd=place.dir_fd, follow_symlinks=False)
+
+    def close(self) -> None:
+        """Release descriptors."""
+        self.resolver.close()
+        if self._root.dir_fd >= 0:
+            os.close(self._root.dir_fd)
+            self._root = Place(-1, b"")
+
+    # Members.
+
+    def _place_root(self, entry: Entry, attributes: Attributes) -> int:
+        if entry.kind is not DIRECTORY:
+            raise BadArchive(f"the layer's root is a {entry.kind.name.lower()} in the archive")
+        set_attributes(self._root.dir_fd, b".", attributes)
+        self._ledger.note_time(b"", attributes.mtime)
+        if DEFAULT_ACL in attributes.xattrs:
+            self.resolver.forget()  # what is made in it inherits from now on
+        return 0
+
+    def _place_directory(
+        self, place: Place, base: bytes, path: bytes, attributes: Attributes, again: bool
+    ) -> int:
+        """Make a directory, or give the one that is there its attributes; return what went."""
+        found, freed = lstat_at(place.dir_fd, base), 0
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            if found is not None:
+                freed = self._make_room(place, base, path, again)
+            os.mkdir(base, 0o700, dir_fd=place.dir_fd)
+            self._below.made(place.dir_fd, base, path, replaced=found is not None)
+        set_attributes(place.dir_fd, base, attributes)
+        self._ledger.note_time(path, attributes.mtime)
+        if DEFAULT_ACL in attributes.xattrs:
+            self.resolver.forget(path)  # what is made in it inherits from now on
+        return freed
+
+    def _place_link(self, entry: Entry, place: Place, base: bytes, path: bytes, again: bool) -> int:
+        source, name, found = self._link_source(entry)
+        # Making one end's parents may have closed the descriptor of the other's.
+        source_path, source_fd = source.child(name), os.dup(source.dir_fd)
+        try:
+            if source_path == path:
+                raise BadArchive(f"{entry.name!r} is a hard link to itself")
+            if source_path.startswith(path + b"/"):
+                raise BadArchive(
+                    f"{entry.name!r} is a hard link to {entry.linkname!r}, which it replaces"
+                )
+            place = self.resolver.directory(entry.name.rpartition(b"/")[0]) or place
+            freed = self._make_room(place, base, path, again)
+            os.link(
+                name, base, src_dir_fd=source_fd, dst_dir_fd=place.dir_fd, follow_symlinks=False
+            )
+        finally:
+            os.close(source_fd)
+        if self._ledger.is_placed(source_path) or source_path in self._linked:
+            return -freed
+        self._linked.add(source_path)
+        return found.st_size - freed
+
+    def _link_source(self, entry: Entry) -> tuple[Place, bytes, os.stat_result]:
+        """Return where the file is that a hard link is to; one that is only below is copied up."""
+        directory, _, name = entry.linkname.rpartition(b"/")
+        source = self.resolver.directory(directory, Make.BELOW, _follow_all) if name else None
+        found = lstat_at(source.dir_fd, name) if source else None
+        if source and found is None:
+            lower = self._below.lookup(source.child(name))
+            if lower is not None and not stat.S_ISDIR(lower.stat.st_mode):
+                copy_node(lower.path, lower.stat, source.dir_fd, name)
+                self._ledger.copy(source.child(name))
+                found = lstat_at(source.dir_fd, name)
+        if source is None or found is None or is_whiteout(found):
+            raise BadArchive(
+                f"{entry.name!r} is a hard link to {entry.linkname!r}, which is not there"
+            )
+        if stat.S_ISDIR(found.st_mode):
+            raise BadArchive(f"{entry.name!r} is a hard link to the directory {entry.linkname!r}")
+        return source, name, found
+
+    def _make_room(self, place: Place, base: bytes, path: bytes, again: bool) -> int:
+        """Remove what has the name; return the bytes that go, if `again` this archive's own."""
+        found = lstat_at(place.dir_fd, base)
+        if found is None:
+            return 0
+        freed = 0
+        if stat.S_ISDIR(found.st_mode):
+            freed = self._bytes_below(place, base, path)
+        elif again and found.st_nlink == 1:
+            freed = found.st_size
+        self._discard(place.dir_fd, base, path)
+        return freed
+
+    def _bytes_below(self, place: Place, base: bytes, path: bytes) -> int:
+        """Return the bytes of this archive's files in a directory."""
+        total = 0
+        directory = open_directory(base, place.dir_fd)
+        walk = Descent(directory)
+        todo = [(path, os.listdir(directory))]
+        try:
+            while todo:
+                above, names = todo[-1]
+                if not names:
+                    todo.pop()
+                    if todo:
+                        walk.leave()
+                    continue
+                child = os.fsencode(names.pop())
+                name = above + b"/" + child
+                found = lstat_at(walk.here.fd, child)
+                if found and stat.S_ISDIR(found.st_mode):
+                    todo.append((name, os.listdir(walk.enter(child).fd)))
+                elif found and found.st_nlink == 1 and self._ledger.is_placed(name):
+                    total += found.st_size
+        finally:
+            walk.close()
+            os.close(directory)
+        return total
+
+    def _discard(self, dir_fd: int, name: bytes, path: bytes) -> None:
+        remove_node(dir_fd, name)
+        self.resolver.forget(path)
+        self._ledger.forget_time(path)
+        self._below.removed()
+
+    # Markers.
+
+    def _apply_markers(self) -> None:
+        """Hide what the markers hide, directories before what is in them."""
+        hidden = self.markers.hidden(self._locate_for_marker)
+        for path in sorted(self._passed):
+            if hidden.covers(path):
+                raise BadArchive(
+                    f"a member goes through the symlink {path!r}, which a later whiteout deletes",
+                    "put the whiteouts of an archive before its other members",
+                )
+        self.resolver.forget()
+        for path in sorted(hidden.whiteouts | hidden.opaque):
+            if path in hidden.whiteouts:
+                self._hide(path)
+            if path in hidden.opaque:
+                self._hide_all(path)
+
+    def _locate_for_marker(self, directory: bytes) -> tuple[bytes | None, list[bytes]]:
+        """Return the real path of a marker's directory, and the symlinks on the way."""
+        through: list[bytes] = []
+
+        def follow(path: bytes, below: bool) -> bool:
+            through.append(path)
+            return below or not self._ledger.is_placed(path)
+
+        return self.resolver.locate(directory, follow), through
+
+    def _hide(self, path: bytes) -> None:
+        """Hide the lower `path`; a directory of this archive that is there turns opaque."""
+        directory, _, name = path.rpartition(b"/")
+        shows = self._below.lookup(path) is not None
+        make = Make.BELOW if shows else Make.NOTHING
+        place = self.resolver.directory(directory, make, _follow_nothing)
+        if place is None:
+            return
+        found = lstat_at(place.dir_fd, name)
+        if found is not None and is_whiteout(found):
+            return
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            self._drop_below(place, name, path)
+            if not self._is_kept(place, name, path):
+                found = None
+        elif found is not None and not self._ledger.is_placed(path):
+            self._discard(place.dir_fd, name, path)
+            found = None
+        if found is None and shows:
+            self._below.hide(place.dir_fd, name)
+
+    def _hide_all(self, path: bytes) -> None:
+        """Hide all that is below in the directory `path`; where there is none, there is nothing."""
+        if not path:
+            self._drop_unplaced(self._root)
+            self._below.hide_root()
+            return
+        make = Make.BELOW if self._below.is_directory(path) else Make.NOTHING
+        place = self.resolver.directory(path, make, _follow_nothing)
+        if place is not None:
+            self._drop_unplaced(place)
+            self._below.hide_all(place.dir_fd, path)
+
+    def _drop_below(self, place: Place, name: bytes, path: bytes) -> None:
+        """Hide all that is below in the directory `name`, and remove what is not a member's."""
+        directory = open_directory(name, place.dir_fd)
+        try:
+            self._drop_unplaced(Place(directory, path))
+            self._below.hide_all(directory, path)
+        finally:
+            os.close(directory)
+
+    def _drop_unplaced(self, place: Place) -> None:
+        """Remove at any depth of `place` what is not a member's of this archive."""
+        if self._ledger.holds_all:
+            return
+        walk = Descent(place.dir_fd)
+        todo = [(place.path, b"", os.listdir(place.dir_fd))]
+        try:
+            while todo:
+                above, base, names = todo[-1]
+                if names:
+                    child = os.fsencode(names.pop())
+                    name = above + b"/" + child if above else child
+                    found = lstat_at(walk.here.fd, child)
+                    if found is None:
+                        continue
+                    if stat.S_ISDIR(found.st_mode):
+                        todo.append((name, child, os.listdir(walk.enter(child).fd)))
+                    elif is_whiteout(found) or not self._ledger.is_placed(name):
+                        self._discard(walk.here.fd, child, name)
+                    continue
+                todo.pop()
+                if todo:
+                    walk.leave()
+                    self._is_kept(Place(walk.here.fd, todo[-1][0]), base, above)
+        finally:
+            walk.close()
+
+    def _is_kept(self, place: Place, name: bytes, path: bytes) -> bool:
+        """Say whether a directory stays of which all is hidden that is not a member's.
+
+        Without an entry of its own it is there for its members only: it loses what it had of the
+        layers before, and goes without members.
+        """
+        if self._ledger.is_placed(path):
+            return True
+        directory = open_directory(name, place.dir_fd)
+        try:
+            is_empty = not os.listdir(directory)
+        finally:
+            os.close(directory)
+        if is_empty:
+            self._discard(place.dir_fd, name, path)
+            return False
+        set_attributes(place.dir_fd, name, self._surroundings.implied)
+        self._ledger.forget_time(path)
+        return True
+
+
+def _follow_all(path: bytes, below: bool) -> bool:
+    return True
+
+
+def _follow_nothing(path: bytes, below: bool) -> bool:
+    return False
+
+
+def _make(member: Member, place: Place, base: bytes, attributes: Attributes, reader: Reader) -> int:
+    """Make what is neither directory nor hard link; return its bytes. Raises FileExistsError."""
+    entry = member.entry
+    dir_fd, _, inherits = place
+    if entry.kind is not FILE:
+        _make_special(entry, place, base, attributes)
+        return len(entry.linkname)
+    if member.stored > _SMALL or member.segments is not None or attributes.xattrs:
+        make_file(dir_fd, base, attributes, partial(_write, member, reader), inherits)
+    else:
+        make_small_file(dir_fd, base, attributes, reader.read, inherits)
+    return entry.size
+
+
+def _make_special(entry: Entry, place: Place, base: bytes, attributes: Attributes) -> None:
+    if entry.kind is Kind.SYMLINK:
+        make_symlink(place.dir_fd, base, entry.linkname, attributes)
+        return
+    device = os.makedev(entry.major, entry.minor)
+    if entry.kind is Kind.CHARACTER and device == 0:
+        raise BadArchive(
+            f"{entry.name!r} is a character device 0:0, which overlayfs takes for a deletion"
+        )
+    kind, inherits = _FORMATS[entry.kind], place.has_default_acl
+    make_special(place.dir_fd, base, kind, device, attributes, inherits)
+
+
+def _write(member: Member, reader: Reader, descriptor: int) -> None:
+    if member.segments is None:
+        reader.copy(member.stored, descriptor)
+        return
+    for offset, length in member.segments:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        reader.copy(length, descriptor)
+    os.ftruncate(descriptor, member.entry.size)

@@ -1,0 +1,111 @@
+"""Apply a layer archive: read its members, tell whiteouts from content, drive a target.
+
+image-spec, layer.md, "Applying Changesets". A whiteout hides what lies below this layer and never
+what this layer holds, whatever their order in the archive. What a target leaves behind after an
+error is for its caller to throw away.
+"""
+
+import errno
+from typing import BinaryIO
+
+from graphdriver.apply.target import Target
+from graphdriver.archive.entry import HARDLINK, OPAQUE_MARKER, WHITEOUT_PREFIX, Entry
+from graphdriver.archive.ids import xattrs_to_host
+from graphdriver.archive.reader import Reader
+from graphdriver.errors import BadArchive
+from graphdriver.idmapping import IDMapping
+from graphdriver.tree.inodes import Attributes
+
+__all__ = ["unpack"]
+
+# What aufs kept for itself in its branches: old images still carry them (moby pkg/archive).
+_AUFS = b".wh..wh."
+_NAMES = "names that begin with '.wh.' are the archive's own, for files that it deletes"
+# A name, a symlink's target or an attribute that no kernel takes.
+_IMPOSSIBLE = (errno.EINVAL, errno.ENAMETOOLONG, errno.ERANGE, errno.E2BIG)
+_NS = 1_000_000_000
+# ext4 with 256-byte inodes ends in 2446, xfs with bigtime in 2486; the kernel clamps there. Beyond
+# 64 bits of nanoseconds Python cannot say it.
+_LATEST = 2**33 + 2**32
+
+
+def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
+    """Apply `stream` to `target`; return the bytes of non-directories, hard links counted once.
+
+    Raises BadArchive, UnmappedId, OSError; the target then holds a part of the layer.
+    """
+    reader = Reader(stream)
+    size = 0
+    try:
+        for member in reader:
+            entry = member.entry
+            directory, _, base = entry.name.rpartition(b"/")
+            if base.startswith(WHITEOUT_PREFIX):
+                _mark(target, entry)
+            elif directory.find(WHITEOUT_PREFIX) >= 0 and _is_marked(directory):
+                # .wh..wh.plnk/ holds aufs's hard links; other names below a whiteout mean nothing.
+                if b"/" + _AUFS not in b"/" + directory:
+                    raise BadArchive(f"{entry.name!r} is below a whiteout", _NAMES)
+            else:
+                if len(entry.name) > 255:
+                    _check_length(entry)
+                if entry.kind is HARDLINK and b"/" + _AUFS in b"/" + entry.linkname:
+                    raise BadArchive(
+                        f"{entry.name!r} is a hard link of aufs's own to {entry.linkname!r}",
+                        "Docker's aufs driver wrote this layer; export the image anew",
+                    )
+                try:
+                    size += target.place(member, _attributes(entry, ids), reader)
+                except OSError as error:
+                    if error.errno in _IMPOSSIBLE:
+                        raise BadArchive(f"{entry.name!r} cannot be: {error}") from error
+                    raise
+        target.finish()
+    finally:
+        target.close()
+    return size
+
+
+def _mark(target: Target, entry: Entry) -> None:
+    directory, _, base = entry.name.rpartition(b"/")
+    if len(directory) > 255:
+        _check_length(entry._replace(name=directory))
+    if _is_marked(directory):
+        if b"/" + _AUFS not in b"/" + directory:
+            raise BadArchive(f"{entry.name!r} is below a whiteout", _NAMES)
+    elif base == OPAQUE_MARKER:
+        target.markers.opaque(directory)
+    elif base.startswith(_AUFS):
+        return
+    elif base[len(WHITEOUT_PREFIX) :] in (b"", b".", b".."):
+        raise BadArchive(
+            f"{entry.name!r} is a whiteout of nothing", "name the file to delete after '.wh.'"
+        )
+    else:
+        target.markers.whiteout(directory, base[len(WHITEOUT_PREFIX) :])
+
+
+def _is_marked(directory: bytes) -> bool:
+    """Say whether a part of the path begins as markers do."""
+    return b"/" + WHITEOUT_PREFIX in b"/" + directory
+
+
+def _check_length(entry: Entry) -> None:
+    if max(map(len, entry.name.split(b"/"))) > 255:
+        raise BadArchive(f"{entry.name[:300]!r} has a name of more than 255 bytes")
+
+
+def _attributes(entry: Entry, ids: IDMapping) -> Attributes:
+    # The reader has refused what nobody can be.
+    uid, gid, xattrs = entry.uid, entry.gid, entry.xattrs
+    if not ids.identity:
+        uid, gid = ids.to_host(uid, gid)
+        if xattrs:
+            xattrs = xattrs_to_host(xattrs, ids)
+    mtime = entry.mtime if -_LATEST < entry.mtime < _LATEST else _clamped(entry.mtime)
+    # As Attributes(...) would, in half the time: one is made for each member.
+    return tuple.__new__(Attributes, (entry.mode, uid, gid, mtime * _NS, xattrs))
+
+
+def _clamped(mtime: int) -> int:
+    return _LATEST if mtime > 0 else -_LATEST

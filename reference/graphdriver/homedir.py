@@ -1,0 +1,167 @@
+"""The directory that holds a driver's layers: made, closed to others, and locked.
+
+What surrounds a home (a default ACL, setgid, the group or the umask) must not show in its layers,
+so whatever is made here inherits nothing.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from graphdriver.errors import PrerequisitesNotMet
+from graphdriver.idmapping import IDMapping
+
+__all__ = ["DIRECTORY", "HomeDirectory", "lock", "make_directory", "try_lock"]
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
+
+
+class HomeDirectory:
+    """A home that a driver has open; `descriptor` is open on it for as long as the driver lives.
+
+    Each driver keeps a shared lock on it. A driver that gets the exclusive lock is the only one
+    (`is_alone`), so whatever is half made in the home was left by a crash.
+    """
+
+    def __init__(self, path: Path, ids: IDMapping) -> None:
+        """Make the home, with the directories above, where it is missing. Raises OSError."""
+        self.path = path
+        self.is_alone = False
+        self._ids = ids
+        self._made: list[Path] = []
+        self.descriptor = -1
+        try:
+            self._make()
+            self.descriptor = os.open(path, DIRECTORY)
+            self.is_alone = try_lock(self.descriptor)
+        except BaseException:
+            self.undo()
+            raise
+
+    def __del__(self) -> None:
+        """Close the descriptor; there is no verb that ends a driver."""
+        if getattr(self, "descriptor", -1) >= 0:
+            os.close(self.descriptor)
+
+    def share(self) -> None:
+        """Let other drivers open the home, too; from now on nobody else is alone with it."""
+        fcntl.flock(self.descriptor, fcntl.LOCK_SH)
+
+    def close_to_others(self) -> None:
+        """Take other users' permissions away from a home that has them (CVE-2021-41091)."""
+        mode = stat.S_IMODE(os.fstat(self.descriptor).st_mode)
+        if mode & 0o007:
+            os.fchmod(self.descriptor, mode & ~0o007)
+
+    def make_closed(self, name: str) -> None:
+        """Make the directory `name` in the home, or take others' permissions away from it."""
+        try:
+            os.close(make_directory(self.descriptor, name, self._ids))
+        except FileExistsError:
+            mode = stat.S_IMODE(os.stat(name, dir_fd=self.descriptor).st_mode)
+            if mode & 0o007:
+                if not self._ids.identity:
+                    os.chown(name, -1, self._ids.root[1], dir_fd=self.descriptor)
+                os.chmod(name, mode & ~0o007, dir_fd=self.descriptor)
+        else:
+            self._made.append(self.path / name)
+
+    def undo(self) -> None:
+        """Remove the directories that were made here, as far as they are empty."""
+        for path in reversed(self._made):
+            with suppress(OSError):
+                path.rmdir()
+        self._made.clear()
+
+    def _make(self) -> None:
+        missing: list[Path] = []
+        for path in (self.path, *self.path.parents):
+            try:
+                if not stat.S_ISDIR(os.stat(path).st_mode):
+                    raise PrerequisitesNotMet(f"{path} is no directory", "name another home")
+                break
+            except FileNotFoundError:
+                missing.append(path)
+        for path in reversed(missing[1:]):
+            path.mkdir(0o755, exist_ok=True)
+            self._made.append(path)
+        if missing:
+            above = os.open(self.path.parent, DIRECTORY)
+            try:
+                # Two drivers may make it at once.
+                with suppress(FileExistsError):
+                    os.close(make_directory(above, self.path.name, self._ids))
+                    self._made.append(self.path)
+            finally:
+                os.close(above)
+
+
+def make_directory(dir_fd: int, name: str, ids: IDMapping | None = None) -> int:
+    """Make the directory `name`, closed to others and inheriting nothing; return it open.
+
+    With id maps the mapped root may pass through, who has to reach its files. The directory stays
+    root's: the mapped root must not be able to replace it (CVE-2021-21284).
+    """
+    os.mkdir(name, 0o700, dir_fd=dir_fd)
+    try:
+        descriptor = os.open(name, DIRECTORY, dir_fd=dir_fd)
+        try:
+            _inherit_nothing(descriptor)
+            if ids and not ids.identity:
+                os.fchown(descriptor, -1, ids.root[1])
+                os.fchmod(descriptor, 0o710)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except BaseException:
+        with suppress(OSError):
+            os.rmdir(name, dir_fd=dir_fd)
+        raise
+    return descriptor
+
+
+def try_lock(descriptor: int) -> bool:
+    """Get the exclusive lock on an open file; False when somebody else has one."""
+    with suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def lock(name: str, dir_fd: int, operation: int) -> int:
+    """Wait for a lock on the directory `name`; return it open. Closing it ends the lock.
+
+    It is opened for each lock, so that threads exclude each other, as processes do, and a process
+    forked from another one has locks of its own. A process that is killed loses the lock.
+    """
+    descriptor = os.open(name, DIRECTORY, dir_fd=dir_fd)
+    try:
+        fcntl.flock(descriptor, operation)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _inherit_nothing(descriptor: int) -> None:
+    """Set mode and group as if the directory above had neither default ACL nor setgid bit."""
+    found = os.fstat(descriptor)
+    changed = stat.S_IMODE(found.st_mode) != 0o700
+    try:
+        names = os.listxattr(descriptor)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        names = []
+    for name in names:
+        if name in _ACLS:
+            os.removexattr(descriptor, name)
+            changed = True
+    if found.st_gid != (group := os.getegid()):
+        os.fchown(descriptor, -1, group)
+    if changed:
+        os.fchmod(descriptor, 0o700)

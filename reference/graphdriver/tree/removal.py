@@ -1,0 +1,121 @@
+"""Remove trees of any depth, following nothing, whatever chattr(1) has set."""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from graphdriver.linux.files import clear_immutable
+
+__all__ = ["remove_node"]
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Levels of a tree that are removed with a descriptor open for each.
+_DEEP = 100
+
+
+def remove_node(dir_fd: int, name: bytes) -> None:
+    """Remove `name` and all below it, following nothing."""
+    if not _unlink(dir_fd, name):
+        _remove_tree(dir_fd, name)
+
+
+def _remove_tree(dir_fd: int, name: bytes) -> None:
+    """Empty the directory depth first, holding one descriptor for each level.
+
+    What lies deeper than that is worth is moved up to the first level, where its turn comes later;
+    so neither depth nor PATH_MAX sets a limit. Overlay views refuse to move lower directories
+    (EXDEV); there the descriptors have to do.
+    """
+    stack = [(name, os.open(name, _DIRECTORY, dir_fd=dir_fd))]
+    moved = 1
+    try:
+        while stack:
+            base, descriptor = stack[-1]
+            children = map(os.fsencode, _listed(descriptor, len(stack) == 1 and moved > 1))
+            inner = next((child for child in children if not _unlink(descriptor, child)), None)
+            if inner is None:
+                stack.pop()
+                os.close(descriptor)
+                _rmdir(base, stack[-1][1] if stack else dir_fd)
+                continue
+            if len(stack) > _DEEP and moved:
+                moved = _move_up(descriptor, inner, stack[0][1], moved)
+                if moved:
+                    continue
+            stack.append((inner, os.open(inner, _DIRECTORY, dir_fd=descriptor)))
+    finally:
+        for _, descriptor in stack:
+            os.close(descriptor)
+
+
+def _listed(descriptor: int, has_grown: bool) -> list[str]:
+    """List an open directory; one that has grown since it was opened is opened anew.
+
+    btrfs lists what was there when a descriptor was opened or last rewound (Linux 6.5 and what it
+    was ported back to), which keeps readdir of a growing directory from never ending.
+    """
+    if not has_grown:
+        return os.listdir(descriptor)
+    fresh = os.open(b".", _DIRECTORY, dir_fd=descriptor)
+    try:
+        return os.listdir(fresh)
+    finally:
+        os.close(fresh)
+
+
+def _move_up(dir_fd: int, name: bytes, root: int, number: int) -> int:
+    """Move a directory to the first free name from `number` on in `root`; 0 where it has to stay.
+
+    A name can be taken, by the layer itself or by a removal that was cut short.
+    """
+    while True:
+        number += 1
+        try:
+            os.rename(name, b".removed-%d" % number, src_dir_fd=dir_fd, dst_dir_fd=root)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                return 0
+            if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ENOTEMPTY):
+                raise
+        else:
+            return number
+
+
+def _unlink(dir_fd: int, name: bytes) -> bool:
+    """Unlink `name`; False when it is a directory, which stays."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except IsADirectoryError:
+        return False
+    except PermissionError:
+        # POSIX lets unlink(2) of a directory be EPERM; an immutable file is EPERM, too.
+        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            return False
+        if not _made_mutable(dir_fd, name if stat.S_ISREG(found.st_mode) else b"."):
+            raise
+        os.unlink(name, dir_fd=dir_fd)
+    return True
+
+
+def _rmdir(name: bytes, dir_fd: int) -> None:
+    try:
+        os.rmdir(name, dir_fd=dir_fd)
+    except PermissionError:
+        if not _made_mutable(dir_fd, name):
+            raise
+        os.rmdir(name, dir_fd=dir_fd)
+
+
+def _made_mutable(dir_fd: int, name: bytes) -> bool:
+    """Clear what chattr(1) set on `name` or its directory; False when that was not the matter."""
+    cleared = False
+    for one in (b".", name):
+        with suppress(OSError):  # a file system without such flags
+            descriptor = os.open(one, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+            try:
+                cleared = clear_immutable(descriptor) or cleared
+            finally:
+                os.close(descriptor)
+    return cleared

@@ -1,0 +1,265 @@
+"""Drivers that kill their process, exit, hang or answer nonsense are violated, and say why.
+
+The rest of the run goes on, and nothing is left.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphdriver_conformance import check
+from graphdriver_conformance.results.model import Ended, Outcome, Reason, Verdict
+from graphdriver_conformance.results.result_file import read_results
+
+pytest_plugins = ["pytester"]
+
+RUDE = """
+import os, signal, sys, threading
+from graphdriver.vfs import Driver
+
+class Segfault(Driver):
+    def exists(self, id): os.kill(os.getpid(), signal.SIGSEGV)
+
+class Exit(Driver):
+    def exists(self, id): os._exit(3)
+
+class SysExit(Driver):
+    def exists(self, id): sys.exit(4)
+
+class Hang(Driver):
+    def exists(self, id): threading.Event().wait()
+
+class HangInStream(Driver):
+    def diff(self, id, parent=""):
+        class Stream:
+            def read(self, count=-1): threading.Event().wait()
+            def close(self): pass
+            def __enter__(self): return self
+            def __exit__(self, *_): self.close()
+        return Stream()
+
+class GroupKilled(Driver):
+    def exists(self, id): os.killpg(0, signal.SIGKILL)
+
+class NoPath(Driver):
+    def get(self, id, mount_label=""): super().get(id, mount_label)
+
+class Bytes(Driver):
+    def diff(self, id, parent=""): return super().diff(id, parent).read()
+
+class Text(Driver):
+    def exists(self, id): return "yes"
+
+class WrongClass(Driver):
+    def create(self, id, parent="", mount_label="", storage_opt=None):
+        if parent and not self.exists(parent):
+            raise ValueError("no such parent")
+        super().create(id, parent, mount_label, storage_opt)
+    create_read_write = create
+
+class ParentKilled(Driver):
+    def exists(self, id):
+        os.kill(os.getppid(), signal.SIGKILL)
+        threading.Event().wait()
+"""
+DEADLINE = "--graphdriver-deadline=20"
+
+
+@pytest.fixture
+def rude(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return the directory of the drivers; what runs leave in TMPDIR is a failure."""
+    pytester.makepyfile(rude=RUDE)
+    place = pytester.path / "tmp"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setenv("PYTHONPATH", f"{pytester.path}:{os.environ.get('PYTHONPATH', '')}")
+    yield pytester.path
+    assert [one.name for one in place.iterdir() if one.name.startswith("graphdriver")] == []
+
+
+def _rows(pytester: pytest.Pytester, name: str, *more: str) -> dict[str, dict[str, Any]]:
+    done = pytester.runpytest_subprocess(
+        f"--driver=rude:{name}", "--requirement=LIF-001", "--requirement=LIF-014",
+        "--graphdriver-report=r.json", "--graphdriver-profile=quick", "-p", "no:cacheprovider",
+        *more,
+    )  # fmt: skip
+    assert done.ret == 1, done.stdout.str() + done.stderr.str()
+    assert "Traceback" not in done.stdout.str() + done.stderr.str()
+    data = json.loads((pytester.path / "r.json").read_text())
+    assert data["verdict"] == "not-conformant"
+    assert (data["run"]["ended"], data["run"]["complete"]) == ("finished", True)
+    return {row["id"]: row for row in data["requirements"]}
+
+
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+@pytest.mark.parametrize(
+    ("name", "reason", "actual"),
+    [
+        ("Segfault", "process-died", "the process died with signal 11 (SIGSEGV) in exists('"),
+        ("Exit", "process-died", "the process exited with status 3 in exists('"),
+        ("GroupKilled", "process-died", "the process died with signal 9 (SIGKILL) in exists('"),
+        ("SysExit", "process-died", "called sys.exit(4), which ends the process"),
+        ("Hang", "deadline", "did not return within 20 s"),
+    ],
+)
+def test_process_that_is_lost_is_a_violation(
+    pytester: pytest.Pytester, rude: Path, name: str, reason: str, actual: str, processes: str
+) -> None:
+    rows = _rows(pytester, name, processes, *[DEADLINE] * (name == "Hang"))
+
+    assert (rows["LIF-001"]["outcome"], rows["LIF-001"]["reason"]) == ("violated", reason)
+    assert actual in rows["LIF-001"]["actual"]
+    assert any("exists('" in line for line in rows["LIF-001"]["program"])
+    assert rows["LIF-014"]["outcome"] == "blocked", "it rests on the requirement that died"
+    assert rows["LIF-014"]["blocked_by"] == ["LIF-001"]
+    assert (DEADLINE in rows["LIF-001"]["reproduce"]) is (name == "Hang")
+
+
+def test_rest_of_the_run_goes_on(pytester: pytest.Pytester, rude: Path) -> None:
+    done = pytester.runpytest_subprocess(
+        "--driver=rude:HangInStream", "--requirement=DIF-001", "--requirement=LIF-00",
+        "--graphdriver-report=r.json", "-p", "no:cacheprovider", DEADLINE,
+    )  # fmt: skip
+
+    rows = {row["id"]: row for row in json.loads((rude / "r.json").read_text())["requirements"]}
+    assert done.ret == 1
+    assert rows["DIF-001"]["reason"] == "deadline"
+    assert ".read() did not return within 20 s" in rows["DIF-001"]["actual"]
+    assert {rows[f"LIF-00{n}"]["outcome"] for n in range(1, 7)} == {"met"}
+
+
+@pytest.mark.parametrize(
+    ("name", "id", "reason", "expected", "actual"),
+    [
+        ("NoPath", "LIF-002", "wrong-type", "answers a path", "answered None"),
+        ("Bytes", "DIF-001", "wrong-type", "answers a binary stream", "answered b'"),
+        ("Text", "LIF-001", "wrong-type", "answers True or False", "answered 'yes'"),
+    ],
+)
+def test_answer_of_a_wrong_type_is_a_violation_in_words(
+    rude: Path, name: str, id: str, reason: str, expected: str, actual: str
+) -> None:
+    result = check(f"rude:{name}", requirements=[id], profile="quick")
+
+    (row,) = result.violations
+    assert (row.id, row.reason) == (id, Reason(reason))
+    assert expected in (row.expected or "")
+    assert actual in (row.actual or "")
+    assert not result.ok
+    assert repr(result).startswith(f"<CheckResult rude:{name}: not-conformant, 1 violated")
+    with pytest.raises(AssertionError, match=f"{id} .MUST.*{actual}"):
+        result.raise_for_violations()
+
+
+def test_refusal_of_a_wrong_class_says_which_classes_refuse(rude: Path) -> None:
+    result = check("rude:WrongClass", requirements=["LIF-008"], profile="quick")
+
+    (row,) = result.violations
+    assert (row.reason, row.actual) == (Reason.WRONG_ERROR, "it raised ValueError: no such parent")
+    assert (row.expected or "").endswith("raises DriverError or OSError")
+
+
+def test_check_reports_a_process_that_dies(rude: Path) -> None:
+    result = check("rude:Segfault", requirements=["LIF-001"], profile="quick", workers=2)
+
+    assert not result.ok
+    assert result.verdict is Verdict.NOT_CONFORMANT
+    assert result.requirements["LIF-001"].reason is Reason.PROCESS_DIED
+
+
+def test_command_reports_a_run_that_is_killed_with_its_driver(rude: Path) -> None:
+    command = [sys.executable, "-m", "graphdriver_conformance", "check", "rude:ParentKilled", "-n0"]
+    command += ["--requirement=LIF-001", "--requirement=INI-001", "--graphdriver-report=r.json"]
+
+    done = subprocess.run(command, cwd=rude, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "the process of the suite was killed by SIGKILL" in done.stderr
+    assert "INCONCLUSIVE" in done.stdout
+    data = json.loads((rude / "r.json").read_text())
+    assert (data["run"]["ended"], data["verdict"]) == ("crashed", "inconclusive")
+    rows = {row["id"]: row["outcome"] for row in data["requirements"]}
+    assert rows["INI-001"] == "met"
+    assert rows["LIF-001"] == "not-provable"
+
+
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_has_a_verdict_and_leaves_nothing(
+    rude: Path, number: signal.Signals, processes: str
+) -> None:
+    """Interrupted while a verb hangs; the journal says when."""
+    command = [sys.executable, "-m", "pytest", "--driver=rude:Hang", processes, "-q"]
+    command += ["--requirement=LIF-001", "--requirement=INI-001", "-p", "no:cacheprovider"]
+    command += ["--graphdriver-report=r.json", "--graphdriver-journal=j.jsonl"]
+    process = subprocess.Popen(
+        command, cwd=rude, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        while "INI-001" not in _text(rude / "j.jsonl").partition('"test"')[2]:
+            assert process.poll() is None, process.communicate()[0]
+        process.send_signal(number)
+        printed = process.communicate(timeout=300)[0]
+    finally:
+        process.kill()
+
+    assert process.returncode == 2, printed
+    assert "Traceback" not in printed
+    assert "INCONCLUSIVE" in printed
+    (result,) = read_results([rude / "r.json"])
+    assert (result.run.ended, result.run.complete) == (Ended.INTERRUPTED, False)
+    assert result.requirements["INI-001"].outcome is Outcome.MET
+    assert result.requirements["LIF-001"].reason is Reason.NOT_REPORTED
+
+
+def test_journal_of_a_killed_run_can_be_reported(rude: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "--driver=rude:ParentKilled", "-q"]
+    command += ["--requirement=LIF-001", "--requirement=INI-001", "-p", "no:cacheprovider"]
+    command += ["-p", "no:xdist", "--graphdriver-report=r.json"]
+    subprocess.run(command, cwd=rude, capture_output=True, check=False)
+    (place,) = (rude / "tmp").glob("graphdriver-*")
+    place.rename(rude / "left")  # nobody is there any more who could remove it
+
+    (result,) = read_results([rude / "r.journal.jsonl"])
+
+    assert not (rude / "r.json").exists()
+    assert (result.run.ended, result.verdict) == (Ended.CRASHED, Verdict.INCONCLUSIVE)
+    assert result.requirements["INI-001"].outcome is Outcome.MET
+    assert result.requirements["LIF-001"].reason is Reason.NOT_REPORTED
+
+
+def test_home_of_a_violation_is_kept(pytester: pytest.Pytester, rude: Path) -> None:
+    for name in ("Text", "Exit"):
+        rows = _rows(pytester, name, "--graphdriver-keep=kept")
+        kept = Path(rows["LIF-001"]["kept"])
+        assert kept.parent == rude / "kept"
+        assert (kept / "home").is_dir()
+
+
+def test_waived_violation_is_red_nowhere(pytester: pytest.Pytester, rude: Path) -> None:
+    (rude / "w.toml").write_text(
+        '[[waive]]\nrequirement = "LIF-001"\nreason = "known"\nissue = "#1"\nuntil = "2999-01-01"\n'
+    )
+
+    done = pytester.runpytest_subprocess(
+        "--driver=rude:Text", "--requirement=LIF-001", "--requirement=INI-001",
+        "--graphdriver-waivers=w.toml", "--junitxml=j.xml", "-p", "no:cacheprovider",
+    )  # fmt: skip
+
+    assert done.ret == 0
+    done.assert_outcomes(passed=1, skipped=1)
+    junit = (rude / "j.xml").read_text()
+    assert "<failure" not in junit
+    assert "waived until 2999-01-01: known (#1)" in junit
+    assert "LIF-001-rude:Text" in junit
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

@@ -1,0 +1,82 @@
+"""The stream of an archive: an error stays, and keeps nothing alive."""
+
+import gc
+import io
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from graphdriver.archive.entry import Entry, Kind
+from graphdriver.archive.source import Source
+from graphdriver.archive.stream import open_stream
+from graphdriver.archive.writer import Record
+from graphdriver.errors import DriverError
+
+
+class _Strange(Exception):
+    """An exception that cannot be made of its arguments."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
+def _failing(error: BaseException) -> Iterator[Record]:
+    yield Record(Entry(b"f", Kind.FILE))
+    raise error
+
+
+def _breaking() -> Iterator[Record]:
+    """Fail as a disk does; the error is in no variable, which would keep it alive by itself."""
+    yield Record(Entry(b"f", Kind.FILE))
+    raise OSError(5, "broken")
+
+
+_ERRORS = [OSError(5, "broken", "name"), DriverError("broken", "mend it"), _Strange("brok", "en")]
+
+
+@pytest.mark.parametrize("error", _ERRORS)
+def test_error_is_raised_again_with_its_notes(error: Exception) -> None:
+    error.add_note("a note")
+    with open_stream(_failing(error)) as stream:
+        for _ in range(3):
+            with pytest.raises((type(error), OSError), match="broken") as caught:
+                stream.read(10)
+            assert caught.value.__notes__ == ["a note"]
+
+
+def test_stream_that_has_failed_is_released_with_its_last_reference() -> None:
+    """A kept traceback made a circle: the collector closed it, in whichever thread it ran."""
+    released = []
+    stream = open_stream(_breaking(), lambda: released.append(True))
+    dead = weakref.ref(stream)
+    gc.disable()
+    try:
+        for _ in range(2):
+            with suppress(OSError):
+                stream.read(10)
+        del stream
+        assert dead() is None
+    finally:
+        gc.enable()
+    assert released == [True]
+
+
+def test_small_pieces_are_taken_without_copying_the_rest() -> None:
+    """A sparse map of 40,000 bytes copied the buffer 40,000 times."""
+    source = Source(io.BytesIO(bytes(range(256)) * 4096))
+    written: list[bytes] = []
+
+    def write(_: int, piece: bytes | memoryview) -> int:
+        written.append(bytes(piece))
+        return len(piece)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.write", write)
+        source.take(1)
+        for _ in range(100):
+            source.copy(3, -1)
+
+    assert b"".join(written) == (bytes(range(256)) * 2)[1:301]
+    assert source.offset == 301

@@ -1,0 +1,325 @@
+"""Who stands on a layer: locks, holds and parentage, over threads and over processes."""
+
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from graphdriver import errors
+from graphdriver.overlay2 import Driver
+from graphdriver.overlay2.mounts import Mounts
+from graphdriver_conformance.oracle.archive import build_archive, entry_of
+from graphdriver_conformance.oracle.tree import file
+from otherprocess import OtherProcess
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts without a namespace")
+
+DEADLINE = 120.0
+OLD = build_archive([entry_of(f"old{n}", file(b"old")) for n in range(5)])
+NEW = build_archive([entry_of(f"new{n}", file(b"new")) for n in range(5)])
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    made = Driver(tmp_path / "home")
+    yield made
+    made.cleanup()
+
+
+def _build(driver: Driver, id: str, parent: str = "") -> None:
+    driver.create_read_write(id, parent)
+    driver.apply_diff(id, parent, io.BytesIO(OLD))
+
+
+def _apply(driver: Driver, id: str, parent: str = "") -> None:
+    driver.apply_diff(id, parent, io.BytesIO(NEW))
+
+
+def _in_thread(call: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_tree_below_a_held_layer_is_not_exchanged(driver: Driver) -> None:
+    """moby #13261, by apply_diff; a grandchild counts as a child does."""
+    _build(driver, "a")
+    _build(driver, "b", "a")
+    driver.create_read_write("c", "b")
+    view = driver.get("c")
+
+    for id, parent in (("a", ""), ("b", "a")):
+        with pytest.raises(errors.LayerInUse, match=f"layer {id} is below layer c"):
+            _apply(driver, id, parent)
+    seen = sorted(os.listdir(view))
+    driver.put("c")
+    _apply(driver, "a")
+
+    assert seen == [f"old{n}" for n in range(5)]
+    assert not (driver._home.path / "a" / ".applying").exists()
+
+
+def test_tree_below_an_open_diff_is_not_exchanged(driver: Driver) -> None:
+    """What a diff omits because a lower layer has it would be nowhere."""
+    _build(driver, "a")
+    _build(driver, "b", "a")
+    (driver.get("b") / "big").write_bytes(b"x" * (4 << 20))
+    driver.put("b")
+    with driver.diff("b", "a") as stream:
+        stream.read(1)
+        with pytest.raises(errors.LayerInUse, match="diffs of it"):
+            _apply(driver, "a")
+
+    _apply(driver, "a")
+
+
+def test_tree_below_the_mount_of_another_process_is_not_exchanged(
+    driver: Driver, tmp_path: Path
+) -> None:
+    _build(driver, "a")
+    driver.create_read_write("b", "a")
+
+    with OtherProcess("overlay2", tmp_path / "home") as other:
+        assert other.call("get", "b") == "ok"
+        with pytest.raises(errors.LayerInUse, match="layer a is below layer b"):
+            _apply(driver, "a")
+    driver.cleanup()
+
+    _apply(driver, "a")
+
+
+def test_archive_for_a_layer_that_another_process_has_mounted(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """It is applied through that mount, which stays."""
+    _build(driver, "a")
+    driver.create_read_write("b", "a")
+    view = tmp_path / "home" / "b" / "merged"
+
+    with OtherProcess("overlay2", tmp_path / "home") as other:
+        assert other.call("get", "b") == "ok"
+        _apply(driver, "b", "a")
+        assert os.path.ismount(view)
+        assert len(os.listdir(view)) == 10
+
+
+def test_layer_that_is_got_while_an_archive_is_unpacked_below_keeps_its_view(
+    driver: Driver,
+) -> None:
+    """The stream is read while the layer above is mounted: then the exchange is refused."""
+    _build(driver, "a")
+    driver.create_read_write("b", "a")
+    views: list[Path] = []
+
+    class Stream(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if not views:
+                views.append(driver.get("b"))
+            return super().read(size)
+
+    with pytest.raises(errors.LayerInUse, match="below layer b"):
+        driver.apply_diff("a", "", Stream(NEW))
+
+    assert sorted(os.listdir(views[0])) == [f"old{n}" for n in range(5)]
+    driver.put("b")
+    assert sorted(os.listdir(driver.get("a"))) == [f"old{n}" for n in range(5)]
+
+
+def test_parent_is_not_removed_while_a_child_is_made(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """buildkit #6977: the child would be an orphan for ever."""
+    driver.create("base")
+    building, go_on = threading.Event(), threading.Event()
+    build = driver._home._build
+
+    def slowly(*arguments: object) -> None:
+        building.set()
+        go_on.wait(DEADLINE)
+        build(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(driver._home, "_build", slowly)
+    child = _in_thread(lambda: driver.create("child", "base"))
+    assert building.wait(DEADLINE)
+    outcome: list[str] = []
+
+    def remove() -> None:
+        try:
+            driver.remove("base")
+            outcome.append("removed")
+        except errors.LayerInUse:
+            outcome.append("in use")
+
+    removal = _in_thread(remove)
+    removal.join(0.2)
+    go_on.set()
+    child.join(DEADLINE)
+    removal.join(DEADLINE)
+
+    assert outcome == ["in use"]
+    assert driver.exists("base")
+
+
+def test_child_is_not_made_while_its_parent_is_removed(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a host with many mounts the removal takes its time to read their table."""
+    driver.create("base")
+    removing, go_on = threading.Event(), threading.Event()
+
+    def slowly(_mounts: Mounts, _id: str) -> None:
+        removing.set()
+        go_on.wait(DEADLINE)
+
+    monkeypatch.setattr(Mounts, "release_stale", slowly)
+    removal = _in_thread(lambda: driver.remove("base"))
+    assert removing.wait(DEADLINE)
+    outcome: list[str] = []
+
+    def create() -> None:
+        try:
+            driver.create("child", "base")
+            outcome.append("made")
+        except errors.LayerNotFound:
+            outcome.append("no parent")
+
+    child = _in_thread(create)
+    child.join(0.2)
+    go_on.set()
+    removal.join(DEADLINE)
+    child.join(DEADLINE)
+
+    assert outcome == ["no parent"]
+    assert os.listdir(driver._home.path) == ["l"]
+
+
+def test_parent_removed_by_another_process_while_a_child_is_made(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.create("base")
+    build = driver._home._build
+
+    with OtherProcess("overlay2", tmp_path / "home") as other:
+
+        def removing(*arguments: object) -> None:
+            build(*arguments)  # type: ignore[arg-type]
+            assert other.call("remove", "base") == "ok"
+
+        monkeypatch.setattr(driver._home, "_build", removing)
+
+        with pytest.raises(errors.LayerNotFound, match="base"):
+            driver.create("child", "base")
+
+    assert sorted(os.listdir(tmp_path / "home")) == ["l"]
+    assert os.listdir(tmp_path / "home" / "l") == []
+
+
+@pytest.mark.parametrize("damage", ["", "x", None])
+def test_damaged_link_does_not_make_a_parent_childless(
+    driver: Driver, tmp_path: Path, damage: str | None
+) -> None:
+    """moby #42964: a power cut empties link files; the child would be lost with its parent."""
+    driver.create("base")
+    driver.create("child", "base")
+    link = tmp_path / "home" / "base" / "link"
+    if damage is None:
+        link.unlink()
+    else:
+        link.write_text(damage)
+
+    for made in (driver, Driver(tmp_path / "home")):
+        with pytest.raises(errors.LayerInUse, match="has children"):
+            made.remove("base")
+
+
+def test_damaged_link_and_a_lost_short_name(driver: Driver, tmp_path: Path) -> None:
+    """Whose child it is cannot be told any more, so it may be a child of the damaged layer."""
+    driver.create("base")
+    driver.create("child", "base")
+    (tmp_path / "home" / "base" / "link").write_text("")
+    for link in (tmp_path / "home" / "l").iterdir():
+        if os.readlink(link) == "../base/diff":
+            link.unlink()
+
+    with pytest.raises(errors.LayerInUse):
+        driver.remove("base")
+    driver.remove("child")
+    driver.remove("base")
+
+    assert not driver.exists("base")
+
+
+def test_child_made_by_another_process_within_one_tick_of_the_clock(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """Before Linux 6.13 times of files change every 1 to 10 ms; the test stops them for longer."""
+    driver.create("base")
+    links = tmp_path / "home" / "l"
+    before = links.stat().st_mtime_ns
+    second = Driver(tmp_path / "home")
+    real = os.symlink
+
+    def within_the_tick(source: str, target: str, *, dir_fd: int | None = None) -> None:
+        real(source, target, dir_fd=dir_fd)
+        os.utime(links, ns=(before, before))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "symlink", within_the_tick)
+        second.create("child", "base")
+
+    assert links.stat().st_mtime_ns > before
+    with pytest.raises(errors.LayerInUse, match="has children"):
+        driver.remove("base")
+
+
+def test_cleanup_between_the_mount_and_the_hold(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder would get the mount point without the mount, and write into it."""
+    driver.create("base")
+    driver.create_read_write("child", "base")
+    mounted, go_on = threading.Event(), threading.Event()
+    mount = Mounts._mount
+
+    def slowly(self: Mounts, *arguments: object, **options: object) -> None:
+        mount(self, *arguments, **options)  # type: ignore[arg-type]
+        mounted.set()
+        go_on.wait(DEADLINE)
+
+    monkeypatch.setattr(Mounts, "_mount", slowly)
+    getting = _in_thread(lambda: driver.get("child"))
+    assert mounted.wait(DEADLINE)
+    cleaning = _in_thread(driver.cleanup)
+    cleaning.join(0.2)
+    still_mounted = os.path.ismount(driver._home.path / "child" / "merged")
+    go_on.set()
+    getting.join(DEADLINE)
+    cleaning.join(DEADLINE)
+
+    assert still_mounted, "cleanup did not wait for the get"
+    assert not os.path.ismount(driver._home.path / "child" / "merged")
+    driver.remove("child")
+
+
+def test_hold_is_kept_when_the_view_cannot_be_unmounted(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.create("base")
+    driver.create_read_write("child", "base")
+    driver.get("child")
+
+    def busy(_point: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graphdriver.overlay2.mounts.detach", busy)
+        with pytest.raises(OSError, match="Input/output"):
+            driver.put("child")
+    with pytest.raises(errors.LayerInUse):
+        driver.remove("child")
+    driver.put("child")
+
+    driver.remove("child")

@@ -10,6 +10,7 @@ from typing import TypeVar
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
 from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.oracle.tree import Tree
 
 __all__ = [
     "assert_same_names",
@@ -42,8 +43,7 @@ def settled_names(graphdriver: Subject, home: Path | None = None) -> set[str]:
 def _live(graphdriver: Subject) -> None:
     """Make, use and remove a layer and its child, with every verb that the driver has."""
     base = graphdriver.new_layer(writable=True)
-    with graphdriver.view(base) as root:
-        (root / "file").write_bytes(b"x")
+    graphdriver.fill(base, Tree.of({"file": b"x"}))
     child = graphdriver.new_layer(base)
     graphdriver.exists(child)
     graphdriver.status()

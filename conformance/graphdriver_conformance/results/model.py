@@ -471,8 +471,11 @@ def verdict_of(results: Iterable[RequirementResult], ended: Ended = Ended.FINISH
 
 
 def worse(one: RequirementResult, other: RequirementResult) -> RequirementResult:
-    """Return the one that counts of two results of one test: of its call and of its teardown."""
-    worst = min((one, other), key=_rank)
+    """Return the one that counts of two results of one test: of its call and of its teardown.
+
+    Of two that are equally bad it is the first: the other is often a consequence.
+    """
+    worst = min((one, other), key=lambda result: _WEIGHT.index(result.outcome))
     return replace(
         worst,
         seconds=one.seconds + other.seconds,

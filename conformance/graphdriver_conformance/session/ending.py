@@ -106,17 +106,15 @@ class Ending:
 
         Errors of the suite stay there, with their tracebacks.
         """
-        failed = terminalreporter.stats.get("failed", [])
-        foreign = [one for one in failed if not _is_violation(one)]
-        if failed and not foreign:
-            del terminalreporter.stats["failed"]
-        elif failed:
-            terminalreporter.stats["failed"] = foreign
+        stats: dict[str, list[Any]] = terminalreporter.stats
+        reports = {name: stats.pop(name) for name in ("failed", "error") if name in stats}
+        for name, found in reports.items():
+            if foreign := [one for one in found if not _is_violation(one)]:
+                stats[name] = foreign
         try:
             yield
         finally:
-            if failed:
-                terminalreporter.stats["failed"] = failed
+            stats.update(reports)
         for text in self._trouble:
             terminalreporter.line(f"FAILED  {text}", red=True)
         for result in self._results:

@@ -99,7 +99,7 @@ def _said(row: dict[str, Any]) -> str:
         ("NoLowerDir", "MET-004", "missing"),
         ("DiffIsNoArchive", "DIF-003", "no archive"),
         ("DiffIsNoArchive", "CHG-022", "no archive"),
-        ("LinksToNothing", "DIF-003", "is a hard link to b'nowhere'"),
+        ("LinksToNothing", "DIF-003", "a hard link to b'nowhere', which is not there"),
     ],
 )
 def test_answer_that_lacks_something_is_a_violation(

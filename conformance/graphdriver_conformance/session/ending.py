@@ -114,7 +114,8 @@ class Ending:
         try:
             yield
         finally:
-            stats.update(reports)
+            for name, found in reports.items():
+                stats[name] = found
         for text in self._trouble:
             terminalreporter.line(f"FAILED  {text}", red=True)
         for result in self._results:

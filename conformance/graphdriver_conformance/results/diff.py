@@ -4,18 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphdriver_conformance.results.grid import ABSENT, Row, rows_of, when, word
-from graphdriver_conformance.results.model import Outcome, RequirementResult, RunResult, Verdict
+from graphdriver_conformance.results.model import Outcome, RequirementResult, RunResult
 from graphdriver_conformance.results.text import finding
 
 __all__ = ["Change", "Difference", "NotComparable", "compare", "lines"]
 
 _BROKEN = (Outcome.VIOLATED, Outcome.BLOCKED, Outcome.WAIVED)
 _UNASKED = (ABSENT, Outcome.NOT_SELECTED.value)
-_WORDS = {
-    Verdict.CONFORMANT: "CONFORMANT",
-    Verdict.NOT_CONFORMANT: "NOT CONFORMANT",
-    Verdict.INCONCLUSIVE: "INCONCLUSIVE",
-}
 
 
 class NotComparable(Exception):
@@ -109,7 +104,7 @@ def compare(old: Sequence[RunResult], new: Sequence[RunResult]) -> list[Differen
 def lines(difference: Difference) -> Iterator[tuple[str, str]]:
     """Yield each line for a terminal with its colour ("" for none)."""
     for name, run in (("old", difference.old), ("new", difference.new)):
-        verdict = _WORDS[run.verdict]
+        verdict = run.verdict.value.replace("-", " ").upper()
         yield f"{name}  {run.driver.spec}  {when(run)}  suite {run.suite}  {verdict}", ""
     yield "", ""
     if difference.circumstances:

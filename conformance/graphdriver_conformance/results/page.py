@@ -28,6 +28,7 @@ from graphdriver_conformance.results.model import (
     Verdict,
 )
 from graphdriver_conformance.results.printable import printable
+from graphdriver_conformance.results.terminal import grounds
 
 __all__ = ["diff_page", "page"]
 
@@ -229,11 +230,19 @@ def _blocks(cell: RequirementResult) -> list[tuple[str, tuple[str, ...]]]:
 
 def _proof(cell: RequirementResult) -> str:
     """Return how the outcome came about: the kind of violation, the time, the examples."""
-    plain = (Reason.MISMATCH, Reason.SELECTION, Reason.WAIVER, Reason.RESTS_ON)
-    shown = cell.reason.value.replace("-", " ") if cell.reason and cell.reason not in plain else ""
-    time = f"{cell.seconds:.2f} s" if cell.examples or cell.seconds else ""
-    examples = f"{cell.examples} examples" if cell.examples > 1 else ""
-    return ", ".join(filter(None, (shown, time, examples)))
+    plain = (
+        *(Reason.MISMATCH, Reason.SELECTION, Reason.WAIVER, Reason.RESTS_ON),
+        *(Reason.NO_CAPABILITY, Reason.ENVIRONMENT, Reason.SUITE),
+    )
+    is_unclaimed = cell.outcome is Outcome.NOT_CLAIMED and cell.capability
+    parts = (
+        cell.reason.value.replace("-", " ") if cell.reason and cell.reason not in plain else "",
+        f"needs {cell.capability}" if is_unclaimed else "",
+        "works although not claimed" if cell.works else "",
+        f"{cell.seconds:.2f} s" if cell.examples or cell.seconds else "",
+        f"{cell.examples} examples" if cell.examples > 1 else "",
+    )
+    return ", ".join(filter(None, parts))
 
 
 @cache
@@ -259,6 +268,7 @@ def _environment() -> Environment:
         "blocks": _blocks,
         "digest": _digest,
         "findings_of": _findings,
+        "grounds": grounds,
         "long": _LONG,
         "parts": _parts,
         "proof": _proof,

@@ -235,6 +235,31 @@ def test_markdown_cannot_be_broken_out_of(make_run: MakeRun) -> None:
     assert r"| a\|b &lt;b>\`c\` |" in made
 
 
+def test_page_says_why_the_verdict_is_what_it_is(make_run: MakeRun) -> None:
+    unproven = {"outcome": Outcome.NOT_PROVABLE, "reason": Reason.ENVIRONMENT}
+    inconclusive = make_run("mine", {"DIF-002": unproven})
+    violated = make_run("vfs", {"DIF-002": VIOLATED})
+
+    assert (
+        "Inconclusive no MUST violated, but 1 MUST not provable here"
+        in Text(page([inconclusive])).text
+    )
+    assert "Not conformant 1 MUST violated" in Text(page([inconclusive, violated])).text
+
+
+def test_page_says_what_works_although_not_claimed(make_run: MakeRun) -> None:
+    works = {
+        "outcome": Outcome.NOT_CLAIMED,
+        "reason": Reason.NO_CAPABILITY,
+        "capability": "quota",
+        "works": True,
+    }
+
+    shown = Text(page([make_run(changes={"QUO-001": works})])).text
+
+    assert "not claimed needs quota, works although not claimed" in shown
+
+
 def test_page_of_nothing_but_met_requirements_says_so(make_run: MakeRun) -> None:
     made = page([make_run()])
 

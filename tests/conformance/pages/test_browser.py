@@ -412,6 +412,15 @@ def test_print_has_no_filters_and_folds_nothing(
     assert LOOK[:1] == _rows(browser)
 
 
+def test_fifteen_runs_fit_on_paper(browser: Chrome, show: Show, fifteen: list[RunResult]) -> None:
+    show(fifteen, width=718)  # A4 with its margins
+
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+
+    scroll = browser.execute_script("return document.documentElement.scrollWidth")
+    assert scroll <= 718
+
+
 def test_what_a_driver_says_runs_nothing_and_fetches_nothing(
     browser: Chrome, show: Show, make_run: MakeRun
 ) -> None:

@@ -77,7 +77,7 @@ def test_page_has_a_section_for_each_cell_and_links_nowhere_else(
     assert not re.search(r"url\(|@import|https?://", text)
 
 
-def test_verdict_comes_first_and_the_violation_is_told(violated: Path) -> None:
+def test_verdict_comes_before_the_violation(violated: Path) -> None:
     text = page(read_results([violated]))
 
     body = text[text.index("<body>") :]

@@ -236,7 +236,7 @@ def test_link_to_a_requirement_that_the_filter_hides_shows_it(
     assert "met" in _visible(browser, "MNT-001.1").text
 
 
-def test_page_is_read_without_its_script(browser: Chrome, show: Show, run: RunResult) -> None:
+def test_page_is_legible_without_its_script(browser: Chrome, show: Show, run: RunResult) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     show([run])
 
@@ -421,7 +421,7 @@ def test_fifteen_runs_fit_on_paper(browser: Chrome, show: Show, fifteen: list[Ru
     assert scroll <= 718
 
 
-def test_what_a_driver_says_runs_nothing_and_fetches_nothing(
+def test_texts_of_drivers_run_nothing_and_load_nothing(
     browser: Chrome, show: Show, make_run: MakeRun
 ) -> None:
     texts = dict.fromkeys(("detail", "expected", "actual", "kept", "reproduce"), HOSTILE)

@@ -158,7 +158,7 @@ def test_violated_comes_first_on_the_page_and_in_markdown(make_run: MakeRun) -> 
     assert re.search(r"### WHT-001 \(MUST\) on mine:Driver", markdown([run]))
 
 
-def test_what_several_runs_found_alike_is_told_once(make_run: MakeRun) -> None:
+def test_equal_findings_of_several_runs_are_shown_once(make_run: MakeRun) -> None:
     alike = {**VIOLATED, "seconds": 9.0}
     other = {**VIOLATED, "actual": "no tree at all"}
     runs = [
@@ -203,7 +203,7 @@ def test_run_without_its_end_is_at_the_top(
         assert "**mine**: the run" in markdown(runs)
 
 
-def test_what_drivers_say_is_only_text(make_run: MakeRun) -> None:
+def test_texts_of_drivers_are_escaped(make_run: MakeRun) -> None:
     texts = dict.fromkeys(("detail", "expected", "actual", "kept", "reproduce", "script"), HOSTILE)
     lines = dict.fromkeys(("program", "tree", "mounts", "output", "example", "notes"), (HOSTILE,))
     changes = {"DIF-002": {"outcome": Outcome.VIOLATED, **texts, **lines}}
@@ -225,7 +225,7 @@ def test_text_that_cannot_be_printed_is_shown_as_python_would_escape_it() -> Non
     )
 
 
-def test_markdown_cannot_be_broken_out_of(make_run: MakeRun) -> None:
+def test_texts_of_drivers_are_escaped_in_markdown(make_run: MakeRun) -> None:
     output = ("~~~~", "# a heading", "~~~~~~")
     run = make_run("a|b\n<b>`c`", {"DIF-002": {**VIOLATED, "output": output}})
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "check": "judge drivers (default: overlay2)",
     "list": "the requirements, one a line, or the capabilities",
     "explain": "a requirement or a family: rule, reason, source, tests",
-    "report": "result files as text, page or Markdown, or what changed",
+    "report": "result files as text, page or Markdown; the difference of two",
     "waive": "a file of waivers for the violations of a result file",
     "doctor": "what this machine can show, and how to get the rest",
     "new": "a skeleton of a driver, with its tests",

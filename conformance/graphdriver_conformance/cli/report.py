@@ -1,4 +1,4 @@
-"""Show result files and journals: as text, side by side as a page or Markdown, or what changed."""
+"""Show result files and journals as text, as a page or as Markdown, or compare two of them."""
 
 import argparse
 import io
@@ -30,15 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--diff",
         action="store_true",
-        help="in what the second file, the newer one, differs from the first; "
-        "the exit code is 1 when something is newly violated",
+        help="compare an older file with a newer one; "
+        "the exit code is 1 when a requirement is newly violated",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the report, and return the exit code.
 
-    1 when something is newly violated, 2 when `--diff` has not two files, 4 when a file is no
+    1 when a requirement is newly violated, 2 when `--diff` has not two files, 4 when a file is no
     result file, or the report cannot be written.
     """
     if options.diff and len(options.files) != 2:

@@ -1,21 +1,16 @@
-"""A newer run held against an older one: newly violated, newly met, and other changes."""
+"""The difference between an older and a newer run of a driver."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphdriver_conformance.results.grid import ABSENT, Row, rows_of, when, word
-from graphdriver_conformance.results.model import Outcome, RequirementResult, RunResult, Verdict
+from graphdriver_conformance.results.model import Outcome, RequirementResult, RunResult
 from graphdriver_conformance.results.text import finding
 
-__all__ = ["Change", "Difference", "NotComparable", "compare", "lines"]
+__all__ = ["Change", "Difference", "NotComparable", "compare", "explanation", "lines"]
 
 _BROKEN = (Outcome.VIOLATED, Outcome.BLOCKED, Outcome.WAIVED)
 _UNASKED = (ABSENT, Outcome.NOT_SELECTED.value)
-_WORDS = {
-    Verdict.CONFORMANT: "CONFORMANT",
-    Verdict.NOT_CONFORMANT: "NOT CONFORMANT",
-    Verdict.INCONCLUSIVE: "INCONCLUSIVE",
-}
 
 
 class NotComparable(Exception):
@@ -54,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """In what a newer run differs from an older one.
+    """The difference between an older and a newer run.
 
     `circumstances` are facts of the driver, the machine and the run, each with its older and newer
     value. `asked_before` and `asked_now` are requirements that only one of the runs asked for.
@@ -81,7 +76,7 @@ class Difference:
 
     @property
     def summary(self) -> str:
-        """How much changed, in one line."""
+        """The numbers of changes, in one line."""
         return (
             f"{len(self.newly_violated)} newly violated, {len(self.newly_met)} newly met, "
             f"{_many(len(self.others), 'other change')}, "
@@ -109,7 +104,7 @@ def compare(old: Sequence[RunResult], new: Sequence[RunResult]) -> list[Differen
 def lines(difference: Difference) -> Iterator[tuple[str, str]]:
     """Yield each line for a terminal with its colour ("" for none)."""
     for name, run in (("old", difference.old), ("new", difference.new)):
-        verdict = _WORDS[run.verdict]
+        verdict = run.verdict.value.replace("-", " ").upper()
         yield f"{name}  {run.driver.spec}  {when(run)}  suite {run.suite}  {verdict}", ""
     yield "", ""
     if difference.circumstances:
@@ -138,12 +133,12 @@ def _change(change: Change, colour: str) -> Iterator[tuple[str, str]]:
     before, after = change.words
     yield f"  {row.id} ({row.level})  {row.title}: {before} -> {after}", colour
     if change.new and not change.is_newly_met:
-        for line in told(change.new):
+        for line in explanation(change.new):
             yield f"      {line}", ""
 
 
-def told(result: RequirementResult) -> Iterator[str]:
-    """Yield the lines that explain the newer outcome."""
+def explanation(result: RequirementResult) -> Iterator[str]:
+    """Yield the lines that explain an outcome that is not met."""
     if result.blocked_by:
         yield f"rests on {', '.join(result.blocked_by)}"
         return

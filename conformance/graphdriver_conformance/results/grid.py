@@ -86,13 +86,13 @@ def rows_of(runs: Sequence[RunResult]) -> list[Row]:
 
 def in_order(runs: Sequence[RunResult]) -> list[RunResult]:
     """Return the runs by driver, options and place, older ones first; numbers count as numbers."""
-    return sorted(runs, key=lambda run: [_natural(value(run)) for value in (_spec, *_TELLING)])
+    return sorted(runs, key=lambda run: [_natural(value(run)) for value in (_spec, *_DISTINCTIONS)])
 
 
 def labels(runs: Sequence[RunResult]) -> list[str]:
-    """Return a name for each run: the driver's SPEC, and of the rest whatever tells runs apart."""
+    """Return a name for each run: the driver's SPEC, and the facts that distinguish its runs."""
     names = [[_spec(run)] for run in runs]
-    for value in _TELLING:
+    for value in _DISTINCTIONS:
         groups: dict[tuple[str, ...], set[str]] = {}
         for run, name in zip(runs, names, strict=True):
             groups.setdefault(tuple(name), set()).add(value(run))
@@ -117,8 +117,8 @@ def _spec(run: RunResult) -> str:
     return run.driver.spec
 
 
-# What tells runs of one driver apart, the most telling first.
-_TELLING: tuple[Callable[[RunResult], str], ...] = (
+# The facts that distinguish runs of one driver, in order of preference.
+_DISTINCTIONS: tuple[Callable[[RunResult], str], ...] = (
     lambda run: ",".join(run.driver.options),
     lambda run: run.where.kernel,
     lambda run: run.where.filesystem,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from graphdriver_conformance.results.diff import Difference, told
+from graphdriver_conformance.results.diff import Difference, explanation
 from graphdriver_conformance.results.grid import Row, in_order, labels, rows_of, when
 from graphdriver_conformance.results.model import Ended, Outcome, RequirementResult, RunResult
 from graphdriver_conformance.results.printable import printable
@@ -37,7 +37,7 @@ def markdown(runs: Sequence[RunResult]) -> str:
 
 
 def diff_markdown(differences: Sequence[Difference]) -> str:
-    """Return in what newer runs differ from older ones."""
+    """Return the differences between older and newer runs."""
     return _joined(line for difference in differences for line in _difference(difference))
 
 
@@ -90,7 +90,7 @@ def _failures(row: Row, names: list[str]) -> Iterator[str]:
 
 def _finding(cell: RequirementResult) -> list[str]:
     script = [f"script:    {cell.script}"] * bool(cell.script)
-    return _fenced([*told(cell), *script])
+    return _fenced([*explanation(cell), *script])
 
 
 def _difference(difference: Difference) -> Iterator[str]:

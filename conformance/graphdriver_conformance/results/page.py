@@ -1,7 +1,7 @@
 """The report as one page of HTML that needs nothing else: no server, no network, no script to read.
 
-The templates are beside this module. Whatever a driver says is escaped by Jinja; the script only
-filters, and the page's policy lets the browser run that script alone.
+The templates are beside this module. Jinja escapes all texts of drivers; the script only filters,
+and the page's policy lets the browser run that script alone.
 """
 
 import base64
@@ -28,6 +28,7 @@ from graphdriver_conformance.results.model import (
     Verdict,
 )
 from graphdriver_conformance.results.printable import printable
+from graphdriver_conformance.results.terminal import grounds
 
 __all__ = ["diff_page", "page"]
 
@@ -88,7 +89,7 @@ class _Column:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a reader must know of the run to compare it with another one."""
+        """The facts by which runs are compared, by name."""
         run = self.result
         return {
             "Options": ", ".join(run.driver.options) or "none",
@@ -102,7 +103,7 @@ class _Column:
 
     @property
     def more(self) -> list[tuple[str, str]]:
-        """What else there is: the claims, how it was run, the status of driver and kernel."""
+        """All other facts: the claims, the command, the status of driver and kernel."""
         run = self.result
         return [
             ("Driver", run.driver.name),
@@ -117,7 +118,7 @@ class _Column:
 
     @property
     def troubles(self) -> list[str]:
-        """What makes the run less than it was meant to be: no Init, an early end."""
+        """Sentences for the top of the page: Init failed, the run did not finish."""
         run = self.result
         found = []
         if error := run.driver.init_error:
@@ -175,7 +176,7 @@ def page(runs: Sequence[RunResult]) -> str:
 
 
 def diff_page(differences: Sequence[Difference]) -> str:
-    """Return the page that shows in what newer runs differ from older ones."""
+    """Return the page of the differences between older and newer runs."""
     return _rendered("diff.html", differences=differences, script="")
 
 
@@ -186,7 +187,7 @@ def _claims(run: RunResult) -> str:
 
 
 def _findings(row: Row) -> list[tuple[list[int], RequirementResult]]:
-    """Return what needs more than a line, with the numbers of the runs that found the same."""
+    """Return each distinct finding with the numbers of the runs that had it."""
     quiet = (Outcome.MET, Outcome.NOT_CLAIMED, Outcome.NOT_SELECTED)
     found: dict[RequirementResult, list[int]] = {}
     first: dict[RequirementResult, RequirementResult] = {}
@@ -199,7 +200,7 @@ def _findings(row: Row) -> list[tuple[list[int], RequirementResult]]:
 
 
 def _parts(cell: RequirementResult) -> list[tuple[str, str]]:
-    """Return what is said of a result in a line or two, each with its name."""
+    """Return the short texts of a result, each with its name."""
     others = cell.failures - 1
     more = (
         f"{others} more test{'s' * (others > 1)} of this requirement failed" if others > 0 else ""
@@ -229,11 +230,19 @@ def _blocks(cell: RequirementResult) -> list[tuple[str, tuple[str, ...]]]:
 
 def _proof(cell: RequirementResult) -> str:
     """Return how the outcome came about: the kind of violation, the time, the examples."""
-    plain = (Reason.MISMATCH, Reason.SELECTION, Reason.WAIVER, Reason.RESTS_ON)
-    shown = cell.reason.value.replace("-", " ") if cell.reason and cell.reason not in plain else ""
-    time = f"{cell.seconds:.2f} s" if cell.examples or cell.seconds else ""
-    examples = f"{cell.examples} examples" if cell.examples > 1 else ""
-    return ", ".join(filter(None, (shown, time, examples)))
+    plain = (
+        *(Reason.MISMATCH, Reason.SELECTION, Reason.WAIVER, Reason.RESTS_ON),
+        *(Reason.NO_CAPABILITY, Reason.ENVIRONMENT, Reason.SUITE),
+    )
+    is_unclaimed = cell.outcome is Outcome.NOT_CLAIMED and cell.capability
+    parts = (
+        cell.reason.value.replace("-", " ") if cell.reason and cell.reason not in plain else "",
+        f"needs {cell.capability}" if is_unclaimed else "",
+        "works although not claimed" if cell.works else "",
+        f"{cell.seconds:.2f} s" if cell.examples or cell.seconds else "",
+        f"{cell.examples} examples" if cell.examples > 1 else "",
+    )
+    return ", ".join(filter(None, parts))
 
 
 @cache
@@ -259,6 +268,7 @@ def _environment() -> Environment:
         "blocks": _blocks,
         "digest": _digest,
         "findings_of": _findings,
+        "grounds": grounds,
         "long": _LONG,
         "parts": _parts,
         "proof": _proof,
@@ -273,7 +283,7 @@ def _environment() -> Environment:
 
 
 def _shown(value: object) -> object:
-    """Return what is written for a value; our own text, which is marked, stays as it is."""
+    """Return a value as it is written; our own text, which is marked, stays as it is."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(str(value))
     return value

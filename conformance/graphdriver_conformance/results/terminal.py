@@ -13,7 +13,7 @@ from graphdriver_conformance.results.model import (
 )
 from graphdriver_conformance.results.text import finding
 
-__all__ = ["by_importance", "lines"]
+__all__ = ["by_importance", "grounds", "lines"]
 
 _MOST_IDS = 40
 _WORDS = {
@@ -45,10 +45,36 @@ def lines(result: RunResult) -> Iterator[tuple[str, str]]:
     where, verdict = result.where, result.verdict
     yield (
         f"{result.driver.spec}: {_WORDS[verdict]}  "
-        f"({_reason(result, verdict)}; kernel {where.kernel}, {where.filesystem}, {where.user}, "
+        f"({grounds(result)}; kernel {where.kernel}, {where.filesystem}, {where.user}, "
         f"{result.seconds:.1f} s)",
         _MARKUP[verdict],
     )
+
+
+def grounds(result: RunResult) -> str:
+    """Return why the verdict is what it is, in a few words."""
+    verdict = result.verdict
+    must = [one for one in result.requirements.values() if one.level == Level.MUST]
+    count = Counter(one.outcome for one in must)
+    if verdict is Verdict.NOT_CONFORMANT:
+        broken, waived, blocked = (
+            count[one] for one in (Outcome.VIOLATED, Outcome.WAIVED, Outcome.BLOCKED)
+        )
+        texts = [f"{broken} MUST violated"] * bool(broken or not (waived or blocked))
+        texts += [f"{blocked} MUST blocked"] * bool(blocked)
+        texts += [f"{waived} MUST violated and waived"] * bool(waived)
+        return ", ".join(texts + _interruption(result))
+    if verdict is Verdict.INCONCLUSIVE:
+        unproven, errors = count[Outcome.NOT_PROVABLE], count[Outcome.ERROR]
+        texts = [f"{unproven} MUST not provable here"] * bool(unproven)
+        texts += [f"the suite failed in {errors} MUST"] * bool(errors)
+        texts += _interruption(result)
+        return f"no MUST violated, but {' and '.join(texts) or 'nothing was proven'}"
+    unclaimed, unasked = count[Outcome.NOT_CLAIMED], count[Outcome.NOT_SELECTED]
+    also = f", {unclaimed} not claimed" if unclaimed else ""
+    if unasked:
+        return f"in the selection: all {count[Outcome.MET]} claimed MUST met{also}"
+    return f"all {count[Outcome.MET]} claimed MUST met{also}"
 
 
 def by_importance(result: RunResult) -> list[RequirementResult]:
@@ -148,30 +174,6 @@ def _table(result: RunResult) -> Iterator[tuple[str, str]]:
             yield f"{level:<6}  {shown}", ""
     if unasked:
         yield f"        {unasked} not selected in this run", ""
-
-
-def _reason(result: RunResult, verdict: Verdict) -> str:
-    must = [one for one in result.requirements.values() if one.level == Level.MUST]
-    count = Counter(one.outcome for one in must)
-    if verdict is Verdict.NOT_CONFORMANT:
-        broken, waived, blocked = (
-            count[one] for one in (Outcome.VIOLATED, Outcome.WAIVED, Outcome.BLOCKED)
-        )
-        texts = [f"{broken} MUST violated"] * bool(broken or not (waived or blocked))
-        texts += [f"{blocked} MUST blocked"] * bool(blocked)
-        texts += [f"{waived} MUST violated and waived"] * bool(waived)
-        return ", ".join(texts + _interruption(result))
-    if verdict is Verdict.INCONCLUSIVE:
-        unproven, errors = count[Outcome.NOT_PROVABLE], count[Outcome.ERROR]
-        texts = [f"{unproven} MUST not provable here"] * bool(unproven)
-        texts += [f"the suite failed in {errors} MUST"] * bool(errors)
-        texts += _interruption(result)
-        return f"no MUST violated, but {' and '.join(texts) or 'nothing was proven'}"
-    unclaimed, unasked = count[Outcome.NOT_CLAIMED], count[Outcome.NOT_SELECTED]
-    also = f", {unclaimed} not claimed" if unclaimed else ""
-    if unasked:
-        return f"in the selection: all {count[Outcome.MET]} claimed MUST met{also}"
-    return f"all {count[Outcome.MET]} claimed MUST met{also}"
 
 
 def _interruption(result: RunResult) -> list[str]:

@@ -1,6 +1,8 @@
 """The command `report`: text, a page or Markdown of result files; bad files; comparisons."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -75,7 +77,7 @@ def test_page_has_a_section_for_each_cell_and_links_nowhere_else(
     assert not re.search(r"url\(|@import|https?://", text)
 
 
-def test_verdict_comes_first_and_the_violation_is_told(violated: Path) -> None:
+def test_verdict_comes_before_the_violation(violated: Path) -> None:
     text = page(read_results([violated]))
 
     body = text[text.index("<body>") :]
@@ -163,6 +165,25 @@ def test_report_without_a_format_is_the_verdict_as_on_the_terminal(violated: Pat
     texts = ["".join(f"{line}\n" for line, _ in terminal.lines(run)) for run in read_results(files)]
     assert (0, "\n".join(texts)) == (done.returncode, done.stdout)
     assert "NOT CONFORMANT" in done.stdout.splitlines()[-1]
+
+
+def test_terminal_gets_colours(violated: Path) -> None:
+    ours, theirs = os.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    command = [sys.executable, "-m", "graphdriver_conformance", "report", str(violated)]
+    with subprocess.Popen(command, stdout=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while found := os.read(ours, 65536):
+                shown += found
+        except OSError as error:
+            if error.errno != errno.EIO:  # the end of a terminal
+                raise
+    os.close(ours)
+
+    assert 0 == process.returncode
+    assert b"\x1b[31mVIOLATED  DIF-002" in shown
 
 
 def test_text_that_no_terminal_can_show_is_escaped(result: dict[str, Any], tmp_path: Path) -> None:

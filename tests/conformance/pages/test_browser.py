@@ -236,7 +236,7 @@ def test_link_to_a_requirement_that_the_filter_hides_shows_it(
     assert "met" in _visible(browser, "MNT-001.1").text
 
 
-def test_page_is_read_without_its_script(browser: Chrome, show: Show, run: RunResult) -> None:
+def test_page_is_legible_without_its_script(browser: Chrome, show: Show, run: RunResult) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     show([run])
 
@@ -299,7 +299,6 @@ return outside.map(([one]) => one.textContent);
 """
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1280])
 @pytest.mark.parametrize("kind", ["one", "two", "fifteen", "hostile", "diff"])
 def test_page_never_scrolls_sideways(
     browser: Chrome,
@@ -307,7 +306,6 @@ def test_page_never_scrolls_sideways(
     run: RunResult,
     make_run: MakeRun,
     fifteen: list[RunResult],
-    width: int,
     kind: str,
 ) -> None:
     texts = dict.fromkeys(("expected", "actual", "reproduce"), LONG)
@@ -321,15 +319,17 @@ def test_page_never_scrolls_sideways(
         "hostile": lambda: page([long, make_run("vfs")]),
         "diff": lambda: diff_page(compare([make_run()], [long])),
     }
-    show(pages[kind](), width=width)
+    text = pages[kind]()
 
-    scroll, inner = browser.execute_script(
-        "return [document.documentElement.scrollWidth, innerWidth]"
-    )
-    assert scroll <= inner
-    assert width == inner
-    if width < 500:
-        assert [] == browser.execute_script(_OUTSIDE), "cut off at the side"
+    for width in (320, 390, 768, 1280):
+        show(text, width=width)
+        scroll, inner = browser.execute_script(
+            "return [document.documentElement.scrollWidth, innerWidth]"
+        )
+        assert width == inner
+        assert scroll <= width
+        if width < 500:
+            assert [] == browser.execute_script(_OUTSIDE), f"cut off at a width of {width}"
 
 
 @pytest.mark.parametrize("kind", ["one", "fifteen"])
@@ -412,7 +412,16 @@ def test_print_has_no_filters_and_folds_nothing(
     assert LOOK[:1] == _rows(browser)
 
 
-def test_what_a_driver_says_runs_nothing_and_fetches_nothing(
+def test_fifteen_runs_fit_on_paper(browser: Chrome, show: Show, fifteen: list[RunResult]) -> None:
+    show(fifteen, width=718)  # A4 with its margins
+
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+
+    scroll = browser.execute_script("return document.documentElement.scrollWidth")
+    assert scroll <= 718
+
+
+def test_texts_of_drivers_run_nothing_and_load_nothing(
     browser: Chrome, show: Show, make_run: MakeRun
 ) -> None:
     texts = dict.fromkeys(("detail", "expected", "actual", "kept", "reproduce"), HOSTILE)

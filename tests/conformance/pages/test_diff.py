@@ -1,4 +1,4 @@
-"""What two runs differ in: newly violated, newly met, other changes, circumstances."""
+"""The difference between two runs: newly violated, newly met, other changes, circumstances."""
 
 from typing import Any
 

@@ -158,7 +158,7 @@ def test_violated_comes_first_on_the_page_and_in_markdown(make_run: MakeRun) -> 
     assert re.search(r"### WHT-001 \(MUST\) on mine:Driver", markdown([run]))
 
 
-def test_what_several_runs_found_alike_is_told_once(make_run: MakeRun) -> None:
+def test_equal_findings_of_several_runs_are_shown_once(make_run: MakeRun) -> None:
     alike = {**VIOLATED, "seconds": 9.0}
     other = {**VIOLATED, "actual": "no tree at all"}
     runs = [
@@ -203,7 +203,7 @@ def test_run_without_its_end_is_at_the_top(
         assert "**mine**: the run" in markdown(runs)
 
 
-def test_what_drivers_say_is_only_text(make_run: MakeRun) -> None:
+def test_texts_of_drivers_are_escaped(make_run: MakeRun) -> None:
     texts = dict.fromkeys(("detail", "expected", "actual", "kept", "reproduce", "script"), HOSTILE)
     lines = dict.fromkeys(("program", "tree", "mounts", "output", "example", "notes"), (HOSTILE,))
     changes = {"DIF-002": {"outcome": Outcome.VIOLATED, **texts, **lines}}
@@ -225,7 +225,7 @@ def test_text_that_cannot_be_printed_is_shown_as_python_would_escape_it() -> Non
     )
 
 
-def test_markdown_cannot_be_broken_out_of(make_run: MakeRun) -> None:
+def test_texts_of_drivers_are_escaped_in_markdown(make_run: MakeRun) -> None:
     output = ("~~~~", "# a heading", "~~~~~~")
     run = make_run("a|b\n<b>`c`", {"DIF-002": {**VIOLATED, "output": output}})
 
@@ -233,6 +233,31 @@ def test_markdown_cannot_be_broken_out_of(make_run: MakeRun) -> None:
 
     assert "\n~~~~~~~\nexpected:" in made, "a fence longer than any in the text"
     assert r"| a\|b &lt;b>\`c\` |" in made
+
+
+def test_page_says_why_the_verdict_is_what_it_is(make_run: MakeRun) -> None:
+    unproven = {"outcome": Outcome.NOT_PROVABLE, "reason": Reason.ENVIRONMENT}
+    inconclusive = make_run("mine", {"DIF-002": unproven})
+    violated = make_run("vfs", {"DIF-002": VIOLATED})
+
+    assert (
+        "Inconclusive no MUST violated, but 1 MUST not provable here"
+        in Text(page([inconclusive])).text
+    )
+    assert "Not conformant 1 MUST violated" in Text(page([inconclusive, violated])).text
+
+
+def test_page_says_what_works_although_not_claimed(make_run: MakeRun) -> None:
+    works = {
+        "outcome": Outcome.NOT_CLAIMED,
+        "reason": Reason.NO_CAPABILITY,
+        "capability": "quota",
+        "works": True,
+    }
+
+    shown = Text(page([make_run(changes={"QUO-001": works})])).text
+
+    assert "not claimed needs quota, works although not claimed" in shown
 
 
 def test_page_of_nothing_but_met_requirements_says_so(make_run: MakeRun) -> None:

@@ -1,5 +1,6 @@
 """Mutants of quota. Those that need a file system with quotas of projects say so: `needs`."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,8 +61,8 @@ class ProjectsNumberedAnew(Mutant):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         quota = self.sound._quota  # type: ignore[attr-defined]
-        if quota.is_kept():
-            quota._next = 1_000_001
+        numbers = itertools.count(1_000_001)
+        quota._free_project = lambda: next(numbers)
 
 
 @mutant(

@@ -96,10 +96,10 @@ def test_machine_that_cannot_be_destroyed_does_not_end_the_lane(
 
 @pytest.mark.parametrize("is_checkout", [True, False])
 def test_cells_of_broken_drivers_say_that_they_take_a_checkout(
-    monkeypatch: pytest.MonkeyPatch, is_checkout: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_checkout: bool
 ) -> None:
-    if not is_checkout:
-        monkeypatch.setattr(run_module, "broken_drivers", lambda: None)
+    drivers = tmp_path if is_checkout else None
+    monkeypatch.setattr(run_module, "broken_drivers", lambda: drivers)
     order = Order("overlay2", "quick", tuple(load_cells().values()))
 
     plan = run_module._plan(order, "works")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from graphdriver.errors import DriverError, LayerInUse
+from graphdriver.errors import DriverError, LayerInUse, LayerNotFound
 from graphdriver.linux.mounts import mountinfo
 from graphdriver.overlay2.layout import LINKS, Home
 from graphdriver.overlay2.recovery import require_no_apply
@@ -81,13 +81,28 @@ class LayerTable:
         """
         with self.locked(id, parent) if parent else self.locked(id):
             self._home.require_absent(id)
-            with (
-                self._home.drafted(id, parent, prepare) as draft,
-                self.using(id, draft.lowers),
-                self._children.changing() as change,
-            ):
-                self._home.publish(draft, change.links, change.advance)
-                change.add(id, parent)
+            try:
+                with (
+                    self._home.drafted(id, parent, prepare) as draft,
+                    self.using(id, draft.lowers),
+                    self._children.changing() as change,
+                ):
+                    self._home.publish(draft, change.links, change.advance)
+                    change.add(id, parent)
+            except (DriverError, OSError) as error:
+                # Another process may remove the parent at any point before the publication.
+                if parent and self._is_gone(parent):
+                    raise LayerNotFound(
+                        f"there is no layer {parent} any more", "create it first"
+                    ) from error
+                raise
+
+    def _is_gone(self, id: str) -> bool:
+        """Say whether a layer is certainly not there: an error of the disk is no answer."""
+        try:
+            return not self._home.is_layer(id)
+        except OSError:
+            return False
 
     def remove(self, id: str, release: Callable[[], None]) -> None:
         """Remove a layer that nobody holds and that has no children; `release` ends stale mounts.

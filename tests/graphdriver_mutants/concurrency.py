@@ -36,12 +36,20 @@ class OneStagingDirectory(Mutant):
 class CountsWithoutLock(Mutant):
     """Two gets at once count as one: the first put unmounts under the other holder."""
 
-    _counts: dict[str, int]
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._counts: dict[str, int] = {}
+        self._begun = 0
+        self._another = threading.Condition()
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, counted, with a gap between reading the count and writing it."""
-        self._counts = getattr(self, "_counts", {})
+        """Driver.get, counted; between reading the count and writing it another get begins."""
         before = self._counts.get(id, 0)
+        with self._another:
+            self._begun += 1
+            mine = self._begun
+            self._another.notify_all()
+            self._another.wait_for(lambda: self._begun > mine, 5 * _GAP)
         view = super().get(id, mount_label)
         self._counts[id] = before + 1
         return view

@@ -75,7 +75,11 @@ def classify(
         error = _steady(error, subject)
     if isinstance(error, (AssertionError, DriverError, OSError)) or origin_of(error):
         return _violation(requirement, error, subject, compared)
-    actual = printable(f"{type(error).__name__}: {error}{_innermost_line(error)}")
+    if isinstance(error, Flaky) and subject and subject.raised:
+        error.add_note(f"an example raised {subject.raised!r}")
+    notes = "; ".join(getattr(error, "__notes__", ()))
+    text = f"{type(error).__name__}: {error}{_innermost_line(error)}"
+    actual = printable(f"{text} ({notes})" if notes else text)
     return result(Outcome.ERROR, Reason.SUITE, actual=actual)
 
 
@@ -171,6 +175,7 @@ def _steady(flaky: BaseException, subject: Subject | None) -> BaseException:
         flaky.__cause__,
         flaky.__context__,
     ]
+    candidates.append(subject.raised if subject else None)
     for one in candidates:
         if one is not None and (
             isinstance(one, (AssertionError, DriverError, OSError)) or origin_of(one)

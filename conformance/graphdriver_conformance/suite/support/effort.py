@@ -67,7 +67,11 @@ def examples(count: int) -> Callable[[_Test], _Test]:
                 return test(*args, **kwargs)
             subject.start_example()
             if not subject.asked.unclaimed:
-                return test(*args, **kwargs)
+                try:
+                    return test(*args, **kwargs)
+                except Exception as error:
+                    subject.raised = error
+                    raise
             # Nobody claims that it works: a few examples, and no search for the smallest.
             if subject.examples <= _PROBING:
                 try:

@@ -8,7 +8,6 @@ was running, cleans up and goes on with the next test in a new child.
 
 import contextlib
 import faulthandler
-import gc
 import os
 import signal
 import sys
@@ -80,8 +79,6 @@ class Child:
         self._connection, theirs = Pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        gc.collect()
-        gc.freeze()  # so that the child does not copy every page by counting references
         with warnings.catch_warnings():
             # Python 3.12 warns where other threads run: xdist's have no part in this.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -89,7 +86,6 @@ class Child:
         if not self._process:
             self._connection.close()
             self._run(main, theirs)
-        gc.unfreeze()
         theirs.close()
         self._descriptor = _pidfd(self._process)
 

@@ -12,10 +12,10 @@ __all__ = ["coverage", "document"]
 _HEAD = """# The catalogue
 
 The requirements are data, in `conformance/graphdriver_conformance/catalogue/FAMILY.toml`.
-`graphdriver explain ID` prints the details of each; [the kill table](kill-table.md) lists the broken
-drivers that each one catches. A requirement that needs a capability applies to drivers that claim
-the capability; one that needs a feature of the machine is tested where the machine has it. This
-page is printed by `python -m graphdriver_conformance.catalogue`.
+`graphdriver explain ID` prints the details of each; [the kill table](kill-table.md) lists the
+broken drivers that each one catches. A requirement that needs a capability applies to drivers that
+claim the capability; one that needs a feature of the machine is tested where the machine has it.
+This page is printed by `python -m graphdriver_conformance.catalogue`.
 
 """
 
@@ -29,8 +29,8 @@ The checks of existing suites, and the requirements that cover each of them here
 _DROPPED = """
 ## Retired ids
 
-Requirements that were planned and left out, merged into others, or changed in level. A retired id is
-never reused.
+Requirements that were planned and left out, merged into others, or changed in level. A retired id
+is never reused.
 
 | id | planned requirement | reason |
 |---|---|---|
@@ -76,9 +76,7 @@ def _counts(families: dict[str, list[Requirement]]) -> str:
 
 
 def _family(name: str, requirements: list[Requirement]) -> str:
-    rows = (
-        f"\n## {name}\n\n| id | level | requirement | needs | source |\n|---|---|---|---|---|\n"
-    )
+    rows = f"\n## {name}\n\n| id | level | requirement | needs | source |\n|---|---|---|---|---|\n"
     for one in requirements:
         needs = ", ".join(one.needs)
         rows += f"| {one.id} | {one.level} | {one.title} | {needs} | {one.source} |\n"

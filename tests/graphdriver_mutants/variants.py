@@ -479,3 +479,22 @@ class HasADaemonThread(Variant):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+@_variant("INI-017", "INI-019", "INI-012", "CLN-011")
+class RefusesOddHomes(Variant):
+    """Init refuses a disk without devices, and a home whose name ends a line of the mount table."""
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        above = Path(home).parent
+        if os.statvfs(home if os.path.isdir(home) else above).f_flag & os.ST_NODEV:
+            raise NotSupported(f"{home} is on a disk that is mounted nodev", "mount it with dev")
+        if len(str(home).splitlines()) > 1:
+            raise PrerequisitesNotMet(f"the name of {home!r} ends a line", "choose another")
+        super().__init__(home, options, uid_maps, gid_maps)

@@ -41,6 +41,8 @@ from graphdriver.tree.removal import remove_node
 __all__ = ["Driver"]
 
 _STAGING = ".staging-"
+# A layer that is being removed: renamed from its place, which takes no space on a full disk.
+_REMOVED = ".removed-"
 # In a stage: by its id, the tree of a layer in use as it was before an archive is applied to it.
 _UNDO = "undo"
 
@@ -132,11 +134,14 @@ class Driver:
                 # What someone mounted into the layer is not the layer's: it must not be deleted.
                 for entry in reversed(mountinfo(self._layers / id)):
                     detach(entry.point)
-                with self._staged() as staged:
-                    os.rename(self._layers / id, staged / "tree")
-                    # The layer is gone. The file of its parent means nothing without it.
-                    with suppress(OSError):
-                        (self._parents / id).unlink()
+                removed = f"{_REMOVED}{os.urandom(8).hex()}"
+                os.rename(self._layers / id, self._home / removed)
+                # The layer is gone. The file of its parent means nothing without it, and what
+                # cannot be removed now is removed by the next start.
+                with suppress(OSError):
+                    (self._parents / id).unlink()
+                with suppress(OSError):
+                    self._remove(removed)
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Return the layer's directory; see the contract."""
@@ -241,6 +246,7 @@ class Driver:
                     with suppress(FileNotFoundError):
                         os.rename(self._layers / id, stage / "partial")
                     os.rename(stage / _UNDO / id, self._layers / id)
+            if name.startswith((_STAGING, _REMOVED)):
                 with suppress(OSError):
                     self._remove(name)
         for id in os.listdir(self._parents) if _is_directory(self._parents) else ():

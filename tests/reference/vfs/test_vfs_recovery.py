@@ -42,12 +42,17 @@ def _kill(damage: str, home: Path) -> None:
         (home / "parents" / "child").write_text("base")
     elif damage == "empty name without layer":
         (home / "parents" / "child").touch()
+    elif damage == "removed":
+        (home / ".removed-x" / "undo" / "base").mkdir(parents=True)
+        (home / "parents" / "child").write_text("base")
     else:
         (home / ".staging-x" / "tree").mkdir(parents=True)
         (home / "parents" / "child").write_text("base")
 
 
-@pytest.mark.parametrize("damage", ["name without layer", "empty name without layer", "stage"])
+@pytest.mark.parametrize(
+    "damage", ["name without layer", "empty name without layer", "stage", "removed"]
+)
 @pytest.mark.parametrize("restart", [True, False])
 def test_remnant_does_not_keep_the_parent(tmp_path: Path, damage: str, restart: bool) -> None:
     home = tmp_path / "home"

@@ -41,7 +41,7 @@ from graphdriver.tree.removal import remove_node
 __all__ = ["Driver"]
 
 _STAGING = ".staging-"
-# A layer that is being removed: renamed from its place, which takes no space on a full disk.
+# A layer that is being removed. On a full disk there is no room for a stage to move it to.
 _REMOVED = ".removed-"
 # In a stage: by its id, the tree of a layer in use as it was before an archive is applied to it.
 _UNDO = "undo"
@@ -134,14 +134,14 @@ class Driver:
                 # What someone mounted into the layer is not the layer's: it must not be deleted.
                 for entry in reversed(mountinfo(self._layers / id)):
                     detach(entry.point)
-                removed = f"{_REMOVED}{os.urandom(8).hex()}"
-                os.rename(self._layers / id, self._home / removed)
+                gone = _new_name(_REMOVED)
+                os.rename(self._layers / id, self._home / gone)
                 # The layer is gone. The file of its parent means nothing without it, and what
                 # cannot be removed now is removed by the next start.
                 with suppress(OSError):
                     (self._parents / id).unlink()
                 with suppress(OSError):
-                    self._remove(removed)
+                    self._remove(gone)
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Return the layer's directory; see the contract."""
@@ -239,7 +239,10 @@ class Driver:
     def _recover(self) -> None:
         """Remove what a crash has left, and bring layers back that were being changed."""
         for name in os.listdir(self._home):
-            if name.startswith(_STAGING):
+            if name.startswith(_REMOVED):
+                with suppress(OSError):
+                    self._remove(name)
+            elif name.startswith(_STAGING):
                 stage = self._home / name
                 for id in os.listdir(stage / _UNDO) if _is_directory(stage / _UNDO) else ():
                     # Two renames, each of which may be the last before another crash.
@@ -356,7 +359,7 @@ class Driver:
         The block is over then: what cannot be removed is no reason to call it failed, and is
         removed by the next start.
         """
-        name = f"{_STAGING}{os.urandom(8).hex()}"
+        name = _new_name(_STAGING)
         os.close(make_directory(self._directory.descriptor, name))
         try:
             yield self._home / name
@@ -378,6 +381,10 @@ class Driver:
         self._layer(id)
         if parent:
             self._layer(parent)
+
+
+def _new_name(prefix: str) -> str:
+    return f"{prefix}{os.urandom(8).hex()}"
 
 
 def _text(path: Path) -> str:

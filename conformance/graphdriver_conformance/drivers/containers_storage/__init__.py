@@ -20,7 +20,12 @@ from graphdriver_conformance.drivers import deadline
 from graphdriver_conformance.drivers.containers_storage.command import Answer, DriverProgram
 from graphdriver_conformance.drivers.containers_storage.gostring import unquoted
 from graphdriver_conformance.drivers.refusals import refusal
-from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
+from graphdriver_conformance.drivers.resolve import (
+    BadSpec,
+    DriverSource,
+    Enter,
+    Keeper,
+)
 
 __all__ = ["ContainersStorageDriver", "source"]
 
@@ -60,11 +65,20 @@ _ROOT_MODE = 0o555  # as Fedora's package filesystem has it
 class ContainersStorageDriver:
     """The driver `name` of containers-storage, its root being `home`, its run root within."""
 
-    def __init__(self, name: str, home: Path | str, options: Sequence[str] = ()) -> None:
-        """Ask for its status, which makes the root. Raises DriverProgramMissing, DriverError."""
+    def __init__(
+        self,
+        name: str,
+        home: Path | str,
+        options: Sequence[str] = (),
+        enter: Enter | None = None,
+    ) -> None:
+        """Ask for its status, which makes the root. Raises DriverProgramMissing, DriverError.
+
+        Every process of the program calls `enter` first.
+        """
         self._name = name
         self._home = Path(home)
-        self._program = DriverProgram(_PROGRAM, _PROGRAM, deadline(), _environment())
+        self._program = DriverProgram(_PROGRAM, _PROGRAM, deadline(), _environment(), enter)
         # The flags stand after the verb: the program wants them there as much as before it.
         self._flags = [f"--graph={home}", f"--run={home}/run", f"--storage-driver={name}"]
         self._flags += [f"--storage-opt={option}" for option in options]
@@ -221,6 +235,25 @@ class _Factory:
         return ContainersStorageDriver(self.name, home, options)
 
 
+@dataclass(frozen=True)
+class _Own:
+    """Nothing to start or to end: each verb is a process; see OwnProcess."""
+
+    name: str
+    enter: Enter | None
+
+    def init(self, home: Path, options: tuple[str, ...]) -> Driver:
+        """Make the driver, whose processes enter."""
+        return ContainersStorageDriver(self.name, home, options, self.enter)
+
+    def processes(self) -> list[int]:
+        """Return nothing: no process outlives its verb."""
+        return []
+
+    def end(self) -> None:
+        """Do nothing."""
+
+
 class _Keeper(Keeper):
     """Has nothing to end: no process outlives its verb."""
 
@@ -236,7 +269,12 @@ def source(spec: str) -> DriverSource:
         raise BadSpec(f"{spec}: no such driver; there are {', '.join(_CLAIMS)}")
 
     return DriverSource(
-        spec, _Factory(name), in_process=False, offers=frozenset(), keeper=_Keeper()
+        spec,
+        _Factory(name),
+        in_process=False,
+        offers=frozenset(),
+        keeper=_Keeper(),
+        start=lambda enter: _Own(name, enter),
     )
 
 

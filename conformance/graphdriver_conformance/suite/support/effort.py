@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 __all__ = [
     "PROFILE_VARIABLE",
     "SHRINK_VARIABLE",
+    "by_profile",
     "examples",
     "scaled",
     "search",
@@ -22,11 +23,18 @@ SHRINK_VARIABLE = "GRAPHDRIVER_SHRINK"
 _PROBING = 5
 _FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
 _Test = TypeVar("_Test", bound=Callable[..., None])
+_Value = TypeVar("_Value")
 
 
 def scaled(count: int) -> int:
     """Return `count` for the default profile, less or more of it for another one; 3 at least."""
     return max(3, round(count * _FACTORS[os.environ.get(PROFILE_VARIABLE, "default")]))
+
+
+def by_profile(quick: _Value, default: _Value, thorough: _Value) -> _Value:
+    """Return the value for the profile of this run."""
+    values = {"quick": quick, "default": default, "thorough": thorough}
+    return values[os.environ.get(PROFILE_VARIABLE, "default")]
 
 
 def search(count: int, **more: Any) -> settings:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from graphdriver_vms.cli import main
-from graphdriver_vms.judge import Row, write_row
 from graphdriver_vms.progress import Progress
+from graphdriver_vms.results.judge import Row, write_row
 
 
 def _matrix(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:

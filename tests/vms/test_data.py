@@ -11,7 +11,7 @@ import pytest
 
 from graphdriver_vms.cells import CONFORMANT, VIOLATED, load_cells, plan
 from graphdriver_vms.kernels import Source, load_kernels
-from graphdriver_vms.provider import LIBVIRT, VIRTUALBOX
+from graphdriver_vms.machines.provider import LIBVIRT, VIRTUALBOX
 
 ROOT = Path(__file__).parents[2]
 

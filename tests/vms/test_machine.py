@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_vms import machine as machine_module
 from graphdriver_vms import run as run_module
 from graphdriver_vms.cells import load_cells
 from graphdriver_vms.errors import MachineFailed
 from graphdriver_vms.kernels import load_kernels
-from graphdriver_vms.machine import Machine
+from graphdriver_vms.machines import machine as machine_module
+from graphdriver_vms.machines.machine import Machine
+from graphdriver_vms.machines.surroundings import Surroundings
 from graphdriver_vms.progress import Progress
 from graphdriver_vms.run import Built, Order, run_machines
-from graphdriver_vms.surroundings import Surroundings
 
 
 def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Machine:

@@ -10,21 +10,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from graphdriver_vms import terminal
 from graphdriver_vms.cells import load_cells
 from graphdriver_vms.clean import clean
 from graphdriver_vms.doctor import findings
-from graphdriver_vms.enclosure import enclosed, system_libvirtd_answers
 from graphdriver_vms.errors import MatrixError
-from graphdriver_vms.judge import Row, exit_code, read_row, write_row
 from graphdriver_vms.kernels import HOST, Kernel, Source, load_kernels
-from graphdriver_vms.markdown import as_markdown
-from graphdriver_vms.page import as_page
+from graphdriver_vms.machines.enclosure import enclosed, system_libvirtd_answers
+from graphdriver_vms.machines.provider import LIBVIRT, chosen_provider
+from graphdriver_vms.machines.public import obtain_boxes
+from graphdriver_vms.machines.surroundings import Surroundings
 from graphdriver_vms.progress import Progress
-from graphdriver_vms.provider import LIBVIRT, chosen_provider
-from graphdriver_vms.public import obtain_boxes
+from graphdriver_vms.results import terminal
+from graphdriver_vms.results.judge import Row, exit_code, read_row, write_row
+from graphdriver_vms.results.markdown import as_markdown
+from graphdriver_vms.results.page import as_page
 from graphdriver_vms.run import Order, build, run_host, run_machines
-from graphdriver_vms.surroundings import Surroundings
 
 __all__ = ["main"]
 

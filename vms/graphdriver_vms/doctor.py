@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from graphdriver_vms.apt import KEYRING
-from graphdriver_vms.enclosure import system_libvirtd_answers
-from graphdriver_vms.provider import VIRTUALBOX, chosen_provider
+from graphdriver_vms.images.apt import KEYRING
+from graphdriver_vms.machines.enclosure import system_libvirtd_answers
+from graphdriver_vms.machines.provider import VIRTUALBOX, chosen_provider
 
 __all__ = ["Finding", "findings", "has_kvm"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-from graphdriver_vms.provider import LIBVIRT
+from graphdriver_vms.machines.provider import LIBVIRT
 
 __all__ = ["HOST", "Kernel", "Source", "data_file", "load_kernels"]
 

@@ -18,16 +18,16 @@ from typing import Any
 
 from graphdriver_vms import cells as cells_module
 from graphdriver_vms.errors import MachineFailed, MatrixError
-from graphdriver_vms.judge import Row, read_row, write_row
-from graphdriver_vms.kernel_image import KernelImage, build_kernel
+from graphdriver_vms.images.kernel_image import KernelImage, build_kernel
+from graphdriver_vms.images.payload import BROKEN_DRIVERS, broken_drivers, make_payload
+from graphdriver_vms.images.rootfs import build_box
 from graphdriver_vms.kernels import HOST, Kernel, Source
-from graphdriver_vms.machine import Machine
-from graphdriver_vms.payload import BROKEN_DRIVERS, broken_drivers, make_payload
+from graphdriver_vms.machines.machine import Machine
+from graphdriver_vms.machines.provider import LIBVIRT, chosen_provider
+from graphdriver_vms.machines.public import PublicMachine
+from graphdriver_vms.machines.surroundings import Surroundings
 from graphdriver_vms.progress import Progress
-from graphdriver_vms.provider import LIBVIRT, chosen_provider
-from graphdriver_vms.public import PublicMachine
-from graphdriver_vms.rootfs import build_box
-from graphdriver_vms.surroundings import Surroundings
+from graphdriver_vms.results.judge import Row, read_row, write_row
 
 __all__ = ["Built", "Order", "build", "check_release", "run_host", "run_machines"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from graphdriver_vms.errors import CannotBuild
-from graphdriver_vms.rootfs import GUEST_PYTHON
+from graphdriver_vms.images.rootfs import GUEST_PYTHON
 
 __all__ = ["BROKEN_DRIVERS", "broken_drivers", "make_payload"]
 
@@ -78,7 +78,7 @@ def _compile(target: Path) -> None:
 
 def _repository() -> Path | None:
     """Return the checkout that we run from, None for an installed package."""
-    repository = Path(__file__).parents[2]
+    repository = Path(__file__).parents[3]
     is_checkout = (repository / "pyproject.toml").is_file() and (
         repository / "Vagrantfile"
     ).is_file()

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from graphdriver_vms.judge import Row
-from graphdriver_vms.tables import (
+from graphdriver_vms.results.judge import Row
+from graphdriver_vms.results.tables import (
     Table,
     cell_table,
     changes,

@@ -10,11 +10,11 @@ from importlib.resources import files
 from typing import ClassVar
 
 from graphdriver_vms.errors import MachineFailed
+from graphdriver_vms.images.rootfs import box_of
 from graphdriver_vms.kernels import Kernel
-from graphdriver_vms.machine import Machine
+from graphdriver_vms.machines.machine import Machine
+from graphdriver_vms.machines.surroundings import Surroundings, run_step
 from graphdriver_vms.progress import Progress
-from graphdriver_vms.rootfs import box_of
-from graphdriver_vms.surroundings import Surroundings, run_step
 
 __all__ = ["PublicMachine", "obtain_boxes"]
 

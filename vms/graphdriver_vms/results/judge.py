@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphdriver_vms.cells import CONFORMANT, VIOLATED
-from graphdriver_vms.result import InitError, Result, read_result
+from graphdriver_vms.results.result import InitError, Result, read_result
 
 __all__ = ["Cell", "Row", "State", "exit_code", "judge_cell", "read_row", "write_row"]
 

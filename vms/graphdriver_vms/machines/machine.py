@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from graphdriver_vms.errors import MachineFailed
-from graphdriver_vms.surroundings import Surroundings, end, lines_of, run_step, wait_for
+from graphdriver_vms.machines.surroundings import Surroundings, end, lines_of, run_step, wait_for
 
 __all__ = ["Machine"]
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphdriver_vms.judge import Cell, Row
+from graphdriver_vms.results.judge import Cell, Row
 
 __all__ = [
     "Line",

@@ -1,5 +1,6 @@
-"""One step of Vagrant in a process of its own: `python -m graphdriver_vms.step DIR STEP NAME`.
+"""One step of Vagrant in a process of its own, `python -m graphdriver_vms.machines.step`.
 
+Its arguments are DIRECTORY STEP NAME.
 python-vagrant has no time limits; this process does what it is asked to and can be ended, with all
 that it started, by its process group.
 """

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from graphdriver_vms.judge import Row, State
+from graphdriver_vms.results.judge import Row, State
 
 __all__ = ["lines"]
 

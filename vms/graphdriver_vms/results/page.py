@@ -3,8 +3,8 @@
 import html
 from collections.abc import Iterator, Sequence
 
-from graphdriver_vms.judge import Row
-from graphdriver_vms.tables import (
+from graphdriver_vms.results.judge import Row
+from graphdriver_vms.results.tables import (
     Line,
     Table,
     cell_table,

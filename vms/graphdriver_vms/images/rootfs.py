@@ -8,8 +8,8 @@ import tarfile
 from importlib.resources import files
 from pathlib import Path
 
-from graphdriver_vms.apt import KEYRING, archive_of
 from graphdriver_vms.errors import CannotBuild
+from graphdriver_vms.images.apt import KEYRING, archive_of
 
 __all__ = ["GUEST_PYTHON", "Box", "box_of", "build_box"]
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from graphdriver_vms.apt import Suite
 from graphdriver_vms.errors import CannotBuild
+from graphdriver_vms.images.apt import Suite
 from graphdriver_vms.kernels import Kernel
 
 __all__ = ["KernelImage", "build_kernel"]

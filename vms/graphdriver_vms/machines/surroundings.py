@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphdriver_vms.kernels import data_file
-from graphdriver_vms.provider import VARIABLE, chosen_provider
+from graphdriver_vms.machines.provider import VARIABLE, chosen_provider
 
 __all__ = ["Surroundings", "end", "lines_of", "run_step", "wait_for"]
 
@@ -63,7 +63,7 @@ def run_step(
     if trouble := watch():
         return "", trouble
     vagrantfile = data_file("Vagrantfile").parent
-    command = [sys.executable, "-m", "graphdriver_vms.step", str(vagrantfile), *step]
+    command = [sys.executable, "-m", "graphdriver_vms.machines.step", str(vagrantfile), *step]
     with log.open("ab") as out:
         begin = out.tell()
         process = subprocess.Popen(

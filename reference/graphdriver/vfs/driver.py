@@ -134,14 +134,14 @@ class Driver:
                 # What someone mounted into the layer is not the layer's: it must not be deleted.
                 for entry in reversed(mountinfo(self._layers / id)):
                     detach(entry.point)
-                gone = _new_name(_REMOVED)
-                os.rename(self._layers / id, self._home / gone)
+                removed = _new_name(_REMOVED)
+                os.rename(self._layers / id, self._home / removed)
                 # The layer is gone. The file of its parent means nothing without it, and what
                 # cannot be removed now is removed by the next start.
                 with suppress(OSError):
                     (self._parents / id).unlink()
                 with suppress(OSError):
-                    self._remove(gone)
+                    self._remove(removed)
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Return the layer's directory; see the contract."""

@@ -7,8 +7,9 @@ and apply_diff.
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -19,12 +20,13 @@ from graphdriver.archive.writer import Record
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.differ.compare import report, same_directory, same_node
 from graphdriver.differ.records import RecordMaker
+from graphdriver.errors import LayerInUse
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import at
 from graphdriver.tree.descent import Descent, OpenDirectory
 from graphdriver.tree.xattrs import exported_xattrs
 
-__all__ = ["NaiveDiffer", "Views", "changes", "records", "size"]
+__all__ = ["NaiveDiffer", "Readers", "Views", "changes", "records", "size"]
 
 
 class _Sides(NamedTuple):
@@ -124,6 +126,33 @@ class Views(Protocol):
         """Give back one get."""
 
 
+class Readers:
+    """The layers of which archives are being read, in this process."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        # Reentrant: a diff that is given up is closed by the collector, in whatever thread it runs.
+        self._guard = threading.RLock()
+
+    @contextmanager
+    def reading(self, id: str) -> Iterator[None]:
+        """Count one more reader of a layer for the block."""
+        with self._guard:
+            self._counts[id] = self._counts.get(id, 0) + 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._counts[id] -= 1
+                if not self._counts[id]:
+                    del self._counts[id]
+
+    def require_none(self, id: str) -> None:
+        """Raise LayerInUse while a layer's archive is read: it would be a mixture of two trees."""
+        if id in self._counts:
+            raise LayerInUse(f"an archive of layer {id} is being read", "end that diff first")
+
+
 class NaiveDiffer:
     """diff, changes, diff_size and apply_diff over any driver's get and put.
 
@@ -132,13 +161,18 @@ class NaiveDiffer:
     itself.
     """
 
-    def __init__(self, views: Views, ids: IDMapping | None = None) -> None:
+    def __init__(
+        self, views: Views, ids: IDMapping | None = None, readers: Readers | None = None
+    ) -> None:
+        """`readers` learns of which layer an archive is being read."""
         self._views = views
         self._ids = ids or IDMapping()
+        self._readers = readers or Readers()
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Return the archive; both layers are held until it is closed."""
         with ExitStack() as undo:
+            undo.enter_context(self._readers.reading(id))
             new = self._hold(undo, id)
             old = self._hold(undo, parent) if parent else None
             held = undo.pop_all()

@@ -16,7 +16,7 @@ from graphdriver.apply.unpack import unpack
 from graphdriver.archive.stream import open_stream
 from graphdriver.archive.writer import NotNative, Record
 from graphdriver.contract import Change
-from graphdriver.differ.naive import NaiveDiffer
+from graphdriver.differ.naive import NaiveDiffer, Readers
 from graphdriver.differ.native import Upper
 from graphdriver.errors import LayerInUse, LayerNotFound
 from graphdriver.homedir import DIRECTORY, make_directory
@@ -69,7 +69,8 @@ class Differ:
         self._mounts = mounts
         self._support = support
         self._ids = ids
-        self._naive = NaiveDiffer(Views(mounts), ids)
+        self._readers = Readers()
+        self._naive = NaiveDiffer(Views(mounts), ids, self._readers)
         self._native: bool | None = None
 
     @property
@@ -119,6 +120,7 @@ class Differ:
             self._layers.require_unused_above(id)
             with self._reading(id), self._stage(layer) as stage:
                 if self._mounts.is_in_use(id):
+                    self._readers.require_none(id)
                     return self._apply_in_place(id, layer, stage, diff)
                 return self._apply_aside(id, layer, stage, diff)
 

@@ -19,7 +19,7 @@ from graphdriver import layerid
 from graphdriver.apply.target import view_target
 from graphdriver.apply.unpack import unpack
 from graphdriver.contract import Capability, Change, IDMap
-from graphdriver.differ.naive import NaiveDiffer
+from graphdriver.differ.naive import NaiveDiffer, Readers
 from graphdriver.errors import (
     LayerExists,
     LayerInUse,
@@ -71,6 +71,7 @@ class Driver:
         self._layers = self._home / "dir"
         self._parents = self._home / "parents"
         self._holders: dict[str, int] = {}
+        self._readers = Readers()
         self._lock = threading.RLock()
         self._directory = HomeDirectory(self._home, self._ids)
         try:
@@ -190,6 +191,7 @@ class Driver:
         with self._lock, self._kept(id, fcntl.LOCK_EX) as layer, self._staged() as staged:
             assert layer
             if self._holders.get(id):
+                self._readers.require_none(id)
                 return self._apply_in_place(id, parent, layer, staged, diff)
             tree = staged / "tree"
             copy_tree(layer, tree)
@@ -220,7 +222,7 @@ class Driver:
     @property
     def _differ(self) -> NaiveDiffer:
         # Kept, it would be a cycle, and a driver that is given up would keep its home open.
-        return NaiveDiffer(self, self._ids)
+        return NaiveDiffer(self, self._ids, self._readers)
 
     def _prepare(self) -> None:
         if self._directory.is_alone:

@@ -289,7 +289,11 @@ class _Check:
                 driver = process.init(self._scene.home, self._scene.graphdriver.options)
             self._check_others(driver)
             if self._act:
-                self._check_victim(driver, self._act)
+                try:
+                    self._check_victim(driver, self._act)
+                finally:
+                    # Removing what is left of a layer is where others come to harm.
+                    self._check_others(driver)
             self._check_cleanup(driver)
         finally:
             process.end()

@@ -13,6 +13,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     cleanup,
     concurrency,
     differs,
+    disks,
     escapes,
     fidelity,
     filesystem,

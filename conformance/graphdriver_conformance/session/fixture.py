@@ -44,7 +44,9 @@ class Fixture:
         run.announce(home)
         try:
             recorder = Recorder(home.parent) if run.config.getoption("graphdriver_repro") else None
-            subject = Subject(source, home, run.options, run.environment, recorder, run.watch)
+            subject = Subject(
+                source, home, run.options, run.environment, recorder, run.watch, run.shared
+            )
             subject.asked = by_claim
             request.node.stash[SUBJECT] = subject
             yield subject

@@ -13,6 +13,8 @@ __all__ = [
     "SHRINK_VARIABLE",
     "by_profile",
     "examples",
+    "fault_points",
+    "is_hurried",
     "scaled",
     "search",
 ]
@@ -21,6 +23,7 @@ PROFILE_VARIABLE = "GRAPHDRIVER_PROFILE"
 SHRINK_VARIABLE = "GRAPHDRIVER_SHRINK"
 """Set to `no` where only the outcome counts: the first example that fails will do then."""
 _PROBING = 5
+_FAULT_POINTS = {"quick": 3, "default": 12, "thorough": 4000}
 _FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
 _Test = TypeVar("_Test", bound=Callable[..., None])
 _Value = TypeVar("_Value")
@@ -28,7 +31,21 @@ _Value = TypeVar("_Value")
 
 def scaled(count: int) -> int:
     """Return `count` for the default profile, less or more of it for another one; 3 at least."""
-    return max(3, round(count * _FACTORS[os.environ.get(PROFILE_VARIABLE, "default")]))
+    return max(3, round(count * _FACTORS[_profile()]))
+
+
+def is_hurried() -> bool:
+    """Say whether the profile is the quick one, which leaves out what others cover in part."""
+    return _profile() == "quick"
+
+
+def fault_points() -> int:
+    """Return at how many system calls of one verb a fault is tried at most."""
+    return _FAULT_POINTS[_profile()]
+
+
+def _profile() -> str:
+    return os.environ.get(PROFILE_VARIABLE, "default")
 
 
 def by_profile(quick: _Value, default: _Value, thorough: _Value) -> _Value:

@@ -14,6 +14,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     concurrency,
     crashes,
     differs,
+    disks,
     escapes,
     fidelity,
     filesystem,

@@ -28,7 +28,7 @@ def test_every_kernel_says_where_it_comes_from_and_why() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('name = "a"\ninit = "works"\nwhy = "x"', "suite and package, or a box"),
+        ('name = "a"\ninit = "works"\nwhy = "x"', "suite and package, a box, or uml"),
         ('name = "a"\ninit = "works"\nwhy = "x"\nsuite = "sid"', "suite and package"),
         ('name = "host"\nbox = "b"\ninit = "works"\nwhy = "x"', "name of its own"),
     ],

@@ -15,8 +15,8 @@ from graphdriver_vms.kernels import Kernel, Source
 from graphdriver_vms.machines.provider import LIBVIRT, VARIABLE, VIRTUALBOX, chosen_provider
 from graphdriver_vms.machines.public import obtain_boxes
 from graphdriver_vms.machines.surroundings import Surroundings
+from graphdriver_vms.machines.vagrant import check_release
 from graphdriver_vms.progress import Progress
-from graphdriver_vms.run import check_release
 
 ENTER = Path(__file__).parents[2] / "vms/graphdriver_vms/guest/guest-enter"
 PUBLIC = Kernel("4.19", "works", "why", box="acme/debian10")

@@ -1,34 +1,41 @@
 """`graphdriver matrix`: the suite on many kernels, one virtual machine each."""
 
 import argparse
+import contextlib
+import errno
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from graphdriver_vms.cells import load_cells
 from graphdriver_vms.clean import clean
-from graphdriver_vms.doctor import findings
+from graphdriver_vms.doctor import findings, install_command
 from graphdriver_vms.errors import MatrixError
+from graphdriver_vms.images.payload import host_packages
 from graphdriver_vms.kernels import HOST, Kernel, Source, load_kernels
 from graphdriver_vms.machines.enclosure import enclosed, system_libvirtd_answers
+from graphdriver_vms.machines.engine import EngineName
 from graphdriver_vms.machines.provider import LIBVIRT, chosen_provider
 from graphdriver_vms.machines.public import obtain_boxes
 from graphdriver_vms.machines.surroundings import Surroundings
+from graphdriver_vms.machines.uml import UmlEngine
+from graphdriver_vms.machines.vagrant import VagrantEngine
 from graphdriver_vms.progress import Progress
 from graphdriver_vms.results import terminal
 from graphdriver_vms.results.judge import Row, exit_code, read_row, write_row
 from graphdriver_vms.results.markdown import as_markdown
 from graphdriver_vms.results.page import as_page
-from graphdriver_vms.run import Order, build, run_host, run_machines
+from graphdriver_vms.run import Order, build, build_uml_kernels, run_host, run_kernels
 
 __all__ = ["main"]
 
 _UNSUPPORTED = 3
+_ENGINES = "vagrant: virtual machines (default); uml: user-mode Linux, a quick look without root"
 _INTERRUPTED = 130
 _Entry = TypeVar("_Entry")
 
@@ -47,6 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MatrixError as error:
         print(f"graphdriver matrix: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" below {error.filename}" if error.filename else ""
+        print(
+            f"graphdriver matrix: no space is left{where}; make room, or name other places with "
+            "--cache and --out",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("graphdriver matrix: interrupted; no machine is left", file=sys.stderr)
         return _INTERRUPTED
@@ -63,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--install", action="append", default=[], metavar="WHEEL", help="wheel or path with it")
     add("--profile", default="quick", choices=("quick", "default", "thorough"))
     add("--cell", action="append", default=[], metavar="NAME", help="of cells.toml; repeatable")
+    add(
+        "--engine",
+        type=EngineName,
+        default=EngineName.VAGRANT,
+        choices=tuple(EngineName),
+        help=_ENGINES,
+    )
     add("--lanes", type=int, default=2, metavar="N", help="machines at a time (default: 2)")
     add("--out", type=Path, default=Path("results/matrix"), metavar="DIR", help="results, logs")
     reporting = commands.add_parser("report", help="lay the results of a run side by side")
@@ -80,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=_list)
     cleaning = commands.add_parser("clean", help="remove boxes, kernels and what runs left")
     cleaning.set_defaults(command=_clean)
+    looking.add_argument(
+        "--engine",
+        type=EngineName,
+        default=EngineName.VAGRANT,
+        choices=tuple(EngineName),
+        help=_ENGINES,
+    )
     for command in (running, building, looking, cleaning):
         command.add_argument(
             "--cache", type=lambda text: Path(text).absolute(), default=default_cache()
@@ -88,11 +119,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    kernels = _chosen({**load_kernels(), HOST: None}, options.kernels)
+    engine: EngineName = options.engine
+    known = {name: one for name, one in load_kernels().items() if _is_of(one, engine)}
+    kernels = _chosen({**known, HOST: None}, options.kernels)
+    if engine is EngineName.UML and not options.kernels:
+        # What the host's own kernel does takes root, which this engine does not.
+        del kernels[HOST]
     cells = tuple(_chosen(load_cells(), options.cell).values())
     provider = chosen_provider()
-    machines = [one for one in kernels.values() if one and one.source(provider) != Source.NOWHERE]
-    if machines and (missing := _missing(options.cache)):
+    machines = [
+        one
+        for one in kernels.values()
+        if one and (engine is EngineName.UML or one.source(provider) != Source.NOWHERE)
+    ]
+    if machines and (missing := _missing(options.cache, engine)):
         print(missing, file=sys.stderr)
         return _UNSUPPORTED
     order = Order(
@@ -107,7 +147,8 @@ def _run(options: argparse.Namespace) -> int:
     others = [one.name for one in kernels.values() if one and one not in machines]
     _set_aside({name: f"{name} {nowhere}" for name in others}, out)
     progress = Progress([one.name for one in machines] + [HOST] * (HOST in kernels))
-    if machines and (code := _run_machines(options.cache, machines, order, out, progress)):
+    run = _run_uml if engine is EngineName.UML else _run_machines
+    if machines and (code := run(options.cache, machines, order, out, progress)):
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
         return code
@@ -119,36 +160,62 @@ def _run(options: argparse.Namespace) -> int:
     return _show(_rows(out, list(kernels)), page)
 
 
+def _is_of(kernel: Kernel, engine: EngineName) -> bool:
+    """Whether an engine can have a kernel on some provider."""
+    return bool(kernel.uml if engine is EngineName.UML else kernel.package or kernel.box)
+
+
 def _run_machines(
     cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
 ) -> int:
     """Run the machines of `kernels`, those whose box can be had; all rows are below `out` then."""
+    provider = chosen_provider()
+    with _scratch(cache) as state:
+        where = Surroundings(cache, state, out)
+        built_here = [one for one in kernels if one.source(provider) is Source.BUILT]
+        try:
+            # Here, not beside the machines: a network of their own has no way out.
+            public = [one for one in kernels if one not in built_here]
+            troubles = obtain_boxes(public, where, progress)
+            _set_aside(troubles, out, progress)
+            todo = [one for one in kernels if one.name not in troubles]
+            if not todo:
+                return 0
+            built = build(cache, where.payload, built_here, order.installables, progress)
+
+            def machines() -> int:
+                engine = VagrantEngine(built.images, where, progress)
+                run_kernels(todo, engine, built.failures, order, out, progress)
+                return 0
+
+            alone = provider != LIBVIRT or system_libvirtd_answers()
+            return machines() if alone else enclosed(state, machines)
+        finally:
+            _keep_logs(state, out)
+
+
+def _run_uml(
+    cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
+) -> int:
+    """Run kernels of user-mode Linux; all rows are below `out` then."""
+    with _scratch(cache) as state:
+        progress.say("build", f"{len(kernels)} kernels of user-mode Linux")
+        images, failures = build_uml_kernels(cache, kernels, progress)
+        engine = UmlEngine(images, state, out, host_packages(state / "payload", order.installables))
+        run_kernels(kernels, engine, failures, order, out, progress)
+    return 0
+
+
+@contextlib.contextmanager
+def _scratch(cache: Path) -> Iterator[Path]:
+    """Yield a directory for a run; what ends us ends what we started, as Ctrl-C does."""
     cache.mkdir(parents=True, exist_ok=True)
     state = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
-    where = Surroundings(cache, state, out)
-    provider = chosen_provider()
-    built_here = [one for one in kernels if one.source(provider) is Source.BUILT]
-    # What ends us must end what we started; Ctrl-C does.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        # Here, not beside the machines: a network of their own has no way out.
-        public = [one for one in kernels if one not in built_here]
-        troubles = obtain_boxes(public, where, progress)
-        _set_aside(troubles, out, progress)
-        todo = [one for one in kernels if one.name not in troubles]
-        if not todo:
-            return 0
-        built = build(cache, where.payload, built_here, order.installables, progress)
-
-        def machines() -> int:
-            run_machines(todo, built, order, where, progress)
-            return 0
-
-        alone = provider != LIBVIRT or system_libvirtd_answers()
-        return machines() if alone else enclosed(state, machines)
+        yield state
     finally:
         signal.signal(signal.SIGTERM, before)
-        _keep_logs(state, out)
         shutil.rmtree(state, ignore_errors=True)
 
 
@@ -203,7 +270,7 @@ def _show(rows: Sequence[Row], *written: Path | None) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    if missing := _missing(options.cache):
+    if missing := _missing(options.cache, EngineName.VAGRANT):
         print(missing, file=sys.stderr)
         return _UNSUPPORTED
     kernels = _chosen(load_kernels(), options.kernels).values()
@@ -215,27 +282,34 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    bad = False
-    for finding in findings(options.cache):
-        bad |= finding.is_missing
-        remedy = f"  {finding.remedy}" if finding.is_missing else ""
-        print(f"{'MISSING' if finding.is_missing else 'ok':<8}{finding.text}{remedy}")
-    return _UNSUPPORTED if bad else 0
+    found = list(findings(options.cache, options.engine))
+    for finding in found:
+        print(f"{'MISSING' if finding.is_missing else 'ok':<8}{finding.text}")
+        if finding.is_missing:
+            print(f"        {finding.remedy}")
+    if command := install_command(found):
+        print(f"\nAll packages that are missing:\n    {command}")
+    return _UNSUPPORTED if any(one.is_missing for one in found) else 0
 
 
-def _missing(cache: Path) -> str:
-    """Return what this host lacks, "" when nothing."""
-    lacks = [one for one in findings(cache) if one.is_missing]
+def _missing(cache: Path, engine: EngineName) -> str:
+    """Return what this host lacks for an engine, "" when nothing."""
+    lacks = [one for one in findings(cache, engine) if one.is_missing]
+    if not lacks:
+        return ""
     lines = [f"    {one.text}: {one.remedy}" for one in lacks]
-    return "\n".join(["graphdriver matrix: this host lacks", *lines]) if lacks else ""
+    if command := install_command(lacks):
+        lines.append(f"all packages that are missing:\n    {command}")
+    return "\n".join(["graphdriver matrix: this host lacks", *lines])
 
 
 def _list(_: argparse.Namespace) -> int:
     provider = chosen_provider()
     for kernel in load_kernels().values():
         is_built = kernel.source(provider) is Source.BUILT
-        source = f"{kernel.suite} {kernel.package}" if is_built else kernel.box or "nowhere"
-        print(f"{kernel.name:<6} {source:<55} {kernel.why}")
+        source = f"{kernel.suite} {kernel.package}" if is_built else kernel.box or "uml only"
+        uml = f"uml: {kernel.uml}" if kernel.uml else ""
+        print(f"{kernel.name:<6} {source:<55} {uml:<14} {kernel.why}")
     print()
     for cell in load_cells().values():
         print(f"{cell.name:<14} {cell.about}")

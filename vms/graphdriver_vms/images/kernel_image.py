@@ -7,15 +7,17 @@ import lzma
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.images.apt import Suite
+from graphdriver_vms.images.rootfs import SUITE
 from graphdriver_vms.kernels import Kernel
 
-__all__ = ["KernelImage", "build_kernel"]
+__all__ = ["KernelImage", "build_kernel", "static_busybox"]
 
 _BOOT = ("virtio_pci", "virtio_blk", "ext4")
 _REST = (
@@ -24,7 +26,6 @@ _REST = (
     # By what it can, as btrfs asks for it: 6.18 has no crc32c_generic any more.
     *("crypto-crc32c", "libcrc32c"),
 )
-_BUSYBOX = Path("/bin/busybox")
 _DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress, ".zst": None, ".ko": bytes}
 
 
@@ -43,8 +44,33 @@ class KernelImage:
         return cache / "kernels" / kernel.name
 
 
-def build_kernel(cache: Path, kernel: Kernel) -> KernelImage:
-    """Fetch and prepare a kernel, unless the suite's present one is there. Raises CannotBuild."""
+def static_busybox(cache: Path) -> Path:
+    """Return busybox for the initrds, out of the guests' own suite. Raises CannotBuild.
+
+    The host's may be linked dynamically: the kernel then finds no interpreter in the initrd.
+    """
+    place = cache / "busybox" / SUITE / "busybox"
+    if place.is_file():
+        return place
+    suite = Suite(SUITE, cache / "apt" / "busybox")
+    suite.update()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=place.parent) as scratch:
+        for deb in suite.download(["busybox-static"], Path(scratch)):
+            _run("dpkg-deb", "-x", deb, Path(scratch) / "files")
+        program = _first(Path(scratch) / "files", "bin/busybox", "usr/bin/busybox")
+        # A program that asks for an interpreter is not static.
+        if b"/ld-linux" in program.read_bytes()[:4096]:
+            raise CannotBuild(f"busybox-static of {SUITE} is linked dynamically")
+        program.rename(place)
+    return place
+
+
+def build_kernel(cache: Path, kernel: Kernel, busybox: Path) -> KernelImage:
+    """Fetch and prepare a kernel, unless the suite's present one is there.
+
+    `busybox` is the initrd's. Raises CannotBuild.
+    """
     suite = Suite(kernel.suite, cache / "apt" / kernel.name)
     suite.update()
     package = suite.newest(kernel.package)
@@ -60,7 +86,7 @@ def build_kernel(cache: Path, kernel: Kernel) -> KernelImage:
     try:
         for deb in suite.download(suite.parts(package), work):
             _run("dpkg-deb", "-x", deb, work / "files")
-        _assemble(work / "files", image.release, work / "done")
+        _assemble(work / "files", image.release, work / "done", busybox)
         (work / "done/kernel.json").write_text(json.dumps(asdict(image)))
         shutil.rmtree(place, ignore_errors=True)
         (work / "done").rename(place)
@@ -82,7 +108,7 @@ def _recipe() -> str:
     return digest.hexdigest()[:12]
 
 
-def _assemble(unpacked: Path, release: str, target: Path) -> None:
+def _assemble(unpacked: Path, release: str, target: Path, busybox: Path) -> None:
     target.mkdir()
     modules = _first(unpacked, f"lib/modules/{release}", f"usr/lib/modules/{release}")
     _first(unpacked, f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz").rename(
@@ -100,7 +126,7 @@ def _assemble(unpacked: Path, release: str, target: Path) -> None:
             shutil.copy(found, wanted / name)
     _run("depmod", "-b", tree, release)
     (tree / "load-order").write_text("".join(f"{one}\n" for one in order))
-    _pack(tree, target / "initrd")
+    _pack(tree, target / "initrd", busybox)
     shutil.rmtree(tree)
 
 
@@ -138,10 +164,10 @@ def _plain(module: Path) -> bytes:
     return decompress(module.read_bytes())
 
 
-def _pack(tree: Path, initrd: Path) -> None:
+def _pack(tree: Path, initrd: Path, busybox: Path) -> None:
     for name in ("bin", "proc", "sys", "dev", "root"):
         (tree / name).mkdir()
-    shutil.copy(_BUSYBOX, tree / "bin/busybox")
+    shutil.copy(busybox, tree / "bin/busybox")
     init = tree / "init"
     init.write_bytes((files("graphdriver_vms") / "guest/initrd-init").read_bytes())
     init.chmod(0o755)

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.images.rootfs import GUEST_PYTHON
 
-__all__ = ["BROKEN_DRIVERS", "broken_drivers", "make_payload"]
+__all__ = ["BROKEN_DRIVERS", "broken_drivers", "host_packages", "make_payload"]
 
 BROKEN_DRIVERS = "graphdriver_mutants"
 """The package of broken drivers that some cells judge."""
@@ -49,6 +49,20 @@ def make_payload(payload: Path, installables: Sequence[str]) -> None:
         _compile(target)
     finally:
         shutil.rmtree(wheels, ignore_errors=True)
+
+
+def host_packages(target: Path, installables: Sequence[str]) -> tuple[Path, ...]:
+    """Return what this Python lacks to run a plan: `installables` and the broken drivers.
+
+    For guests that run on the host's own programs. Raises CannotBuild.
+    """
+    found = []
+    if installables:
+        _pip("install", "--quiet", "--target", str(target), *installables)
+        found.append(target)
+    if mutants := broken_drivers():
+        found.append(mutants.parent)
+    return tuple(found)
 
 
 def broken_drivers() -> Path | None:

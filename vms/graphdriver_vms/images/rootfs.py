@@ -11,7 +11,7 @@ from pathlib import Path
 from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.images.apt import KEYRING, archive_of
 
-__all__ = ["GUEST_PYTHON", "Box", "box_of", "build_box"]
+__all__ = ["GUEST_PYTHON", "SUITE", "Box", "box_of", "build_box"]
 
 # The suite needs Python 3.11, which bookworm has; the kernel does not come from here.
 SUITE = "bookworm"

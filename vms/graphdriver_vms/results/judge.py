@@ -51,12 +51,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A kernel's row. `trouble` says why there are no cells; `failed` that it should have run."""
+    """A kernel's row. `trouble` says why there are no cells; `failed` that it should have run.
+
+    `booted` is false where its user space never ran.
+    """
 
     name: str
     release: str = ""
     trouble: str = ""
     failed: bool = False
+    booted: bool = True
     seconds: float = 0.0
     facts: dict[str, str] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
@@ -167,7 +171,7 @@ def read_row(directory: Path) -> Row:
 def write_row(directory: Path, row: Row) -> None:
     """Write what the host knows of a row beside what the guest brought back."""
     directory.mkdir(parents=True, exist_ok=True)
-    known = ("name", "release", "trouble", "failed", "seconds")
+    known = ("name", "release", "trouble", "failed", "booted", "seconds")
     text = json.dumps({name: getattr(row, name) for name in known}, indent=1)
     (directory / "row.json").write_text(text + "\n")
 

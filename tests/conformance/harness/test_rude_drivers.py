@@ -22,6 +22,8 @@ pytest_plugins = ["pytester"]
 
 RUDE = """
 import os, signal, sys, threading
+from graphdriver.errors import DriverError
+from graphdriver.overlay2 import Driver as Overlay2
 from graphdriver.vfs import Driver
 
 class Segfault(Driver):
@@ -63,6 +65,24 @@ class WrongClass(Driver):
             raise ValueError("no such parent")
         super().create(id, parent, mount_label, storage_opt)
     create_read_write = create
+
+class WrongClassOfInit(Overlay2):
+    def __init__(self, home, options=(), uid_maps=(), gid_maps=()):
+        try:
+            super().__init__(home, options, uid_maps, gid_maps)
+        except DriverError as error:
+            raise ValueError("no such option") from error
+
+class WrongClassOfIds(Driver):
+    def exists(self, id):
+        if "/" in id:
+            raise ValueError("no such id")
+        return super().exists(id)
+
+class NeverEnds(Driver):
+    def get(self, id, mount_label=""):
+        threading.Thread(target=threading.Event().wait).start()
+        return super().get(id, mount_label)
 
 class ParentKilled(Driver):
     def exists(self, id):
@@ -164,6 +184,30 @@ def test_refusal_of_a_wrong_class_says_which_classes_refuse(rude: Path) -> None:
     (row,) = result.violations
     assert (row.reason, row.actual) == (Reason.WRONG_ERROR, "it raised ValueError: no such parent")
     assert (row.expected or "").endswith("raises DriverError or OSError")
+
+
+@pytest.mark.parametrize("id", ["INI-005", "INI-006", "INI-007", "INI-011"])
+def test_refusal_of_init_has_its_class_checked(rude: Path, id: str) -> None:
+    result = check("rude:WrongClassOfInit", requirements=[id], profile="quick")
+
+    (row,) = result.violations
+    assert (row.reason, row.actual) == (Reason.WRONG_ERROR, "it raised ValueError: no such option")
+
+
+def test_refusal_of_a_hostile_id_has_its_class_checked(rude: Path) -> None:
+    result = check("rude:WrongClassOfIds", requirements=["LIF-013"], profile="quick")
+
+    (row,) = result.violations
+    assert (row.reason, row.actual) == (Reason.WRONG_ERROR, "it raised ValueError: no such id")
+    assert (row.expected or "").startswith("exists('")
+
+
+def test_process_that_does_not_end_is_past_the_deadline(rude: Path) -> None:
+    result = check("rude:NeverEnds", requirements=["CLN-010"], profile="quick", deadline=20)
+
+    (row,) = result.violations
+    assert row.reason is Reason.DEADLINE
+    assert "20 s after its start the process has not ended" in (row.actual or "")
 
 
 def test_check_reports_a_process_that_dies(rude: Path) -> None:

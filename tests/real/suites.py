@@ -117,7 +117,7 @@ class Suite:
         if "not found" not in listed.stdout + listed.stderr:
             return
         libraries = self._root / _LIBRARIES
-        patchelf = [self._root / _LOADER, "--library-path", libraries]
+        patchelf: list[str | Path] = [self._root / _LOADER, "--library-path", libraries]
         patchelf += [self._root / "usr/bin/patchelf", "--set-interpreter", self._root / _LOADER]
         subprocess.run([*patchelf, "--force-rpath", "--set-rpath", libraries, copy], check=True)
 

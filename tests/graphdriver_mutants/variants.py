@@ -28,9 +28,10 @@ from graphdriver.errors import (
     PrerequisitesNotMet,
 )
 from graphdriver_conformance.host.mountinfo import mounts_below
+from graphdriver_mutants.raw import Blocks, RewritesBlocks
 from graphdriver_mutants.refusals import Plain
 from graphdriver_mutants.registry import Mutant
-from graphdriver_mutants.rewriting import Member, RewritesDiff
+from graphdriver_mutants.rewriting import Member, RewritesDiff, members_of
 
 __all__ = ["VARIANTS", "Variant"]
 
@@ -498,3 +499,62 @@ class RefusesOddHomes(Variant):
         if len(str(home).splitlines()) > 1:
             raise PrerequisitesNotMet(f"the name of {home!r} ends a line", "choose another")
         super().__init__(home, options, uid_maps, gid_maps)
+
+
+@_variant("ARC-02", "DIF-034", departs=("ARC-024",))
+class RefusesRareMembers(RewritesBlocks, Variant):
+    """apply_diff refuses what only some programs write, sparse members among it."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            is_odd = one.flag not in b"\x000123456" or one.name.startswith(b".//")
+            is_empty = any(not one.records.get(key, b"-") for key in (b"path", b"linkpath", b"uid"))
+            is_sparse = any(key.startswith(b"GNU.sparse.") for key in one.records)
+            if is_odd or is_empty or is_sparse or one.ahead.count(b"PaxHeaders/x\0") > 1:
+                raise BadArchive(f"{one.name!r} is of no form that is read here")
+            yield one.raw
+
+
+@_variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016")
+class RefusesMeetingsWithSymlinks(Variant):
+    """apply_diff refuses paths through symlinks, and hard links to what the archive hides."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        members = [member for member, _ in members_of(data)] if data else []
+        hidden = {_hidden_by(one.name) for one in members}
+        placed: set[str] = set()
+        links = {one.name.strip("/") for one in members if one.issym()}
+        view = self.sound.get(id)
+        try:
+            for member in members:
+                above = _parents(member.name)
+                if any(one in links or (view / one).is_symlink() for one in above):
+                    raise BadArchive(f"{member.name!r} goes through a symlink")
+                target = member.linkname.strip("/")
+                is_below = member.islnk() and target not in placed
+                if is_below and not hidden.isdisjoint([*_parents(target), target]):
+                    raise BadArchive(f"{target!r} is hidden by the archive")
+                placed.add(member.name.strip("/"))
+        finally:
+            self.sound.put(id)
+        return super().apply_diff(id, parent, io.BytesIO(data))
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.strip("/").split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _hidden_by(name: str) -> str:
+    """Return what a marker hides, or a member replaces."""
+    above, base = os.path.split(name.strip("/"))
+    return above if base == ".wh..wh..opq" else os.path.join(above, base.removeprefix(".wh."))
+
+
+@_variant("DIF-040", "DIF-036", "DIF-035")
+class PassesOverNamesBelowWhiteouts(RewritesBlocks, Variant):
+    """Members below a `.wh.` name are passed over instead of refused."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        return (one.raw for one in members if b"/.wh." not in b"/" + os.path.dirname(one.name))

@@ -252,11 +252,13 @@ def test_hard_link_to_a_file_whose_name_goes(graphdriver: Subject) -> None:
     together += [(*LINKS, marker) for marker in (whiteout("d/x"), whiteout("d/e"), opaque("d/e"))]
     cases = cases_of(LOW, together)
 
-    refused = {case.entries for case in refused_cases(graphdriver, cases)}
+    refused = [case.entries for case in refused_cases(graphdriver, cases)]
 
+    # Replacements differ: what comes after one is a link to the new file.
+    pairs = [one for one in refused if len(one) == 2 and any(map(_is_marker, one))]
     assert_same_names(
-        {str(Case(LOW, entries[::-1], LOW)) for entries in refused if len(entries) == 2},
-        {str(Case(LOW, entries, LOW)) for entries in refused if len(entries) == 2},
+        {str(Case(LOW, entries[::-1], LOW)) for entries in pairs},
+        {str(Case(LOW, entries, LOW)) for entries in pairs},
         "refused in one order and accepted in the other",
     )
 

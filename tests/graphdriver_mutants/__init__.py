@@ -26,6 +26,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     mounts,
     quota,
     refusals,
+    standing,
     surroundings,
     whiteouts,
     wire,

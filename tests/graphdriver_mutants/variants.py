@@ -8,6 +8,7 @@ import errno
 import gzip
 import io
 import os
+import shutil
 import tarfile
 import threading
 import time
@@ -558,3 +559,53 @@ class PassesOverNamesBelowWhiteouts(RewritesBlocks, Variant):
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         return (one.raw for one in members if b"/.wh." not in b"/" + os.path.dirname(one.name))
+
+
+@_variant("LIF-019", "LIF-029", "CON-015", "CON-016", "CON-017", "DIF-051", "MNT-027")
+class LetsParentsGo(Variant):
+    """remove of a parent succeeds unless something above is held; its children then fail."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._one_at_a_time = threading.RLock()
+        self._holds: dict[str, int] = {}
+        self._parents: dict[str, str] = {}
+        for id in [path.name for path in self.home.iterdir() if self.sound.exists(path.name)]:
+            lower = self.sound.get_metadata(id).get("LowerDir", "").partition(":")[0]
+            self._parents[id] = Path(lower).parent.name
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        with self._one_at_a_time:
+            super().make(id, parent, storage_opt)
+            self._parents[id] = parent
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        with self._one_at_a_time:
+            below = self._parents.get(id, "")
+            while below:
+                if not self.sound.exists(below):
+                    raise LayerNotFound(f"layer {id} stands on {below}, which was removed")
+                below = self._parents.get(below, "")
+            view = super().get(id, mount_label)
+            self._holds[id] = self._holds.get(id, 0) + 1
+            return view
+
+    def put(self, id: str) -> None:
+        with self._one_at_a_time:
+            super().put(id)
+            self._holds[id] = max(0, self._holds.get(id, 0) - 1)
+
+    def remove(self, id: str) -> None:
+        with self._one_at_a_time:
+            try:
+                super().remove(id)
+            except LayerInUse:
+                if any(self._holds.get(one) for one in self._family(id)):
+                    raise
+                link = (self.home / id / "link").read_text()
+                shutil.rmtree(self.home / id)
+                (self.home / "l" / link).unlink()
+
+    def _family(self, id: str) -> set[str]:
+        above = {one for one, parent in self._parents.items() if parent == id}
+        return {id}.union(*(self._family(one) for one in above if self.sound.exists(one)))

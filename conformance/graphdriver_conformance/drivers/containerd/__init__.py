@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from graphdriver.contract import Capability, Driver, IDMap
 from graphdriver.errors import NotSupported, PrerequisitesNotMet
+from graphdriver_conformance.drivers.probing import follows_lower_symlinks
 from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
 
 __all__ = ["source"]
@@ -69,7 +70,7 @@ class _Factory:
         with tempfile.TemporaryDirectory(prefix="graphdriver-probe-") as scratch:
             driver = ContainerdDriver(self.socket, self.snapshotter, Path(scratch), _CLAIMS)
             try:
-                follows = driver.follows_lower_symlinks()
+                follows = follows_lower_symlinks(driver)
             finally:
                 driver.forget()
         return frozenset({Capability.LOWER_SYMLINKS} if follows else ())

@@ -10,7 +10,6 @@ walk, so neither is claimed.
 
 import contextlib
 import hashlib
-import io
 import itertools
 import os
 import threading
@@ -34,8 +33,6 @@ from graphdriver_conformance.drivers.containerd.mounting import mount_all
 from graphdriver_conformance.drivers.containerd.wire import Message
 from graphdriver_conformance.host.mountinfo import mounts_at
 from graphdriver_conformance.host.syscalls import umount
-from graphdriver_conformance.oracle.archive import build_archive, entry_of
-from graphdriver_conformance.oracle.tree import file
 
 __all__ = ["ContainerdDriver"]
 
@@ -186,25 +183,6 @@ class ContainerdDriver:
     def diff_size(self, id: str, parent: str = "") -> int:
         """Raise NotSupported."""
         raise NotSupported("diff_size", "containerd has no such verb")
-
-    def follows_lower_symlinks(self) -> bool:
-        """Apply an archive whose path leads through a symlink of the layer below, and look."""
-        base, layer = "probe-base", "probe-layer"
-        archive = build_archive([entry_of("link/file", file(b"x"))])
-        try:
-            self.create(base)
-            root = self.get(base)
-            (root / "real").mkdir()
-            (root / "link").symlink_to("real")
-            self.put(base)
-            self.create(layer, base)
-            self.apply_diff(layer, base, io.BytesIO(archive))
-            root = self.get(layer)
-            return (root / "link").is_symlink() and (root / "real" / "file").is_file()
-        except (DriverError, OSError):
-            return False
-        finally:
-            self.cleanup()
 
     def forget(self) -> None:
         """Remove all snapshots of the home, its lease and its namespace; no verb may follow.

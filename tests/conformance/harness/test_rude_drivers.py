@@ -21,7 +21,7 @@ from graphdriver_conformance.results.result_file import read_results
 pytest_plugins = ["pytester"]
 
 RUDE = """
-import os, signal, sys, threading
+import os, signal, sys, threading, warnings
 from graphdriver.errors import DriverError
 from graphdriver.overlay2 import Driver as Overlay2
 from graphdriver.vfs import Driver
@@ -77,6 +77,15 @@ class WrongClassOfIds(Driver):
     def exists(self, id):
         if "/" in id:
             raise ValueError("no such id")
+        return super().exists(id)
+
+class OwnWarning(UserWarning):
+    pass
+
+class Warns(Driver):
+    def exists(self, id):
+        warnings.warn("exists is deprecated", DeprecationWarning)
+        warnings.warn("this driver is slow", OwnWarning)
         return super().exists(id)
 
 class NeverEnds(Driver):
@@ -208,6 +217,25 @@ def test_process_that_does_not_end_is_past_the_deadline(rude: Path) -> None:
     (row,) = result.violations
     assert row.reason is Reason.DEADLINE
     assert "20 s after its start the process has not ended" in (row.actual or "")
+
+
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+def test_warnings_of_a_driver_are_in_the_summary(
+    pytester: pytest.Pytester, rude: Path, processes: str
+) -> None:
+    """The class of a driver's own is known in the supervised process only."""
+    done = pytester.runpytest_subprocess(
+        "--driver=rude:Warns", "--requirement=LIF-001", "--graphdriver-profile=quick",
+        "-p", "no:cacheprovider", processes,
+    )  # fmt: skip
+
+    assert done.ret == 0
+    done.stdout.fnmatch_lines_random(
+        [
+            "*rude.py:*: DeprecationWarning: exists is deprecated",
+            "*rude.py:*: UserWarning: OwnWarning: this driver is slow",
+        ]
+    )
 
 
 def test_check_reports_a_process_that_dies(rude: Path) -> None:

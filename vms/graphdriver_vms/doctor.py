@@ -49,6 +49,13 @@ _LIBVIRT = {
     ("zstd", "--version"): "zstd",
     ("ip", "-V"): "iproute2",
 }
+# What a bzImage of one's own takes of them; the box has a key of Vagrant's.
+_QEMU = {
+    one: package
+    for one, package in {**_VAGRANT, **_LIBVIRT}.items()
+    if one[0]
+    in ("vagrant", "mmdebstrap", "qemu-system-x86_64", "qemu-img", "cpio", "depmod", "zstd")
+}
 _PATCHELF = {("patchelf", "--version"): "patchelf"}
 _BIOS = Path("/usr/share/seabios/bios-256k.bin")
 _PLUGIN = "/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec"
@@ -96,6 +103,12 @@ def findings(cache: Path, engine: EngineName = EngineName.VAGRANT) -> Iterator[F
         yield from _room(cache, _UML_DISK, _UML_MEMORY)
         return
     yield Finding("root", "" if os.geteuid() == 0 else "run as root: boxes, mounts, a network")
+    if engine is EngineName.QEMU:
+        yield from _programs(_QEMU)
+        yield _file(_BIOS, "seabios")
+        yield Finding("pip", "" if find_spec("pip") else "python3 -m ensurepip")
+        yield from _room(cache, _DISK, _UML_MEMORY)
+        return
     yield from _programs(_VAGRANT)
     yield _module("vagrant", "python-vagrant")
     yield Finding("pip", "" if find_spec("pip") else "python3 -m ensurepip")

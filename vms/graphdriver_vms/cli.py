@@ -12,10 +12,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from graphdriver_vms.broken_run import told_apart
 from graphdriver_vms.cells import load_cells
 from graphdriver_vms.clean import clean
 from graphdriver_vms.doctor import findings, install_command
 from graphdriver_vms.errors import MatrixError
+from graphdriver_vms.images.broken import Workshop, load_broken
 from graphdriver_vms.images.payload import host_packages
 from graphdriver_vms.kernels import HOST, Kernel, Source, load_kernels
 from graphdriver_vms.machines.enclosure import enclosed, system_libvirtd_answers
@@ -108,6 +110,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     reporting.add_argument("-o", "--html", type=Path, metavar="FILE.html")
     reporting.add_argument("--markdown", type=Path, metavar="FILE.md")
+    breaking = commands.add_parser(
+        "broken", help="build kernels with a bug of overlayfs, and tell them from a sound one"
+    )
+    breaking.set_defaults(command=_broken)
+    breaking.add_argument("kernels", nargs="*", metavar="NAME", help="of broken_kernels.toml")
+    breaking.add_argument("--list", action="store_true", help="only list them")
+    breaking.add_argument("--build-only", action="store_true", help="only build them")
+    breaking.add_argument("--driver", default="overlay2", metavar="SPEC")
+    breaking.add_argument("--shard", type=shard, default=Shard(1, 1), metavar="I/N")
+    breaking.add_argument("--out", type=Path, default=Path("results/broken"), metavar="DIR")
     building = commands.add_parser("build", help="box and kernels, for `vagrant up KERNEL`")
     building.set_defaults(command=_build)
     building.add_argument("kernels", nargs="*", metavar="KERNEL")
@@ -125,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=CHOICES,
         help=_ENGINES,
     )
-    for command in (running, building, looking, cleaning):
+    for command in (running, breaking, building, looking, cleaning):
         command.add_argument(
             "--cache", type=lambda text: Path(text).absolute(), default=default_cache()
         )
@@ -366,6 +378,38 @@ def _build(options: argparse.Namespace) -> int:
     progress = Progress([one.name for one in local])
     built = build(options.cache, payload, local, options.install, progress)
     return 2 if built.failures else 0
+
+
+def _broken(options: argparse.Namespace) -> int:
+    """Return 0 when every broken kernel is told from the sound one."""
+    known = load_broken()
+    share = options.shard.of(known)
+    kernels = [one for name, one in _chosen(known, options.kernels).items() if name in share]
+    if options.list:
+        for one in kernels:
+            print(f"{one.name:<18} {one.requirement:<8} {one.cell:<13} {one.about}")
+        return 0
+    if missing := _missing(options.cache, EngineName.UML):
+        print(missing, file=sys.stderr)
+        return _UNSUPPORTED
+    out = options.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    progress = Progress([one.name for one in kernels])
+    images = Workshop(options.cache, lambda text: progress.say("build", text)).build(kernels)
+    if options.build_only:
+        for name, image in images.items():
+            print(f"{name:<18} {image.program}")
+        return 0
+    order = Order(options.driver, "quick", (), lanes=1)
+    with _scratch(options.cache) as state:
+        engine = UmlEngine(images, state, out, host_packages(state / "payload", ()))
+        found = told_apart(kernels, engine, order, out, progress)
+    print()
+    for finding in found:
+        print(finding)
+    caught = sum(finding.is_caught for finding in found)
+    print(f"{caught} of {len(found)} broken kernels are told from the sound one")
+    return 0 if caught == len(found) else 1
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -295,7 +295,7 @@ class Ending:
     def _write(self) -> None:
         """Write the scripts, a result file for each driver and machine, and the page of all."""
         option = self._run.config.getoption
-        several = len(self._judged) > 1
+        several = len(self._judged) > 1 or self._is_each
         if directory := option("graphdriver_repro"):
             self._judged = [self._with_scripts(one, directory, several) for one in self._judged]
         if path := option("graphdriver_report"):

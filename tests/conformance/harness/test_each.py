@@ -73,7 +73,7 @@ def test_machine_whose_worker_dies_has_the_violation(pytester: pytest.Pytester) 
 
     assert 1 == result.ret
     assert {"LIF-001": "met"} == _outcomes(pytester.path / "r-gw0.json")
-    # Nothing was reported before: which tests gw1 has is not known.
+    # It had reported nothing before: which tests it has is not known.
     result.stdout.fnmatch_lines(["FAILED*gw1: no test was reported*"])
 
 

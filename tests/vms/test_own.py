@@ -162,7 +162,7 @@ def test_exit_code_is_one_for_git_bisect(
     code: int,
 ) -> None:
     monkeypatch.setattr(cli, "prepared", lambda *_: _Engine(outcomes))
-    monkeypatch.setattr(cli, "findings", lambda *_: iter(()))
+    monkeypatch.setattr(cli, "findings", lambda *_, **__: iter(()))
     file = _bzimage(tmp_path / "bzImage", "6.1.9")
 
     assert code == cli.main(
@@ -175,7 +175,7 @@ def test_kernel_that_cannot_be_had_stops_git_bisect(
 ) -> None:
     """As every code above 127 does: 1 would make the commit bad, 125 skip all of them."""
     monkeypatch.setattr(own_run, "static_busybox", shutil.which)
-    monkeypatch.setattr(cli, "findings", lambda *_: iter(()))
+    monkeypatch.setattr(cli, "findings", lambda *_, **__: iter(()))
 
     code = cli.main(
         ["run", f"--kernel-image={tmp_path}/nope", f"--cache={tmp_path}/c", f"--out={tmp_path}/out"]

@@ -220,7 +220,7 @@ def _judge_own(options: argparse.Namespace) -> int:
     progress = Progress([OWN.name])
     with _scratch(options.cache) as state:
         name = engine_of(options.kernel_image)
-        if missing := _missing(options.cache, name):
+        if missing := _missing(options.cache, name, is_own=True):
             raise MatrixError(missing)
         engine = prepared(
             options.kernel_image,
@@ -389,7 +389,7 @@ def _broken(options: argparse.Namespace) -> int:
         for one in kernels:
             print(f"{one.name:<18} {one.requirement:<8} {one.cell:<13} {one.about}")
         return 0
-    if missing := _missing(options.cache, EngineName.UML):
+    if missing := _missing(options.cache, EngineName.UML, is_own=True):
         print(missing, file=sys.stderr)
         return _UNSUPPORTED
     out = options.out.absolute()
@@ -423,9 +423,9 @@ def _doctor(options: argparse.Namespace) -> int:
     return _UNSUPPORTED if any(one.is_missing for one in found) else 0
 
 
-def _missing(cache: Path, engine: EngineName) -> str:
+def _missing(cache: Path, engine: EngineName, *, is_own: bool = False) -> str:
     """Return what this host lacks for an engine, "" when nothing."""
-    lacks = [one for one in findings(cache, engine) if one.is_missing]
+    lacks = [one for one in findings(cache, engine, is_own=is_own) if one.is_missing]
     if not lacks:
         return ""
     lines = [f"    {one.text}: {one.remedy}" for one in lacks]

@@ -91,15 +91,17 @@ def has_kvm() -> bool:
     return os.access("/dev/kvm", os.W_OK) and (" vmx " in flags or " svm " in flags)
 
 
-def findings(cache: Path, engine: EngineName = EngineName.VAGRANT) -> Iterator[Finding]:
-    """Look at the host, for an engine."""
+def findings(
+    cache: Path, engine: EngineName = EngineName.VAGRANT, *, is_own: bool = False
+) -> Iterator[Finding]:
+    """Look at the host, for an engine; `is_own` says that the kernel is not one of Debian's."""
     machine = f"{platform.system()} on {platform.machine()}"
     right = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     yield Finding(machine, "" if right else "local machines take Linux on x86_64")
     yield from _programs(_BASE)
     yield _file(KEYRING, "debian-archive-keyring")
     if engine is EngineName.UML:
-        yield from _uml()
+        yield from _uml(is_own)
         yield from _room(cache, _UML_DISK, _UML_MEMORY)
         return
     yield Finding("root", "" if os.geteuid() == 0 else "run as root: boxes, mounts, a network")
@@ -129,9 +131,9 @@ def install_command(found: Iterable[Finding]) -> str:
     return " && ".join(commands)
 
 
-def _uml() -> Iterator[Finding]:
+def _uml(is_own: bool) -> Iterator[Finding]:
     version = _libc()
-    if version < _UML_LIBC:
+    if version < _UML_LIBC and not is_own:
         yield from _programs(_PATCHELF)
     yield Finding(f"C library {'.'.join(map(str, version))}")
     yield Finding("kernels: Debian's user-mode-linux; neither root nor KVM is needed")

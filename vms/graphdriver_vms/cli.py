@@ -9,11 +9,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from graphdriver_vms.broken_run import told_apart
-from graphdriver_vms.cells import load_cells
+from graphdriver_vms.cells import CONFORMANT, Cell, load_cells
 from graphdriver_vms.clean import clean
 from graphdriver_vms.doctor import findings, install_command
 from graphdriver_vms.errors import MatrixError
@@ -86,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--profile", default="quick", choices=("quick", "default", "thorough"))
     add("--cell", action="append", default=[], metavar="NAME", help="of cells.toml; repeatable")
     add(
+        "--requirement", action="append", default=[], metavar="ID", help="or its family; repeatable"
+    )
+    add(
         "--engine",
         type=EngineName,
         default=EngineName.VAGRANT,
@@ -155,7 +159,7 @@ def _run(options: argparse.Namespace) -> int:
     if engine is EngineName.UML and not options.kernels:
         # What the host's own kernel does takes root, which this engine does not.
         del kernels[HOST]
-    cells = tuple(_chosen(load_cells(), options.cell).values())
+    cells = _cells(options)
     share = options.shard.of(kernels)
     kernels = {name: one for name, one in kernels.items() if name in share}
     if not kernels:
@@ -208,7 +212,7 @@ def _judge_own(options: argparse.Namespace) -> int:
     """Return the exit code of a run of a kernel of one's own. Raises MatrixError."""
     if options.kernels:
         raise MatrixError("--kernel-image is the only kernel of its run", "name no other")
-    cells = tuple(_chosen(load_cells(), options.cell).values())
+    cells = _cells(options)
     order = Order(options.driver, options.profile, cells, tuple(options.install), 1)
     out = options.out.absolute()
     directory = out / OWN.name
@@ -244,6 +248,18 @@ def _judge_own(options: argparse.Namespace) -> int:
     for line in comparison.lines:
         print(f"    {line}")
     return BAD if comparison.is_worse else GOOD
+
+
+def _cells(options: argparse.Namespace) -> tuple[Cell, ...]:
+    """Return the cells that are asked for, with the requirements that are. Raises MatrixError."""
+    cells = _chosen(load_cells(), options.cell).values()
+    wanted = [one.upper() for one in options.requirement]
+    if not wanted:
+        return tuple(cells)
+    # Where Init must refuse or a broken driver be caught, others would prove nothing.
+    return tuple(
+        replace(one, requirements=wanted) if one.expect == CONFORMANT else one for one in cells
+    )
 
 
 def _is_of(kernel: Kernel, engine: EngineName) -> bool:

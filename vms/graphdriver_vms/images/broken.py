@@ -21,7 +21,7 @@ SOUND = "sound"
 """The name of the kernel without a bug."""
 
 _SUITE, _SOURCE = "bookworm-security", "linux-source-6.1"
-# On top of a defconfig: what the suite takes, built in.
+# On top of a defconfig: what the suite takes, built in; and what it does not, left out.
 _CONFIG = """
 CONFIG_OVERLAY_FS=y
 CONFIG_HOSTFS=y
@@ -50,6 +50,22 @@ CONFIG_DEBUG_INFO_NONE=y
 CONFIG_MULTIUSER=y
 CONFIG_FUSE_FS=y
 CONFIG_MAGIC_SYSRQ=y
+CONFIG_UNIX=y
+# CONFIG_INET is not set
+# CONFIG_WIRELESS is not set
+# CONFIG_WLAN is not set
+# CONFIG_NETDEVICES is not set
+# CONFIG_ETHTOOL_NETLINK is not set
+# CONFIG_PACKET is not set
+# CONFIG_UML_NET is not set
+# CONFIG_INPUT is not set
+# CONFIG_HID is not set
+# CONFIG_REISERFS_FS is not set
+# CONFIG_ISO9660_FS is not set
+# CONFIG_AUTOFS_FS is not set
+# CONFIG_IOSCHED_BFQ is not set
+# CONFIG_CRYPTO_HW is not set
+# CONFIG_WATCHDOG is not set
 """
 
 

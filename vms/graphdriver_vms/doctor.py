@@ -49,6 +49,13 @@ _LIBVIRT = {
     ("zstd", "--version"): "zstd",
     ("ip", "-V"): "iproute2",
 }
+# What a bzImage of one's own takes of them; the box has a key of Vagrant's.
+_QEMU = {
+    one: package
+    for one, package in {**_VAGRANT, **_LIBVIRT}.items()
+    if one[0]
+    in ("vagrant", "mmdebstrap", "qemu-system-x86_64", "qemu-img", "cpio", "depmod", "zstd")
+}
 _PATCHELF = {("patchelf", "--version"): "patchelf"}
 _BIOS = Path("/usr/share/seabios/bios-256k.bin")
 _PLUGIN = "/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec"
@@ -84,18 +91,26 @@ def has_kvm() -> bool:
     return os.access("/dev/kvm", os.W_OK) and (" vmx " in flags or " svm " in flags)
 
 
-def findings(cache: Path, engine: EngineName = EngineName.VAGRANT) -> Iterator[Finding]:
-    """Look at the host, for an engine."""
+def findings(
+    cache: Path, engine: EngineName = EngineName.VAGRANT, *, is_own: bool = False
+) -> Iterator[Finding]:
+    """Look at the host, for an engine; `is_own` says that the kernel is not one of Debian's."""
     machine = f"{platform.system()} on {platform.machine()}"
     right = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     yield Finding(machine, "" if right else "local machines take Linux on x86_64")
     yield from _programs(_BASE)
     yield _file(KEYRING, "debian-archive-keyring")
     if engine is EngineName.UML:
-        yield from _uml()
+        yield from _uml(is_own)
         yield from _room(cache, _UML_DISK, _UML_MEMORY)
         return
     yield Finding("root", "" if os.geteuid() == 0 else "run as root: boxes, mounts, a network")
+    if engine is EngineName.QEMU:
+        yield from _programs(_QEMU)
+        yield _file(_BIOS, "seabios")
+        yield Finding("pip", "" if find_spec("pip") else "python3 -m ensurepip")
+        yield from _room(cache, _DISK, _UML_MEMORY)
+        return
     yield from _programs(_VAGRANT)
     yield _module("vagrant", "python-vagrant")
     yield Finding("pip", "" if find_spec("pip") else "python3 -m ensurepip")
@@ -116,9 +131,9 @@ def install_command(found: Iterable[Finding]) -> str:
     return " && ".join(commands)
 
 
-def _uml() -> Iterator[Finding]:
+def _uml(is_own: bool) -> Iterator[Finding]:
     version = _libc()
-    if version < _UML_LIBC:
+    if version < _UML_LIBC and not is_own:
         yield from _programs(_PATCHELF)
     yield Finding(f"C library {'.'.join(map(str, version))}")
     yield Finding("kernels: Debian's user-mode-linux; neither root nor KVM is needed")

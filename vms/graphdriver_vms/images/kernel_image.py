@@ -17,7 +17,7 @@ from graphdriver_vms.images.apt import Suite
 from graphdriver_vms.images.rootfs import SUITE
 from graphdriver_vms.kernels import Kernel
 
-__all__ = ["KernelImage", "build_kernel", "static_busybox"]
+__all__ = ["KernelImage", "build_kernel", "make_initrd", "static_busybox"]
 
 _BOOT = ("virtio_pci", "virtio_blk", "ext4")
 _REST = (
@@ -26,6 +26,8 @@ _REST = (
     # By what it can, as btrfs asks for it: 6.18 has no crc32c_generic any more.
     *("crypto-crc32c", "libcrc32c"),
 )
+_SCRIPTS = {"initrd-init": "init", "direct-init": "direct-init"}
+_LISTS = ("modules.builtin", "modules.order", "modules.builtin.modinfo")
 _DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress, ".zst": None, ".ko": bytes}
 
 
@@ -104,7 +106,8 @@ def _known(place: Path) -> KernelImage | None:
 
 def _recipe() -> str:
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    digest.update((files("graphdriver_vms") / "guest/initrd-init").read_bytes())
+    for script in _SCRIPTS:
+        digest.update((files("graphdriver_vms") / "guest" / script).read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -114,19 +117,35 @@ def _assemble(unpacked: Path, release: str, target: Path, busybox: Path) -> None
     _first(unpacked, f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz").rename(
         target / "vmlinuz"
     )
-    tree = target / "tree"
-    wanted = tree / "lib/modules" / release
-    wanted.mkdir(parents=True)
     # depmod and modprobe look below lib/modules of a base directory.
-    base = modules.parents[2]
-    _run("depmod", "-b", base, release)
-    order = _copy_modules(base, modules, wanted, release)
-    for name in ("modules.builtin", "modules.order", "modules.builtin.modinfo"):
+    _run("depmod", "-b", modules.parents[2], release)
+    for name in _LISTS:
         for found in unpacked.rglob(name):
-            shutil.copy(found, wanted / name)
-    _run("depmod", "-b", tree, release)
+            if found.parent != modules:
+                shutil.copy(found, modules / name)
+    make_initrd(modules.parents[2], release, target / "initrd", busybox)
+
+
+def make_initrd(base: Path | None, release: str, initrd: Path, busybox: Path) -> None:
+    """Make an initrd with the modules of `base`/lib/modules/RELEASE that a guest may want.
+
+    Without `base` it has none: the kernel has what it needs built in. Raises CannotBuild.
+    """
+    tree = initrd.with_name("tree")
+    order: list[str] = []
+    if base:
+        modules = base / "lib/modules" / release
+        wanted = tree / "lib/modules" / release
+        wanted.mkdir(parents=True)
+        order = _copy_modules(base, modules, wanted, release)
+        for name in _LISTS:
+            if (modules / name).is_file():
+                shutil.copy(modules / name, wanted / name)
+        _run("depmod", "-b", tree, release)
+    else:
+        tree.mkdir()
     (tree / "load-order").write_text("".join(f"{one}\n" for one in order))
-    _pack(tree, target / "initrd", busybox)
+    _pack(tree, initrd, busybox)
     shutil.rmtree(tree)
 
 
@@ -168,9 +187,9 @@ def _pack(tree: Path, initrd: Path, busybox: Path) -> None:
     for name in ("bin", "proc", "sys", "dev", "root"):
         (tree / name).mkdir()
     shutil.copy(busybox, tree / "bin/busybox")
-    init = tree / "init"
-    init.write_bytes((files("graphdriver_vms") / "guest/initrd-init").read_bytes())
-    init.chmod(0o755)
+    for script, name in _SCRIPTS.items():
+        (tree / name).write_bytes((files("graphdriver_vms") / "guest" / script).read_bytes())
+        (tree / name).chmod(0o755)
     names = sorted(str(one.relative_to(tree)) for one in tree.rglob("*"))
     with initrd.open("wb") as out:
         # Not compressed: under emulation unpacking takes longer than reading.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -37,6 +38,19 @@ class Box:
         self.directory = cache / "boxes" / self.name
         self.file = self.directory / "box.tar"
         self.root = self.directory / "root.tar"
+
+    def disk(self) -> Path:
+        """Return the disk of the box, which is unpacked the first time. Raises OSError."""
+        image = self.directory / "box.img"
+        if not image.is_file():
+            with tarfile.open(self.file) as box:
+                part = self.directory / f".box.img.{os.getpid()}"
+                member = box.extractfile("box.img")
+                assert member is not None
+                with part.open("wb") as out:
+                    shutil.copyfileobj(member, out, 1 << 20)
+                part.rename(image)
+        return image
 
     def is_there(self, with_disk: bool) -> bool:
         """Whether it was built to its end, `with_disk` to the disk that libvirt takes."""

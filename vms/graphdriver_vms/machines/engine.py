@@ -8,14 +8,19 @@ from typing import Protocol
 
 from graphdriver_vms.kernels import Kernel
 
-__all__ = ["Engine", "EngineName", "Task"]
+__all__ = ["CHOICES", "Engine", "EngineName", "Task"]
 
 
 class EngineName(StrEnum):
-    """The engines of `graphdriver matrix run --engine`."""
+    """The engines: those of `graphdriver matrix run --engine`, and QEMU for a bzImage."""
 
     VAGRANT = "vagrant"
     UML = "uml"
+    QEMU = "qemu"
+
+
+CHOICES = (EngineName.VAGRANT, EngineName.UML)
+"""The engines that one can ask for."""
 
 
 @dataclass(frozen=True, slots=True)

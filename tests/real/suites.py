@@ -117,9 +117,11 @@ class Suite:
         if "not found" not in listed.stdout + listed.stderr:
             return
         libraries = self._root / _LIBRARIES
-        patchelf = [self._root / _LOADER, "--library-path", libraries]
-        patchelf += [self._root / "usr/bin/patchelf", "--set-interpreter", self._root / _LOADER]
-        subprocess.run([*patchelf, "--force-rpath", "--set-rpath", libraries, copy], check=True)
+        loader = self._root / _LOADER
+        loader = str(self._root / _LOADER)
+        command = [loader, "--library-path", str(libraries), str(self._root / "usr/bin/patchelf")]
+        command += ["--set-interpreter", loader, "--force-rpath", "--set-rpath", str(libraries)]
+        subprocess.run([*command, str(copy)], check=True)
 
 
 def short(version: str) -> str:

@@ -479,3 +479,13 @@ class HasADaemonThread(Variant):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+@_variant("CON-001", "CON-002", "CLN-006", "LIF-008", "LIF-017", "LIM-002", "INI-011")
+class ParentsAreMarked(Variant):
+    """Leaves a mark in a layer's directory when it first becomes a parent; Docker does."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        if parent:
+            (self.home / parent / "committed").touch()

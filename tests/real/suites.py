@@ -116,11 +116,9 @@ class Suite:
         )
         if "not found" not in listed.stdout + listed.stderr:
             return
-        libraries = self._root / _LIBRARIES
-        loader = self._root / _LOADER
-        loader = str(self._root / _LOADER)
-        command = [loader, "--library-path", str(libraries), str(self._root / "usr/bin/patchelf")]
-        command += ["--set-interpreter", loader, "--force-rpath", "--set-rpath", str(libraries)]
+        loader, libraries = str(self._root / _LOADER), str(self._root / _LIBRARIES)
+        command = [loader, "--library-path", libraries, str(self._root / "usr/bin/patchelf")]
+        command += ["--set-interpreter", loader, "--force-rpath", "--set-rpath", libraries]
         subprocess.run([*command, str(copy)], check=True)
 
 

@@ -609,3 +609,13 @@ class LetsParentsGo(Variant):
     def _family(self, id: str) -> set[str]:
         above = {one for one, parent in self._parents.items() if parent == id}
         return {id}.union(*(self._family(one) for one in above if self.sound.exists(one)))
+
+
+@_variant("CON-001", "CON-002", "CLN-006", "LIF-008", "LIF-017", "LIM-002", "INI-011")
+class ParentsAreMarked(Variant):
+    """Leaves a mark in a layer's directory when it first becomes a parent; Docker does."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        if parent:
+            (self.home / parent / "committed").touch()

@@ -116,10 +116,10 @@ class Suite:
         )
         if "not found" not in listed.stdout + listed.stderr:
             return
-        libraries = self._root / _LIBRARIES
-        patchelf: list[str | Path] = [self._root / _LOADER, "--library-path", libraries]
-        patchelf += [self._root / "usr/bin/patchelf", "--set-interpreter", self._root / _LOADER]
-        subprocess.run([*patchelf, "--force-rpath", "--set-rpath", libraries, copy], check=True)
+        loader, libraries = str(self._root / _LOADER), str(self._root / _LIBRARIES)
+        command = [loader, "--library-path", libraries, str(self._root / "usr/bin/patchelf")]
+        command += ["--set-interpreter", loader, "--force-rpath", "--set-rpath", libraries]
+        subprocess.run([*command, str(copy)], check=True)
 
 
 def short(version: str) -> str:

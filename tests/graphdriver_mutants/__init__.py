@@ -15,6 +15,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     crashes,
     differs,
     escapes,
+    failing_calls,
     fidelity,
     filesystem,
     fuse,

@@ -122,7 +122,7 @@ class _Errors:
         scene, act = self._scene, self._act
         where = Where(self._swept.act, error, point, with_reads)
         report = Reporter(scene, self._swept, where)
-        victim = Victim(f"v{self._number}", act.parent if act else MIDDLE)
+        victim = Victim(f"layer-{point}", act.parent if act else MIDDLE)
         with Supervisor(scene.home, ALL_CALLS if with_reads else WRITES) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
             try:
@@ -239,6 +239,7 @@ class _Errors:
             self._check_success(report, driver, act, victim, answer, hit)
             return
         log, id, shown = report.log, victim.id, act.shown(victim)
+        AfterRestart(report, _OTHERS, _OTHERS, _OTHERS, _OTHERS).check_others(driver)
         allowed = [victim.before] + [None] * (act.verb == "remove")
         if act.verb not in ("get", "put", "cleanup"):
             state = state_of(log, driver, id)
@@ -250,8 +251,8 @@ class _Errors:
                     lines = []
                 report.found(_AS_BEFORE, f"after a failure the layer {wanted}", actual, lines)
                 raise Broken
-            if act.verb == "remove" and state is None:
-                return  # it is gone: there is nothing to do again
+            if isinstance(state, Exception) or (act.verb == "remove" and state is None):
+                return  # it has to be removed before anything else, or is gone
         with report.succeeds(_AGAIN, f"{shown} once more, without the error,"):
             answer = act.call(log, driver, victim)
         self._check_success(report, driver, act, victim, answer, None, _AGAIN)

@@ -81,7 +81,7 @@ class _Kills:
         """Kill before the call `point`, 0 for after the last one; check. Returns the calls."""
         self._number += 1
         scene, act = self._scene, self._act
-        victim = Victim(f"v{self._number}", act.parent if act else MIDDLE)
+        victim = Victim(f"layer-{point}", act.parent if act else MIDDLE)
         report = Reporter(scene, self._swept, Where(self._swept.act, KILL_NAME, point))
         with Supervisor(scene.home, CHANGES) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)

@@ -148,14 +148,12 @@ class _Errors:
     ) -> Watched:
         """Do the act with the error in it, and look at what the driver makes of it."""
         scene, act, where, log = self._scene, self._act, report.where, report.log
-        options = scene.graphdriver.options
         number = where.error
         failure: Exception | None = None
         answer: Any = None
-        log.lines.append("driver = init(HOME)")
         driver: Driver | None = None
         if act:
-            driver = process.init(scene.home, options)
+            driver = scene.init(process, log)
             act.prepare(scene, log, driver, victim)
         before = self._before(process)
         with supervisor.watching(where.point, failing(number)) as watched:
@@ -163,7 +161,7 @@ class _Errors:
                 if act and driver:
                     answer = act.call(log, driver, victim)
                 else:
-                    driver = process.init(scene.home, options)
+                    driver = scene.init(process, log)
             except (DriverError, OSError) as error:
                 failure = error
         shown = act.shown(victim) if act else "init(HOME)"
@@ -188,7 +186,7 @@ class _Errors:
             self._check_done(report, driver, act, victim, failure, answer, watched.hit)
         elif failure:
             with report.succeeds(_AGAIN, "init(HOME) once more"):
-                process.init(scene.home, options)
+                scene.init(process, log)
         return watched
 
     def _before(self, process: OwnProcess) -> _Before:
@@ -241,7 +239,7 @@ class _Errors:
         log, id, shown = report.log, victim.id, act.shown(victim)
         AfterRestart(report, _OTHERS, _OTHERS, _OTHERS, _OTHERS).check_others(driver)
         allowed = [victim.before] + [None] * (act.verb == "remove")
-        if act.verb not in ("get", "put", "cleanup"):
+        if act.verb not in ("get", "put", "cleanup") and not act.is_held:
             state = state_of(log, driver, id)
             if not is_one_of(state, allowed) and not isinstance(state, Exception):
                 wanted = "does not exist" if victim.before is None else "is as before"

@@ -41,7 +41,17 @@ from graphdriver_conformance.suite.support.fault_scene import (
     names_below,
 )
 
-__all__ = ["FIRST_INIT", "INIT", "Reporter", "chosen_points", "kill_sweep", "same"]
+__all__ = [
+    "FIRST_INIT",
+    "INIT",
+    "Broken",
+    "Check",
+    "Reporter",
+    "chosen_points",
+    "kill_sweep",
+    "same",
+    "shown_names",
+]
 
 INIT, FIRST_INIT = "init", "first_init"
 """The acts that are no verb: Init on a home with layers, and on a place where there is none."""
@@ -169,7 +179,7 @@ class _Kills:
         self._swept.tried.append(report.happened)
         returned = watched.hit is None
         try:
-            _Check(report, act, victim, returned=returned).run()
+            Check(report, act, victim, returned=returned).run()
         except Broken:
             pass
         finally:
@@ -205,7 +215,7 @@ class _Kills:
         report.found(
             "CRS-010",
             "the names in the home are those of before",
-            _shown_names(now - before, before - now),
+            shown_names(now - before, before - now),
         )
 
 
@@ -243,7 +253,7 @@ class _FirstInits(_Kills):
             report.found(
                 "CRS-011",
                 "the names in and beside the home are those of an Init that nobody killed",
-                _shown_names(now - self._names, self._names - now),
+                shown_names(now - self._names, self._names - now),
             )
         return watched.calls
 
@@ -267,7 +277,7 @@ class _FirstInits(_Kills):
             process.end()
 
 
-class _Check:
+class Check:
     """What a fresh driver has to show after a kill."""
 
     def __init__(
@@ -437,7 +447,8 @@ def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
+def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
+    """Return the names that have come and gone for a report."""
     parts = [f"left: {_first(come)}"] * bool(come) + [f"missing: {_first(gone)}"] * bool(gone)
     return "; ".join(parts)
 

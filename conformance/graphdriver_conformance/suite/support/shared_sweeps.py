@@ -20,14 +20,14 @@ from graphdriver_conformance.suite.support.effort import fault_points, is_hurrie
 from graphdriver_conformance.suite.support.fault_scene import ACTS, Scene
 from graphdriver_conformance.suite.support.kill_sweep import FIRST_INIT, INIT, kill_sweep
 
-__all__ = ["assert_met", "kills"]
+__all__ = ["assert_met", "kills", "require_supervision", "swept"]
 
 Sweep = Callable[[Scene, str, int | None], Swept]
 
 
 def kills(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
     """Kill the driver in each of the acts that it has; return what was found."""
-    _require_supervision(graphdriver)
+    require_supervision(graphdriver)
     quick = {FIRST_INIT, INIT} | {name for name, act in ACTS.items() if act.is_quick}
     wanted = [
         name
@@ -39,7 +39,7 @@ def kills(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
     def sweep(scene: Scene, name: str, only: int | None) -> Swept:
         return kill_sweep(scene, name, fault_points(), only)
 
-    return _swept(graphdriver, KILL_NAME, wanted, sweep)
+    return swept(graphdriver, KILL_NAME, wanted, sweep)
 
 
 def assert_met(graphdriver: Subject, requirement: str, sweeps: Sequence[Swept]) -> None:
@@ -74,7 +74,7 @@ def _counts(sweeps: Sequence[Swept], requirement: str) -> Iterator[str]:
             )
 
 
-def _require_supervision(graphdriver: Subject) -> None:
+def require_supervision(graphdriver: Subject) -> None:
     """End the test where no process of this driver can be supervised."""
     if graphdriver.asked.unclaimed:
         graphdriver.not_claimed("the driver does not claim restartable", "restartable")
@@ -82,9 +82,15 @@ def _require_supervision(graphdriver: Subject) -> None:
         graphdriver.not_provable(reason)
 
 
-def _swept(graphdriver: Subject, kind: str, names: Sequence[str], sweep: Sweep) -> list[Swept]:
+def swept(
+    graphdriver: Subject,
+    kind: str,
+    names: Sequence[str],
+    sweep: Sweep,
+    scene: Scene | None = None,
+) -> list[Swept]:
     """Return the sweeps of these names, made here or elsewhere."""
-    scene = Scene(graphdriver)
+    scene = scene or Scene(graphdriver)
 
     def make(name: str, only: int | None = None) -> Swept:
         if not scene.trees:

@@ -25,6 +25,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     lifecycle,
     links,
     mounts,
+    power,
     quota,
     refusals,
     whiteouts,

@@ -42,6 +42,7 @@ _SHOWN = {
 }
 _VICTIM = "victim"
 _NOT_ASKED = ""
+_RETURNED = "CRS-012"
 # What the checks after a kill call a broken rule, and what it is after a power cut.
 _RULES = {
     "CRS-001": "CRS-030",
@@ -54,7 +55,7 @@ _RULES = {
     "CRS-008": "CRS-030",
     "CRS-010": "CRS-038",
 }
-_RETURNED = {"create": "CRS-031", "create_read_write": "CRS-031", "apply_diff": "CRS-035"}
+_AFTER_RETURN = {"create": "CRS-031", "create_read_write": "CRS-031", "apply_diff": "CRS-035"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +172,15 @@ class _CutReporter(Reporter):
     """Books what the checks after a kill find under the rules of power cuts."""
 
     rules: dict[str, str]
+    atomic: str
+    """The rule, as after a kill, that the verb does all or nothing."""
 
     def found(
         self, requirement: str, expected: str, actual: str, tree: list[str] | None = None
     ) -> None:
         """Write down that a requirement is broken, where it is asked."""
+        if requirement == _RETURNED and tree and self.atomic:
+            self.found(self.atomic, expected, actual, tree)  # not lost, but there in part
         if rule := self.rules.get(requirement, _NOT_ASKED):
             Reporter.found(self, rule, expected, actual, tree)
         else:
@@ -193,11 +198,15 @@ def _reporter(
         where = f"before its {ordinal(point)} write ({call})"
     report = _CutReporter(scene, swept, Where(swept.act, cut.name, point))
     report.happened = f"{shown}, power cut on {cut.format} {where}; {_SHOWN[cut.survives]}"
-    report.rules = {**_RULES, "CRS-012": _RETURNED.get(act.verb, "CRS-030") if act else "CRS-030"}
+    report.atomic = act.requirement if act and act.verb in _AFTER_RETURN else _NOT_ASKED
+    report.rules = {
+        **_RULES,
+        _RETURNED: _AFTER_RETURN.get(act.verb, "CRS-030") if act else "CRS-030",
+    }
     if not scene.graphdriver.claims(Capability.DURABLE):
         report.rules |= {"CRS-006": _NOT_ASKED}
         if act and act.verb == "apply_diff":
-            report.rules |= {"CRS-012": _NOT_ASKED}
+            report.rules |= {_RETURNED: _NOT_ASKED}
     return report
 
 

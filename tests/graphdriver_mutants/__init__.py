@@ -12,6 +12,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     changes,
     cleanup,
     concurrency,
+    crashes,
     differs,
     disks,
     escapes,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+from unittest import mock
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError, LayerNotFound
@@ -17,12 +18,8 @@ __all__: list[str] = []
 
 @contextmanager
 def _without_fsync() -> Iterator[None]:
-    kept = os.fsync
-    os.fsync = lambda _: None
-    try:
+    with mock.patch("os.fsync"):
         yield
-    finally:
-        os.fsync = kept
 
 
 @mutant("CRS-031", bug="moby #42964: Create syncs nothing")

@@ -228,6 +228,7 @@ class Call:
         return without_random_names(f"{self.name} {text}".rstrip())
 
 
+@cache
 def filter_for(*, reads: bool = False) -> bytes:
     """Return the filter that asks about all calls of the table, those that read where wanted.
 

@@ -15,11 +15,13 @@ class Where:
     """One fault: in which act, which fault (`kill`, or the name of an errno), and at which call.
 
     `point` counts the act's calls from 1 on; 0 is behind the last one, when the act has returned.
+    `with_reads` says that calls which read are counted, too.
     """
 
     act: str
     fault: str
     point: int
+    with_reads: bool = False
 
     @property
     def error(self) -> int:

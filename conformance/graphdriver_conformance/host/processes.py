@@ -15,6 +15,7 @@ __all__ = [
     "die_with_parent",
     "kill_tree",
     "tree_of",
+    "wait_for_end",
 ]
 
 # include/uapi/linux/prctl.h
@@ -81,6 +82,20 @@ def descriptors_of(process: int) -> list[str]:
             with contextlib.suppress(OSError):
                 found.append(os.readlink(f"/proc/{process}/fd/{name}"))
     return sorted(found)
+
+
+def wait_for_end(process: int, seconds: float = 60) -> bool:
+    """Wait until a process has ended; say whether it has."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    try:
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        return bool(ended.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
 
 
 def _children_of(process: int) -> set[int]:

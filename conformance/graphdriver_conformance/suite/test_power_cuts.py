@@ -11,7 +11,7 @@ import pytest
 
 from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import verifies
-from graphdriver_conformance.faults.findings import Swept
+from graphdriver_conformance.faults.findings import Swept, Where
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.suite.support.beside import directory_beside
@@ -23,7 +23,6 @@ from graphdriver_conformance.suite.support.images import ImageDisk, Survives
 from graphdriver_conformance.suite.support.kill_sweep import INIT
 from graphdriver_conformance.suite.support.shared_sweeps import (
     assert_met,
-    require_supervision,
     swept,
 )
 
@@ -44,21 +43,21 @@ _POINTS = by_profile(2, 10, 4000)
 
 def _cuts(graphdriver: Subject, names: tuple[str, ...]) -> list[Swept]:
     """Cut the power in each of the acts; return what was found."""
-    require_supervision(graphdriver)
     found: list[Swept] = []
     for format in _FORMATS:
         scene = CutScene(graphdriver, format)
         try:
-            for survives in Survives:
-                found += _swept(graphdriver, scene, Cut(format, survives), names)
+            for cut in (Cut(format, survives) for survives in Survives):
+                if graphdriver.only_fault is None or graphdriver.only_fault.fault == cut.name:
+                    found += _swept(graphdriver, scene, cut, names)
         finally:
             scene.close()
     return found
 
 
 def _swept(graphdriver: Subject, scene: CutScene, cut: Cut, names: tuple[str, ...]) -> list[Swept]:
-    def sweep(_: Scene, name: str, only: int | None) -> Swept:
-        return cut_sweep(scene, cut, name, _POINTS, only)
+    def sweep(_: Scene, name: str, only: Where | None) -> Swept:
+        return cut_sweep(scene, cut, name, _POINTS, only.point if only else None)
 
     return swept(graphdriver, cut.name, names, sweep, scene)
 

@@ -8,31 +8,38 @@ to find on it what a cut may leave.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from graphdriver.contract import Capability
-from graphdriver_conformance.faults.calls import Call
+from graphdriver.contract import Capability, Driver
+from graphdriver_conformance.faults.calls import Call, without_random_names
 from graphdriver_conformance.faults.findings import Swept, Where, ordinal
 from graphdriver_conformance.faults.processes import start
 from graphdriver_conformance.faults.supervisor import EVERY, GO_ON, WRITES, Supervisor, Verdict
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host.environment import umount_below
+from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.suite.support.disks import CannotMake
+from graphdriver_conformance.suite.support.fault_report import (
+    AfterRestart,
+    Broken,
+    Reporter,
+    chosen_points,
+    described,
+    is_one_of,
+    same,
+    shown_names,
+    state_of,
+)
 from graphdriver_conformance.suite.support.fault_scene import (
     ACTS,
     MIDDLE,
+    Act,
     Log,
     Scene,
     Victim,
     names_below,
 )
 from graphdriver_conformance.suite.support.images import ImageDisk, Survives, digest
-from graphdriver_conformance.suite.support.kill_sweep import (
-    Broken,
-    Check,
-    Reporter,
-    chosen_points,
-    shown_names,
-)
 
 __all__ = ["Cut", "CutScene", "cut_sweep"]
 
@@ -41,21 +48,24 @@ _SHOWN = {
     Survives.NAMES: "the journal is committed, data that was not written back is lost",
 }
 _VICTIM = "victim"
-_NOT_ASKED = ""
-_RETURNED = "CRS-012"
-# What the checks after a kill call a broken rule, and what it is after a power cut.
+_STARTS, _REMOVES = "CRS-030", "CRS-032"
+
+
+class _Rule(NamedTuple):
+    """The requirements about a verb: no half layer, and what holds once it has returned."""
+
+    half: str
+    returned: str = ""
+
+
+# A removed layer may come back: whoever removed it will do so again.
 _RULES = {
-    "CRS-001": "CRS-030",
-    "CRS-002": "CRS-030",
-    "CRS-003": "CRS-032",
-    "CRS-004": "CRS-032",
-    "CRS-005": "CRS-033",
-    "CRS-006": "CRS-036",
-    "CRS-007": "CRS-034",
-    "CRS-008": "CRS-030",
-    "CRS-010": "CRS-038",
+    "create": _Rule("CRS-033", "CRS-031"),
+    "create_read_write": _Rule("CRS-033", "CRS-031"),
+    "remove": _Rule("CRS-034"),
+    "apply_diff": _Rule("CRS-036", "CRS-035"),
 }
-_AFTER_RETURN = {"create": "CRS-031", "create_read_write": "CRS-031", "apply_diff": "CRS-035"}
+_OF_DURABLE = {"CRS-035", "CRS-036"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +137,8 @@ def cut_sweep(scene: CutScene, cut: Cut, name: str, most: int, only: int | None 
     for moment in moments:
         if moment.point in points:
             content = digest(moment.image)
-            report = _reporter(scene, cut, swept, moment.point, calls, victim)
+            report = Reporter(scene, swept, Where(name, cut.name, moment.point))
+            report.happened = _described(scene, cut, name, moment.point, calls)
             swept.tried.append(report.happened)
             if content not in seen or not moment.point:
                 _look(scene, report, moment, victim)
@@ -168,57 +179,82 @@ def _recorded(
     return watched.calls, moments
 
 
-class _CutReporter(Reporter):
-    """Books what the checks after a kill find under the rules of power cuts."""
-
-    rules: dict[str, str]
-    atomic: str
-    """The rule, as after a kill, that the verb does all or nothing."""
-
-    def found(
-        self, requirement: str, expected: str, actual: str, tree: list[str] | None = None
-    ) -> None:
-        """Write down that a requirement is broken, where it is asked."""
-        if requirement == _RETURNED and tree and self.atomic:
-            self.found(self.atomic, expected, actual, tree)  # not lost, but there in part
-        if rule := self.rules.get(requirement, _NOT_ASKED):
-            Reporter.found(self, rule, expected, actual, tree)
-        else:
-            self.is_dirty = True
-
-
-def _reporter(
-    scene: CutScene, cut: Cut, swept: Swept, point: int, calls: list[Call], victim: Victim
-) -> _CutReporter:
-    act = ACTS.get(swept.act)
-    shown = act.shown(victim) if act else "init(HOME)"
+def _described(scene: CutScene, cut: Cut, name: str, point: int, calls: list[Call]) -> str:
+    """Return which cut this is, for a report."""
+    act = ACTS.get(name)
+    shown = act.shown(Victim(_VICTIM, act.parent)) if act else "init(HOME)"
     where = "after it returned"
     if point:
         call = calls[point - 1].shown(os.fsencode(scene.home))
         where = f"before its {ordinal(point)} write ({call})"
-    report = _CutReporter(scene, swept, Where(swept.act, cut.name, point))
-    report.happened = f"{shown}, power cut on {cut.format} {where}; {_SHOWN[cut.survives]}"
-    report.atomic = act.requirement if act and act.verb in _AFTER_RETURN else _NOT_ASKED
-    report.rules = {
-        **_RULES,
-        _RETURNED: _AFTER_RETURN.get(act.verb, "CRS-030") if act else "CRS-030",
-    }
-    if not scene.graphdriver.claims(Capability.DURABLE):
-        report.rules |= {"CRS-006": _NOT_ASKED}
-        if act and act.verb == "apply_diff":
-            report.rules |= {_RETURNED: _NOT_ASKED}
-    return report
+    return f"{shown}, power cut on {cut.format} {where}; {_SHOWN[cut.survives]}"
+
+
+class _Check:
+    """What a driver has to find after a power cut."""
+
+    def __init__(self, report: Reporter, victim: Victim) -> None:
+        self._report = report
+        self._victim = victim
+        self._act = ACTS.get(report.where.act)
+        self._after = AfterRestart(report, _STARTS, _STARTS, _REMOVES, _STARTS)
+
+    def run(self) -> None:
+        """Start a driver, and look at everything. Raises Broken."""
+        with self._after.driver() as driver:
+            self._after.check_others(driver)
+            if self._act:
+                self._check_state(driver, self._act)
+                self._after.remove(driver, self._victim.id)
+                self._create_again(driver)
+            self._after.check_cleanup(driver)
+
+    def _check_state(self, driver: Driver, act: Act) -> None:
+        """The layer is as before or as after the act; after it has returned, that is."""
+        victim, id = self._victim, self._victim.id
+        state = state_of(self._report.log, driver, id)
+        rule = _RULES.get(act.verb, _Rule(_STARTS, _STARTS))
+        is_over = not self._report.where.point and bool(rule.returned)
+        allowed = [victim.after] if is_over else [victim.before, victim.after]
+        if is_one_of(state, allowed):
+            return
+        wanted = "whole" if is_over else "as before the act, or as after it"
+        expected = f"layer {id!r} is {wanted}"
+        if isinstance(state, Tree):
+            lines = min((same(one or Tree(), state) for one in allowed), key=len)
+            shown = f"exists({id!r}) is True, and get shows another tree"
+            for requirement in {rule.half, rule.returned if is_over else rule.half}:
+                self._found(requirement, expected, shown, lines)
+        elif is_over or act.verb not in _RULES:
+            error = f"is True, and get raises {described(state)}" if state else "is False"
+            self._found(rule.returned, expected, f"exists({id!r}) {error}")
+
+    def _create_again(self, driver: Driver) -> None:
+        victim, log, report = self._victim, self._report.log, self._report
+        create = f"create({victim.id!r}, {victim.parent!r})"
+        with report.succeeds(_REMOVES, f"{create} after the power cut"):
+            log.call(driver, "create", victim.id, victim.parent)
+            shown = log.tree(driver, victim.id)
+        if lines := same(report.scene.tree_of_parent(victim.parent), shown):
+            wanted = f"{create} makes a layer that shows its parent's tree"
+            report.found(_REMOVES, wanted, "it shows another tree", lines)
+        self._after.remove(driver, victim.id)
+
+    def _found(
+        self, requirement: str, expected: str, actual: str, tree: list[str] | None = None
+    ) -> None:
+        """Write down that a requirement is broken, where the driver claims what it needs."""
+        claimed = self._report.scene.graphdriver.claims(Capability.DURABLE)
+        if claimed or requirement not in _OF_DURABLE:
+            self._report.found(requirement, expected, f"after the power cut {actual}", tree)
 
 
 def _look(scene: CutScene, report: Reporter, moment: _Moment, victim: Victim) -> None:
     """Start a driver on an image, and check what it finds."""
     scene.disk.restore(moment.image)
-    act = ACTS.get(report.where.act)
-    # A removed layer may come back: whoever removed it will do so again.
-    returned = not moment.point and (act is None or act.verb != "remove")
     report.log.lines.append(f"after {report.happened}")
     try:
-        Check(report, act, victim, returned=returned).run()
+        _Check(report, victim).run()
     except Broken:
         pass
     finally:
@@ -226,7 +262,7 @@ def _look(scene: CutScene, report: Reporter, moment: _Moment, victim: Victim) ->
     now = names_below(scene.place)
     if not report.is_dirty and now != scene.names:
         report.found(
-            "CRS-010",
+            "CRS-038",
             "the names in the home are those of before",
-            shown_names(now - scene.names, scene.names - now),
+            without_random_names(shown_names(now - scene.names, scene.names - now)),
         )

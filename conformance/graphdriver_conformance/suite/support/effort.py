@@ -12,9 +12,11 @@ __all__ = [
     "PROFILE_VARIABLE",
     "SHRINK_VARIABLE",
     "by_profile",
+    "error_points",
     "examples",
     "fault_points",
     "is_hurried",
+    "is_thorough",
     "scaled",
     "search",
 ]
@@ -24,6 +26,7 @@ SHRINK_VARIABLE = "GRAPHDRIVER_SHRINK"
 """Set to `no` where only the outcome counts: the first example that fails will do then."""
 _PROBING = 5
 _FAULT_POINTS = {"quick": 3, "default": 12, "thorough": 4000}
+_ERROR_POINTS = {"quick": 2, "default": 8, "thorough": 4000}
 _FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
 _Test = TypeVar("_Test", bound=Callable[..., None])
 _Value = TypeVar("_Value")
@@ -42,6 +45,16 @@ def is_hurried() -> bool:
 def fault_points() -> int:
     """Return at how many system calls of one verb a fault is tried at most."""
     return _FAULT_POINTS[_profile()]
+
+
+def error_points() -> int:
+    """Return at how many system calls of one verb an error is tried at most."""
+    return _ERROR_POINTS[_profile()]
+
+
+def is_thorough() -> bool:
+    """Say whether the profile is the one that leaves nothing out."""
+    return _profile() == "thorough"
 
 
 def _profile() -> str:

@@ -5,20 +5,16 @@ another one on the same home, as after a restart of the daemon. Nobody looks int
 what counts is what the verbs answer, what is mounted, and which names are left.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from graphdriver.contract import Driver
-from graphdriver.errors import DriverError
 from graphdriver_conformance.drivers import NoAnswer
 from graphdriver_conformance.drivers.resolve import OwnProcess
-from graphdriver_conformance.faults.calls import Call, CallKind
+from graphdriver_conformance.faults.calls import Call
 from graphdriver_conformance.faults.findings import (
     KILL_NAME,
-    Finding,
     Swept,
     Where,
     ordinal,
@@ -27,116 +23,34 @@ from graphdriver_conformance.faults.processes import start
 from graphdriver_conformance.faults.strace import strace_line
 from graphdriver_conformance.faults.supervisor import CHANGES, Supervisor, Watched
 from graphdriver_conformance.host.environment import umount_below
-from graphdriver_conformance.host.mountinfo import mounts_below
-from graphdriver_conformance.oracle.compare import Aspect, differences
 from graphdriver_conformance.oracle.tree import Tree
+from graphdriver_conformance.suite.support.fault_report import (
+    AfterRestart,
+    Broken,
+    Reporter,
+    State,
+    chosen_points,
+    described,
+    is_one_of,
+    same,
+    shown_names,
+    state_of,
+)
 from graphdriver_conformance.suite.support.fault_scene import (
     ACTS,
     MIDDLE,
-    TOP,
     Act,
-    Log,
     Scene,
     Victim,
     names_below,
 )
 
-__all__ = [
-    "FIRST_INIT",
-    "INIT",
-    "Broken",
-    "Check",
-    "Reporter",
-    "chosen_points",
-    "kill_sweep",
-    "same",
-    "shown_names",
-]
+__all__ = ["FIRST_INIT", "INIT", "kill_sweep"]
 
 INIT, FIRST_INIT = "init", "first_init"
 """The acts that are no verb: Init on a home with layers, and on a place where there is none."""
 
-_ASPECTS = Aspect.DEFAULT | Aspect.HARDLINKS | Aspect.ROOT
-_MOST_LINES = 6
 _ABSENT = "absent"
-
-
-def same(expected: Tree, actual: Tree) -> list[str]:
-    """Return how a tree differs from what it has to be."""
-    return differences(expected, actual, _ASPECTS)
-
-
-def chosen_points(calls: list[Call], most: int) -> list[int]:
-    """Return at which calls to try a fault: all, or where they are too many, `most` of them.
-
-    Calls after which a layer has another name, and changes of mounts, come first: there most
-    drivers break. The others are spread evenly.
-    """
-    everywhere = range(1, len(calls) + 1)
-    if len(calls) <= most:
-        return list(everywhere)
-    telling = [
-        point
-        for point, call in enumerate(calls, 1)
-        if call.kind is CallKind.MOUNT or call.name.startswith(("rename", "symlink", "link"))
-    ]
-    behind = [point + 1 for point in telling if point < len(calls)]
-    picked = sorted({1, len(calls), *_spread(sorted({*telling, *behind}), most // 2)})
-    rest = [point for point in everywhere if point not in picked]
-    return sorted({*picked, *_spread(rest, max(0, most - len(picked)))})
-
-
-def _spread(points: list[int], most: int) -> list[int]:
-    if len(points) <= most:
-        return points
-    return [points[index * len(points) // most] for index in range(most)]
-
-
-@dataclass(slots=True)
-class Reporter:
-    """Makes findings of one try: where, what happened, and the calls so far."""
-
-    scene: Scene
-    swept: Swept
-    where: Where
-    happened: str = ""
-    log: Log = field(default_factory=Log)
-    strace: str = ""
-    is_dirty: bool = False
-
-    def found(
-        self, requirement: str, expected: str, actual: str, tree: list[str] | None = None
-    ) -> None:
-        """Write down that a requirement is broken; the home is not used again."""
-        self.is_dirty = True
-        home = str(self.scene.home)
-        rows = [str(row).replace(home, "HOME")[:300] for row in mounts_below(self.scene.home)]
-        self.swept.findings.append(
-            Finding(
-                requirement,
-                self.where,
-                self.happened,
-                expected,
-                actual.replace(home, "HOME"),
-                tuple((tree or [])[:_MOST_LINES]),
-                tuple(line.replace(home, "HOME") for line in self.log.lines),
-                tuple(rows[:_MOST_LINES]),
-                self.strace,
-            )
-        )
-
-    @contextmanager
-    def succeeds(self, requirement: str, call: str) -> Iterator[None]:
-        """Run a block whose call has to succeed; the rest of the check is left out otherwise."""
-        try:
-            yield
-        except (DriverError, OSError) as error:
-            self.found(requirement, f"{call} succeeds", f"{call} raises {_described(error)}")
-            raise Broken from error
-
-
-class Broken(Exception):
-    """What was found leaves nothing to look at in this try."""
 
 
 def kill_sweep(scene: Scene, name: str, most: int, only: int | None = None) -> Swept:
@@ -179,7 +93,7 @@ class _Kills:
         self._swept.tried.append(report.happened)
         returned = watched.hit is None
         try:
-            Check(report, act, victim, returned=returned).run()
+            _Check(report, act, victim, returned=returned).run()
         except Broken:
             pass
         finally:
@@ -277,7 +191,7 @@ class _FirstInits(_Kills):
             process.end()
 
 
-class Check:
+class _Check:
     """What a fresh driver has to show after a kill."""
 
     def __init__(
@@ -289,52 +203,32 @@ class Check:
         self._victim = victim
         self._returned = returned
         self._log = report.log
+        self._restart = AfterRestart(report, "CRS-001", "CRS-002", "CRS-003", "CRS-009")
 
     def run(self) -> None:
         """Start a driver, look at everything, and leave the home as it was. Raises Broken."""
-        process = start(self._scene.graphdriver.source)
-        try:
-            self._log.lines.append("driver = init(HOME)")
-            with self._report.succeeds("CRS-001", "the next init(HOME)"):
-                driver = process.init(self._scene.home, self._scene.graphdriver.options)
-            self._check_others(driver)
+        with self._restart.driver() as driver:
+            self._restart.check_others(driver)
             if self._act:
-                self._check_victim(driver, self._act)
-            self._check_cleanup(driver)
-        finally:
-            process.end()
-
-    def _check_others(self, driver: Driver) -> None:
-        """The one on top shows what is below it; the others are compared where it differs."""
-        scene, report = self._scene, self._report
-        lost = [id for id in scene.trees if not self._log.call(driver, "exists", id)]
-        if lost:
-            report.found("CRS-002", "every other layer exists", f"{', '.join(lost)} do not exist")
-            raise Broken
-        for id in [TOP] if not self._report.is_dirty else scene.trees:
-            with report.succeeds("CRS-002", f"get({id!r}) of another layer"):
-                shown = self._log.tree(driver, id)
-            if lines := same(scene.trees[id], shown):
-                report.found("CRS-002", f"layer {id!r} is as before", "it is not", lines)
+                try:
+                    self._check_victim(driver, self._act)
+                finally:
+                    # Removing what is left of a layer is where others come to harm.
+                    self._restart.check_others(driver)
+            self._restart.check_cleanup(driver)
 
     def _check_victim(self, driver: Driver, act: Act) -> None:
         state = self._state(driver, act)
         self._repeat(driver, act, state)
-        self._remove_and_create(driver, act)
+        self._restart.remove(driver, self._victim.id)
+        self._create(driver)
 
-    def _state(self, driver: Driver, act: Act) -> Tree | Exception | None:
-        """Return what is there of the victim: its tree, nothing, or the error of get."""
+    def _state(self, driver: Driver, act: Act) -> State:
+        """Return what is there of the victim, and report it where that may not be."""
         victim, report, id = self._victim, self._report, self._victim.id
-        state: Tree | Exception | None = None
-        if self._log.call(driver, "exists", id):
-            try:
-                state = self._log.tree(driver, id)
-            except NoAnswer:
-                raise
-            except (DriverError, OSError) as error:
-                state = error
+        state = state_of(self._log, driver, id)
         allowed = [victim.after] if self._returned else [victim.before, victim.after]
-        if any(_is(state, one) for one in allowed):
+        if is_one_of(state, allowed):
             return state
         must = self._returned or act.requirement == "CRS-008"
         if isinstance(state, Exception) and not must:
@@ -345,14 +239,14 @@ class Check:
         if state is None:
             actual = f"exists({id!r}) is False"
         elif isinstance(state, Exception):
-            actual = f"exists({id!r}) is True, and get raises {_described(state)}"
+            actual = f"exists({id!r}) is True, and get raises {described(state)}"
         else:
             lines = min((same(one or Tree(), state) for one in allowed), key=len)
             actual = f"exists({id!r}) is True, and get shows {self._resembled(state)}"
         report.found(requirement, f"the layer is {wanted}", f"after the restart {actual}", lines)
         return state
 
-    def _repeat(self, driver: Driver, act: Act, state: Tree | Exception | None) -> None:
+    def _repeat(self, driver: Driver, act: Act, state: State) -> None:
         """Call the verb again, as whoever did not hear its end does."""
         victim, report = self._victim, self._report
         if isinstance(state, Exception) or act.verb == "remove":
@@ -362,7 +256,7 @@ class Check:
             return
         call = act.shown(victim)
         with report.succeeds("CRS-013", f"{call} again after the restart"):
-            answer = act.call(self._log, driver, victim)
+            act.call(self._log, driver, victim)
             if act.verb == "get":
                 self._log.call(driver, "put", victim.id)
             shown = self._log.tree(driver, victim.id)
@@ -370,18 +264,10 @@ class Check:
             report.found(
                 "CRS-013", f"{call} succeeds when it is called again", "the tree is another", lines
             )
-        if self._returned:
-            victim.answer = answer if victim.answer is None else victim.answer
 
-    def _remove_and_create(self, driver: Driver, act: Act) -> None:
+    def _create(self, driver: Driver) -> None:
+        """Use the id again, then leave nothing."""
         victim, report, id = self._victim, self._report, self._victim.id
-        call = f"remove({id!r}) after the restart"
-        if self._log.call(driver, "exists", id):
-            with report.succeeds("CRS-003", call):
-                self._log.call(driver, "remove", id)
-            if self._log.call(driver, "exists", id):
-                report.found("CRS-003", f"{id!r} does not exist after {call}", "it exists")
-                raise Broken
         create = f"create({id!r}, {victim.parent!r})"
         with report.succeeds("CRS-004", f"{create} after the restart and remove"):
             self._log.call(driver, "create", id, victim.parent)
@@ -389,17 +275,7 @@ class Check:
         if lines := same(self._scene.tree_of_parent(victim.parent), shown):
             wanted = f"{create} makes a layer that shows its parent's tree"
             report.found("CRS-004", wanted, "it shows another tree", lines)
-        with report.succeeds("CRS-003", f"remove({id!r})"):
-            self._log.call(driver, "remove", id)
-
-    def _check_cleanup(self, driver: Driver) -> None:
-        with self._report.succeeds("CRS-009", "cleanup() after the restart"):
-            self._log.call(driver, "cleanup")
-        if left := mounts_below(self._scene.home):
-            points = ", ".join(row.point for row in left)
-            self._report.found(
-                "CRS-009", "no mount is left below the home after cleanup()", f"left: {points}"
-            )
+        self._restart.remove(driver, id)
 
     def _named(self, tree: Tree | None) -> str:
         if tree is None:
@@ -419,12 +295,6 @@ class Check:
         return "another tree"
 
 
-def _is(state: Tree | Exception | None, allowed: Tree | None) -> bool:
-    if state is None or allowed is None:
-        return state is allowed
-    return isinstance(state, Tree) and not same(allowed, state)
-
-
 def _until_killed(call: Callable[[], Any]) -> Any:
     """Return what a call answers, None where its process is killed meanwhile."""
     try:
@@ -441,19 +311,3 @@ def _describe(report: Reporter, watched: Watched, shown: str, home: bytes) -> No
     call = watched.hit.shown(home)
     report.happened = f"{shown}, killed before its {ordinal(point)} change ({call})"
     report.strace = strace_line(watched, "signal=SIGKILL")
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
-    """Return the names that have come and gone for a report."""
-    parts = [f"left: {_first(come)}"] * bool(come) + [f"missing: {_first(gone)}"] * bool(gone)
-    return "; ".join(parts)
-
-
-def _first(names: frozenset[str]) -> str:
-    shown = sorted(names, key=lambda name: (name.count("/"), name))[:3]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -13,33 +13,43 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from graphdriver_conformance.drivers.resolve import DriverSource
-from graphdriver_conformance.faults.findings import KILL_NAME, FaultFound, Swept
+from graphdriver_conformance.faults.findings import KILL_NAME, FaultFound, Swept, Where
 from graphdriver_conformance.faults.processes import cannot_start
 from graphdriver_conformance.fixture.subject import Subject
-from graphdriver_conformance.suite.support.effort import fault_points, is_hurried
+from graphdriver_conformance.suite.support.effort import (
+    error_points,
+    fault_points,
+    is_hurried,
+    is_thorough,
+)
+from graphdriver_conformance.suite.support.error_sweep import error_sweep
 from graphdriver_conformance.suite.support.fault_scene import ACTS, Scene
 from graphdriver_conformance.suite.support.kill_sweep import FIRST_INIT, INIT, kill_sweep
 
-__all__ = ["assert_met", "kills", "require_supervision", "swept"]
+__all__ = ["assert_met", "errors", "kills", "swept"]
 
-Sweep = Callable[[Scene, str, int | None], Swept]
+Sweep = Callable[[Scene, str, Where | None], Swept]
+"""Makes the sweep of an act, or of one fault in it only."""
+
+_ERROR = "error"
 
 
 def kills(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
     """Kill the driver in each of the acts that it has; return what was found."""
-    require_supervision(graphdriver)
-    quick = {FIRST_INIT, INIT} | {name for name, act in ACTS.items() if act.is_quick}
-    wanted = [
-        name
-        for name in names
-        if (not is_hurried() or name in quick)
-        and (name not in ACTS or all(map(graphdriver.claims, ACTS[name].needs)))
-    ]
 
-    def sweep(scene: Scene, name: str, only: int | None) -> Swept:
-        return kill_sweep(scene, name, fault_points(), only)
+    def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
+        return kill_sweep(scene, name, fault_points(), only.point if only else None)
 
-    return swept(graphdriver, KILL_NAME, wanted, sweep)
+    return swept(graphdriver, KILL_NAME, _asked(graphdriver, names), sweep)
+
+
+def errors(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
+    """Let system calls of each of the acts fail; return what was found."""
+
+    def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
+        return error_sweep(scene, name, error_points(), every=is_thorough(), only=only)
+
+    return swept(graphdriver, _ERROR, _asked(graphdriver, names), sweep)
 
 
 def assert_met(graphdriver: Subject, requirement: str, sweeps: Sequence[Swept]) -> None:
@@ -52,7 +62,7 @@ def assert_met(graphdriver: Subject, requirement: str, sweeps: Sequence[Swept]) 
     if not findings:
         return
     first = findings[0]
-    graphdriver.fault = (first.where.act, first.where.fault, first.where.point)
+    graphdriver.fault = first.where
     graphdriver.program.clear()
     for line in first.program:
         graphdriver.program.line(line)
@@ -74,12 +84,23 @@ def _counts(sweeps: Sequence[Swept], requirement: str) -> Iterator[str]:
             )
 
 
-def require_supervision(graphdriver: Subject) -> None:
+def _require_supervision(graphdriver: Subject) -> None:
     """End the test where no process of this driver can be supervised."""
     if graphdriver.asked.unclaimed:
         graphdriver.not_claimed("the driver does not claim restartable", "restartable")
     if reason := cannot_start(graphdriver.source):
         graphdriver.not_provable(reason)
+
+
+def _asked(graphdriver: Subject, names: Iterable[str]) -> list[str]:
+    """Return the acts that the driver has and the profile has time for."""
+    quick = {FIRST_INIT, INIT} | {name for name, act in ACTS.items() if act.is_quick}
+    return [
+        name
+        for name in names
+        if (not is_hurried() or name in quick)
+        and (name not in ACTS or all(map(graphdriver.claims, ACTS[name].needs)))
+    ]
 
 
 def swept(
@@ -89,28 +110,26 @@ def swept(
     sweep: Sweep,
     scene: Scene | None = None,
 ) -> list[Swept]:
-    """Return the sweeps of these names, made here or elsewhere."""
+    """Return the sweeps of these acts, made here or elsewhere; `kind` is that of their faults."""
+    _require_supervision(graphdriver)
     scene = scene or Scene(graphdriver)
 
-    def make(name: str, only: int | None = None) -> Swept:
+    def make(name: str, only: Where | None = None) -> Swept:
         if not scene.trees:
             scene.build()
         return sweep(scene, name, only)
 
     if graphdriver.only_fault:
-        act, fault, point = graphdriver.only_fault
-        return [make(act, point)] if fault == kind or kind != KILL_NAME else []
+        return [make(graphdriver.only_fault.act, graphdriver.only_fault)]
     place = graphdriver.shared / "faults"
     place.mkdir(exist_ok=True)
-    files = {
-        name: place / f"{_key(graphdriver.source, graphdriver.options)}-{kind}-{name}.json"
-        for name in names
-    }
+    key = _key(graphdriver.source, graphdriver.options)
     found: dict[str, Swept] = {}
     for waits in (False, True):
-        for name, path in files.items():
+        for name in names:
             if name in found:
                 continue
+            path = place / f"{key}-{kind}-{name}.json"
             with _locked(path, waits=waits) as is_mine:
                 if is_mine and not path.exists():
                     _write(path, make(name))

@@ -18,6 +18,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     differs,
     disks,
     escapes,
+    failing_calls,
     fidelity,
     filesystem,
     fuse,

@@ -151,7 +151,7 @@ def _recorded(
     scene: CutScene, cut: Cut, name: str, victim: Victim
 ) -> tuple[list[Call], list[_Moment]]:
     """Let a driver do the act; return its writes, and the images before each and after the last."""
-    act, log, options = ACTS.get(name), Log(), scene.graphdriver.options
+    act, log = ACTS.get(name), Log(scene.graphdriver)
     victim.parent = act.parent if act else MIDDLE
     scene.disk.restore(scene.prepared)
     moments: list[_Moment] = []
@@ -165,9 +165,9 @@ def _recorded(
         try:
             if act is None:
                 with supervisor.watching(EVERY, keep) as watched:
-                    process.init(scene.home, options)
+                    scene.init(process, log)
             else:
-                driver = process.init(scene.home, options)
+                driver = scene.init(process, log)
                 act.prepare(scene, log, driver, victim)
                 scene.disk.sync()
                 with supervisor.watching(EVERY, keep) as watched:

@@ -30,6 +30,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     links,
     meetings,
     mounts,
+    power,
     quota,
     refusals,
     standing,

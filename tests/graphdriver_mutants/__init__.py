@@ -9,6 +9,7 @@ the plugin protocol are plugins: `wire_server` says how one is started. The proo
 from graphdriver_mutants import (  # noqa: F401  importing registers
     appliers,
     archives,
+    attributes,
     carried,
     changes,
     cleanup,

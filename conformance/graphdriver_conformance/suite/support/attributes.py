@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host.own_work import own_work
+from graphdriver_conformance.oracle.observe import TRUSTED
+from graphdriver_conformance.oracle.tree import Node, directory, file
 from graphdriver_conformance.suite.support.beside import directory_beside
 from graphdriver_conformance.suite.support.surroundings import set_or_not_provable
 
-__all__ = ["ATTRIBUTES", "Attributes", "held_by_home"]
+__all__ = ["ATTRIBUTES", "Attributes", "held_by_home", "nodes_with"]
 
 Attributes = frozenset[tuple[str, bytes]]
 
@@ -24,7 +26,8 @@ ATTRIBUTES: Mapping[str, Attributes] = {
     "user": frozenset({("user.note", b"kept"), ("user.empty", b"")}),
     "capability": frozenset({("security.capability", _CAPABILITY)}),
     "acl": frozenset({("system.posix_acl_access", _ACL)}),
-    "trusted": frozenset({("trusted.note", b"kept")}),
+    "default acl": frozenset({("system.posix_acl_default", _ACL)}),
+    "trusted": frozenset({(f"{TRUSTED}note", b"kept")}),
 }
 """By what a requirement calls them."""
 
@@ -41,3 +44,21 @@ def held_by_home(graphdriver: Subject, kind: str) -> Attributes:
         os.unlink(probe)
         place.rmdir()
     return ATTRIBUTES[kind]
+
+
+def nodes_with(graphdriver: Subject, kind: str) -> Mapping[str, Node]:
+    """Return nodes that have attributes of a kind; not provable where the home can have none."""
+    attributes = held_by_home(graphdriver, kind)
+    # Of a file with an ACL the group's bits are those of the mask.
+    mode = 0o674 if kind == "acl" else 0o755
+    nodes = {
+        "a file": file(b"#!", mode, xattrs=attributes),
+        "a large file": file(bytes(range(256)) * 300, mode, xattrs=attributes),
+    }
+    if kind == "capability":
+        return nodes
+    nodes["a directory"] = directory(mode, xattrs=attributes)
+    if kind == "acl":
+        both = attributes | ATTRIBUTES["default acl"]
+        nodes["a directory with a default"] = directory(mode, xattrs=both)
+    return nodes

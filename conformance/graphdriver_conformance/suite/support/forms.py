@@ -73,8 +73,8 @@ def _sample(name: str, dialect: Dialect) -> Form:
         b"/d/hs": b"/d/s",
     }
     for link, target in links.items():
-        entries.append(LayerEntry(top + link, file(), top + target))
-        nodes[top + link] = nodes[top + target]
+        node = nodes[top + link] = nodes[top + target]
+        entries.append(LayerEntry(top + link, file(b"", node.mode), top + target))
     return Form(name, b"".join(build_member(entry, dialect) for entry in entries), nodes)
 
 

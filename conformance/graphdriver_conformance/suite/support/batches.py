@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from graphdriver.errors import DriverError
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import (
+    OPAQUE,
     PLAIN,
     Dialect,
     LayerEntry,
@@ -39,17 +40,36 @@ class Case:
 
 
 def cases_of(below: Tree, archives: Iterable[Sequence[LayerEntry]]) -> list[Case]:
-    """Return a case for each archive that means something by the image-spec, and for none twice."""
+    """Return a case for each archive that means something by the image-spec, and for none twice.
+
+    Of `below` it has what its members could meet.
+    """
     found: dict[tuple[LayerEntry, ...], Case] = {}
     for entries in archives:
         key = tuple(entries)
         if key in found:
             continue
+        met = _met(below, key)
         try:
-            found[key] = Case(below, key, apply_layer(below, key))
+            found[key] = Case(met, key, apply_layer(met, key))
         except UnreadableArchive:
             continue
     return list(found.values())
+
+
+def _met(below: Tree, entries: Sequence[LayerEntry]) -> Tree:
+    """Return what is below the names in the root that entries speak of, or symlinks there."""
+    tops: set[bytes] = set()
+    todo = [path for entry in entries for path in (entry.name, entry.hardlink or b"")]
+    while todo:
+        base = todo.pop().lstrip(b"/").partition(b"/")[0]
+        if base == OPAQUE:
+            return below
+        top = base.removeprefix(b".wh.")
+        if top not in tops:
+            tops.add(top)
+            todo += [below[top].target] if top in below else []
+    return Tree({name: node for name, node in below.items() if name.partition(b"/")[0] in tops})
 
 
 def assert_cases(

@@ -6,7 +6,6 @@ refused; what is accepted has to be right.
 
 import itertools
 import random
-import struct
 from collections.abc import Iterator, Sequence
 
 from hypothesis import given
@@ -24,6 +23,11 @@ from graphdriver_conformance.oracle.tree import (
     fifo,
     file,
     symlink,
+)
+from graphdriver_conformance.suite.support.attributes import (
+    DEFAULT,
+    named_acl,
+    needs_attribute,
 )
 from graphdriver_conformance.suite.support.batches import assert_cases, cases_of, refused_cases
 from graphdriver_conformance.suite.support.effort import examples
@@ -224,20 +228,16 @@ def test_attributes_of_a_directory_are_those_of_its_entry(graphdriver: Subject) 
     assert_cases(graphdriver, cases_of(ATTRIBUTED, archives), Aspect.CONTENT | Aspect.XATTRS)
 
 
-def _acl(*entries: tuple[int, int, int]) -> bytes:
-    """Return an ACL as the kernel takes it: tag, permissions and id of each entry."""
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
-
-
-# user::rwx, user:7:rwx, group::rwx, mask::rwx, other::rwx: all for everybody who comes later.
-OPEN = _acl((1, 7, -1), (2, 7, 7), (4, 7, -1), (16, 7, -1), (32, 7, -1))
-INHERITED = directory(xattrs=frozenset({("system.posix_acl_default", OPEN)}))
+# All for everybody who comes later.
+OPEN = named_acl(7, 7, others=7)
+INHERITED = directory(xattrs=frozenset({(DEFAULT, OPEN)}))
 WITH_ACL = Tree.of({"d": INHERITED, "d/old": file(b"old", 0o600)})
 
 
 @verifies("DIF-045")
 def test_members_do_not_inherit_access_control_lists(graphdriver: Subject) -> None:
     """In a directory below with a default one, in one of the archive, and in one without entry."""
+    needs_attribute(graphdriver, DEFAULT, OPEN)
     kinds = [*KINDS, file(b"", 0o4711), directory(0o700)]
     inside: list[Sequence[LayerEntry]] = [[entry_of("d/n", node)] for node in kinds]
     inside += [[entry_of("n", INHERITED), entry_of("n/m", node)] for node in kinds]

@@ -150,9 +150,10 @@ ROOTS: Sequence[Form] = (
 _CUT = "c" * 99 + "/" + "c" * 20
 _DIRECTORY = "l" * 120 + "/"
 
-_SEGMENTS = ((0, 5), (4096, 3), (8192, 0))
-_DATA = b"first" + b"end"
-_SPARSE = file(b"first" + bytes(4091) + b"end" + bytes(4093))
+# GNU tar's segments are whole blocks; an empty one at the end says how long the file is.
+_SEGMENTS = ((0, 512), (4096, 512), (8192, 0))
+_DATA = b"1" * 512 + b"2" * 512
+_SPARSE = file(b"1" * 512 + bytes(3584) + b"2" * 512 + bytes(3584))
 
 
 def _gnu_sparse(name: str) -> bytes:
@@ -164,14 +165,15 @@ def _gnu_sparse(name: str) -> bytes:
 def _long_gnu_sparse(name: str) -> Form:
     """Return one whose map has more segments than a header has room for, and than a block."""
     count = 30
-    pairs = [b"%011o\0%011o\0" % (one * 512, 3) for one in range(count)]
+    pairs = [b"%011o\0%011o\0" % (one * 1024, 512) for one in range(count)]
+    pairs.append(b"%011o\0%011o\0" % (count * 1024, 0))
     head = b"".join(pairs[:4])
     blocks = [b"".join(pairs[4:25]) + b"\1", b"".join(pairs[25:])]
-    data = b"".join(b"%03d" % one for one in range(count))
-    patches = ((386, head), (482, b"\1"), (483, b"%011o\0" % (count * 512)))
+    data = b"".join((b"%d" % one).ljust(512, b"-") for one in range(count))
+    patches = ((386, head), (482, b"\1"), (483, b"%011o\0" % (count * 1024)))
     header = _header(name, flag=b"S", format=Format.GNU, size=len(data), patches=patches)
     rest = b"".join(block.ljust(512, b"\0") for block in blocks)
-    content = b"".join((b"%03d" % one).ljust(512, b"\0") for one in range(count))
+    content = b"".join((b"%d" % one).ljust(512, b"-") + bytes(512) for one in range(count))
     return Form("GNU sparse, long map", header.block() + rest + padded(data), _node(name, content))
 
 

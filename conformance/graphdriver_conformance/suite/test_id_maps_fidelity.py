@@ -15,6 +15,7 @@ from graphdriver_conformance.oracle.archive import (
 )
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.layer import apply_layer
+from graphdriver_conformance.oracle.tar_blocks import END
 from graphdriver_conformance.oracle.tree import (
     EPOCH,
     Node,
@@ -33,6 +34,7 @@ from graphdriver_conformance.suite.support.attributes import (
     needs_attribute,
 )
 from graphdriver_conformance.suite.support.batches import applied
+from graphdriver_conformance.suite.support.forms import COMMON, nodes_of
 
 # Host ids that a user namespace with 65536 subordinate ids has, too.
 UID, GID = 10_000, 20_000
@@ -96,6 +98,17 @@ def test_modes_links_and_kinds_survive_mapping(graphdriver: Subject) -> None:
     assert_same_tree(_outside(inside), shown, "after apply_diff, diff and apply_diff")
 
 
+@verifies("IDM-007")
+def test_every_dialect_is_read_under_maps(graphdriver: Subject) -> None:
+    """Owners of members are mapped, whatever program wrote them."""
+    _mapped(graphdriver)
+    layer = graphdriver.new_layer()
+
+    graphdriver.apply_diff(layer, "", b"".join(form.blocks for form in COMMON) + END)
+
+    assert_same_tree(_outside(nodes_of(COMMON)), graphdriver.tree(layer), "in the layer")
+
+
 @verifies("IDM-012")
 def test_times_survive_mapping(graphdriver: Subject) -> None:
     """Of files, and of directories that are filled after they were mapped."""
@@ -128,10 +141,14 @@ def _assert_attributes(
 
     what = Aspect.OWNER | Aspect.XATTRS
     assert_same_tree(Tree(outside), graphdriver.tree(layer), "on disk", what)
-    exported = read_archive(graphdriver.diff_bytes(layer, base))
-    nodes = {one.name.removeprefix(b"./").rstrip(b"/"): one.node for one in exported}
-    found = {name: nodes[name].xattrs for name in inside if name in nodes}
-    assert {name: node.xattrs for name, node in inside.items()} == found, "in the archive of diff"
+    alone = graphdriver.new_layer()
+    graphdriver.apply_diff(alone, "", build_archive(entries))
+    for id, parent in ((layer, base), (alone, "")):
+        exported = read_archive(graphdriver.diff_bytes(id, parent))
+        nodes = {one.name.removeprefix(b"./").rstrip(b"/"): one.node for one in exported}
+        found = {name: nodes[name].xattrs for name in inside if name in nodes}
+        wanted = {name: node.xattrs for name, node in inside.items()}
+        assert wanted == found, f"in the archive of diff({id!r}, {parent!r})"
 
 
 @verifies("IDM-008")

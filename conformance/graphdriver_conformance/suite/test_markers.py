@@ -38,7 +38,8 @@ from graphdriver_conformance.suite.support.names import assert_same_names
 Archive = tuple[LayerEntry, ...]
 
 NEW = file(b"new")
-LOW = Tree.of({"d/x": b"x", "d/e/z": b"z", "f": b"f", "s": "d"})
+# e2 is no part of e, whose name it begins with.
+LOW = Tree.of({"d/x": b"x", "d/e/z": b"z", "d/e2": b"e2", "f": b"f", "s": "d"})
 MARKERS = [
     whiteout("d"),
     whiteout("d/x"),

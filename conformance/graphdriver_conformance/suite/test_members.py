@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import LayerEntry, entry_of, whiteout
-from graphdriver_conformance.oracle.compare import Aspect
+from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.tree import (
     EPOCH,
     Node,
@@ -29,7 +29,14 @@ from graphdriver_conformance.suite.support.attributes import (
     named_acl,
     needs_attribute,
 )
-from graphdriver_conformance.suite.support.batches import assert_cases, cases_of, refused_cases
+from graphdriver_conformance.suite.support.batches import (
+    applied,
+    archive_of,
+    assert_cases,
+    cases_of,
+    layer_for,
+    refused_cases,
+)
 from graphdriver_conformance.suite.support.effort import examples
 
 LOW = Tree.of(
@@ -141,6 +148,24 @@ def test_three_members_of_each_kind(graphdriver: Subject, seed: int) -> None:
     refused = refused_cases(graphdriver, cases_of(LOW, filter(_is_sound, archives))[:20])
 
     graphdriver.note(f"refused, which is allowed: {[str(case) for case in refused]}")
+
+
+@verifies("DIF-040")
+def test_layer_whose_members_meet_can_be_exported(graphdriver: Subject) -> None:
+    """Its own archive makes the same tree of its parent."""
+    archives = [*filter(_is_sound, [*_twice(), *_nested(), *_linked()])][::4]
+    cases = cases_of(LOW, archives)
+    layer = layer_for(graphdriver, cases)
+    parent = graphdriver.parent_of(layer)
+    if not applied(graphdriver, layer, archive_of(cases)):
+        cases = [case for case in cases if len({entry.name for entry in case.entries}) > 1]
+        layer = assert_cases(graphdriver, cases)
+        parent = graphdriver.parent_of(layer)
+    sibling = graphdriver.new_layer(parent)
+
+    graphdriver.apply_diff(sibling, parent, graphdriver.diff_bytes(layer, parent))
+
+    assert_same_tree(graphdriver.tree(layer), graphdriver.tree(sibling), "the sibling differs")
 
 
 @verifies("ARC-017")

@@ -29,7 +29,7 @@ from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_lay
 from graphdriver.overlay2.support import Support, is_native_diff_right
 from graphdriver.overlayfs.lowers import LowerTree
 from graphdriver.tree.copy import copy_tree
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_unmounted
 
 __all__ = ["Differ"]
 
@@ -165,7 +165,7 @@ class Differ:
                 yield layer / APPLYING
             finally:
                 with suppress(OSError):
-                    remove_node(directory, os.fsencode(APPLYING))
+                    remove_unmounted(directory, APPLYING, layer)
 
     def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
         """Apply through the view that someone holds: its directory cannot be exchanged.

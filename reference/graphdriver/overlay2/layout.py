@@ -29,7 +29,7 @@ from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
 from graphdriver.tree.inodes import attributes_of, set_attributes
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_node, remove_unmounted
 
 __all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "is_read", "new_link"]
 
@@ -225,7 +225,7 @@ class Home:
         """
         for name in (remnant, *self._remnants):
             try:
-                remove_node(self.descriptor, os.fsencode(name))
+                remove_unmounted(self.descriptor, name, self.path)
             except FileNotFoundError:
                 self._remnants.discard(name)
             except OSError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from graphdriver.errors import LayerInUse
 from graphdriver.homedir import DIRECTORY, try_lock
 from graphdriver.linux.mounts import detach, mountinfo
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_unmounted
 
 __all__ = [
     "APPLYING",
@@ -119,13 +119,11 @@ def require_no_apply(layer: Path) -> None:
 
 
 def clear(directory: Path, name: str) -> None:
-    """Remove `directory`/`name` with all that is below, after unmounting what is mounted there."""
-    for entry in reversed(mountinfo(directory / name)):
-        detach(entry.point)
+    """Remove `directory`/`name` with all that is below; what is mounted there is unmounted."""
     descriptor = os.open(directory, DIRECTORY)
     try:
         with suppress(FileNotFoundError):
-            remove_node(descriptor, os.fsencode(name))
+            remove_unmounted(descriptor, name, directory)
     finally:
         os.close(descriptor)
 

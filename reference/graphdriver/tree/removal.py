@@ -3,11 +3,15 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
-from graphdriver.linux.files import clear_immutable
+from graphdriver.linux.files import RESOLVE_NO_XDEV, clear_immutable, openat2
+from graphdriver.linux.mounts import detach, mountinfo
+from graphdriver.tree.resolve import has_openat2
 
-__all__ = ["remove_node"]
+__all__ = ["remove_node", "remove_unmounted"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Levels of a tree that are removed with a descriptor open for each.
@@ -17,17 +21,46 @@ _DEEP = 100
 def remove_node(dir_fd: int, name: bytes) -> None:
     """Remove `name` and all below it, following nothing."""
     if not _unlink(dir_fd, name):
-        _remove_tree(dir_fd, name)
+        _remove_tree(dir_fd, name, _enter)
 
 
-def _remove_tree(dir_fd: int, name: bytes) -> None:
+def remove_unmounted(dir_fd: int, name: str, directory: Path) -> None:
+    """Remove `name` and all below it; what is mounted there is unmounted, and never entered.
+
+    `directory` is the path of `dir_fd`. The mount table, which may be long, is read where something
+    is mounted, and on kernels that cannot be told to stay in a mount (before 5.6).
+    """
+    if has_openat2():
+        try:
+            if not _unlink(dir_fd, os.fsencode(name)):
+                _remove_tree(dir_fd, os.fsencode(name), _enter_in_mount)
+        except OSError as error:
+            # Entering a mount is EXDEV, removing what something is mounted on is EBUSY.
+            if error.errno not in (errno.EXDEV, errno.EBUSY):
+                raise
+        else:
+            return
+    for point in (*(one.point for one in reversed(mountinfo(directory / name))), directory / name):
+        detach(point)
+    remove_node(dir_fd, os.fsencode(name))
+
+
+def _enter(name: bytes, dir_fd: int) -> int:
+    return os.open(name, _DIRECTORY, dir_fd=dir_fd)
+
+
+def _enter_in_mount(name: bytes, dir_fd: int) -> int:
+    return openat2(dir_fd, name, _DIRECTORY, RESOLVE_NO_XDEV)
+
+
+def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -> None:
     """Empty the directory depth first, holding one descriptor for each level.
 
     What lies deeper than that is worth is moved up to the first level, where its turn comes later;
     so neither depth nor PATH_MAX sets a limit. Overlay views refuse to move lower directories
     (EXDEV); there the descriptors have to do.
     """
-    stack = [(name, os.open(name, _DIRECTORY, dir_fd=dir_fd))]
+    stack = [(name, enter(name, dir_fd))]
     moved = 1
     try:
         while stack:
@@ -43,7 +76,7 @@ def _remove_tree(dir_fd: int, name: bytes) -> None:
                 moved = _move_up(descriptor, inner, stack[0][1], moved)
                 if moved:
                     continue
-            stack.append((inner, os.open(inner, _DIRECTORY, dir_fd=descriptor)))
+            stack.append((inner, enter(inner, descriptor)))
     finally:
         for _, descriptor in stack:
             os.close(descriptor)

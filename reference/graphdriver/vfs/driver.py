@@ -34,9 +34,8 @@ from graphdriver.errors import (
 from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2, syncfs
-from graphdriver.linux.mounts import detach, mountinfo
 from graphdriver.tree.copy import copy_tree
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_unmounted
 
 __all__ = ["Driver"]
 
@@ -129,9 +128,7 @@ class Driver:
             with self._naming(), suppress(LayerNotFound), self._alone(id):
                 if any(self._children(id)):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                # What someone mounted into the layer is not the layer's: it must not be deleted.
-                for entry in reversed(mountinfo(self._layers / id)):
-                    detach(entry.point)
+                # What someone mounted into the layer is unmounted with the stage, not deleted.
                 with self._staged() as staged:
                     os.rename(self._layers / id, staged / "tree")
                     # The layer is gone. The file of its parent means nothing without it.
@@ -359,7 +356,7 @@ class Driver:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
-        remove_node(self._directory.descriptor, os.fsencode(name))
+        remove_unmounted(self._directory.descriptor, name, self._home)
 
     def _layer(self, id: str) -> Path:
         layerid.check(id)

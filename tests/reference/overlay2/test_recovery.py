@@ -224,7 +224,7 @@ def test_applied_archive_is_no_failure_when_the_old_tree_cannot_be_removed(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "graphdriver.overlay2.differs.remove_node",
+            "graphdriver.overlay2.differs.remove_unmounted",
             _failing(errno.EIO, lambda *_: True, lambda: None),
         )
         driver.apply_diff("child", "base", io.BytesIO(NEW))
@@ -240,7 +240,7 @@ def test_remnant_that_could_not_be_deleted_goes_with_the_next_removal(
     driver.create("other")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "graphdriver.overlay2.layout.remove_node",
+            "graphdriver.overlay2.layout.remove_unmounted",
             _failing(errno.EMFILE, lambda *_: True, lambda: None),
         )
         driver.remove("child")
@@ -316,11 +316,11 @@ def test_probe_that_cannot_be_unmounted_at_once_leaves_no_mount(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         detach(point)
 
-    monkeypatch.setattr(recovery, "detach", failing_once)
+    monkeypatch.setattr("graphdriver.tree.removal.detach", failing_once)
 
     Driver(home)
 
-    assert len(calls) == 2
+    assert calls[0] == calls[1]
     assert _mounts(home) == []
 
 
@@ -330,7 +330,7 @@ def test_cause_of_a_failing_probe_is_the_one_that_is_raised(
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(recovery, "remove_node", refuse)
+    monkeypatch.setattr(recovery, "remove_unmounted", refuse)
     monkeypatch.setattr("graphdriver.overlay2.support.mount", refuse)
 
     with pytest.raises(errors.NotSupported, match="Input/output error"):

@@ -338,8 +338,10 @@ class _Children:
         # Layers whose parent's short name points nowhere, by that name.
         self._lost: dict[str, set[str]] = {}
         self._version: tuple[int, int] | None = None
-        with home.links() as links:
-            self.refresh(links)
+        # To know of all layers takes a look into each, so until someone asks for one that was there
+        # before, only those are known that this process has made, and what was made on them.
+        self._is_complete = False
+        self._made: set[str] = set()
 
     def has(self, id: str, links: int) -> bool:
         """Say whether a layer stands directly on `id`. Ask with the short names locked.
@@ -347,7 +349,8 @@ class _Children:
         A layer whose own short name is damaged may be the parent of any whose parent is lost.
         """
         with self._lock:
-            self.refresh(links)
+            if id not in self._made or self._version != _version(links):
+                self._refresh(links)
             if id in self._children:
                 return True
             if not self._lost:
@@ -375,34 +378,47 @@ class _Children:
         """Change who stands on whom in the block, alone."""
         with self._home.links(fcntl.LOCK_EX) as links:
             with self._lock:
-                self.refresh(links)
+                if self._is_complete:
+                    self._refresh(links)
+                elif (version := _version(links)) != self._version:
+                    self._forget()
+                    self._version = version
             yield _Change(self, links)
 
-    def refresh(self, links: int) -> None:
+    def _forget(self) -> None:
+        self._version, self._is_complete = None, False
+        self._parents, self._children, self._lost, self._made = {}, {}, {}, set()
+
+    def _refresh(self, links: int) -> None:
         """Read the home again if it is not as it was."""
         version = _version(links)
-        if version == self._version:
+        if version == self._version and self._is_complete:
             return
-        self._version = None
-        self._parents, self._children, self._lost = {}, {}, {}
+        self._forget()
         layers: dict[str, str] = {}
         for id in self._home.names():
             if link := self._home.first_lower(id):
                 if link not in layers:
                     layers[link] = self._home.layer_of(link)
                 if parent := layers[link]:
-                    self.add(id, parent)
+                    self._add(id, parent)
                 else:
                     self._lost.setdefault(link, set()).add(id)
-        self._version = version
+        self._version, self._is_complete = version, True
 
-    def add(self, id: str, parent: str) -> None:
-        """Note that `id` stands on `parent`."""
+    def _add(self, id: str, parent: str) -> None:
         self._parents[id] = parent
         self._children.setdefault(parent, set()).add(id)
 
+    def add(self, id: str, parent: str) -> None:
+        """Note that `id` was made on `parent`, "" for a base layer."""
+        self._made.add(id)
+        if parent:
+            self._add(id, parent)
+
     def discard(self, id: str) -> None:
         """Note that `id` is gone."""
+        self._made.discard(id)
         parent = self._parents.pop(id, "")
         if parent:
             self._children[parent].discard(id)
@@ -440,9 +456,7 @@ class _Change:
 
     def add(self, id: str, parent: str) -> None:
         """Take over that `id` was made on `parent`, "" for a base layer."""
-        self._children.settle(
-            self._version, lambda: self._children.add(id, parent) if parent else None
-        )
+        self._children.settle(self._version, lambda: self._children.add(id, parent))
 
     def discard(self, id: str) -> None:
         """Take over that `id` was removed."""

@@ -295,14 +295,38 @@ def test_start_does_not_remove_short_names_that_it_cannot_look_at(
 ) -> None:
     links = sorted(os.listdir(home / "l"))
     with monkeypatch.context() as patch:
-        patch.setattr(
-            os,
-            "stat",
-            _failing(errno.EIO, lambda path, *_: str(path).startswith(f"{home}/l/"), os.stat),
-        )
-        recovery.recover(home, home / "l")
+        for name in ("stat", "readlink"):
+            failing = _failing(
+                errno.EIO,
+                lambda path, *_: str(path).startswith((f"{home}/l/", "l/")),
+                getattr(os, name),
+            )
+            patch.setattr(os, name, failing)
+        Driver(home)
 
     assert sorted(os.listdir(home / "l")) == links
+
+
+def test_start_looks_into_no_layer_that_is_whole(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host has thousands of layers: each start read three files of each."""
+    opened: list[str] = []
+    real = os.open
+
+    def noting(path: str | Path, *arguments: int, **named: int) -> int:
+        opened.append(str(path))
+        return real(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", noting)
+        driver = Driver(home)
+        driver.create("new")
+
+    assert opened
+    assert [path for path in opened if "base" in path or "child" in path] == []
+    with pytest.raises(errors.LayerInUse, match="has children"):
+        driver.remove("base")
 
 
 def test_probe_that_cannot_be_unmounted_at_once_leaves_no_mount(

@@ -131,14 +131,12 @@ class LayerTable:
         Raises LayerInUse, OSError; the layer is there then.
         """
         with self.locked(id):
-            if not self._home.is_layer(id):
-                return
-            if holds := self._holds.get(id):
+            if (holds := self._holds.get(id)) and self._home.is_layer(id):
                 raise LayerInUse(
                     f"layer {id} is held by {holds} get(s)", "put it first, then remove it"
                 )
             with self._children.changing() as change:
-                if not self._home.is_layer(id):  # another process was faster
+                if not self._home.is_layer(id):
                     return
                 if self._children.has(id, change.links):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
@@ -383,7 +381,9 @@ class _Children:
                 elif (version := _version(links)) != self._version:
                     self._forget()
                     self._version = version
-            yield _Change(self, links)
+                assert self._version
+                change = _Change(self, links, self._version)
+            yield change
 
     def _forget(self) -> None:
         self._version, self._is_complete = None, False
@@ -439,20 +439,21 @@ class _Children:
 class _Change:
     """A change of who stands on whom; `links` is the locked directory of short names."""
 
-    def __init__(self, children: _Children, links: int) -> None:
+    def __init__(self, children: _Children, links: int, version: tuple[int, int]) -> None:
         self.links = links
         self._children = children
-        self._version = _version(links)
+        self._version = version
 
     def advance(self) -> None:
         """Make the version greater than before, in whatever steps the file system keeps time."""
         before, _ = self._version
-        for step in (1, 10**9):
-            found = os.fstat(self.links)
-            if found.st_mtime_ns > before:
-                break
-            os.utime(self.links, ns=(found.st_atime_ns, before + step))
         self._version = _version(self.links)
+        for step in (1, 10**9):
+            if self._version[0] > before:
+                break
+            accessed = os.fstat(self.links).st_atime_ns
+            os.utime(self.links, ns=(accessed, before + step))
+            self._version = _version(self.links)
 
     def add(self, id: str, parent: str) -> None:
         """Take over that `id` was made on `parent`, "" for a base layer."""

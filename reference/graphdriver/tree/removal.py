@@ -58,38 +58,53 @@ def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -
 
     What lies deeper than that is worth is moved up to the first level, where its turn comes later;
     so neither depth nor PATH_MAX sets a limit. Overlay views refuse to move lower directories
-    (EXDEV); there the descriptors have to do.
+    (EXDEV); there the descriptors have to do. Empty directories are not looked into.
     """
-    stack = [(name, enter(name, dir_fd))]
+    first = enter(name, dir_fd)
+    stack: list[tuple[bytes, int, list[str]]] = [(name, first, [])]
     moved = 1
     try:
+        stack[0][2].extend(os.listdir(first))
         while stack:
-            base, descriptor = stack[-1]
-            children = map(os.fsencode, _listed(descriptor, len(stack) == 1 and moved > 1))
-            inner = next((child for child in children if not _unlink(descriptor, child)), None)
+            base, descriptor, names = stack[-1]
+            inner = _remove_flat(descriptor, names)
             if inner is None:
-                stack.pop()
-                os.close(descriptor)
-                _rmdir(base, stack[-1][1] if stack else dir_fd)
+                above = stack[-2][1] if len(stack) > 1 else dir_fd
+                if _rmdir(base, above):
+                    stack.pop()
+                    os.close(descriptor)
+                elif grown := _listed_again(descriptor):  # by what was moved up, or by others
+                    names += grown
+                else:
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), base)
                 continue
             if len(stack) > _DEEP and moved:
-                moved = _move_up(descriptor, inner, stack[0][1], moved)
+                moved = _move_up(descriptor, inner, first, moved)
                 if moved:
                     continue
-            stack.append((inner, enter(inner, descriptor)))
+            entered = enter(inner, descriptor)
+            stack.append((inner, entered, []))
+            stack[-1][2].extend(os.listdir(entered))
     finally:
-        for _, descriptor in stack:
+        for _, descriptor, _ in stack:
             os.close(descriptor)
 
 
-def _listed(descriptor: int, has_grown: bool) -> list[str]:
-    """List an open directory; one that has grown since it was opened is opened anew.
+def _remove_flat(descriptor: int, names: list[str]) -> bytes | None:
+    """Remove what has no content, taking it off `names`; return the first directory that has."""
+    while names:
+        child = os.fsencode(names.pop())
+        if not _unlink(descriptor, child) and not _rmdir(child, descriptor):
+            return child
+    return None
+
+
+def _listed_again(descriptor: int) -> list[str]:
+    """List an open directory that has grown since it was opened.
 
     btrfs lists what was there when a descriptor was opened or last rewound (Linux 6.5 and what it
     was ported back to), which keeps readdir of a growing directory from never ending.
     """
-    if not has_grown:
-        return os.listdir(descriptor)
     fresh = os.open(b".", _DIRECTORY, dir_fd=descriptor)
     try:
         return os.listdir(fresh)
@@ -132,13 +147,19 @@ def _unlink(dir_fd: int, name: bytes) -> bool:
     return True
 
 
-def _rmdir(name: bytes, dir_fd: int) -> None:
+def _rmdir(name: bytes, dir_fd: int) -> bool:
+    """Remove an empty directory; False when it is not empty."""
     try:
         os.rmdir(name, dir_fd=dir_fd)
     except PermissionError:
         if not _made_mutable(dir_fd, name):
             raise
-        os.rmdir(name, dir_fd=dir_fd)
+        return _rmdir(name, dir_fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _made_mutable(dir_fd: int, name: bytes) -> bool:

@@ -86,3 +86,53 @@ def test_cycle_of_a_layer_does_not_read_the_mount_table(
         driver.put("layer")
         driver.remove("layer")
     assert sorted(os.listdir(tmp_path / "home")) == ["base", "l"]
+
+
+def test_each_directory_is_listed_once_and_empty_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing takes nine system calls; each directory was listed once more for each in it."""
+    for name in "abc":
+        (tmp_path / "tree" / name / "empty").mkdir(parents=True)
+        (tmp_path / "tree" / name / "file").touch()
+    listed: list[object] = []
+    real = os.listdir
+
+    def noting(descriptor: int) -> list[str]:
+        listed.append(descriptor)
+        return real(descriptor)
+
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "listdir", noting)
+            remove_node(directory, b"tree")
+    finally:
+        os.close(directory)
+
+    assert os.listdir(tmp_path) == []
+    assert len(listed) == 4
+
+
+def test_directory_that_grows_meanwhile_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    (tmp_path / "tree" / "a" / "file").touch()
+    real = os.unlink
+
+    def growing(name: bytes, *, dir_fd: int) -> None:
+        real(name, dir_fd=dir_fd)
+        if name == b"file":
+            (tmp_path / "tree" / "a" / "late").mkdir()
+            (tmp_path / "tree" / "a" / "late" / "late").touch()
+
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", growing)
+            remove_node(directory, b"tree")
+    finally:
+        os.close(directory)
+
+    assert os.listdir(tmp_path) == []

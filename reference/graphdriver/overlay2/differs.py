@@ -195,8 +195,10 @@ class Differ:
         self, id: str, layer: Path, directory: int, stage: Path, diff: BinaryIO
     ) -> int:
         """Unpack beside the layer's directory and exchange the two when all is there."""
-        copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True)
-        if self.is_native or not self._home.lowers(id):
+        # Unpacking replaces files; a view may write to them, as where it copies up data.
+        is_native = self.is_native or not self._home.lowers(id)
+        copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True, share=is_native)
+        if is_native:
             size = unpack(diff, self._upper_target(id, stage / "diff"), self._ids)
         else:
             size = self._apply_to_staged_view(id, stage, diff)

@@ -162,25 +162,28 @@ class LayerTable:
         The block gets the layer's directory, which is locked. Raises LayerNotFound.
         """
         with ExitStack() as undo:
-            # A layer's lock is had alone only by those that have the short names alone.
-            with self._thread.working(), self._home.links(fcntl.LOCK_SH):
-                directory = undo.enter_context(self._home.locked_layer(id, fcntl.LOCK_SH))
+            while True:
+                with self._thread.working(), self._home.links(fcntl.LOCK_SH), suppress(LayerInUse):
+                    operation = fcntl.LOCK_SH | fcntl.LOCK_NB
+                    directory = undo.enter_context(self._home.locked_layer(id, operation))
+                    break
+                # The old tree is being removed after an exchange: nobody else is to wait for that.
+                with self._thread.working(), self._home.locked_layer(id, fcntl.LOCK_SH):
+                    pass
             yield directory
 
     @contextmanager
     def exchanging(self, id: str, directory: int) -> Iterator[None]:
         """Exchange a layer's tree in the block, which no other may be reading, nor use one above.
 
-        `directory` is what `reading` gave. Raises LayerInUse.
+        `directory` is what `reading` gave; others can read the layer when that ends, after the old
+        tree has been removed: until then its files have one more name. Raises LayerInUse.
         """
         with self._home.links(fcntl.LOCK_EX) as links:
             self._require_unused_above(id, links)
             if not try_lock(directory):
                 raise is_read(id)
-            try:
-                yield
-            finally:
-                fcntl.flock(directory, fcntl.LOCK_SH)
+            yield
 
     def require_unused_above(self, id: str) -> None:
         """Raise LayerInUse when a descendant of a layer is held, made, or read."""

@@ -191,7 +191,7 @@ class Driver:
             if self._held(id):
                 return self._apply_in_place(id, layer, staged, diff)
             tree = staged / "tree"
-            copy_tree(layer, tree)
+            copy_tree(layer, tree, share=True)  # unpacking replaces files, and writes to none
             size = unpack(diff, view_target(tree, self._ids.root), self._ids)
             renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
             return size

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from graphdriver_vms.broken_run import told_apart
+from graphdriver_vms.broken_run import distinguished
 from graphdriver_vms.cells import CONFORMANT, Cell, load_cells
 from graphdriver_vms.clean import clean
 from graphdriver_vms.doctor import findings, install_command
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     reporting.add_argument("-o", "--html", type=Path, metavar="FILE.html")
     reporting.add_argument("--markdown", type=Path, metavar="FILE.md")
     breaking = commands.add_parser(
-        "broken", help="build kernels with a bug of overlayfs, and tell them from a sound one"
+        "broken", help="build kernels with one bug of overlayfs each, and run the suite on them"
     )
     breaking.set_defaults(command=_broken)
     breaking.add_argument("kernels", nargs="*", metavar="NAME", help="of broken_kernels.toml")
@@ -397,7 +397,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _broken(options: argparse.Namespace) -> int:
-    """Return 0 when every broken kernel is told from the sound one."""
+    """Return 0 when every broken kernel is distinguished from the sound one."""
     known = load_broken()
     share = options.shard.of(known)
     kernels = [one for name, one in _chosen(known, options.kernels).items() if name in share]
@@ -419,12 +419,12 @@ def _broken(options: argparse.Namespace) -> int:
     order = Order(options.driver, "quick", (), lanes=1)
     with _scratch(options.cache) as state:
         engine = UmlEngine(images, state, out, host_packages(state / "payload", ()))
-        found = told_apart(kernels, engine, order, out, progress)
+        found = distinguished(kernels, engine, order, out, progress)
     print()
     for finding in found:
         print(finding)
     caught = sum(finding.is_caught for finding in found)
-    print(f"{caught} of {len(found)} broken kernels are told from the sound one")
+    print(f"{caught} of {len(found)} broken kernels are distinguished from the sound one")
     return 0 if caught == len(found) else 1
 
 

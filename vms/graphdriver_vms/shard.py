@@ -14,7 +14,7 @@ class Shard:
         self.count = count
 
     def of(self, names: Iterable[str]) -> frozenset[str]:
-        """Return the names of this share, whatever the order in which they come."""
+        """Return the names of this share; their order does not matter."""
         return frozenset(sorted(set(names))[self.index - 1 :: self.count])
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""`graphdriver matrix broken`: whether the suite distinguishes each broken kernel from the sound one."""
+"""`graphdriver matrix broken`: broken kernels, and whether the suite catches them."""
 
 import json
 from collections.abc import Sequence

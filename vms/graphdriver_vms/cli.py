@@ -37,7 +37,7 @@ from graphdriver_vms.results.page import as_page
 from graphdriver_vms.run import Order, build, build_uml_kernels, run_host, run_kernels
 from graphdriver_vms.shard import Shard, shard
 
-__all__ = ["main"]
+__all__ = ["cells_of", "main"]
 
 _UNSUPPORTED = 3
 _KERNEL_IMAGE = "a kernel of one's own: bzImage, `linux` of ARCH=um, or Debian package"
@@ -159,7 +159,7 @@ def _run(options: argparse.Namespace) -> int:
     if engine is EngineName.UML and not options.kernels:
         # What the host's own kernel does takes root, which this engine does not.
         del kernels[HOST]
-    cells = _cells(options)
+    cells = cells_of(options)
     share = options.shard.of(kernels)
     kernels = {name: one for name, one in kernels.items() if name in share}
     if not kernels:
@@ -212,7 +212,7 @@ def _judge_own(options: argparse.Namespace) -> int:
     """Return the exit code of a run of a kernel of one's own. Raises MatrixError."""
     if options.kernels:
         raise MatrixError("--kernel-image is the only kernel of its run", "name no other")
-    cells = _cells(options)
+    cells = cells_of(options)
     order = Order(options.driver, options.profile, cells, tuple(options.install), 1)
     out = options.out.absolute()
     directory = out / OWN.name
@@ -250,7 +250,7 @@ def _judge_own(options: argparse.Namespace) -> int:
     return BAD if comparison.is_worse else GOOD
 
 
-def _cells(options: argparse.Namespace) -> tuple[Cell, ...]:
+def cells_of(options: argparse.Namespace) -> tuple[Cell, ...]:
     """Return the cells that are asked for, with the requirements that are. Raises MatrixError."""
     cells = _chosen(load_cells(), options.cell).values()
     wanted = [one.upper() for one in options.requirement]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.repro.script import Check, check_script, script
 from graphdriver_conformance.results.model import (
     FATAL,
@@ -127,12 +128,13 @@ class Reports:
         result = replace(result, kept=self._run.place_to_keep(id))
         if recorder is None:
             return result, ()
-        check = self._check(item)
-        scripts = [script(requirement, spec, steps, result)] * (recorder.is_whole or not check)
+        check = self._check(item, subject)
+        told = recorder.is_whole and not (subject and subject.fault)
+        scripts = [script(requirement, spec, steps, result)] * (told or not check)
         scripts += [check_script(requirement, spec, check, result)] if check else []
         return result, tuple(scripts)
 
-    def _check(self, item: pytest.Item) -> Check | None:
+    def _check(self, item: pytest.Item, subject: Subject | None) -> Check | None:
         """Return how the suite's own test can be called; authors' checks may want more fixtures."""
         module = item.module.__name__  # type: ignore[attr-defined]
         if not module.startswith("graphdriver_conformance."):
@@ -146,6 +148,7 @@ class Reports:
             self._run.options,
             option("graphdriver_profile"),
             option("graphdriver_seed"),
+            subject.fault if subject else None,
         )
 
 

@@ -85,6 +85,7 @@ def _filled(nav: list[Any], docs: Path) -> list[Any]:
         elif target == "REQUIREMENTS":
             target = ["requirements/index.md", *map(_family_entry, families())]
         elif target == "FINDINGS":
+            # README.md sorts before the lower-case names: it is the index.
             target = sorted(f"findings/{path.name}" for path in docs.glob("findings/*.md"))
         elif target == "PROJECT":
             target = [

@@ -239,10 +239,7 @@ class Driver:
     def _recover(self) -> None:
         """Remove what a crash has left, and bring layers back that were being changed."""
         for name in os.listdir(self._home):
-            if name.startswith(_REMOVED):
-                with suppress(OSError):
-                    self._remove(name)
-            elif name.startswith(_STAGING):
+            if name.startswith(_STAGING):
                 stage = self._home / name
                 for id in os.listdir(stage / _UNDO) if _is_directory(stage / _UNDO) else ():
                     # Two renames, each of which may be the last before another crash.

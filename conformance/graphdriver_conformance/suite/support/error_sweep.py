@@ -122,7 +122,7 @@ class _Errors:
         scene, act = self._scene, self._act
         where = Where(self._swept.act, error, point, with_reads)
         report = Reporter(scene, self._swept, where)
-        victim = Victim(f"v{self._number}", act.parent if act else MIDDLE)
+        victim = Victim(f"layer-{point}", act.parent if act else MIDDLE)
         with Supervisor(scene.home, ALL_CALLS if with_reads else WRITES) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
             try:
@@ -148,14 +148,12 @@ class _Errors:
     ) -> Watched:
         """Do the act with the error in it, and look at what the driver makes of it."""
         scene, act, where, log = self._scene, self._act, report.where, report.log
-        options = scene.graphdriver.options
         number = where.error
         failure: Exception | None = None
         answer: Any = None
-        log.lines.append("driver = init(HOME)")
         driver: Driver | None = None
         if act:
-            driver = process.init(scene.home, options)
+            driver = scene.init(process, log)
             act.prepare(scene, log, driver, victim)
         before = self._before(process)
         with supervisor.watching(where.point, failing(number)) as watched:
@@ -163,7 +161,7 @@ class _Errors:
                 if act and driver:
                     answer = act.call(log, driver, victim)
                 else:
-                    driver = process.init(scene.home, options)
+                    driver = scene.init(process, log)
             except (DriverError, OSError) as error:
                 failure = error
         shown = act.shown(victim) if act else "init(HOME)"
@@ -188,7 +186,7 @@ class _Errors:
             self._check_done(report, driver, act, victim, failure, answer, watched.hit)
         elif failure:
             with report.succeeds(_AGAIN, "init(HOME) once more"):
-                process.init(scene.home, options)
+                scene.init(process, log)
         return watched
 
     def _before(self, process: OwnProcess) -> _Before:
@@ -239,8 +237,9 @@ class _Errors:
             self._check_success(report, driver, act, victim, answer, hit)
             return
         log, id, shown = report.log, victim.id, act.shown(victim)
+        AfterRestart(report, _OTHERS, _OTHERS, _OTHERS, _OTHERS).check_others(driver)
         allowed = [victim.before] + [None] * (act.verb == "remove")
-        if act.verb not in ("get", "put", "cleanup"):
+        if act.verb not in ("get", "put", "cleanup") and not act.is_held:
             state = state_of(log, driver, id)
             if not is_one_of(state, allowed) and not isinstance(state, Exception):
                 wanted = "does not exist" if victim.before is None else "is as before"
@@ -250,8 +249,8 @@ class _Errors:
                     lines = []
                 report.found(_AS_BEFORE, f"after a failure the layer {wanted}", actual, lines)
                 raise Broken
-            if act.verb == "remove" and state is None:
-                return  # it is gone: there is nothing to do again
+            if isinstance(state, Exception) or (act.verb == "remove" and state is None):
+                return  # it has to be removed before anything else, or is gone
         with report.succeeds(_AGAIN, f"{shown} once more, without the error,"):
             answer = act.call(log, driver, victim)
         self._check_success(report, driver, act, victim, answer, None, _AGAIN)

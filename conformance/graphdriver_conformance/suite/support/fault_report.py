@@ -74,9 +74,12 @@ class Reporter:
     swept: Swept
     where: Where
     happened: str = ""
-    log: Log = field(default_factory=Log)
     strace: str = ""
     is_dirty: bool = False
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Log(self.scene.graphdriver)
 
     def found(
         self, requirement: str, expected: str, actual: str, tree: list[str] | None = None
@@ -129,9 +132,8 @@ class AfterRestart:
         scene, log = self.report.scene, self.report.log
         process = start(scene.graphdriver.source)
         try:
-            log.lines.append("driver = init(HOME)")
             with self.report.succeeds(self.starts, "the next init(HOME)"):
-                driver = process.init(scene.home, scene.graphdriver.options)
+                driver = scene.init(process, log)
             yield driver
         finally:
             process.end()

@@ -81,7 +81,7 @@ class _Kills:
         """Kill before the call `point`, 0 for after the last one; check. Returns the calls."""
         self._number += 1
         scene, act = self._scene, self._act
-        victim = Victim(f"v{self._number}", act.parent if act else MIDDLE)
+        victim = Victim(f"layer-{point}", act.parent if act else MIDDLE)
         report = Reporter(scene, self._swept, Where(self._swept.act, KILL_NAME, point))
         with Supervisor(scene.home, CHANGES) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
@@ -108,13 +108,11 @@ class _Kills:
     ) -> Watched:
         """Let the driver do the act until it is killed; return what was seen of it."""
         scene, act, point, log = self._scene, self._act, report.where.point, report.log
-        options = scene.graphdriver.options
-        log.lines.append("driver = init(HOME)")
         if act is None:
             with supervisor.watching(point) as watched:
-                _until_killed(lambda: process.init(scene.home, options))
+                _until_killed(lambda: scene.init(process, log))
         else:
-            driver = process.init(scene.home, options)
+            driver = scene.init(process, log)
             act.prepare(scene, log, driver, victim)
             with supervisor.watching(point) as watched:
                 victim.answer = _until_killed(lambda: act.call(log, driver, victim))
@@ -143,13 +141,12 @@ class _FirstInits(_Kills):
         place = scene.graphdriver.home.parent / f"first-{self._number}"
         place.mkdir()
         report = Reporter(scene, self._swept, Where(FIRST_INIT, KILL_NAME, point))
-        report.log.lines.append("driver = init(HOME)")
         home = place / "home"
         with Supervisor(place, CHANGES) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
             try:
                 with supervisor.watching(point) as watched:
-                    _until_killed(lambda: process.init(home, scene.graphdriver.options))
+                    _until_killed(lambda: scene.init(process, report.log, home))
             finally:
                 supervisor.kill()
                 process.end()
@@ -175,9 +172,8 @@ class _FirstInits(_Kills):
         process = start(self._scene.graphdriver.source)
         log = report.log
         try:
-            log.lines.append("driver = init(HOME)")
             with report.succeeds("CRS-001", "the next init(HOME)"):
-                driver = process.init(home, self._scene.graphdriver.options)
+                driver = self._scene.init(process, log, home)
             with report.succeeds("CRS-011", "the use of a new home"):
                 log.call(driver, "create", "base")
                 log.call(driver, "create", "child", "base")

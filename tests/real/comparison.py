@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -156,7 +157,7 @@ def _run(program: Path, command: list[str], scratch: Path) -> list[str]:
                 while not socket.exists():
                     if server.poll() is not None:
                         return ["does not start"]
-                    os.sched_yield()
+                    time.sleep(0.05)
                 return _failed(program, environment)
             finally:
                 os.killpg(server.pid, signal.SIGKILL)

@@ -28,6 +28,7 @@ _NEWER = SUITES[1:]
 _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     # the first word of a script's name: packages, programs, suites that have them
     "containers": (("containers-storage",), ("containers-storage",), SUITES),
+    "containerd": (("containerd",), ("containerd", "ctr"), _NEWER),  # blockfile came with 1.7
     "docker": (("golang-github-docker-docker-dev",), (), SUITES),
     "fuse": (("fuse-overlayfs",), ("fuse-overlayfs",), SUITES),
     "nydus": (

@@ -54,6 +54,10 @@ class Suite:
         """Return a directory that holds the programs, None where they are the machine's own."""
         if self.is_here and all(_version(package) for package in packages):
             return None
+        return self.directory(programs)
+
+    def directory(self, programs: Sequence[str]) -> Path:
+        """Return a directory that holds programs of the suite."""
         self._make()
         directory = self._root / "programs"
         directory.mkdir(exist_ok=True)
@@ -150,7 +154,7 @@ def _version(package: str) -> str:
 def main() -> int:
     """Print the directory that holds programs of a suite: SUITE PROGRAM ..."""
     suite, *programs = sys.argv[1:]
-    print(Suite(suite).provide(programs, ("",)))
+    print(Suite(suite).directory(programs))
     return 0
 
 

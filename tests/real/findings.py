@@ -162,7 +162,12 @@ def _versions(finding: Finding, rows: Mapping[str, Mapping[str, str]]) -> list[s
 
 
 def _index(recorded: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
-    lines = [f"| finding | {' | '.join(SUITES)} |", f"|---|{'---|' * len(SUITES)}"]
+    lines = []
+    for suite in SUITES:
+        rows = (found[suite]["version"] for found in recorded.values() if suite in found)
+        packages = sorted({package for row in rows for package in row.split(", ")})
+        lines.append(f"* {suite}: {', '.join(packages)}")
+    lines += ["", f"| finding | {' | '.join(SUITES)} |", f"|---|{'---|' * len(SUITES)}"]
     for name, finding in FINDINGS.items():
         lines.append(f"| [{finding.title}]({name}.md) | {' | '.join(_cells(recorded, name))} |")
     return lines

@@ -25,7 +25,7 @@ _PROGRAMS = {
 }
 _MODULES = {
     "xdist": "the suite uses all processors: pip install pytest-xdist",
-    "grpc": "containerd's snapshotters: pip install grpcio",
+    "grpc": "containerd's snapshotters: pip install grpcio protobuf",
 }
 
 

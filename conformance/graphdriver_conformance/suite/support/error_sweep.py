@@ -115,6 +115,7 @@ class _Errors:
         self._act = ACTS.get(swept.act)
         self._number = 0
         self._answer: Any = None
+        self._mounts_of_init: list[str] = []
 
     def at(self, point: int, error: str, *, with_reads: bool) -> list[Call]:
         """Let the call `point` fail, 0 for none; check. Returns the calls."""
@@ -169,6 +170,7 @@ class _Errors:
             if failure:
                 raise failure
             self._answer = _comparable(act, answer)
+            self._mounts_of_init = [row.point for row in mounts_below(scene.home)] * (act is None)
             report.happened = f"{shown} without an error"
             return watched
         report.happened = (
@@ -218,7 +220,11 @@ class _Errors:
         held += [f"a descriptor of {name}" for name in more]
         if hit.name != "umount2":  # after which a mount has to be there
             points = [row.point for row in mounts_below(self._scene.home)]
-            held += [f"a mount at {one}" for one in points if one not in before.mounts]
+            held += [
+                f"a mount at {one}"
+                for one in points
+                if one not in (*before.mounts, *self._mounts_of_init)
+            ]
         if held:
             shown = ", ".join(sorted(held)[:3])
             report.found(_LEAKS, "the driver holds what it held before the call", f"also {shown}")

@@ -13,7 +13,7 @@ from graphdriver_conformance.faults.processes import start
 from graphdriver_conformance.host.mountinfo import mounts_below
 from graphdriver_conformance.oracle.compare import Aspect, differences
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.suite.support.fault_scene import TOP, Log, Scene
+from graphdriver_conformance.suite.support.fault_scene import TOP, Log, Scene, first_line
 
 __all__ = [
     "AfterRestart",
@@ -197,7 +197,7 @@ def is_one_of(state: State, allowed: Sequence[Tree | None]) -> bool:
 
 def described(error: BaseException) -> str:
     """Return an exception for a report."""
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:

@@ -267,6 +267,7 @@ class _Check:
         create = f"create({id!r}, {victim.parent!r})"
         with report.succeeds("CRS-004", f"{create} after the restart and remove"):
             self._log.call(driver, "create", id, victim.parent)
+        with report.succeeds("CRS-004", f"get({id!r}) of the layer that was made again"):
             shown = self._log.tree(driver, id)
         if lines := same(self._scene.tree_of_parent(victim.parent), shown):
             wanted = f"{create} makes a layer that shows its parent's tree"
@@ -288,6 +289,9 @@ class _Check:
         for id, one in self._scene.trees.items():
             if not same(one, tree):
                 return f"the tree of {id!r}"
+        whole = [one for one in (self._victim.before, self._victim.after) if one is not None]
+        if any(all(line.startswith("- ") for line in same(one, tree)) for one in whole):
+            return "a part of its tree"
         return "another tree"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.results.folding import fold, worse
 from graphdriver_conformance.results.model import (
     DriverInfo,
     Ended,
@@ -21,8 +22,6 @@ from graphdriver_conformance.results.model import (
     RunResult,
     TestResult,
     Where,
-    fold,
-    worse,
 )
 
 __all__ = ["Journal", "is_journal", "place_of", "read_journal", "result_from"]

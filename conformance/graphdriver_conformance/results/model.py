@@ -1,17 +1,17 @@
 """The result model: one class for the result of a requirement, one for the result of a run.
 
-A test reports a `RequirementResult`; `fold` joins those of all tests of a requirement into one;
+A test reports a `RequirementResult`; `folding.fold` combines those of all tests of a requirement;
 waivers replace it; the result file stores it; the terminal, HTML, Markdown, JUnit and the kernel
-matrix read it. Nothing is parsed back out of a sentence.
+matrix read it. Facts are fields, and are never parsed from a sentence.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from graphdriver_conformance.catalogue.requirement import Level, Requirement
+from graphdriver_conformance.results.outcomes import Ended, Outcome, Reason, Verdict
 
 __all__ = [
     "DriverInfo",
@@ -25,82 +25,8 @@ __all__ = [
     "TestResult",
     "Verdict",
     "Where",
-    "blocked",
-    "fold",
     "verdict_of",
-    "worse",
 ]
-
-
-class Outcome(StrEnum):
-    """The outcome of a requirement. A skip is never a pass."""
-
-    MET = "met"
-    VIOLATED = "violated"
-    NOT_CLAIMED = "not-claimed"
-    NOT_PROVABLE = "not-provable"
-    BLOCKED = "blocked"
-    WAIVED = "waived"
-    ERROR = "error"
-    NOT_SELECTED = "not-selected"
-
-
-class Reason(StrEnum):
-    """Why a requirement has its outcome; None for one that is met."""
-
-    # violated
-    MISMATCH = "mismatch"
-    NOT_REFUSED = "not-refused"
-    RAISED = "raised"
-    WRONG_ERROR = "wrong-error"
-    WRONG_TYPE = "wrong-type"
-    PROCESS_DIED = "process-died"
-    DEADLINE = "deadline"
-    # not-claimed
-    NO_CAPABILITY = "no-capability"
-    TRANSPORT = "transport"
-    # not-provable
-    ENVIRONMENT = "environment"
-    INIT_REFUSED = "init-refused"
-    NOT_REPORTED = "not-reported"
-    # blocked, waived, not-selected, error
-    RESTS_ON = "rests-on"
-    WAIVER = "waiver"
-    BASELINE = "baseline"
-    SELECTION = "selection"
-    SHARD = "shard"
-    SUITE = "suite"
-
-
-FATAL = frozenset({Reason.PROCESS_DIED, Reason.DEADLINE})
-"""Reasons after which a requirement that rests on the violated one is not run any more."""
-
-
-class Verdict(StrEnum):
-    """The verdict on the driver."""
-
-    CONFORMANT = "conformant"
-    NOT_CONFORMANT = "not-conformant"
-    INCONCLUSIVE = "inconclusive"
-
-
-class Ended(StrEnum):
-    """How a run ended."""
-
-    FINISHED = "finished"
-    INTERRUPTED = "interrupted"
-    CRASHED = "crashed"
-
-
-# A test that failed outweighs those that passed.
-_WEIGHT = (
-    Outcome.ERROR,
-    Outcome.VIOLATED,
-    Outcome.BLOCKED,
-    Outcome.NOT_PROVABLE,
-    Outcome.NOT_CLAIMED,
-    Outcome.MET,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,36 +365,6 @@ class RunResult:
         )
 
 
-def fold(
-    requirements: Mapping[str, Requirement],
-    collected: Mapping[str, int],
-    results: Iterable[RequirementResult],
-) -> dict[str, RequirementResult]:
-    """Return a result for every requirement of the catalogue.
-
-    `collected` says how many tests of each requirement were to report; `results` are those that
-    did, one for each test. A requirement is met only when all of its tests reported and none
-    failed.
-    """
-    by_id: dict[str, list[RequirementResult]] = {id: [] for id in requirements}
-    for result in results:
-        by_id[result.id].append(result)
-    folded = {
-        id: _joined(requirements[id], collected.get(id, 0), found) for id, found in by_id.items()
-    }
-    return blocked(folded, requirements)
-
-
-def blocked(
-    results: Mapping[str, RequirementResult], requirements: Mapping[str, Requirement]
-) -> dict[str, RequirementResult]:
-    """Return results where those that rest on a violated one are blocked by it."""
-    return {
-        id: _blocked(one, requirements, results) if id in requirements else one
-        for id, one in results.items()
-    }
-
-
 def verdict_of(results: Iterable[RequirementResult], ended: Ended = Ended.FINISHED) -> Verdict:
     """Return `conformant` only when every claimed MUST that was selected was proven.
 
@@ -483,89 +379,6 @@ def verdict_of(results: Iterable[RequirementResult], ended: Ended = Ended.FINISH
     if ended is not Ended.FINISHED or not proven or any(one.outcome in unsure for one in must):
         return Verdict.INCONCLUSIVE
     return Verdict.CONFORMANT
-
-
-def worse(one: RequirementResult, other: RequirementResult) -> RequirementResult:
-    """Return the one that counts of two results of one test: of its call and of its teardown.
-
-    Of two that are equally bad it is the first: the other is often a consequence.
-    """
-    worst = min((one, other), key=lambda result: _WEIGHT.index(result.outcome))
-    return replace(
-        worst,
-        seconds=one.seconds + other.seconds,
-        examples=max(one.examples, other.examples),
-    )
-
-
-def _joined(
-    requirement: Requirement, collected: int, results: Sequence[RequirementResult]
-) -> RequirementResult:
-    if not results and not collected:
-        return RequirementResult.of(requirement, Outcome.NOT_SELECTED, reason=Reason.SELECTION)
-    # Of several that are equally bad, the one that takes least to read.
-    worst = min(results, key=_rank, default=None)
-    missing = collected - len(results)
-    if missing > 0 and (worst is None or worst.outcome not in (Outcome.ERROR, Outcome.VIOLATED)):
-        worst = RequirementResult.of(
-            requirement,
-            Outcome.NOT_PROVABLE,
-            reason=Reason.NOT_REPORTED,
-            detail=f"{missing} of {collected} tests did not report before the run ended",
-        )
-    assert worst is not None
-    return replace(
-        worst,
-        seconds=sum(one.seconds for one in results),
-        examples=sum(one.examples for one in results),
-        failures=sum(one.outcome is Outcome.VIOLATED for one in results),
-    )
-
-
-def _rank(result: RequirementResult) -> tuple[int, bool, int]:
-    text = (result.detail, result.actual, *result.program, *result.tree)
-    length = sum(len(line or "") for line in text)
-    return _WEIGHT.index(result.outcome), result.works, length
-
-
-def _blocked(
-    one: RequirementResult,
-    requirements: Mapping[str, Requirement],
-    folded: Mapping[str, RequirementResult],
-) -> RequirementResult:
-    """Report a broken verb once: a requirement that rests on a violated one is blocked by it.
-
-    Where the culprit killed its process or hung, that holds for requirements which are met as well:
-    whether they ran before or after it depends on the order of the tests.
-    """
-    if one.outcome in (Outcome.NOT_SELECTED, Outcome.NOT_CLAIMED, Outcome.ERROR):
-        return one
-    culprits = _broken_below(requirements[one.id], requirements, folded, set())
-    fatal = any(folded[id].reason in FATAL for id in culprits)
-    if not culprits or not (fatal or one.is_bad):
-        return one
-    return replace(one, outcome=Outcome.BLOCKED, reason=Reason.RESTS_ON, blocked_by=tuple(culprits))
-
-
-def _broken_below(
-    requirement: Requirement,
-    requirements: Mapping[str, Requirement],
-    folded: Mapping[str, RequirementResult],
-    seen: set[str],
-) -> list[str]:
-    """Return the violated requirements below one that themselves rest on none that is violated."""
-    found: list[str] = []
-    for id in requirement.rests_on:
-        if id in seen:
-            continue
-        seen.add(id)
-        deeper = _broken_below(requirements[id], requirements, folded, seen)
-        below = folded.get(id)
-        if deeper or below is None or below.outcome is not Outcome.VIOLATED:
-            found += deeper
-        else:
-            found.append(id)
-    return sorted(found)
 
 
 def _text(value: object) -> str:

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.results.folding import blocked
 from graphdriver_conformance.results.model import (
     Ended,
     Outcome,
     Reason,
     RequirementResult,
     RunResult,
-    blocked,
 )
 from graphdriver_conformance.shard import Shard
 

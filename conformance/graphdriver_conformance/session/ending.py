@@ -32,7 +32,7 @@ from graphdriver_conformance.session.machines import (
     machine_from,
     runs_on_each,
 )
-from graphdriver_conformance.session.reports import Reports, told_by
+from graphdriver_conformance.session.reports import Reports, test_result_of
 from graphdriver_conformance.session.run import Run, verified
 
 __all__ = ["Ending", "started_now"]
@@ -125,9 +125,9 @@ class Ending:
         described = getattr(report, "graphdriver_machine", None)
         if described and self._is_each:
             self._introduce(self._name_of(report), described)
-        told, machine = told_by(report), self._machine_of(report)
-        if told and machine:
-            machine.journal.add(told)
+        reported, machine = test_result_of(report), self._machine_of(report)
+        if reported and machine:
+            machine.journal.add(reported)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -320,10 +320,10 @@ class Ending:
         result, name = judged.result, self._file_name(judged)
         prefix = report_path("x", name, several).name.removeprefix("x-") + "-" if several else ""
         texts: dict[str, tuple[str, ...]] = {}
-        for told in judged.machine.journal.results[result.driver.spec]:
-            shown = result.requirements[told.result.id]
-            if told.scripts and _is_shown(told, shown):
-                texts[told.result.id] = told.scripts
+        for reported in judged.machine.journal.results[result.driver.spec]:
+            shown = result.requirements[reported.result.id]
+            if reported.scripts and _is_shown(reported, shown):
+                texts[reported.result.id] = reported.scripts
         place = self._run.config.getoption("graphdriver_home")
         commands = write_scripts(Path(directory), texts, prefix, place)
         rows = {
@@ -343,10 +343,10 @@ def started_now() -> str:
 
 
 def _is_violation(report: Any) -> bool:
-    told = told_by(report)
-    return told is not None and told.result.outcome is not Outcome.ERROR
+    reported = test_result_of(report)
+    return reported is not None and reported.result.outcome is not Outcome.ERROR
 
 
-def _is_shown(told: TestResult, shown: RequirementResult) -> bool:
+def _is_shown(reported: TestResult, shown: RequirementResult) -> bool:
     """Say whether a test's violation is the one that its requirement's result shows."""
-    return told.result.actual == shown.actual and told.result.program == shown.program
+    return reported.result.actual == shown.actual and reported.result.program == shown.program

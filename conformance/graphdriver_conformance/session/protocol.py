@@ -221,8 +221,8 @@ def _synthetic(item: pytest.Item, result: RequirementResult) -> list[pytest.Test
         user_properties=properties,
     )
     if id:
-        told = TestResult(spec_of(item), item.nodeid, result)
-        failed.graphdriver = told.to_data()  # type: ignore[attr-defined]
+        reported = TestResult(spec_of(item), item.nodeid, result)
+        failed.graphdriver = reported.to_data()  # type: ignore[attr-defined]
     ended = pytest.TestReport(
         nodeid=item.nodeid,
         location=item.location,

@@ -10,12 +10,12 @@ from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.repro.script import Check, check_script, script
 from graphdriver_conformance.results.model import (
-    FATAL,
     Outcome,
     Reason,
     RequirementResult,
     TestResult,
 )
+from graphdriver_conformance.results.outcomes import FATAL
 from graphdriver_conformance.results.text import finding
 from graphdriver_conformance.session.classify import Compared, classify, printable
 from graphdriver_conformance.session.collection import read_collected, spec_of
@@ -64,17 +64,17 @@ class Reports:
                 path, line, _ = item.location
                 report.outcome = "skipped"
                 report.longrepr = (path, line or 0, "\n".join([waived, *lines]))
-        told = TestResult(spec_of(item), item.nodeid, result, scripts)
-        report.graphdriver = told.to_data()  # type: ignore[attr-defined]
+        reported = TestResult(spec_of(item), item.nodeid, result, scripts)
+        report.graphdriver = reported.to_data()  # type: ignore[attr-defined]
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count the tests that are not the suite's; remember what ends whatever rests on it."""
         data = getattr(report, "graphdriver", None)
         if data:
-            told = TestResult.from_data(data)
-            if told.result.outcome is Outcome.VIOLATED and told.result.reason in FATAL:
-                self._run.remember_fatal(told.spec, told.result.id)
+            reported = TestResult.from_data(data)
+            if reported.result.outcome is Outcome.VIOLATED and reported.result.reason in FATAL:
+                self._run.remember_fatal(reported.spec, reported.result.id)
         elif report.when == "call" or report.failed:
             mine = dict(report.user_properties).get("requirement")
             self.foreign += not mine
@@ -129,8 +129,8 @@ class Reports:
         if recorder is None:
             return result, ()
         check = self._check(item, subject)
-        told = recorder.is_whole and not (subject and subject.fault)
-        scripts = [script(requirement, spec, steps, result)] * (told or not check)
+        shows_all = recorder.is_whole and not (subject and subject.fault)
+        scripts = [script(requirement, spec, steps, result)] * (shows_all or not check)
         scripts += [check_script(requirement, spec, check, result)] if check else []
         return result, tuple(scripts)
 
@@ -152,7 +152,7 @@ class Reports:
         )
 
 
-def told_by(report: Any) -> TestResult | None:
+def test_result_of(report: Any) -> TestResult | None:
     """Return the result that a report carries, None for a report of another test."""
     data = getattr(report, "graphdriver", None)
     return TestResult.from_data(data) if data else None

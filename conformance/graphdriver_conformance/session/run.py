@@ -63,7 +63,7 @@ _ADAPTERS_TIME = 3
 
 
 class Run:
-    """A run; the process that starts it introduces the drivers, xdist's workers are told."""
+    """A run. Its first process creates the drivers; workers of xdist receive their data."""
 
     def __init__(
         self,
@@ -86,15 +86,15 @@ class Run:
         self.is_worker = given is not None
         # A worker that is given no place for homes has a machine of its own.
         self.is_alone = given is None or "graphdriver_base" not in given
-        told = None if self.is_alone else given
-        self.shared = Path(told["graphdriver_base"]) if told else homes.base
+        received = None if self.is_alone else given
+        self.shared = Path(received["graphdriver_base"]) if received else homes.base
         # Waivers are applied where the results arrive; another machine has not their files.
         self.waivers, self.baseline = (
             ([], frozenset()) if self.is_worker and self.is_alone else self._known_violations()
         )
         self.drivers: dict[str, DriverInfo] = (
-            {one["spec"]: DriverInfo.from_data(one) for one in told["graphdriver_drivers"]}
-            if told
+            {one["spec"]: DriverInfo.from_data(one) for one in received["graphdriver_drivers"]}
+            if received
             else {source.spec: self._introduced(source) for source in sources}
         )
 

@@ -7,9 +7,8 @@ and apply_diff.
 
 import os
 import stat
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -20,13 +19,12 @@ from graphdriver.archive.writer import Record
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.differ.compare import report, same_directory, same_node
 from graphdriver.differ.records import RecordMaker
-from graphdriver.errors import LayerInUse
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import at
 from graphdriver.tree.descent import Descent, OpenDirectory
 from graphdriver.tree.xattrs import exported_xattrs
 
-__all__ = ["NaiveDiffer", "Readers", "Views", "changes", "records", "size"]
+__all__ = ["NaiveDiffer", "Views", "changes", "records", "size"]
 
 
 class _Sides(NamedTuple):
@@ -126,33 +124,6 @@ class Views(Protocol):
         """Give back one get."""
 
 
-class Readers:
-    """The layers of which archives are being read, in this process."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        # Reentrant: a diff that is given up is closed by the collector, in whatever thread it runs.
-        self._guard = threading.RLock()
-
-    @contextmanager
-    def reading(self, id: str) -> Iterator[None]:
-        """Count one more reader of a layer for the block."""
-        with self._guard:
-            self._counts[id] = self._counts.get(id, 0) + 1
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._counts[id] -= 1
-                if not self._counts[id]:
-                    del self._counts[id]
-
-    def require_none(self, id: str) -> None:
-        """Raise LayerInUse while a layer's archive is read: it would be a mixture of two trees."""
-        if id in self._counts:
-            raise LayerInUse(f"an archive of layer {id} is being read", "end that diff first")
-
-
 class NaiveDiffer:
     """diff, changes, diff_size and apply_diff over any driver's get and put.
 
@@ -161,18 +132,19 @@ class NaiveDiffer:
     itself.
     """
 
-    def __init__(
-        self, views: Views, ids: IDMapping | None = None, readers: Readers | None = None
-    ) -> None:
-        """`readers` learns of which layer an archive is being read."""
+    def __init__(self, views: Views, ids: IDMapping | None = None) -> None:
         self._views = views
         self._ids = ids or IDMapping()
-        self._readers = readers or Readers()
 
-    def diff(self, id: str, parent: str = "") -> BinaryIO:
-        """Return the archive; both layers are held until it is closed."""
+    def diff(
+        self, id: str, parent: str = "", release: Callable[[], None] = lambda: None
+    ) -> BinaryIO:
+        """Return the archive; both layers are held until it is closed. `release` runs after that.
+
+        The collector may close it, at any point of any thread.
+        """
         with ExitStack() as undo:
-            undo.enter_context(self._readers.reading(id))
+            undo.callback(release)
             new = self._hold(undo, id)
             old = self._hold(undo, parent) if parent else None
             held = undo.pop_all()

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphdriver import layerid
-from graphdriver.errors import DriverError, LayerExists, LayerNotFound, MaxDepthExceeded
+from graphdriver.errors import (
+    DriverError,
+    LayerExists,
+    LayerInUse,
+    LayerNotFound,
+    MaxDepthExceeded,
+)
 from graphdriver.homedir import HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
@@ -25,7 +31,7 @@ from graphdriver.overlay2.recovery import CREATING, REMOVED
 from graphdriver.tree.inodes import attributes_of, set_attributes
 from graphdriver.tree.removal import remove_node
 
-__all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "new_link"]
+__all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "is_read", "new_link"]
 
 MAX_LOWERS = 128
 """overlay2's limit; 128 short names and the rest of the options fit one page of 4096 bytes."""
@@ -241,6 +247,25 @@ class Home:
         finally:
             os.close(descriptor)
 
+    @contextmanager
+    def locked_layer(self, id: str, operation: int) -> Iterator[int]:
+        """Keep a layer's directory locked for the block, which gets it open.
+
+        Raises LayerNotFound; with LOCK_NB LayerInUse, when another has it.
+        """
+        try:
+            descriptor = lock(id, self.descriptor, operation)
+        except (FileNotFoundError, NotADirectoryError):
+            raise LayerNotFound(f"there is no layer {id} any more", "create it first") from None
+        except BlockingIOError:
+            raise is_read(id) from None
+        try:
+            yield descriptor
+        finally:
+            # By itself: a process forked meanwhile has the descriptor, too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
     def names(self) -> list[str]:
         """Return the names of everything that may be a layer."""
         return [name for name in os.listdir(self.descriptor) if name != LINKS and name[0] != "."]
@@ -340,6 +365,14 @@ class Home:
             if (link := self.link(name)) and self.is_layer(name):
                 with suppress(FileExistsError):
                     os.symlink(f"../{name}/diff", self.path / LINKS / link)
+
+
+def is_read(id: str) -> LayerInUse:
+    """Return the error for a layer that is locked by who reads it, or makes a child."""
+    return LayerInUse(
+        f"layer {id} is in use: it is read, changed, or gets a child, maybe by another process",
+        "end diffs of it, and try again",
+    )
 
 
 def _exists(id: str) -> LayerExists:

@@ -447,8 +447,10 @@ def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -
     """Builders, pulls and prunes meet at one image; each acts on the answers that it gets."""
     orphans = _lets_parents_go(graphdriver)
     ground = graphdriver.build(GROUND)
-    probe = graphdriver.new_layer(graphdriver.new_layer(ground))
-    copies = not orphans and not _refusal(partial(graphdriver.remove, graphdriver.parent_of(probe)))
+    below = graphdriver.new_layer(ground)
+    replaces = not _refusal(partial(graphdriver.create, below, ground))
+    graphdriver.new_layer(below)
+    copies = not orphans and not _refusal(partial(graphdriver.remove, below))
     for round in range(scaled(10)):
         ids = (f"parent-{round}", f"child-{round}", f"grandchild-{round}")
         history = _History(graphdriver, ground, ids)
@@ -477,5 +479,5 @@ def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -
         assert [] == history.wrong_views(), "get returned views that are not whole"
         calls = marked_busy(history.calls)
         shown = "\n  ".join(map(str, sorted(calls, key=lambda call: call.began)))
-        start = FamilyModel(ground, copies=copies, orphans=orphans)
+        start = FamilyModel(ground, copies=copies, orphans=orphans, replaces=replaces)
         assert is_linearisable(calls, start), f"no order fits:\n  {shown}"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from graphdriver_vms.cli import main
-from graphdriver_vms.judge import Row, write_row
 from graphdriver_vms.progress import Progress
+from graphdriver_vms.results.judge import Row, write_row
 
 
 def _matrix(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -37,6 +37,9 @@ def test_an_unsupported_host_is_told_all_it_lacks_and_code_3(tmp_path: Path) -> 
     for words in ("apt-get install mmdebstrap", "apt-get install rsync"):
         assert words in doctor.stdout
         assert words in run.stderr
+    (line,) = (one for one in doctor.stdout.splitlines() if "--no-install-recommends" in one)
+    assert line in run.stderr.splitlines()
+    assert {"mmdebstrap", "rsync"} <= set(line.split())
     assert [] == os.listdir(tmp_path), "nothing was begun"
 
 

@@ -11,27 +11,28 @@ __all__ = ["coverage", "document"]
 
 _HEAD = """# The catalogue
 
-What is asked of a driver is data, in `conformance/graphdriver_conformance/catalogue/FAMILY.toml`.
-`graphdriver explain ID` has more of each, and [the kill table](kill-table.md) the broken drivers it
-catches. A requirement that needs a capability is asked of drivers that claim it, one that needs
-something of the machine where that is there. This page is printed by
-`python -m graphdriver_conformance.catalogue`.
+The requirements are data, in `conformance/graphdriver_conformance/catalogue/FAMILY.toml`.
+`graphdriver explain ID` prints the details of each; [the kill table](kill-table.md) lists the
+broken drivers that each one catches. A requirement that needs a capability applies to drivers that
+claim the capability; one that needs a feature of the machine is tested where the machine has it.
+This page is printed by `python -m graphdriver_conformance.catalogue`.
 
 """
 
 _COVERAGE = """
 ## What other suites check
 
-Check by check, what the suites that exist ask of a driver, and the requirements that have it here.
+The checks of existing suites, and the requirements that cover each of them here.
 
 """
 
 _DROPPED = """
-## Left out, merged, or another level
+## Retired ids
 
-An id is never used for anything else.
+Requirements that were planned and left out, merged into others, or changed in level. A retired id
+is never reused.
 
-| id | what it was to be | what became of it |
+| id | planned requirement | reason |
 |---|---|---|
 """
 
@@ -75,9 +76,7 @@ def _counts(families: dict[str, list[Requirement]]) -> str:
 
 
 def _family(name: str, requirements: list[Requirement]) -> str:
-    rows = (
-        f"\n## {name}\n\n| id | level | what must hold | needs | source |\n|---|---|---|---|---|\n"
-    )
+    rows = f"\n## {name}\n\n| id | level | requirement | needs | source |\n|---|---|---|---|---|\n"
     for one in requirements:
         needs = ", ".join(one.needs)
         rows += f"| {one.id} | {one.level} | {one.title} | {needs} | {one.source} |\n"

@@ -12,6 +12,7 @@ from hypothesis.errors import Flaky
 from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import Requirement
 from graphdriver_conformance.drivers import Fate, NoAnswer
+from graphdriver_conformance.faults.findings import FaultFound
 from graphdriver_conformance.fixture.boundary import DriverExited, WrongType, origin_of
 from graphdriver_conformance.fixture.needs import NotClaimed
 from graphdriver_conformance.fixture.subject import NotRefused, PastDeadline, Subject, inner
@@ -101,7 +102,7 @@ def _violation(
         reason=reason,
         expected=printable(expected),
         actual=printable(actual),
-        tree=_printable(error.lines if isinstance(error, TreesDiffer) else ()),
+        tree=_printable(_tree_lines(error)),
         example=_printable(_drawn(error)),
     )
     if subject is None:
@@ -111,9 +112,18 @@ def _violation(
         capability=subject.asked.capability,
         notes=_printable(subject.notes),
         program=_printable(subject.program.lines()),
-        mounts=_printable(_mounts(subject)),
+        mounts=_printable(
+            error.finding.mounts if isinstance(error, FaultFound) else _mounts(subject)
+        ),
         output=_printable(subject.source.keeper.last_output(inner(subject.driver))),
     )
+
+
+def _tree_lines(error: BaseException) -> list[str] | tuple[str, ...]:
+    """Return how a tree differs from the expected one, where that is the violation."""
+    if isinstance(error, FaultFound):
+        return error.finding.tree
+    return error.lines if isinstance(error, TreesDiffer) else ()
 
 
 def _finding(
@@ -128,6 +138,8 @@ def _finding(
         return Reason.WRONG_TYPE, error.expected, error.actual
     if isinstance(error, DriverExited):
         return Reason.PROCESS_DIED, error.expected, error.actual
+    if isinstance(error, FaultFound):
+        return Reason.MISMATCH, error.expected, error.actual
     if isinstance(error, NotRefused):
         reason = Reason.WRONG_ERROR if error.raised else Reason.NOT_REFUSED
         return reason, f"{error.called} raises DriverError or OSError", error.came

@@ -185,6 +185,13 @@ class LayerTable:
                 raise is_read(id)
             yield
 
+    def require_unread(self, id: str, directory: int) -> None:
+        """Raise LayerInUse when someone reads a layer. `directory` is what `reading` gave."""
+        with self._home.links(fcntl.LOCK_EX):
+            if not try_lock(directory):
+                raise is_read(id)
+            fcntl.flock(directory, fcntl.LOCK_SH)
+
     def require_unused_above(self, id: str) -> None:
         """Raise LayerInUse when a descendant of a layer is held, made, or read."""
         with self._home.links(fcntl.LOCK_EX) as links:

@@ -40,6 +40,8 @@ from graphdriver.tree.removal import remove_unmounted
 __all__ = ["Driver"]
 
 _STAGING = ".staging-"
+# A layer that is being removed. On a full disk there is no room for a stage to move it to.
+_REMOVED = ".removed-"
 # In a stage: by its id, the tree of a layer in use as it was before an archive is applied to it.
 _UNDO = "undo"
 
@@ -128,12 +130,15 @@ class Driver:
             with self._naming(), suppress(LayerNotFound), self._alone(id):
                 if any(self._children(id)):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                # What someone mounted into the layer is unmounted with the stage, not deleted.
-                with self._staged() as staged:
-                    os.rename(self._layers / id, staged / "tree")
-                    # The layer is gone. The file of its parent means nothing without it.
-                    with suppress(OSError):
-                        (self._parents / id).unlink()
+                removed = _new_name(_REMOVED)
+                os.rename(self._layers / id, self._home / removed)
+                # The layer is gone. The file of its parent means nothing without it, and what
+                # cannot be removed now is removed by the next start. What someone has mounted into
+                # it is unmounted, not deleted.
+                with suppress(OSError):
+                    (self._parents / id).unlink()
+                with suppress(OSError):
+                    self._remove(removed)
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Return the layer's directory; see the contract."""
@@ -238,6 +243,7 @@ class Driver:
                     with suppress(FileNotFoundError):
                         os.rename(self._layers / id, stage / "partial")
                     os.rename(stage / _UNDO / id, self._layers / id)
+            if name.startswith((_STAGING, _REMOVED)):
                 with suppress(OSError):
                     self._remove(name)
         for id in os.listdir(self._parents) if _is_directory(self._parents) else ():
@@ -347,7 +353,7 @@ class Driver:
         The block is over then: what cannot be removed is no reason to call it failed, and is
         removed by the next start.
         """
-        name = f"{_STAGING}{os.urandom(8).hex()}"
+        name = _new_name(_STAGING)
         os.close(make_directory(self._directory.descriptor, name))
         try:
             yield self._home / name
@@ -369,6 +375,10 @@ class Driver:
         self._layer(id)
         if parent:
             self._layer(parent)
+
+
+def _new_name(prefix: str) -> str:
+    return f"{prefix}{os.urandom(8).hex()}"
 
 
 def _text(path: Path) -> str:

@@ -43,11 +43,14 @@ def _kill(damage: str, home: Path) -> None:
     elif damage == "empty name without layer":
         (home / "parents" / "child").touch()
     else:
-        (home / ".staging-x" / "tree").mkdir(parents=True)
+        remnant = {"stage": ".staging-x/tree", "removed layer": ".removed-x/undo/base"}[damage]
+        (home / remnant).mkdir(parents=True)
         (home / "parents" / "child").write_text("base")
 
 
-@pytest.mark.parametrize("damage", ["name without layer", "empty name without layer", "stage"])
+@pytest.mark.parametrize(
+    "damage", ["name without layer", "empty name without layer", "stage", "removed layer"]
+)
 @pytest.mark.parametrize("restart", [True, False])
 def test_remnant_does_not_keep_the_parent(tmp_path: Path, damage: str, restart: bool) -> None:
     home = tmp_path / "home"

@@ -22,7 +22,7 @@ from graphdriver_conformance.drivers.containers_storage.command import Answer, D
 from graphdriver_conformance.drivers.containers_storage.gostring import unquoted
 from graphdriver_conformance.drivers.probing import follows_lower_symlinks
 from graphdriver_conformance.drivers.refusals import refusal
-from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
+from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Enter, Keeper
 from graphdriver_conformance.host.environment import umount_below
 
 __all__ = ["ContainersStorageDriver", "source"]
@@ -68,15 +68,17 @@ class ContainersStorageDriver:
         name: str,
         home: Path | str,
         options: Sequence[str] = (),
+        enter: Enter | None = None,
         probed: frozenset[Capability] = frozenset(),
     ) -> None:
-        """Ask for its status, which makes the root; `probed` is claimed beside what always holds.
+        """Ask for its status, which makes the root. Raises DriverProgramMissing, DriverError.
 
-        Raises DriverProgramMissing, DriverError.
+        Every process of the program calls `enter` first; `probed` is claimed beside what always
+        holds.
         """
         self._name = name
         self._home = Path(home)
-        self._program = DriverProgram(_PROGRAM, _PROGRAM, deadline(), _environment())
+        self._program = DriverProgram(_PROGRAM, _PROGRAM, deadline(), _environment(), enter)
         # The flags stand after the verb: the program wants them there as much as before it.
         self._flags = [f"--graph={home}", f"--run={home}/run", f"--storage-driver={name}"]
         self._flags += [f"--storage-opt={option}" for option in options]
@@ -234,7 +236,7 @@ class _Factory:
         key = tuple(options)
         if key not in self.probed:
             self.probed[key] = self._seen(home, options)
-        return ContainersStorageDriver(self.name, home, options, self.probed[key])
+        return ContainersStorageDriver(self.name, home, options, probed=self.probed[key])
 
     def _seen(self, home: Path, options: Sequence[str]) -> frozenset[Capability]:
         """Try what differs between drivers, on a home beside, which is discarded afterwards."""
@@ -249,6 +251,25 @@ class _Factory:
             finally:
                 umount_below(Path(scratch))  # the driver's own mount of its home
         return frozenset({Capability.LOWER_SYMLINKS} if follows else ())
+
+
+@dataclass(frozen=True)
+class _Own:
+    """Nothing to start or to end: each verb is a process; see OwnProcess."""
+
+    name: str
+    enter: Enter | None
+
+    def init(self, home: Path, options: tuple[str, ...]) -> Driver:
+        """Make the driver, whose processes enter."""
+        return ContainersStorageDriver(self.name, home, options, self.enter)
+
+    def processes(self) -> list[int]:
+        """Return nothing: no process outlives its verb."""
+        return []
+
+    def end(self) -> None:
+        """Do nothing."""
 
 
 class _Keeper(Keeper):
@@ -266,7 +287,12 @@ def source(spec: str) -> DriverSource:
         raise BadSpec(f"{spec}: no such driver; there are {', '.join(_CLAIMS)}")
 
     return DriverSource(
-        spec, _Factory(name), in_process=False, offers=frozenset(), keeper=_Keeper()
+        spec,
+        _Factory(name),
+        in_process=False,
+        offers=frozenset(),
+        keeper=_Keeper(),
+        start=lambda enter: _Own(name, enter),
     )
 
 

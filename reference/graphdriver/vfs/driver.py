@@ -208,6 +208,8 @@ class Driver:
         """
         (staged / "copy").mkdir()
         copy_tree(layer, staged / "copy" / id)
+        # Recovery takes the copy for the tree: after a power cut, too, it has to have its content.
+        syncfs(self._directory.descriptor)
         os.rename(staged / "copy", staged / _UNDO)
         try:
             size = unpack(diff, view_target(layer, self._ids.root), self._ids)

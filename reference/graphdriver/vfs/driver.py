@@ -130,7 +130,6 @@ class Driver:
             with self._naming(), suppress(LayerNotFound), self._alone(id):
                 if any(self._children(id)):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                # What someone mounted into the layer moves with it, and is unmounted, not deleted.
                 removed = _new_name(_REMOVED)
                 os.rename(self._layers / id, self._home / removed)
                 # The layer is gone. The file of its parent means nothing without it, and what

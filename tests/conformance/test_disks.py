@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver_conformance.host.recorded_file import Flush, Write
 from graphdriver_conformance.suite.support.disks import CannotMake
-from graphdriver_conformance.suite.support.images import ImageDisk, Survives, digest
+from graphdriver_conformance.suite.support.images import ImageDisk, Survives, copied, digest
 from graphdriver_conformance.suite.support.small_disks import Resource, small_disk
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts without a namespace")
@@ -67,6 +68,37 @@ def test_image_that_is_kept_is_that_of_a_power_cut(disk: ImageDisk, survives: Su
     os.close(kept)
 
     assert _found(disk.point) == cut
+
+
+@pytest.mark.parametrize("format", ["ext4", "xfs", "btrfs"])
+def test_recorded_writes_make_the_disk_of_any_flush(tmp_path: Path, format: str) -> None:
+    point = tmp_path / "disk"
+    point.mkdir()
+    disk = _disk(format, point)
+    image = copied(disk.image)
+    try:
+        file = disk.mount_recorded(tmp_path / "recorded", image)
+    except CannotMake as error:
+        disk.close()
+        pytest.skip(str(error))
+    start, before = file.position(), copied(image)
+    _write_two(point)
+    entries = file.entries(start, file.position())
+    disk.unmount()
+    file.close()
+    os.close(image)
+
+    assert Flush() in entries
+    disk.restore(before)
+    assert _found(point) == {}
+    last = max(index for index, one in enumerate(entries) if one == Flush())
+    for one in entries[:last]:
+        if isinstance(one, Write):
+            os.pwrite(before, one.data, one.offset)
+    disk.restore(before)
+    assert _found(point) == {"synced": b"s" * 5000}
+    disk.close()
+    os.close(before)
 
 
 def test_digest_is_that_of_the_content(tmp_path: Path) -> None:

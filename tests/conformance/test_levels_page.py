@@ -11,11 +11,12 @@ _RAISED = re.compile(r"^\| ([A-Z]{3}-[0-9]{3}) \| [^A-Z]", re.MULTILINE)
 
 
 def _ids(text: str) -> list[str]:
-    if " to " in text:
-        first, last = text.split(" to ")
-        family, numbers = first[:4], range(int(first[4:]), int(last[4:]) + 1)
-        return [f"{family}{number:03}" for number in numbers]
-    return text.split(", ")
+    found: list[str] = []
+    for part in text.split(", "):
+        first, _, last = part.partition(" to ")
+        family, numbers = first[:4], range(int(first[4:]), int((last or first)[4:]) + 1)
+        found += [f"{family}{number:03}" for number in numbers]
+    return found
 
 
 def test_every_level_below_must_has_a_reason() -> None:

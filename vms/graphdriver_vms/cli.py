@@ -414,7 +414,7 @@ def _broken(options: argparse.Namespace) -> int:
     images = Workshop(options.cache, lambda text: progress.say("build", text)).build(kernels)
     if options.build_only:
         for name, image in images.items():
-            print(f"{name:<18} {image.program}")
+            print(f"{name:<18} --kernel-image {image.program} --modules {image.modules_base[0]}")
         return 0
     order = Order(options.driver, "quick", (), lanes=1)
     with _scratch(options.cache) as state:

@@ -166,8 +166,8 @@ def test_every_other_disk(graphdriver: Subject) -> None:
 
 @verifies("INI-021")
 def test_every_old_disk(graphdriver: Subject) -> None:
-    """A disk that an upgrade has left, and a USB stick: refused, mostly."""
-    _judge_disks(graphdriver, OLD_DISKS)
+    """A USB stick, and a disk that an upgrade has left; the quick profile tries the first."""
+    _judge_disks(graphdriver, OLD_DISKS[: max(1, scaled(10) // 5)])
 
 
 def _judge_disks(graphdriver: Subject, kinds: Sequence[str]) -> None:

@@ -39,11 +39,12 @@ from graphdriver_conformance.suite.support.batches import (
 )
 from graphdriver_conformance.suite.support.effort import examples
 
+# The files have one mode: whether a hard link's entry sets that of its file is left open.
 LOW = Tree.of(
     {
         "a": directory(0o750),
-        "a/b": file(b"lower", 0o600),
-        "c": file(b"lower c", 0o4755, mtime=EPOCH - 9),
+        "a/b": file(b"lower", 0o640),
+        "c": file(b"lower c", 0o640, mtime=EPOCH - 9),
         "s": "a",
     }
 )
@@ -53,7 +54,8 @@ KINDS: list[Node] = [
     symlink("c", mtime=EPOCH + 3),
     fifo(0o600, mtime=EPOCH + 4),
 ]
-OTHER = file(b"other", 0o755, mtime=EPOCH + 5)
+OTHER = file(b"other", 0o640, mtime=EPOCH + 5)
+PROGRAM = file(b"program", 0o4755, mtime=EPOCH + 6)
 
 
 def _link(name: str, target: str, node: Node) -> LayerEntry:
@@ -76,7 +78,9 @@ def _twice() -> Iterator[tuple[LayerEntry, ...]]:
     The first of two directories is of another mode.
     """
     for name in ("a", "c", "s", "n"):
-        yield from itertools.product([*_at(name), entry_of(name, directory(0o700))], _at(name))
+        others = [entry_of(name, directory(0o700)), entry_of(name, PROGRAM)]
+        yield from itertools.product([*_at(name), *others], _at(name))
+        yield from itertools.product(_at(name), others)
 
 
 def _nested() -> Iterator[tuple[LayerEntry, ...]]:

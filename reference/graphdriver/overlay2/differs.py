@@ -179,6 +179,8 @@ class Differ:
         if os.statvfs(view).f_flag & os.ST_RDONLY:
             raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
         copy_tree(layer / "diff", stage / "copy", with_overlay_marks=True)
+        # Recovery takes the copy for the tree: after a power cut, too, it has to have its content.
+        syncfs(self._home.descriptor)
         os.rename(stage / "copy", stage / UNDO)
         try:
             size = unpack(diff, view_target(view, self._ids.root), self._ids)

@@ -164,7 +164,13 @@ def _is_shared(old: int, new: int, base: bytes) -> bool:
     try:
         os.link(base, base, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EXDEV):
+        if error.errno not in (
+            errno.EPERM,
+            errno.EMLINK,
+            errno.EOPNOTSUPP,
+            errno.ENOSYS,
+            errno.EXDEV,
+        ):
             raise
         return False
     return True

@@ -130,11 +130,11 @@ class Driver:
             with self._naming(), suppress(LayerNotFound), self._alone(id):
                 if any(self._children(id)):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                # What someone mounted into the layer moves with it, and is unmounted, not deleted.
                 removed = _new_name(_REMOVED)
                 os.rename(self._layers / id, self._home / removed)
                 # The layer is gone. The file of its parent means nothing without it, and what
-                # cannot be removed now is removed by the next start.
+                # cannot be removed now is removed by the next start. What someone has mounted into
+                # it is unmounted, not deleted.
                 with suppress(OSError):
                     (self._parents / id).unlink()
                 with suppress(OSError):
@@ -208,6 +208,8 @@ class Driver:
         """
         (staged / "copy").mkdir()
         copy_tree(layer, staged / "copy" / id)
+        # Recovery takes the copy for the tree: after a power cut, too, it has to have its content.
+        syncfs(self._directory.descriptor)
         os.rename(staged / "copy", staged / _UNDO)
         try:
             size = unpack(diff, view_target(layer, self._ids.root), self._ids)

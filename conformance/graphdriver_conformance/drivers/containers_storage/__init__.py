@@ -227,7 +227,9 @@ class _Factory:
     """Makes the driver `name`; what it claims depends on its options, and on what is tried."""
 
     name: str
-    probed: dict[tuple[str, ...], frozenset[Capability]] = field(default_factory=dict)
+    probed: dict[tuple[str, ...], frozenset[Capability]] = field(
+        default_factory=dict, compare=False
+    )
 
     def __call__(
         self,

@@ -26,7 +26,7 @@ DISKS = ("tmpfs", "overlay", "ramfs", "ext4")
 OTHER_DISKS = ("xfs", "btrfs")
 """What needs tools that are not installed everywhere."""
 
-OLD_DISKS = ("xfs without d_type", "vfat")
+OLD_DISKS = ("vfat", "xfs without d_type")
 """What lacks something that overlayfs needs; newer kernels mount no such xfs any more."""
 
 

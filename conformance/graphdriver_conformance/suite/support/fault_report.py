@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from graphdriver.contract import Driver
 from graphdriver.errors import DriverError
 from graphdriver_conformance.drivers import NoAnswer
-from graphdriver_conformance.faults.calls import Call, CallKind
+from graphdriver_conformance.faults.calls import Call, CallKind, without_random_names
 from graphdriver_conformance.faults.findings import Finding, Swept, Where
 from graphdriver_conformance.faults.processes import start
 from graphdriver_conformance.host.mountinfo import mounts_below
@@ -207,6 +207,7 @@ def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
 
 
 def _first(names: frozenset[str]) -> str:
-    shown = sorted(names, key=lambda name: (name.count("/"), name))[:3]
+    masked = {without_random_names(name) for name in names}
+    shown = sorted(masked, key=lambda name: (name.count("/"), name))[:3]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -195,9 +195,16 @@ class ExplicitInsteadOfOpaque(_KnowsParent):
             if base != ".wh..wh..opq":
                 yield member, data
                 continue
-            for old in sorted(self.below(above)):
-                if os.path.join(above, old) not in names:
-                    yield _marker(os.path.join(above, f".wh.{old}"))
+            yield from self._explicit(above, names)
+
+    def _explicit(self, above: str, names: set[str]) -> Iterator[Member]:
+        """Yield a whiteout for each old name, also in directories that are there again."""
+        for old in sorted(self.below(above)):
+            path = os.path.join(above, old)
+            if path not in names:
+                yield _marker(os.path.join(above, f".wh.{old}"))
+            elif f"{path}/.wh..wh..opq" not in names:
+                yield from self._explicit(path, names)
 
 
 @_variant("DIF-002", "DIF-003", "DIF-010", "DIF-011", "DIF-025", "DIF-034", "WHT-00")

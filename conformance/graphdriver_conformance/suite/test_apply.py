@@ -106,6 +106,25 @@ def test_applying_to_a_layer_with_content(
     assert_same_tree(apply_layer(middle, second), graphdriver.tree(layer))
 
 
+@verifies("DIF-018")
+def test_second_archive_replaces_adds_and_deletes(graphdriver: Subject) -> None:
+    """What the first one placed counts as below for the second one's markers."""
+    first = [entry_of("d/one", file(b"1")), entry_of("two", file(b"2")), whiteout("top")]
+    second = [
+        whiteout("two"),
+        opaque("d"),
+        entry_of("d/three", file(b"3")),
+        entry_of("top", file(b"new")),
+    ]
+    layer = graphdriver.new_layer(graphdriver.build(IMAGE))
+
+    for entries in (first, second):
+        graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(entries))
+
+    wanted = apply_layer(apply_layer(IMAGE, first), second)
+    assert_same_tree(wanted, graphdriver.tree(layer))
+
+
 @verifies("DIF-019")
 @pytest.mark.parametrize(
     "stream", [b"", bytes(1024), bytes(10240), bytes(10 << 20)], ids=lambda s: str(len(s))

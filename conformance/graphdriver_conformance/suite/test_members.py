@@ -30,11 +30,8 @@ from graphdriver_conformance.suite.support.attributes import (
     needs_attribute,
 )
 from graphdriver_conformance.suite.support.batches import (
-    applied,
-    archive_of,
     assert_cases,
     cases_of,
-    layer_for,
     refused_cases,
 )
 from graphdriver_conformance.suite.support.effort import examples
@@ -129,6 +126,30 @@ def _is_sound(entries: Sequence[LayerEntry]) -> bool:
     return True
 
 
+def _singles() -> Iterator[tuple[LayerEntry, ...]]:
+    """Yield a member of each kind alone at each name."""
+    for name in ("a", "c", "s", "n"):
+        yield from ((entry,) for entry in _at(name))
+
+
+def _must_apply(entries: Sequence[LayerEntry]) -> bool:
+    """Say whether no name is there twice, behind a symlink, or a link to what is replaced.
+
+    Nor does a file or symlink take the place of a directory with members.
+    """
+    names = [entry.name for entry in entries]
+    replaced = [one for one in names if one in LOW]
+    links = [entry.hardlink for entry in entries if entry.hardlink is not None]
+    above = {entry.name.rpartition(b"/")[0] for entry in entries}
+    return (
+        _is_sound(entries)
+        and len(set(names)) == len(names)
+        and not any(name.startswith(b"s/") for name in names)
+        and all(entry.node.is_directory for entry in entries if entry.name in above)
+        and not any((link + b"/").startswith(one + b"/") for link in links for one in replaced)
+    )
+
+
 @verifies("DIF-041")
 def test_two_members_of_each_kind(graphdriver: Subject) -> None:
     """At one name, one in the other, and one linked to the other."""
@@ -157,14 +178,9 @@ def test_three_members_of_each_kind(graphdriver: Subject, seed: int) -> None:
 @verifies("DIF-040")
 def test_layer_whose_members_meet_can_be_exported(graphdriver: Subject) -> None:
     """Its own archive makes the same tree of its parent."""
-    archives = [*filter(_is_sound, [*_twice(), *_nested(), *_linked()])][::4]
-    cases = cases_of(LOW, archives)
-    layer = layer_for(graphdriver, cases)
+    archives = filter(_must_apply, [*_singles(), *_nested(), *_linked()])
+    layer = assert_cases(graphdriver, cases_of(LOW, archives))
     parent = graphdriver.parent_of(layer)
-    if not applied(graphdriver, layer, archive_of(cases)):
-        cases = [case for case in cases if len({entry.name for entry in case.entries}) > 1]
-        layer = assert_cases(graphdriver, cases)
-        parent = graphdriver.parent_of(layer)
     sibling = graphdriver.new_layer(parent)
 
     graphdriver.apply_diff(sibling, parent, graphdriver.diff_bytes(layer, parent))

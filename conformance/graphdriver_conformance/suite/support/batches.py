@@ -27,10 +27,8 @@ from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree, directory,
 __all__ = [
     "Case",
     "applied",
-    "archive_of",
     "assert_cases",
     "cases_of",
-    "layer_for",
     "look",
     "refused_cases",
 ]
@@ -93,8 +91,8 @@ def assert_cases(
     dialect: Dialect = PLAIN,
 ) -> str:
     """Apply the cases as one archive, compare listing, stat and content; return the layer's id."""
-    layer = layer_for(graphdriver, cases)
-    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive_of(cases, dialect))
+    layer = _on(graphdriver, Tree(_below(cases)))
+    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), _archive_of(cases, dialect))
     _assert_shown(graphdriver, layer, cases, aspects, dialect)
     return layer
 
@@ -103,8 +101,8 @@ def refused_cases(
     graphdriver: Subject, cases: Sequence[Case], aspects: Aspect = Aspect.DEFAULT
 ) -> list[Case]:
     """Do as `assert_cases`, but return the cases that are refused, instead of raising."""
-    layer = layer_for(graphdriver, cases)
-    if applied(graphdriver, layer, archive_of(cases)):
+    layer = _on(graphdriver, Tree(_below(cases)))
+    if applied(graphdriver, layer, _archive_of(cases)):
         _assert_shown(graphdriver, layer, cases, aspects, PLAIN)
         return []
     refused = []
@@ -118,13 +116,8 @@ def refused_cases(
     return refused
 
 
-def layer_for(graphdriver: Subject, cases: Sequence[Case]) -> str:
-    """Return a layer on what the cases have below them, each in a directory of its own."""
-    return _on(graphdriver, Tree(_below(cases)))
-
-
-def archive_of(cases: Sequence[Case], dialect: Dialect = PLAIN) -> bytes:
-    """Return the archives of the cases as one, for `layer_for`."""
+def _archive_of(cases: Sequence[Case], dialect: Dialect = PLAIN) -> bytes:
+    """Return the archives of the cases as one."""
     return build_archive(_all_entries(cases), dialect)
 
 

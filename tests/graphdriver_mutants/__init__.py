@@ -24,6 +24,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     filesystem,
     fuse,
     idmap,
+    idmap_fidelity,
     init,
     kernel,
     leaks,

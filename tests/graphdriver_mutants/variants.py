@@ -664,6 +664,15 @@ class SaysThatALayerIsIncomplete(Variant):
             yield
         finally:
             (self._marks / id).unlink()
+            self._sync()
+
+    def _sync(self) -> None:
+        """Have a power cut not bring the mark of a whole layer back."""
+        descriptor = os.open(self._marks, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _require_whole(self, id: str) -> None:
         if self._is_marked(id):

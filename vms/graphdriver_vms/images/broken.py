@@ -1,4 +1,4 @@
-"""Broken kernels: Debian's linux-source with one bug of overlayfs each, built with ARCH=um."""
+"""Broken kernels: Debian's user-mode Linux with an overlay module that has one bug."""
 
 import contextlib
 import hashlib
@@ -12,61 +12,15 @@ from pathlib import Path
 
 from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.images.apt import Suite
-from graphdriver_vms.images.uml_image import UmlImage, release_of
-from graphdriver_vms.kernels import data_file
+from graphdriver_vms.images.uml_image import UmlImage, build_uml
+from graphdriver_vms.kernels import data_file, load_kernels
 
 __all__ = ["SOUND", "BrokenKernel", "Workshop", "load_broken"]
 
 SOUND = "sound"
 """The name of the kernel without a bug."""
 
-_SUITE, _SOURCE = "bookworm-security", "linux-source-6.1"
-# On top of a defconfig: what the suite takes, built in; and what it does not, left out.
-_CONFIG = """
-CONFIG_OVERLAY_FS=y
-CONFIG_HOSTFS=y
-CONFIG_EXT4_FS=y
-CONFIG_EXT4_FS_POSIX_ACL=y
-CONFIG_EXT4_FS_SECURITY=y
-CONFIG_TMPFS=y
-CONFIG_TMPFS_XATTR=y
-CONFIG_TMPFS_POSIX_ACL=y
-CONFIG_USER_NS=y
-CONFIG_BLK_DEV_LOOP=y
-CONFIG_BLK_DEV_UBD=y
-CONFIG_DEVTMPFS=y
-CONFIG_NAMESPACES=y
-CONFIG_PID_NS=y
-CONFIG_NET_NS=y
-CONFIG_UTS_NS=y
-CONFIG_IPC_NS=y
-CONFIG_CGROUPS=y
-CONFIG_SECCOMP=y
-# CONFIG_MODULES is not set
-# CONFIG_DEBUG_INFO is not set
-CONFIG_DEBUG_INFO_NONE=y
-# CONFIG_SOUND is not set
-# CONFIG_UML_SOUND is not set
-CONFIG_MULTIUSER=y
-CONFIG_FUSE_FS=y
-CONFIG_MAGIC_SYSRQ=y
-CONFIG_UNIX=y
-# CONFIG_INET is not set
-# CONFIG_WIRELESS is not set
-# CONFIG_WLAN is not set
-# CONFIG_NETDEVICES is not set
-# CONFIG_ETHTOOL_NETLINK is not set
-# CONFIG_PACKET is not set
-# CONFIG_UML_NET is not set
-# CONFIG_INPUT is not set
-# CONFIG_HID is not set
-# CONFIG_REISERFS_FS is not set
-# CONFIG_ISO9660_FS is not set
-# CONFIG_AUTOFS_FS is not set
-# CONFIG_IOSCHED_BFQ is not set
-# CONFIG_CRYPTO_HW is not set
-# CONFIG_WATCHDOG is not set
-"""
+_KERNEL, _SOURCE = "6.1", "linux-source-6.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,47 +60,59 @@ def load_broken(path: Path | None = None) -> dict[str, BrokenKernel]:
 
 
 class Workshop:
-    """Builds the sound kernel and broken ones; what was built stays in the cache."""
+    """Builds overlayfs with a bug, as a module of Debian's user-mode Linux; the cache keeps it.
+
+    Only the module is compiled: seconds instead of the minutes that a kernel takes.
+    """
 
     def __init__(self, cache: Path, report: Callable[[str], None]) -> None:
+        self._cache = cache
         self._base = cache / "broken"
-        self._suite = Suite(_SUITE, cache / "apt" / "broken")
         self._report = report
 
     def build(self, kernels: Sequence[BrokenKernel]) -> dict[str, UmlImage]:
         """Return the sound kernel and `kernels` by name. Raises CannotBuild."""
-        self._suite.update()
-        version = self._suite.newest(_SOURCE).version
-        source = self._base / "source" / version
-        wanted = {SOUND: self._place(version, None)}
-        wanted |= {one.name: self._place(version, one) for one in kernels}
-        if not all(place.is_file() for place in wanted.values()):
-            self._unpack(version, source)
-            if not wanted[SOUND].is_file():
-                self._report(f"linux {version}, sound: some minutes")
-                self._make(source, wanted[SOUND])
-            for one in kernels:
-                if not wanted[one.name].is_file():
-                    self._report(f"{one.name}: {one.about}")
-                    with _edited(source / "fs/overlayfs" / one.file, one):
-                        self._make(source, wanted[one.name])
-        return {name: UmlImage(release_of(place), place) for name, place in wanted.items()}
+        kernel = load_kernels()[_KERNEL]
+        uml = build_uml(self._cache, kernel)
+        wanted: dict[str, BrokenKernel | None] = {SOUND: None}
+        wanted |= {one.name: one for one in kernels}
+        places = {name: self._place(uml, name, one) for name, one in wanted.items()}
+        if not all(place.is_dir() for place in places.values()):
+            tree = _Tree(self._source(kernel.uml, uml.release), self._base / uml.release, uml)
+            tree.prepare(self._report)
+            for name, one in wanted.items():
+                if not places[name].is_dir():
+                    self._report(f"{name}: {one.about if one else 'no bug'}")
+                    tree.make(one, places[name])
+        return {
+            name: UmlImage(uml.release, uml.program, (place,)) for name, place in places.items()
+        }
 
-    def _place(self, version: str, kernel: BrokenKernel | None) -> Path:
-        """Return where a kernel is, by all that it was made of."""
+    def _place(self, uml: UmlImage, name: str, kernel: BrokenKernel | None) -> Path:
+        """Return where the modules of a kernel are, by all that they were made of."""
         change = f"{kernel.file}\0{kernel.before}\0{kernel.after}" if kernel else ""
-        digest = hashlib.sha256(f"{version}\0{_CONFIG}\0{change}".encode()).hexdigest()[:12]
-        return self._base / "kernels" / f"{kernel.name if kernel else SOUND}-{digest}" / "linux"
+        digest = hashlib.sha256(f"{uml.release}\0{change}".encode()).hexdigest()[:12]
+        return self._base / "kernels" / f"{name}-{digest}"
 
-    def _unpack(self, version: str, source: Path) -> None:
+    def _source(self, suite_name: str, release: str) -> Path:
+        """Return the source of a release, fetched unless it is there. Raises CannotBuild."""
+        source = self._base / "source" / release
         if source.is_dir():
-            return
+            return source
+        suite = Suite(suite_name, self._cache / "apt" / f"uml-{suite_name}")
+        suite.update()
+        version = suite.newest(_SOURCE).version
+        if version.partition("-")[0] != release:
+            raise CannotBuild(
+                f"{suite_name} has user-mode Linux {release}, and the source of {version}",
+                "a module is for its kernel only: try again when they are of one release",
+            )
         self._report(f"{_SOURCE} {version}")
-        work = source.with_name(f".{version}.part")
+        work = source.with_name(f".{release}.part")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         try:
-            (deb,) = self._suite.download([_SOURCE], work)
+            (deb,) = suite.download([_SOURCE], work)
             _run("dpkg-deb", "-x", deb, work / "package")
             (archive,) = (work / "package/usr/src").glob("linux-source-*.tar.*")
             (work / "tree").mkdir()
@@ -154,39 +120,83 @@ class Workshop:
             (work / "tree").rename(source)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+        return source
 
-    def _make(self, source: Path, place: Path) -> None:
-        """Build the source as it is; only what changed since the last time is compiled."""
-        objects = self._base / "objects" / source.name
-        objects.mkdir(parents=True, exist_ok=True)
-        make = ("make", "-s", "-C", source, "ARCH=um", f"O={objects}")
-        config = objects / ".config"
-        wanted = objects / ".config.wanted"
-        if not wanted.is_file() or wanted.read_text() != _CONFIG:
-            _run(*make, "defconfig")
-            with config.open("a") as file:
-                file.write(_CONFIG)
-            _run(*make, "olddefconfig")
-            wanted.write_text(_CONFIG)
-        _run(*make, f"-j{len(os.sched_getaffinity(0))}", "linux")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(".linux.part")
-        shutil.copy(objects / "linux", part)
+
+class _Tree:
+    """A kernel's source, and below `work` what is made of it."""
+
+    def __init__(self, source: Path, work: Path, uml: UmlImage) -> None:
+        self._source = source
+        self._objects = work / "objects"
+        self._overlayfs = work / "overlayfs"
+        self._uml = uml
+        # Else a checkout around the cache would be part of the release.
+        self._command = (
+            "make",
+            "-s",
+            "-C",
+            source,
+            "ARCH=um",
+            f"O={self._objects}",
+            "LOCALVERSION=",
+        )
+
+    def prepare(self, report: Callable[[str], None]) -> None:
+        """Configure the source as the kernel was. Raises CannotBuild."""
+        done = self._objects / ".prepared"
+        if done.is_file():
+            return
+        report("headers of the kernel")
+        self._objects.mkdir(parents=True, exist_ok=True)
+        config = _run(self._uml.program, "--showconfig")
+        (self._objects / ".config").write_text(config)
+        _run(*self._command, "olddefconfig")
+        _run(*self._command, self._jobs(), "modules_prepare")
+        shutil.rmtree(self._overlayfs, ignore_errors=True)
+        shutil.copytree(self._source / "fs/overlayfs", self._overlayfs)
+        done.touch()
+
+    def make(self, kernel: BrokenKernel | None, place: Path) -> None:
+        """Make a directory of modules whose overlay has the bug. Raises CannotBuild."""
+        with _edited(self._overlayfs, kernel):
+            _run(
+                *self._command,
+                *(f"M={self._overlayfs}", "CONFIG_OVERLAY_FS=m", "KBUILD_MODPOST_WARN=1"),
+                *(self._jobs(), "modules"),
+            )
+        (base,) = self._uml.modules_base
+        part = place.with_name(f".{place.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(base / "lib", part / "lib", copy_function=os.link)
+        target = part / "lib/modules" / self._uml.release / "kernel/fs/overlayfs/overlay.ko"
+        # It has another name in the base: the link goes, the file stays.
+        target.unlink()
+        shutil.copy(self._overlayfs / "overlay.ko", target)
         part.rename(place)
+
+    def _jobs(self) -> str:
+        return f"-j{len(os.sched_getaffinity(0))}"
 
 
 @contextlib.contextmanager
-def _edited(file: Path, kernel: BrokenKernel) -> Iterator[None]:
-    """Have the bug in a source file for the time being. Raises CannotBuild."""
+def _edited(directory: Path, kernel: BrokenKernel | None) -> Iterator[None]:
+    """Have the bug in the source for the time being. Raises CannotBuild."""
+    if kernel is None:
+        yield
+        return
+    file = directory / kernel.file
     sound = file.read_text()
-    file.write_text(kernel.edited(sound))
+    broken = kernel.edited(sound)
+    file.write_text(broken)
     try:
         yield
     finally:
         file.write_text(sound)
 
 
-def _run(*command: str | Path) -> None:
+def _run(*command: str | Path) -> str:
     try:
         done = subprocess.run(
             command,
@@ -203,3 +213,4 @@ def _run(*command: str | Path) -> None:
     if done.returncode:
         words = " ".join(map(str, command[:2]))
         raise CannotBuild(f"{words} failed:\n{(done.stderr or done.stdout).strip()[-2000:]}")
+    return done.stdout

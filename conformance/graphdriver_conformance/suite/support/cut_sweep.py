@@ -6,17 +6,22 @@ to find on it what a cut may leave.
 """
 
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from graphdriver.contract import Capability, Driver
+from graphdriver.errors import DriverError
+from graphdriver_conformance.drivers import NoAnswer
 from graphdriver_conformance.faults.calls import Call, without_random_names
 from graphdriver_conformance.faults.findings import Swept, Where, ordinal
 from graphdriver_conformance.faults.processes import start
 from graphdriver_conformance.faults.supervisor import EVERY, GO_ON, WRITES, Supervisor, Verdict
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host.environment import umount_below
+from graphdriver_conformance.host.recorded_file import Flush, Write
 from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.suite.support.disks import CannotMake
 from graphdriver_conformance.suite.support.fault_report import (
@@ -39,9 +44,9 @@ from graphdriver_conformance.suite.support.fault_scene import (
     Victim,
     names_below,
 )
-from graphdriver_conformance.suite.support.images import ImageDisk, Survives, digest
+from graphdriver_conformance.suite.support.images import ImageDisk, Survives, copied, digest
 
-__all__ = ["Cut", "CutScene", "cut_sweep"]
+__all__ = ["Cut", "CutScene", "HomeRefused", "cut_sweep", "flush_sweep"]
 
 _SHOWN = {
     Survives.NOTHING: "all that was not synced is lost",
@@ -73,12 +78,18 @@ class Cut:
     """A kind of power cut: on which file system, and how much survives."""
 
     format: str
-    survives: Survives
+    survives: Survives | None = None
+    """None where writes to the disk are recorded, and what was not flushed is lost."""
 
     @property
     def name(self) -> str:
         """The name of the fault in a report's `Where`."""
-        return f"cut-{self.format}-{self.survives.name.lower()}"
+        kind = self.survives.name.lower() if self.survives else "flushes"
+        return f"cut-{self.format}-{kind}"
+
+
+class HomeRefused(Exception):
+    """The driver makes no layers on a file system; the message says why."""
 
 
 class CutScene(Scene):
@@ -91,6 +102,7 @@ class CutScene(Scene):
     def __init__(self, graphdriver: Subject, format: str) -> None:
         super().__init__(graphdriver)
         self._format = format
+        self._opened = ExitStack()
         self._point = graphdriver.home.parent / f"disk-{format}"
 
     def new_place(self) -> Path:
@@ -100,22 +112,27 @@ class CutScene(Scene):
             self.disk = ImageDisk(self._format, self._point)
         except CannotMake as error:
             self.graphdriver.not_provable(str(error))
+        self._opened.callback(self.disk.close)
         place = self._point / "place"
         place.mkdir()
         return place
 
     def build(self) -> None:
-        """Make the home with its layers, and keep the image of the disk."""
-        super().build()
+        """Make the home with its layers, and keep the image of the disk. Raises HomeRefused."""
+        try:
+            super().build()
+        except (DriverError, OSError) as error:
+            if isinstance(error, NoAnswer):
+                raise
+            raise HomeRefused(f"no layers on {self._format}: {error}") from error
         umount_below(self.place)
         self.disk.sync()
         self.prepared = self.disk.as_after_a_cut(Survives.NOTHING)
+        self._opened.callback(os.close, self.prepared)
 
     def close(self) -> None:
         """Unmount the disk."""
-        if self.trees:
-            self.disk.close()
-            os.close(self.prepared)
+        self._opened.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,23 +158,98 @@ def cut_sweep(scene: CutScene, cut: Cut, name: str, most: int, only: int | None 
             report.happened = _described(scene, cut, name, moment.point, calls)
             swept.tried.append(report.happened)
             if content not in seen or not moment.point:
-                _look(scene, report, moment, victim)
+                _look(scene, report, moment.image, victim)
             seen.add(content)
         os.close(moment.image)
     return swept
+
+
+def flush_sweep(scene: CutScene, cut: Cut, name: str, only: int | None = None) -> Swept:
+    """Let a driver do one act, and look at what the disk holds after each of its flushes.
+
+    Each time without the writes behind the flush, and with some of them: a disk keeps them in its
+    cache, and may write any. Where a file system writes by itself the flushes are others.
+    """
+    swept = Swept(name)
+    victim = Victim(_VICTIM)
+    image, entries = _recorded_writes(scene, name, victim)
+    ends = [0, *(index for index, one in enumerate(entries, 1) if isinstance(one, Flush))]
+    swept.calls = len(ends) - 1
+    done = 0
+    for number, end in enumerate(ends, 1):
+        _write(image, entries[done:end])
+        done = end
+        following = ends[number] if number < len(ends) else len(entries)
+        cached = entries[end:following]
+        # All flushes of the act are over: it may have returned.
+        point = number if number < len(ends) else 0
+        for some in ([], cached[1::2], cached[::2]) if len(cached) > 1 else ([], cached):
+            if only not in (None, point):
+                continue
+            crashed = copied(image)
+            _write(crashed, some)
+            report = Reporter(scene, swept, Where(name, cut.name, point))
+            report.happened = _described_flush(cut, name, number - 1, point, len(some))
+            swept.tried.append(report.happened)
+            _look(scene, report, crashed, victim)
+            os.close(crashed)
+    os.close(image)
+    return swept
+
+
+def _recorded_writes(scene: CutScene, name: str, victim: Victim) -> tuple[int, list[Write | Flush]]:
+    """Let a driver do the act; return the image before it, and what it wrote and flushed."""
+    act, log = ACTS[name], Log(scene.graphdriver)
+    victim.parent = act.parent
+    image = copied(scene.prepared)
+    file = scene.disk.mount_recorded(scene.graphdriver.home.parent / "recorded", image)
+    try:
+        process = start(scene.graphdriver.source)
+        try:
+            driver = scene.init(process, log)
+            act.prepare(scene, log, driver, victim)
+            scene.disk.sync()
+            start_of_act, before = file.position(), copied(image)
+            act.call(log, driver, victim)
+            entries = file.entries(start_of_act, file.position())
+        finally:
+            process.end()
+    finally:
+        scene.disk.unmount()
+        file.close()
+        os.close(image)
+    return before, entries
+
+
+def _write(image: int, entries: Sequence[Write | Flush]) -> None:
+    for one in entries:
+        if isinstance(one, Write):
+            os.pwrite(image, one.data, one.offset)
+
+
+def _described_flush(cut: Cut, name: str, flushes: int, point: int, some: int) -> str:
+    """Return which state of the disk this is, for a report."""
+    act = ACTS[name]
+    shown = act.shown(Victim(_VICTIM, act.parent))
+    where = f"behind its {ordinal(flushes)} flush" if flushes else "before its first flush"
+    if not point:
+        where = "after it returned"
+    more = f", with {some} of the writes that were not flushed" if some else ""
+    return f"{shown}, power cut on {cut.format} {where}{more}"
 
 
 def _recorded(
     scene: CutScene, cut: Cut, name: str, victim: Victim
 ) -> tuple[list[Call], list[_Moment]]:
     """Let a driver do the act; return its writes, and the images before each and after the last."""
-    act, log = ACTS.get(name), Log(scene.graphdriver)
+    act, log, survives = ACTS.get(name), Log(scene.graphdriver), cut.survives
+    assert survives
     victim.parent = act.parent if act else MIDDLE
     scene.disk.restore(scene.prepared)
     moments: list[_Moment] = []
 
     def keep(call: Call) -> Verdict:
-        moments.append(_Moment(len(moments) + 1, scene.disk.as_after_a_cut(cut.survives)))
+        moments.append(_Moment(len(moments) + 1, scene.disk.as_after_a_cut(survives)))
         return GO_ON
 
     with Supervisor(scene.home, WRITES) as supervisor:
@@ -172,7 +264,7 @@ def _recorded(
                 scene.disk.sync()
                 with supervisor.watching(EVERY, keep) as watched:
                     act.call(log, driver, victim)
-            moments.append(_Moment(0, scene.disk.as_after_a_cut(cut.survives)))
+            moments.append(_Moment(0, scene.disk.as_after_a_cut(survives)))
         finally:
             supervisor.kill()
             process.end()
@@ -187,7 +279,8 @@ def _described(scene: CutScene, cut: Cut, name: str, point: int, calls: list[Cal
     if point:
         call = calls[point - 1].shown(os.fsencode(scene.home))
         where = f"before its {ordinal(point)} write ({call})"
-    return f"{shown}, power cut on {cut.format} {where}; {_SHOWN[cut.survives]}"
+    lost = _SHOWN[cut.survives] if cut.survives else ""
+    return f"{shown}, power cut on {cut.format} {where}; {lost}"
 
 
 class _Check:
@@ -249,9 +342,9 @@ class _Check:
             self._report.found(requirement, expected, f"after the power cut {actual}", tree)
 
 
-def _look(scene: CutScene, report: Reporter, moment: _Moment, victim: Victim) -> None:
+def _look(scene: CutScene, report: Reporter, image: int, victim: Victim) -> None:
     """Start a driver on an image, and check what it finds."""
-    scene.disk.restore(moment.image)
+    scene.disk.restore(image)
     report.log.lines.append(f"after {report.happened}")
     try:
         _Check(report, victim).run()

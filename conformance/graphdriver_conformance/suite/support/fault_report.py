@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from graphdriver.contract import Driver
 from graphdriver.errors import DriverError
 from graphdriver_conformance.drivers import NoAnswer
-from graphdriver_conformance.faults.calls import Call, CallKind
+from graphdriver_conformance.faults.calls import Call, CallKind, without_random_names
 from graphdriver_conformance.faults.findings import Finding, Swept, Where
 from graphdriver_conformance.faults.processes import start
 from graphdriver_conformance.host.mountinfo import mounts_below
 from graphdriver_conformance.oracle.compare import Aspect, differences
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.suite.support.fault_scene import TOP, Log, Scene
+from graphdriver_conformance.suite.support.fault_scene import TOP, Log, Scene, first_line
 
 __all__ = [
     "AfterRestart",
@@ -197,7 +197,7 @@ def is_one_of(state: State, allowed: Sequence[Tree | None]) -> bool:
 
 def described(error: BaseException) -> str:
     """Return an exception for a report."""
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
@@ -207,6 +207,7 @@ def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
 
 
 def _first(names: frozenset[str]) -> str:
-    shown = sorted(names, key=lambda name: (name.count("/"), name))[:3]
+    masked = {without_random_names(name) for name in names}
+    shown = sorted(masked, key=lambda name: (name.count("/"), name))[:3]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

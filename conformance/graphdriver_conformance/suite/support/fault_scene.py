@@ -27,7 +27,7 @@ from graphdriver_conformance.oracle.archive import (
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
 
-__all__ = ["ACTS", "Act", "Log", "Scene", "Victim", "names_below"]
+__all__ = ["ACTS", "Act", "Log", "Scene", "Victim", "first_line", "names_below"]
 
 _BASE = [
     entry_of("bin", directory()),
@@ -60,6 +60,7 @@ _TOP = [
     entry_of("vdir", directory(0o750)),
     entry_of("vdir/s", symlink("p")),
 ]
+_LONGEST_LINE = 240
 BASE, MIDDLE, TOP = "base", "middle", "top"
 _LAYERS: dict[str, tuple[str, list[LayerEntry]]] = {
     BASE: ("", _BASE),
@@ -84,7 +85,7 @@ class Log:
             with self._graphdriver.busy_with(line):
                 answer = getattr(driver, verb)(*arguments)
         except Exception as error:
-            self.lines.append(f"{line}  # raises {error}")
+            self.lines.append(f"{line}  # raises {first_line(error)}")
             raise
         came = shown_result(answer)
         self.lines.append(f"{line}  # {came}" if came else line)
@@ -226,6 +227,12 @@ class Scene:
     def tree_when_applied(self, parent: str) -> Tree:
         """Return what a layer on `parent` shows when that archive was applied to it."""
         return self.trees[TOP if parent else BASE]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error: Go's programs may print the stacks of all goroutines."""
+    lines = str(error).splitlines() or [""]
+    return lines[0][:_LONGEST_LINE] + (" ..." if len(lines) > 1 else "")
 
 
 def names_below(directory: Path) -> frozenset[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from graphdriver_conformance.host.environment import umount, umount_below
 from graphdriver_conformance.host.loop_devices import mount_image
 from graphdriver_conformance.host.own_work import SuiteError, own_work, run_program
+from graphdriver_conformance.host.recorded_file import RecordedFile
 from graphdriver_conformance.host.syscalls import syncfs
 from graphdriver_conformance.suite.support.disks import CannotMake
 
@@ -77,7 +78,7 @@ class ImageDisk:
         return self._format.type
 
     def sync(self) -> None:
-        """Write out all that is in memory."""
+        """Write out all that is in memory, of whatever is mounted."""
         with own_work(f"sync {self.point}"):
             descriptor = os.open(self.point, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -115,14 +116,36 @@ class ImageDisk:
     def restore(self, image: int) -> None:
         """Go on with a copy of an image, mounted at the same place."""
         following = copied(image)
-        self._umount()
+        self.unmount()
         os.close(self.image)
         self.image = following
         self._mount()
 
-    def close(self) -> None:
+    def unmount(self) -> None:
         """Unmount the disk, and all that is mounted on it."""
-        self._umount()
+        umount_below(self.point)
+        umount(str(self.point))
+
+    def mount_recorded(self, path: Path, image: int) -> RecordedFile:
+        """Mount another image at the same place, with all that is written to it recorded.
+
+        It is seen as the file `path`. Raises CannotMake.
+        """
+        self.unmount()
+        try:
+            file = RecordedFile(image, path)
+        except OSError as error:
+            raise CannotMake(f"writes cannot be recorded: {error}") from error
+        try:
+            mount_image(file.opened, self.point, self._format.type, self._format.options)
+        except OSError as error:
+            file.close()
+            raise CannotMake(f"no {self._format.type} can be mounted: {error}") from error
+        return file
+
+    def close(self) -> None:
+        """Unmount the disk, and forget its content."""
+        self.unmount()
         os.close(self.image)
 
     def _commit(self) -> None:
@@ -143,10 +166,6 @@ class ImageDisk:
             mount_image(self.image, self.point, self._format.type, self._format.options)
         except OSError as error:
             raise CannotMake(f"no {self._format.type} can be mounted: {error}") from error
-
-    def _umount(self) -> None:
-        umount_below(self.point)
-        umount(str(self.point))
 
 
 def copied(image: int) -> int:

@@ -371,7 +371,7 @@ class UnpacksCompressed(Variant):
         return super().apply_diff(id, parent, io.BytesIO(data))
 
 
-@_variant("LIF-002", "LIF-026")
+@_variant("LIF-002", "LIF-026", "INI-015", "INI-018")
 class RootsOfFedora(Variant):
     """A new layer's root has mode 0555, and the driver says so."""
 

@@ -128,7 +128,7 @@ class _Life:
             with umask(0o022):
                 (root / "made").mkdir()
                 (root / "made/file").touch()
-            self._same(Tree({**self._image(), **made}), observe(root), "the view of a child")
+            self._same(Tree({**made, **self._image()}), observe(root), "the view of a child")
 
     def _carried(self, base: str) -> str:
         """Apply an archive on `base`, carry that on by diff, and return the layer."""

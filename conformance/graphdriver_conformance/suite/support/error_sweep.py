@@ -284,6 +284,8 @@ class _Errors:
                     f"it succeeds, and there is a mount at {inside[0]}",
                 )
                 raise Broken
+        if act.verb == "cleanup":
+            return  # a driver that was cleaned up need not be used again before it is started again
         if act.verb in ("diff", "changes") and _comparable(act, answer) != self._answer:
             report.found(requirement, wanted, "its answer is another than without the error")
         if act.verb == "get":
@@ -324,6 +326,8 @@ class _Errors:
         with restart.driver() as driver:
             restart.check_others(driver)
             if self._act:
+                if victim.before is victim.after and report.where.point:
+                    _check_unchanged(report, driver, victim)
                 restart.remove(driver, victim.id)
                 restart.check_others(driver)
             restart.check_cleanup(driver)
@@ -331,6 +335,15 @@ class _Errors:
         if now != before and not report.is_dirty:
             shown = shown_names(now - before, before - now)
             report.found(_AS_BEFORE, "nothing is left in the home once the layer is removed", shown)
+
+
+def _check_unchanged(report: Reporter, driver: Driver, victim: Victim) -> None:
+    """A layer that the act does not change is as before."""
+    state = state_of(report.log, driver, victim.id)
+    if not is_one_of(state, [victim.after]):
+        lines = same(victim.after, state) if victim.after and isinstance(state, Tree) else []
+        report.found(_RIGHT, "the layer is as before after a restart", "it is not", lines)
+        raise Broken
 
 
 def _files_of(processes: Sequence[int]) -> Counter[str]:

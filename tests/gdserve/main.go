@@ -1,7 +1,8 @@
 // gdserve serves one of Docker's own storage drivers on a plugin socket, so that the suite can judge
 // it: gdserve overlay2|vfs|btrfs|fuse-overlayfs [SOCKET]; without SOCKET, $GRAPHDRIVER_SOCKET.
 //
-// It adds nothing to the driver and hides nothing of it.
+// It adds nothing to the driver and hides nothing of it. What differs between the versions of Docker
+// is in moby20.go, moby26.go and moby28.go, of which one is compiled.
 package main
 
 import (
@@ -23,9 +24,6 @@ import (
 	fuseoverlayfs "github.com/docker/docker/daemon/graphdriver/fuse-overlayfs"
 	"github.com/docker/docker/daemon/graphdriver/overlay2"
 	"github.com/docker/docker/daemon/graphdriver/vfs"
-	"github.com/docker/docker/pkg/archive"
-	"github.com/docker/docker/pkg/idtools"
-	"github.com/docker/docker/pkg/reexec"
 )
 
 // kind is a driver: how it is made, and what it claims (graphdriver.contract.Capability).
@@ -48,11 +46,18 @@ var kinds = map[string]kind{
 	"fuse-overlayfs": {fuseoverlayfs.Init, append([]string{"mounting", "layer_limit"}, always...), 128},
 }
 
+// idRange is an entry of an id map, as Docker sends it.
+type idRange struct {
+	ContainerID int `json:"container_id"`
+	HostID      int `json:"host_id"`
+	Size        int `json:"size"`
+}
+
 // request has every field of every call (daemon/graphdriver/proxy.go).
 type request struct {
 	Home             string
 	Opts             []string
-	UIDMaps, GIDMaps []idtools.IDMap
+	UIDMaps, GIDMaps []idRange
 	ID, Parent       string
 	MountLabel       string
 	StorageOpt       map[string]string
@@ -89,11 +94,8 @@ var verbs = map[string]verb{
 	"Remove": func(d graphdriver.Driver, r request) (answer, error) { return answer{}, d.Remove(r.ID) },
 	"Put":    func(d graphdriver.Driver, r request) (answer, error) { return answer{}, d.Put(r.ID) },
 	"Get": func(d graphdriver.Driver, r request) (answer, error) {
-		dir, err := d.Get(r.ID, r.MountLabel)
-		if err != nil {
-			return nil, err
-		}
-		return answer{"Dir": dir.Path()}, nil
+		dir, err := get(d, r.ID, r.MountLabel)
+		return answer{"Dir": dir}, err
 	},
 	"Exists": func(d graphdriver.Driver, r request) (answer, error) {
 		return answer{"Exists": d.Exists(r.ID)}, nil
@@ -109,7 +111,7 @@ var verbs = map[string]verb{
 	"Changes": func(d graphdriver.Driver, r request) (answer, error) {
 		found, err := d.Changes(r.ID, r.Parent)
 		if found == nil {
-			found = []archive.Change{}
+			return answer{"Changes": []string{}}, err
 		}
 		return answer{"Changes": found}, err
 	},
@@ -124,7 +126,7 @@ func options(r request) *graphdriver.CreateOpts {
 }
 
 func (p *plugin) init(_ graphdriver.Driver, r request) (answer, error) {
-	made, err := p.kind.init(r.Home, r.Opts, r.UIDMaps, r.GIDMaps)
+	made, err := start(p.kind.init, r)
 	if err == nil {
 		p.driver.Store(holder{made})
 	}
@@ -249,7 +251,7 @@ func serve(p *plugin, path string) error {
 
 func main() {
 	// Docker's drivers call their own program again, to unpack and to mount.
-	if reexec.Init() {
+	if isReexec() {
 		return
 	}
 	path := os.Getenv("GRAPHDRIVER_SOCKET")

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from .suites import SUITES
 
 __all__ = ["Known", "known_of", "surprises"]
 
@@ -13,24 +15,31 @@ _KINDS = ("bug", "difference")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One requirement that a driver is known to break."""
+    """One requirement that a driver is known to break, in the versions of `suites`."""
 
     kind: str
     note: str
     upstream: str = ""
     sometimes: bool = False
+    suites: list[str] = field(default_factory=lambda: list(SUITES))
 
 
 def known_of(name: str) -> dict[str, Known]:
-    """Return what the target is known to break, by requirement id. Raises ValueError."""
-    path = _DIRECTORY / f"{name}.json"
+    """Return what the target DRIVER or DRIVER@SUITE is known to break, by requirement id.
+
+    Raises ValueError.
+    """
+    driver, _, suite = name.partition("@")
+    path = _DIRECTORY / f"{driver}.json"
     if not path.exists():
         return {}
     known = {id: Known(**row) for id, row in json.loads(path.read_text())["violated"].items()}
     for id, one in known.items():
         if one.kind not in _KINDS or not one.note:
             raise ValueError(f"{path.name}: {id}: a kind of {_KINDS} and a note are needed")
-    return known
+        if not set(one.suites) <= set(SUITES):
+            raise ValueError(f"{path.name}: {id}: suites are of {SUITES}")
+    return {id: one for id, one in known.items() if (suite or SUITES[0]) in one.suites}
 
 
 def surprises(name: str, outcomes: Mapping[str, str]) -> list[str]:

@@ -1,17 +1,19 @@
-"""The drivers: their SPECs, and what has to be there before they can be asked."""
+"""The drivers, each in the versions of several Debian suites, and what has to run for them."""
 
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphdriver_conformance.host.environment import umount_below
 
-__all__ = ["TARGETS", "Target", "ready"]
+from .suites import SUITES, Suite, short
+
+__all__ = ["TARGETS", "Ready", "Target", "programs_missing", "ready"]
 
 _CONTAINERD = """
 version = 2
@@ -22,60 +24,99 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
   address = "{0}/containerd.sock"
 [ttrpc]
   address = "{0}/ttrpc.sock"
+"""
+# What one snapshotter needs; containerd 2 does not start with another's section half fulfilled.
+_SECTIONS = {
+    "btrfs": """
 [plugins."io.containerd.snapshotter.v1.btrfs"]
   root_path = "{0}/btrfs"
+""",
+    "blockfile": """
+[plugins."io.containerd.snapshotter.v1.blockfile"]
+  root_path = "{0}/blockfile"
+  scratch_file = "{0}/scratch"
+  fs_type = "ext4"
+  mount_options = []
+  recreate_scratch = true
+""",
+}
+_PROXY = """
+[proxy_plugins.{1}]
+  type = "snapshot"
+  address = "{0}/{1}.sock"
 """
+_PROXIES: dict[str, tuple[str, ...]] = {
+    "soci": ("soci-snapshotter-grpc", "-address", "{0}/soci.sock", "-root", "{0}/soci"),
+    # Without images to fetch lazily nydusd has nothing to do; the snapshotter asks for one.
+    "nydus": (
+        *("containerd-nydus-grpc", "--address", "{0}/nydus.sock", "--root", "{0}/nydus"),
+        *("--daemon-mode", "none", "--nydusd", "/bin/true", "--nydusd-config", "{0}/nydusd.json"),
+    ),
+}
+_NYDUSD = '{"device": {"backend": {"type": "registry", "config": {"scheme": "https"}}}}'
 _DOCKER = "golang-github-docker-docker-dev"
-_FUSE = "--graphdriver-option=overlay.mount_program=/usr/bin/fuse-overlayfs"
+_BTRFS = "btrfs"
+_BLOCKS = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A driver; its version is that of `packages`.
+    """A driver in the version of a suite; its version is that of `packages`.
 
-    `spec` has {socket} where a daemon's goes, and {gdserve} for the program that serves Docker's
-    own drivers.
+    `spec` has {socket} where a daemon's goes, {gdserve} for the program that serves Docker's own
+    drivers and {fuse} for fuse-overlayfs.
     """
 
-    name: str
+    driver: str
     title: str
     spec: str
     packages: tuple[str, ...]
+    programs: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     on_btrfs: bool = False
+    suite: str = SUITES[0]
 
     @property
-    def needs_containerd(self) -> bool:
-        """Whether a containerd has to run."""
-        return "{socket}" in self.spec
+    def name(self) -> str:
+        """Return the name on the command line; the oldest suite needs no mark."""
+        return self.driver if self.suite == SUITES[0] else f"{self.driver}@{self.suite}"
 
     @property
-    def needs_gdserve(self) -> bool:
-        """Whether gdserve has to be built."""
-        return "{gdserve}" in self.spec
+    def snapshotter(self) -> str:
+        """Return the snapshotter of containerd that is judged, an empty name for none."""
+        return self.spec.partition("snapshotter=")[2]
 
     def version(self) -> str:
-        """Return the versions of its packages, as dpkg has them; ours is in none."""
-        found = ", ".join(f"{package} {_version(package)}" for package in self.packages)
+        """Return the versions of its packages; ours is in none."""
+        suite = Suite(self.suite)
+        found = ", ".join(f"{package} {suite.version(package)}" for package in self.packages)
         return found or "this repository's"
 
+    def release(self) -> str:
+        """Return the version as a column has it."""
+        return short(Suite(self.suite).version(self.packages[0])) if self.packages else "here"
 
-def _storage(driver: str, **more: object) -> Target:
+
+def _storage(driver: str, title: str = "", **more: object) -> Target:
     return Target(
         f"containers-storage-{driver}",
-        f"containers-storage {driver}",
-        f"containers-storage:{driver}",
-        ("containers-storage",),
-        **more,  # type: ignore[arg-type]
+        title or f"containers-storage {driver}",
+        f"containers-storage:{'overlay' if driver == 'fuse' else driver}",
+        **{
+            "packages": ("containers-storage",),
+            "programs": ("containers-storage",),
+            **more,
+        },  # type: ignore[arg-type]
     )
 
 
-def _snapshotter(name: str) -> Target:
+def _snapshotter(name: str, package: str = "", *programs: str) -> Target:
     return Target(
         f"containerd-{name}",
-        f"containerd {name}",
+        f"{package} through containerd" if package else f"containerd {name}",
         "containerd+unix://{socket}?snapshotter=" + name,
-        ("containerd",),
+        (package, "containerd") if package else ("containerd",),
+        ("containerd", *programs),
     )
 
 
@@ -90,62 +131,81 @@ def _docker(driver: str, **more: object) -> Target:
     )
 
 
-TARGETS: dict[str, Target] = {
-    target.name: target
-    for target in (
-        Target(
-            "graphdriver-overlay2",
-            "ours, through its socket",
-            "plugin+exec:graphdriver serve overlay2",
-            (),
-        ),
-        _docker("overlay2"),
-        _docker("vfs"),
-        _docker("btrfs", on_btrfs=True),
-        _docker("fuse-overlayfs", packages=("fuse-overlayfs",)),
-        _storage("overlay"),
-        _storage("vfs"),
-        _storage("btrfs", on_btrfs=True),
-        Target(
-            "containers-storage-fuse",
-            "containers-storage overlay over fuse-overlayfs",
-            "containers-storage:overlay",
-            ("containers-storage", "fuse-overlayfs"),
-            (_FUSE,),
-        ),
-        _snapshotter("overlayfs"),
-        _snapshotter("native"),
-        _snapshotter("btrfs"),
-    )
+_OURS = Target(
+    "graphdriver-overlay2", "ours, through its socket", "plugin+exec:graphdriver serve overlay2", ()
+)
+_OF_ALL_SUITES = (
+    _docker("overlay2"),
+    _docker("vfs"),
+    _docker("btrfs", on_btrfs=True),
+    _docker("fuse-overlayfs", packages=("fuse-overlayfs",), programs=("fuse-overlayfs",)),
+    _storage("overlay"),
+    _storage("vfs"),
+    _storage("btrfs", on_btrfs=True),
+    _storage(
+        "fuse",
+        "containers-storage overlay over fuse-overlayfs",
+        packages=("containers-storage", "fuse-overlayfs"),
+        programs=("containers-storage", "fuse-overlayfs"),
+        options=("--graphdriver-option=overlay.mount_program={fuse}",),
+    ),
+    _snapshotter("overlayfs"),
+    _snapshotter("native"),
+    _snapshotter("btrfs"),
+)
+_OF_SOME = {
+    "trixie": (_snapshotter("blockfile"),),
+    "sid": (
+        _snapshotter("blockfile"),
+        _snapshotter("erofs", "", "mkfs.erofs"),
+        _snapshotter("soci", "soci-snapshotter", "soci-snapshotter-grpc"),
+        _snapshotter("nydus", "nydus-snapshotter", "containerd-nydus-grpc"),
+    ),
 }
 
 
+def _targets() -> Iterator[Target]:
+    yield _OURS
+    others = dict.fromkeys(one.driver for some in _OF_SOME.values() for one in some)
+    for target in _OF_ALL_SUITES:
+        yield from (replace(target, suite=suite) for suite in SUITES)
+    for driver in others:
+        for suite, some in _OF_SOME.items():
+            yield from (replace(one, suite=suite) for one in some if one.driver == driver)
+
+
+TARGETS: dict[str, Target] = {target.name: target for target in _targets()}
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A target that can be judged: what `graphdriver check` is given, in which environment."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+
+
 @contextmanager
-def ready(target: Target, place: Path) -> Iterator[list[str]]:
-    """Yield what `graphdriver check` is to be given for the target, while it is there."""
+def ready(target: Target, place: Path) -> Iterator[Ready]:
+    """Yield the target while everything that it needs is there."""
     with ExitStack() as stack:
-        options = list(target.options)
+        programs = Suite(target.suite).provide(target.programs, target.packages)
+        environment = dict(os.environ)
+        if programs:
+            environment["PATH"] = f"{programs}:{environment['PATH']}"
         homes = place / "homes"
         homes.mkdir()
         if target.on_btrfs:
             stack.enter_context(_btrfs(place / "homes.img", homes))
-        spec = target.spec
-        if target.needs_gdserve:
-            spec = spec.format(gdserve=_gdserve(place / "gdserve"))
-        if target.needs_containerd:
-            daemon = place / "containerd"
-            (daemon / "btrfs").mkdir(parents=True)
-            if target.name.endswith("btrfs"):
-                stack.enter_context(_btrfs(place / "snapshots.img", daemon / "btrfs"))
-            spec = spec.format(socket=stack.enter_context(_containerd(daemon)))
-        yield [spec, f"--graphdriver-home={homes}", *options]
-
-
-def _gdserve(program: Path) -> Path:
-    """Build the program that serves Docker's drivers; Go keeps what it compiled."""
-    build = Path(__file__).parents[1] / "gdserve" / "build"
-    subprocess.run([build, program], check=True)
-    return program
+        words = {"fuse": shutil.which("fuse-overlayfs", path=environment["PATH"]) or "?"}
+        if "{gdserve}" in target.spec:
+            words["gdserve"] = str(Suite(target.suite).docker())
+        if "{socket}" in target.spec:
+            daemon = stack.enter_context(_containerd(target, place / "containerd", environment))
+            words["socket"] = str(daemon)
+        options = [option.format(**words) for option in target.options]
+        arguments = [target.spec.format(**words), f"--graphdriver-home={homes}", *options]
+        yield Ready(arguments, environment)
 
 
 @contextmanager
@@ -162,36 +222,71 @@ def _btrfs(image: Path, point: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _containerd(place: Path) -> Iterator[Path]:
-    """Run a containerd of our own below `place`, and yield its socket."""
-    (place / "config.toml").write_text(_CONTAINERD.format(place))
-    socket = place / "containerd.sock"
-    command = ["containerd", "-c", str(place / "config.toml")]
+def _containerd(target: Target, place: Path, environment: dict[str, str]) -> Iterator[Path]:
+    """Run a containerd of our own below `place`, and the snapshotter's own daemon before it."""
+    for directory in ("btrfs", "blockfile"):
+        (place / directory).mkdir(parents=True)
+    name = target.snapshotter
+    sections = _CONTAINERD + _SECTIONS.get(name, _PROXY if name in _PROXIES else "")
+    (place / "config.toml").write_text(sections.format(place, name))
+    (place / "nydusd.json").write_text(_NYDUSD)
+    with ExitStack() as stack:
+        if target.snapshotter == "btrfs":
+            stack.enter_context(_btrfs(place.with_name("snapshots.img"), place / "btrfs"))
+        if target.snapshotter == "blockfile":
+            _scratch(place / "scratch")
+        if proxy := _PROXIES.get(target.snapshotter):
+            command = [word.format(place) for word in proxy]
+            stack.enter_context(_daemon(command, place / f"{target.snapshotter}.sock", environment))
+        command = ["containerd", "-c", str(place / "config.toml")]
+        socket = place / "containerd.sock"
+        stack.callback(umount_below, place)
+        stack.enter_context(_daemon(command, socket, environment))
+        yield socket
+
+
+def _scratch(image: Path) -> None:
+    """Make the file system that each block image starts as, without lost+found."""
+    image.touch()
+    os.truncate(image, _BLOCKS)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["debugfs", "-w", "-R", "rmdir lost+found", image], check=True)
+
+
+@contextmanager
+def _daemon(command: Sequence[str], socket: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Run a program until the block ends, once it listens on its socket."""
+    log = socket.with_suffix(".log")
+    # Looked up here: Popen looks in our own PATH, not in the environment's.
+    program = shutil.which(command[0], path=environment["PATH"]) or command[0]
     with (
-        (place / "log").open("wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=log) as process,
+        log.open("wb") as output,
+        subprocess.Popen(
+            [program, *command[1:]], stdout=output, stderr=output, env=environment
+        ) as process,
     ):
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while not socket.exists():
             if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"containerd does not start: {(place / 'log').read_text()}")
+                process.kill()
+                raise RuntimeError(f"{command[0]} does not start: {log.read_text()}")
             time.sleep(0.05)
         try:
-            yield socket
+            yield
         finally:
             process.terminate()
             process.wait()
-            umount_below(place / "root")
 
 
-def _version(package: str) -> str:
-    command = ["dpkg-query", "-W", "-f=${Version}", package]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout or "?"
-
-
-def programs_missing() -> list[str]:
-    """Return which programs the targets need and are not installed."""
-    needed = ("containers-storage", "containerd", "fuse-overlayfs", "mkfs.btrfs")
+def programs_missing(targets: Sequence[Target]) -> list[str]:
+    """Return which programs the targets need of this machine and are not installed."""
+    needed = {"mount"}
+    for target in targets:
+        if target.packages and not Suite(target.suite).is_here:
+            needed.add("mmdebstrap")
+        if target.on_btrfs or target.snapshotter == _BTRFS:
+            needed.add("mkfs.btrfs")
+        if target.snapshotter == "blockfile":
+            needed |= {"mkfs.ext4", "debugfs"}
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    return [name for name in needed if not shutil.which(name, path=path)]
+    return [name for name in sorted(needed) if not shutil.which(name, path=path)]

@@ -1,4 +1,4 @@
-"""What is stored of other people's drivers is complete, and the page says the same."""
+"""What is stored of other people's drivers is complete, and the pages say the same."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from graphdriver_conformance.catalogue.requirement import catalogue
+from real import comparison, findings
 from real.expectations import known_of, surprises
 from real.page import document
+from real.suites import SUITES, short
 from real.targets import TARGETS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -53,3 +55,45 @@ def test_surprises_are_told_both_ways() -> None:
         f"{name}: LIF-013 is met, but known to be violated",
         f"{name}: MET-001: the suite failed",
     ] == surprises(name, outcomes)
+
+
+def test_violations_are_known_for_some_suites_only() -> None:
+    """delete-layer of the vfs driver spares bind mounts in Debian 12's version."""
+    assert "LIF-022" not in known_of("containers-storage-vfs")
+    assert "LIF-022" in known_of("containers-storage-vfs@sid")
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("26.1.5+dfsg1-9+deb13u1", "26.1"), ("1.7.24~ds1-6", "1.7"), ("1:2.3-4", "2.3"), ("?", "?")],
+)
+def test_columns_have_short_versions(version: str, expected: str) -> None:
+    assert expected == short(version)
+
+
+def test_pages_of_findings_are_what_was_recorded() -> None:
+    recorded = json.loads((DOCS / "findings" / "results.json").read_text())
+
+    assert set(findings.FINDINGS) == set(recorded)
+    for path, text in findings.pages(recorded).items():
+        assert text == path.read_text(), "python -m tests.real.findings --pages"
+
+
+@pytest.mark.parametrize("finding", findings.FINDINGS.values(), ids=str)
+def test_finding_is_wrong_somewhere_and_needs_nothing_of_ours(finding: findings.Finding) -> None:
+    recorded = json.loads((DOCS / "findings" / "results.json").read_text())[finding.name]
+    script = finding.script.read_text()
+
+    assert set(recorded) == set(finding.suites)
+    assert set(recorded) <= set(SUITES)
+    assert any(row["expected"] != row["actual"] for row in recorded.values())
+    assert "graphdriver" not in script
+    for section in ("Summary", "Versions", "Steps", "Expected", "Cause", "Upstream"):
+        assert f"\n## {section}" in finding.page.read_text()
+
+
+def test_comparison_is_what_was_recorded() -> None:
+    record = json.loads((DOCS / "comparison.json").read_text())
+
+    assert comparison.page_of(record) == (DOCS / "comparison.md").read_text()
+    assert [] == record["overlay2"] == record["vfs"]

@@ -15,7 +15,7 @@ from graphdriver_conformance.drivers import Fate, NoAnswer
 from graphdriver_conformance.faults.findings import FaultFound
 from graphdriver_conformance.fixture.boundary import DriverExited, WrongType, origin_of
 from graphdriver_conformance.fixture.needs import NotClaimed
-from graphdriver_conformance.fixture.subject import NotRefused, Subject, inner
+from graphdriver_conformance.fixture.subject import NotRefused, PastDeadline, Subject, inner
 from graphdriver_conformance.host.environment import is_full
 from graphdriver_conformance.oracle.compare import TreesDiffer
 from graphdriver_conformance.results.model import Outcome, Reason, RequirementResult
@@ -143,6 +143,8 @@ def _finding(
     if isinstance(error, NotRefused):
         reason = Reason.WRONG_ERROR if error.raised else Reason.NOT_REFUSED
         return reason, f"{error.called} raises DriverError or OSError", error.came
+    if isinstance(error, PastDeadline):
+        return Reason.DEADLINE, requirement.title, str(error)
     if not isinstance(error, AssertionError):
         return _raised(error)
     message = _message(error)

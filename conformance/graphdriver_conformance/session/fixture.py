@@ -54,7 +54,7 @@ class Fixture:
             place = run.config.getoption("graphdriver_keep", None)
             if place and result and result.outcome is Outcome.VIOLATED and result.kept:
                 source.keeper.keep_output(inner(subject.driver), Path(result.kept))
-                keep_home(home, Path(result.kept))
+                keep_home(subject.home, Path(result.kept))
             subject.close()
         finally:
             run.homes.discard(home)

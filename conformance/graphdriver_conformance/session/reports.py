@@ -1,6 +1,6 @@
 """The report of each test: with the result of its requirement."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -86,7 +86,14 @@ class Reports:
 
         The tests run in a child of the worker, so that this is a driver that kills its parent.
         """
-        spec, id = read_collected(self._run.shared).get(crashitem, ("", ""))
+        if getattr(report, "graphdriver", None) is None:
+            self.lost_test(crashitem, report, read_collected(self._run.shared))
+
+    def lost_test(
+        self, test: str, report: pytest.TestReport, tests: Mapping[str, tuple[str, str]]
+    ) -> None:
+        """Make the report of a lost test a violation; `tests` has SPEC and requirement of each."""
+        spec, id = tests.get(test, ("", ""))
         if id:
             result = RequirementResult.of(
                 catalogue()[id],
@@ -98,7 +105,7 @@ class Reports:
                 reproduce=self._run.reproduce(spec, id),
             )
             report.graphdriver = (  # type: ignore[attr-defined]
-                TestResult(spec, crashitem, result).to_data()
+                TestResult(spec, test, result).to_data()
             )
             self._run.remember_fatal(spec, id)
 

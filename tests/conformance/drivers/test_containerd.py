@@ -1,4 +1,4 @@
-"""The containerd adapter: its messages, what is said when nobody answers, and a real containerd."""
+"""The containerd adapter: its messages, its mounts, and a real containerd."""
 
 import io
 import os
@@ -10,17 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from graphdriver.contract import Capability, Driver
-from graphdriver.errors import DriverError, LayerExists, LayerInUse, LayerNotFound
-from graphdriver_conformance.drivers.containerd import messages as m
+from graphdriver.errors import (
+    DriverError,
+    InvalidLayerId,
+    LayerExists,
+    LayerInUse,
+    LayerNotFound,
+    NotSupported,
+    PrerequisitesNotMet,
+)
 from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, resolve
 from graphdriver_conformance.oracle.archive import build_archive, entry_of, read_archive
 from graphdriver_conformance.oracle.tree import file
 
 pytest.importorskip("grpc")
+pytest.importorskip("google.protobuf")
+from graphdriver_conformance.drivers.containerd.api import content_pb2, diff_pb2, snapshots_pb2
+from graphdriver_conformance.drivers.containerd.api.types_pb2 import Descriptor, Mount
+from graphdriver_conformance.drivers.containerd.mounting import Sources, mount_all, unmount_all
 
 CONFIGURATION = """
 version = 2
@@ -65,30 +74,28 @@ def driver(source: DriverSource, tmp_path: Path) -> Iterator[Driver]:
     source.keeper.release(made)
 
 
-@given(
-    type=st.text(max_size=200),
-    options=st.lists(st.text(max_size=9), max_size=3).map(tuple),
-    size=st.integers(0, 2**63 - 1),
-)
-def test_messages_come_back(type: str, options: tuple[str, ...], size: int) -> None:
-    mount = m.Mount(type, "source", "", options)
-    message = m.Apply(m.Descriptor("media", "digest", size), (mount, m.Mount()))
-
-    assert message == m.Apply.decode(message.encode())
-
-
 def test_messages_are_those_of_the_format() -> None:
-    # protoc --encode of containerd.types.Descriptor, by hand of the specification.
+    # A containerd.types.Descriptor, encoded by hand from the specification of protocol buffers.
     wire = b"\x0a\x01m\x12\x02ab\x18\xac\x02"
 
-    assert wire == m.Descriptor("m", "ab", 300).encode()
-    assert m.Descriptor("m", "ab", 300) == m.Descriptor.decode(wire + b"\x2a\x01?\x35\0\0\0\0")
+    assert wire == Descriptor(media_type="m", digest="ab", size=300).SerializeToString()
+    unknown_fields = b"\x2a\x01?\x35\0\0\0\0"
+    assert 300 == Descriptor.FromString(wire + unknown_fields).size
 
 
-@pytest.mark.parametrize("wire", [b"\x0a\x05ab", b"\x18", b"\x0b"])
-def test_cut_messages_are_errors(wire: bytes) -> None:
-    with pytest.raises(ValueError, match=r"cut short|wire type"):
-        m.Descriptor.decode(wire)
+def test_names_are_those_of_containerd() -> None:
+    methods = {
+        f"{service.full_name}/{method.name}"
+        for module in (content_pb2, diff_pb2, snapshots_pb2)
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+
+    assert {
+        "containerd.services.snapshots.v1.Snapshots/Prepare",
+        "containerd.services.diff.v1.Diff/Apply",
+        "containerd.services.content.v1.Content/Write",
+    } <= methods
 
 
 @pytest.mark.parametrize(
@@ -125,6 +132,8 @@ def test_errors_have_their_classes(driver: Driver) -> None:
         driver.create("base")
     with pytest.raises(LayerNotFound):
         driver.get("unknown")
+    with pytest.raises(InvalidLayerId, match="not UTF-8"):
+        driver.create("\udcff")
     with pytest.raises(LayerInUse):
         driver.remove("base")
     with pytest.raises(LayerInUse, match="committed"):
@@ -166,3 +175,85 @@ def test_released_home_leaves_nothing_in_containerd(source: DriverSource, tmp_pa
     assert not again.exists("base")
     assert not again.exists("layer")
     source.keeper.release(again)
+
+
+@pytest.fixture
+def point(tmp_path: Path) -> Iterator[Path]:
+    """Return a directory to mount at; the end of the test unmounts everything there."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    point = tmp_path / "point"
+    point.mkdir()
+    yield point
+    unmount_all(point)
+
+
+def test_image_is_mounted_through_a_loop_device(tmp_path: Path, point: Path) -> None:
+    """As blockfile and erofs answer: an image as the source, and `loop` among the options."""
+    image = tmp_path / "image"
+    image.write_bytes(b"")
+    os.truncate(image, 8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+
+    mount_all([Mount(type="ext4", source=str(image), options=["rw", "loop"])], point)
+
+    assert (point / "lost+found").is_dir()
+    unmount_all(point)
+    assert not (point / "lost+found").exists()
+
+
+def test_target_is_mounted_below_the_point(tmp_path: Path, point: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "name").write_text(name)
+    one, two = (str(tmp_path / name) for name in ("one", "two"))
+
+    mount_all(
+        [
+            Mount(type="bind", source=one, options=["rbind", "rw"]),
+            Mount(type="bind", source=two, target="inner", options=["rbind", "ro"]),
+        ],
+        point,
+    )
+
+    assert "one" == (point / "name").read_text()
+    assert "two" == (point / "inner" / "name").read_text()
+    with pytest.raises(OSError, match="Read-only"):
+        (point / "inner" / "name").write_text("changed")
+
+
+def test_target_outside_the_point_is_refused(tmp_path: Path, point: Path) -> None:
+    with pytest.raises(NotSupported, match="not below the mount point"):
+        mount_all([Mount(type="bind", source=str(tmp_path), target="../..")], point)
+
+
+@pytest.mark.parametrize("type", ["format/overlay", "mkfs/ext4", "no-such-type"])
+def test_what_cannot_be_mounted_is_named_and_leaves_nothing(
+    tmp_path: Path, point: Path, type: str
+) -> None:
+    bind = Mount(type="bind", source=str(tmp_path), options=["bind"])
+
+    with pytest.raises(NotSupported, match=type):
+        mount_all([bind, Mount(type=type, source="none")], point)
+
+    assert not os.listdir(point)
+
+
+def test_lowers_that_another_namespace_mounts_cannot_be_judged(tmp_path: Path, point: Path) -> None:
+    """A daemon that mounts lowers in its own namespace: here they are empty directories."""
+    lower = tmp_path / "lower"
+    lower.mkdir()
+    script = f"mount -t tmpfs none {lower} && echo mounted && read -r line"
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as daemon:
+        assert daemon.stdout
+        assert daemon.stdin
+        assert b"mounted\n" == daemon.stdout.readline()
+        mounts = [Mount(type="overlay", source="overlay", options=[f"lowerdir={lower}:{point}"])]
+
+        with pytest.raises(PrerequisitesNotMet, match="not for this process what it is for"):
+            Sources(daemon.pid).check(mounts)
+        Sources(daemon.pid).check([Mount(type="bind", source=str(point))])
+        Sources(0).check(mounts)
+        daemon.stdin.close()

@@ -1,6 +1,6 @@
 """The snapshotters of a running containerd: `containerd+unix://SOCKET?snapshotter=NAME`.
 
-Needs grpcio (the extra `containerd`), and nothing generated: the messages are few.
+Needs grpcio and protobuf: the extra `containerd`.
 """
 
 import importlib.util
@@ -59,20 +59,15 @@ class _Factory:
         return ContainerdDriver(self.socket, self.snapshotter, home, self._probed[0])
 
     def _seen(self) -> frozenset[Capability]:
-        """Try what differs between snapshotters, on a home that is discarded afterwards.
-
-        Archives are unpacked into the upper directory of some, which does not see the lowers'
-        symlinks; into a mount of all layers of others.
-        """
+        """Try what differs between snapshotters, on a home that is discarded afterwards."""
         from graphdriver_conformance.drivers.containerd.driver import ContainerdDriver
 
         with tempfile.TemporaryDirectory(prefix="graphdriver-probe-") as scratch:
             driver = ContainerdDriver(self.socket, self.snapshotter, Path(scratch), _CLAIMS)
             try:
-                follows = driver.follows_lower_symlinks()
+                return driver.probe()
             finally:
                 driver.forget()
-        return frozenset({Capability.LOWER_SYMLINKS} if follows else ())
 
 
 class _Keeper(Keeper):
@@ -97,7 +92,24 @@ def source(spec: str) -> DriverSource:
     names = parse_qs(parts.query).get("snapshotter", [])
     if parts.netloc or not parts.path.startswith("/") or len(names) != 1:
         raise BadSpec(f"{spec}: it must be containerd+unix:///PATH?snapshotter=NAME")
-    if importlib.util.find_spec("grpc") is None:
-        raise BadSpec(f"{spec}: needs grpcio: pip install grpcio")
+    for module, package in (("grpc", "grpcio"), ("google.protobuf", "protobuf")):
+        if not _has(module):
+            raise BadSpec(f"{spec}: needs {package}: pip install {package}")
     factory = _Factory(Path(unquote(parts.path)), names[0])
-    return DriverSource(spec, factory, in_process=False, offers=frozenset(), keeper=_Keeper())
+    # Snapshotters may mount lowers themselves, which only the daemon's mount namespace shows.
+    return DriverSource(
+        spec,
+        factory,
+        in_process=False,
+        offers=frozenset(),
+        mount_here=False,
+        keeper=_Keeper(),
+    )
+
+
+def _has(module: str) -> bool:
+    """Whether a module can be imported; one in a package that is not there cannot."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

@@ -4,12 +4,17 @@ import contextlib
 import errno
 import hashlib
 import io
+import os
+import socket as sockets
+import struct
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 
 from graphdriver.errors import (
     DriverError,
@@ -20,16 +25,28 @@ from graphdriver.errors import (
     NotSupported,
 )
 from graphdriver_conformance.drivers import Fate, NoAnswer
-from graphdriver_conformance.drivers.containerd import messages as m
-from graphdriver_conformance.drivers.containerd.wire import Message
+from graphdriver_conformance.drivers.containerd.api import (
+    content_pb2,
+    leases_pb2,
+    namespaces_pb2,
+    types_pb2,
+)
+from graphdriver_conformance.drivers.containerd.api.content_pb2_grpc import ContentStub
+from graphdriver_conformance.drivers.containerd.api.diff_pb2_grpc import DiffStub
+from graphdriver_conformance.drivers.containerd.api.introspection_pb2_grpc import IntrospectionStub
+from graphdriver_conformance.drivers.containerd.api.leases_pb2_grpc import LeasesStub
+from graphdriver_conformance.drivers.containerd.api.namespaces_pb2_grpc import NamespacesStub
+from graphdriver_conformance.drivers.containerd.api.snapshots_pb2_grpc import SnapshotsStub
+from graphdriver_conformance.drivers.containerd.api.version_pb2_grpc import VersionStub
 from graphdriver_conformance.drivers.refusals import refusal
 
-__all__ = ["Containerd", "ContainerdUnreachable"]
+__all__ = ["LAYER", "Containerd", "ContainerdUnreachable"]
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 _LEASE = "graphdriver"
 _PIECE = 1 << 20
 _LARGEST_ANSWER = 16 << 20  # containerd's own client's
+_Request = TypeVar("_Request", bound=Message)
 _Answer = TypeVar("_Answer", bound=Message)
 _CLASSES: dict[grpc.StatusCode, type[DriverError]] = {
     grpc.StatusCode.NOT_FOUND: LayerNotFound,
@@ -52,7 +69,8 @@ class Containerd:
     """The containerd that listens on `socket`; `deadline` in seconds bounds each call.
 
     All is done in `namespace` and kept by a lease of it: what no lease or label holds, the garbage
-    collector takes.
+    collector removes. The stubs have the names of containerd's services; their methods are called
+    through `call` and `listing`.
     """
 
     def __init__(self, socket: Path, namespace: str, deadline: float) -> None:
@@ -63,7 +81,7 @@ class Containerd:
             ("containerd-namespace", namespace),
             ("containerd-lease", _LEASE),
         )
-        self._channel = grpc.insecure_channel(
+        channel = grpc.insecure_channel(
             f"unix:{socket}",
             options=[
                 ("grpc.max_receive_message_length", _LARGEST_ANSWER),
@@ -72,93 +90,107 @@ class Containerd:
                 ("grpc.default_authority", "localhost"),
             ],
         )
+        self._channel = channel
+        self.snapshots = SnapshotsStub(channel)
+        self.differ = DiffStub(channel)
+        self.content = ContentStub(channel)
+        self.introspection = IntrospectionStub(channel)
+        self.version = VersionStub(channel)
+        self._leases = LeasesStub(channel)
+        self._namespaces = NamespacesStub(channel)
 
     def open(self) -> None:
         """Make the namespace and its lease, unless they are there."""
         with contextlib.suppress(LayerExists):
-            request = m.CreateNamespace(m.Namespace(self._namespace))
-            self.call("namespaces.v1.Namespaces/Create", request, m.Empty)
+            namespace = namespaces_pb2.Namespace(name=self._namespace)
+            request = namespaces_pb2.CreateNamespaceRequest(namespace=namespace)
+            self.call(self._namespaces.Create, request)
         with contextlib.suppress(LayerExists):
-            self.call("leases.v1.Leases/Create", m.CreateLease(_LEASE), m.Empty)
+            self.call(self._leases.Create, leases_pb2.CreateRequest(id=_LEASE))
 
     def close(self) -> None:
         """Drop the connection."""
         self._channel.close()
 
-    def call(self, method: str, request: Message, answer: type[_Answer]) -> _Answer:
-        """Call `services.METHOD`. Raises DriverError, ContainerdUnreachable."""
-        stub = self._channel.unary_unary(
-            f"/containerd.services.{method}",
-            request_serializer=_bytes,
-            response_deserializer=answer.decode,
-        )
-        with self._errors(method):
-            return stub(request, timeout=self._deadline, metadata=self._metadata)
+    def process(self) -> int:
+        """Return the id of the process that listens on the socket, 0 where it cannot be seen."""
+        with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as connection:
+            connection.settimeout(self._deadline)
+            try:
+                connection.connect(os.fspath(self._socket))
+                size = struct.calcsize("3i")
+                peer = connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, size)
+            except OSError:
+                return 0
+        return int(struct.unpack("3i", peer)[0])
 
-    def listing(self, method: str, request: Message, answer: type[_Answer]) -> list[_Answer]:
+    def call(
+        self, method: "grpc.UnaryUnaryMultiCallable[_Request, _Answer]", request: _Request
+    ) -> _Answer:
+        """Call a method. Raises DriverError, ContainerdUnreachable."""
+        with self._errors(_shown(request)):
+            return method(request, timeout=self._deadline, metadata=self._metadata)
+
+    def listing(
+        self, method: "grpc.UnaryStreamMultiCallable[_Request, _Answer]", request: _Request
+    ) -> list[_Answer]:
         """Call a method that answers with a stream, and return all of it."""
-        with self._errors(method):
-            return list(self._stream(method, request, answer))
+        with self._errors(_shown(request)):
+            return list(method(request, timeout=self._deadline, metadata=self._metadata))
 
     def read(self, digest: str) -> BinaryIO:
         """Return a piece of content; closing it early ends the transfer."""
         return cast(BinaryIO, io.BufferedReader(_Content(self, digest), _PIECE))
 
-    def write(self, data: BinaryIO) -> m.Descriptor:
-        """Store content and return what it is called; an error while reading `data` is raised."""
-        method = "content.v1.Content/Write"
-        stub = self._channel.stream_stream(
-            f"/containerd.services.{method}",
-            request_serializer=_bytes,
-            response_deserializer=m.WriteAnswer.decode,
-        )
+    def write(self, data: BinaryIO) -> types_pb2.Descriptor:
+        """Store content and return its descriptor; an error while reading `data` is raised."""
         upload = _Upload(data)
         try:
-            with contextlib.suppress(LayerExists), self._errors(method):
-                pieces = upload.pieces()
-                for _ in stub(pieces, timeout=self._deadline, metadata=self._metadata):
+            with contextlib.suppress(LayerExists), self._errors("WriteContent"):
+                call = self.content.Write(
+                    upload.requests(), timeout=self._deadline, metadata=self._metadata
+                )
+                for _ in call:
                     pass
         finally:
             if upload.error:
                 raise upload.error
-        return m.Descriptor(LAYER, upload.digest, upload.size)
+        return types_pb2.Descriptor(media_type=LAYER, digest=upload.digest, size=upload.size)
 
     def drop_content(self) -> None:
         """Delete all content of the namespace."""
-        for rows in self.listing("content.v1.Content/List", m.Empty(), m.ContentInfos):
+        for rows in self.listing(self.content.List, content_pb2.ListContentRequest()):
             for row in rows.info:
                 with contextlib.suppress(LayerNotFound):
-                    self.call("content.v1.Content/Delete", row, m.Empty)
+                    request = content_pb2.DeleteContentRequest(digest=row.digest)
+                    self.call(self.content.Delete, request)
 
     def drop_namespace(self) -> None:
         """Delete the lease and the namespace, which has to be empty."""
         with contextlib.suppress(DriverError):
-            self.call("leases.v1.Leases/Delete", m.Name(_LEASE), m.Empty)
-            self.call("namespaces.v1.Namespaces/Delete", m.Name(self._namespace), m.Empty)
+            self.call(self._leases.Delete, leases_pb2.DeleteRequest(id=_LEASE))
+            request = namespaces_pb2.DeleteNamespaceRequest(name=self._namespace)
+            self.call(self._namespaces.Delete, request)
 
-    def _stream(self, method: str, request: Message, answer: type[_Answer]) -> Any:
-        stub = self._channel.unary_stream(
-            f"/containerd.services.{method}",
-            request_serializer=_bytes,
-            response_deserializer=answer.decode,
-        )
-        return stub(request, timeout=self._deadline, metadata=self._metadata)
+    def version_number(self) -> str:
+        """Return containerd's version."""
+        return self.call(self.version.Version, Empty()).version
 
-    def pieces(self, digest: str) -> Any:
+    def reading(self, digest: str) -> Any:
         """Return the call that sends the content `digest`."""
-        return self._stream("content.v1.Content/Read", m.Digest(digest), m.Piece)
+        request = content_pb2.ReadContentRequest(digest=digest)
+        return self.content.Read(request, timeout=self._deadline, metadata=self._metadata)
 
     @contextlib.contextmanager
-    def _errors(self, method: str) -> Iterator[None]:
+    def _errors(self, name: str) -> Iterator[None]:
         try:
             yield
         except grpc.RpcError as error:
-            raise self.meant(method, error) from None
+            raise self.meant(name, error) from None
 
-    def meant(self, method: str, error: Any) -> DriverError | ContainerdUnreachable:
+    def meant(self, name: str, error: Any) -> DriverError | ContainerdUnreachable:
         """Return the error that a failed call stands for."""
         code, said = error.code(), str(error.details())
-        name = method.rpartition("/")[2]
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ContainerdUnreachable(
                 errno.ETIMEDOUT,
@@ -191,17 +223,23 @@ class _Upload:
     def digest(self) -> str:
         return f"sha256:{self._hash.hexdigest()}"
 
-    def pieces(self) -> Iterator[m.WritePiece]:
+    def requests(self) -> Iterator[content_pb2.WriteContentRequest]:
         try:
             while piece := self._data.read(_PIECE):
-                yield m.WritePiece(action=1, ref=self._ref, offset=self.size, data=piece)
+                yield content_pb2.WriteContentRequest(
+                    action=content_pb2.WRITE, ref=self._ref, offset=self.size, data=piece
+                )
                 self.size += len(piece)
                 self._hash.update(piece)
         except BaseException as error:
             self.error = error
             raise
-        yield m.WritePiece(
-            action=2, ref=self._ref, total=self.size, offset=self.size, expected=self.digest
+        yield content_pb2.WriteContentRequest(
+            action=content_pb2.COMMIT,
+            ref=self._ref,
+            total=self.size,
+            offset=self.size,
+            expected=self.digest,
         )
 
 
@@ -211,7 +249,7 @@ class _Content(io.RawIOBase):
     def __init__(self, containerd: Containerd, digest: str) -> None:
         super().__init__()
         self._containerd = containerd
-        self._call = containerd.pieces(digest)
+        self._call = containerd.reading(digest)
         self._left = b""
 
     def readable(self) -> bool:
@@ -224,7 +262,7 @@ class _Content(io.RawIOBase):
         except StopIteration:
             return 0
         except grpc.RpcError as error:
-            raise self._containerd.meant("content.v1.Content/Read", error) from None
+            raise self._containerd.meant("ReadContent", error) from None
         count = min(len(buffer), len(self._left))
         buffer[:count], self._left = self._left[:count], self._left[count:]
         return count
@@ -235,5 +273,6 @@ class _Content(io.RawIOBase):
         super().close()
 
 
-def _bytes(message: Message) -> bytes:
-    return message.encode()
+def _shown(request: Message) -> str:
+    """Return the verb that a request is for: PrepareSnapshot, Mounts, Diff."""
+    return type(request).__name__.removesuffix("Request")

@@ -15,32 +15,35 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from graphdriver.contract import Capability, Change
 from graphdriver.errors import (
     DriverError,
+    InvalidLayerId,
     LayerExists,
     LayerInUse,
     LayerNotFound,
     NotSupported,
 )
 from graphdriver_conformance.drivers import deadline
-from graphdriver_conformance.drivers.containerd import messages as m
+from graphdriver_conformance.drivers.containerd.api import (
+    diff_pb2,
+    introspection_pb2,
+    snapshots_pb2,
+)
+from graphdriver_conformance.drivers.containerd.api.types_pb2 import Mount
 from graphdriver_conformance.drivers.containerd.client import LAYER, Containerd
-from graphdriver_conformance.drivers.containerd.mounting import mount_all
-from graphdriver_conformance.drivers.containerd.wire import Message
+from graphdriver_conformance.drivers.containerd.mounting import Sources, mount_all, unmount_all
 from graphdriver_conformance.host.mountinfo import mounts_at
-from graphdriver_conformance.host.syscalls import umount
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.tree import file
 
 __all__ = ["ContainerdDriver"]
 
 _SNAPSHOTTER = "io.containerd.snapshotter.v1"
-_Answer = TypeVar("_Answer", bound=Message)
 _COMMITTED, _VIEW = "/committed", "/view"
 
 
@@ -56,6 +59,8 @@ class ContainerdDriver:
         self.capabilities = claims
         namespace = "graphdriver-" + hashlib.sha256(os.fsencode(home)).hexdigest()[:32]
         self._containerd = Containerd(socket, namespace, deadline())
+        self._snapshots = self._containerd.snapshots
+        self._sources = Sources(self._containerd.process())
         self._held: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._numbers = itertools.count()
@@ -96,9 +101,9 @@ class ContainerdDriver:
             if self._held.pop(id, 0):
                 self._release(id)
             try:
-                self._snapshots("Remove", m.SnapshotKey(self._name, id), m.Empty)
+                self._remove(_spelled(id))
             except LayerNotFound:
-                self._snapshots("Remove", m.SnapshotKey(self._name, id + _COMMITTED), m.Empty)
+                self._remove(id + _COMMITTED)
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Mount what Mounts says, or a View of a committed snapshot."""
@@ -108,6 +113,7 @@ class ContainerdDriver:
         with self._lock:
             if not self._held[id] and not mounts_at(view):
                 mounts = self._mounts(id, id + _VIEW)
+                self._sources.check(mounts)
                 view.mkdir(mode=0o700, exist_ok=True)
                 mount_all(mounts, view)
             self._held[id] += 1
@@ -127,11 +133,10 @@ class ContainerdDriver:
 
     def status(self) -> list[tuple[str, str]]:
         """Return the snapshotter, its root, and containerd's version."""
-        version = self._containerd.call("version.v1.Version/Version", m.Empty(), m.Version)
         return [
             ("Snapshotter", self._name),
             ("Root", self._root),
-            ("containerd", version.version),
+            ("containerd", self._containerd.version_number()),
         ]
 
     def get_metadata(self, id: str) -> dict[str, str]:
@@ -139,15 +144,15 @@ class ContainerdDriver:
         info = self._stat(id)
         if info is None:
             raise LayerNotFound(f"there is no snapshot {id!r}")
-        return {"Name": info.name, "Parent": info.parent, "Kind": str(info.kind)}
+        kind = snapshots_pb2.Kind.Name(info.kind).capitalize()
+        return {"Name": info.name, "Parent": info.parent, "Kind": kind}
 
     def cleanup(self) -> None:
         """Unmount everything below the home, and drop what diffs have left in the content store."""
         with self._lock:
             self._held.clear()
             for view in self._views.iterdir() if self._views.is_dir() else ():
-                while mounts_at(view):
-                    umount(view)
+                unmount_all(view)
             for info in self._infos():
                 if info.name.endswith(_VIEW):
                     self._drop(info.name)
@@ -160,8 +165,8 @@ class ContainerdDriver:
         try:
             left = self._mounts(parent, views[0]) if parent else ()
             right = self._mounts(id, views[1])
-            request = m.TakeDiff(left, right, LAYER)
-            taken = self._containerd.call("diff.v1.Diff/Diff", request, m.Diffed)
+            request = diff_pb2.DiffRequest(left=left, right=right, media_type=LAYER)
+            taken = self._containerd.call(self._containerd.differ.Diff, request)
         finally:
             for view in views:
                 self._drop(view)
@@ -180,31 +185,43 @@ class ContainerdDriver:
             raise LayerInUse(f"snapshot {id!r} is committed, as it has children")
         content = self._containerd.write(diff)
         mounts = self._mounts(id, "")
-        applied = self._containerd.call("diff.v1.Diff/Apply", m.Apply(content, mounts), m.Applied)
+        request = diff_pb2.ApplyRequest(diff=content, mounts=mounts)
+        applied = self._containerd.call(self._containerd.differ.Apply, request)
         return applied.applied.size
 
     def diff_size(self, id: str, parent: str = "") -> int:
         """Raise NotSupported."""
         raise NotSupported("diff_size", "containerd has no such verb")
 
-    def follows_lower_symlinks(self) -> bool:
-        """Apply an archive whose path leads through a symlink of the layer below, and look."""
-        base, layer = "probe-base", "probe-layer"
+    def probe(self) -> frozenset[Capability]:
+        """Try what differs between snapshotters; return the capabilities that were seen.
+
+        Archives are unpacked into the upper directory of some, which does not see the lowers'
+        symlinks; into a mount of all layers of others. Raises NotSupported, PrerequisitesNotMet
+        where this process cannot mount what the snapshotter answers.
+        """
         archive = build_archive([entry_of("link/file", file(b"x"))])
         try:
-            self.create(base)
-            root = self.get(base)
+            self.create("base")
+            root = self.get("base")
             (root / "real").mkdir()
             (root / "link").symlink_to("real")
-            self.put(base)
-            self.create(layer, base)
-            self.apply_diff(layer, base, io.BytesIO(archive))
-            root = self.get(layer)
-            return (root / "link").is_symlink() and (root / "real" / "file").is_file()
-        except (DriverError, OSError):
-            return False
+            self.put("base")
+            self.create("layer", "base")
+            self.create("above", "layer")
+            for id in ("base", "layer", "above"):  # a view of one, a view of two, an active one
+                self.get(id)
+                self.put(id)
+            self.create("other", "base")
+            try:
+                self.apply_diff("other", "base", io.BytesIO(archive))
+                root = self.get("other")
+                follows = (root / "link").is_symlink() and (root / "real" / "file").is_file()
+            except (DriverError, OSError):
+                follows = False
         finally:
             self.cleanup()
+        return frozenset({Capability.LOWER_SYMLINKS} if follows else ())
 
     def forget(self) -> None:
         """Remove all snapshots of the home, its lease and its namespace; no verb may follow.
@@ -232,18 +249,19 @@ class ContainerdDriver:
 
     def _find(self) -> str:
         """Return the root of the snapshotter. Raises NotSupported."""
-        request = m.PluginsFilter((f"type=={_SNAPSHOTTER}",))
-        answer = self._containerd.call("introspection.v1.Introspection/Plugins", request, m.Plugins)
+        request = introspection_pb2.PluginsRequest(filters=[f"type=={_SNAPSHOTTER}"])
+        answer = self._containerd.call(self._containerd.introspection.Plugins, request)
         known = {plugin.id: plugin for plugin in answer.plugins}
-        usable = ", ".join(sorted(id for id, one in known.items() if not one.init_err))
+        usable = ", ".join(sorted(id for id, one in known.items() if not one.HasField("init_err")))
         if self._name not in known:
             raise NotSupported(f"there is no snapshotter {self._name}", f"there are {usable}")
-        if trouble := known[self._name].init_err:
+        plugin = known[self._name]
+        if plugin.HasField("init_err"):
+            trouble = plugin.init_err.message
             raise NotSupported(
-                f"the snapshotter {self._name} does not run: {trouble.message}", f"{usable} do"
+                f"the snapshotter {self._name} does not run: {trouble}", f"{usable} do"
             )
-        exports = {pair.key: pair.value for pair in known[self._name].exports}
-        return exports.get("root", "")
+        return plugin.exports.get("root", "")
 
     def _prepare(
         self, id: str, parent: str, mount_label: str, storage_opt: Mapping[str, str] | None
@@ -254,7 +272,10 @@ class ContainerdDriver:
             if self._stat(id) is not None:
                 raise LayerExists(f"there is a snapshot {id!r}")
             name = self._committed(parent) if parent else ""
-            self._snapshots("Prepare", m.PrepareSnapshot(self._name, id, name), m.Mounts)
+            request = snapshots_pb2.PrepareSnapshotRequest(
+                snapshotter=self._name, key=_spelled(id), parent=name
+            )
+            self._containerd.call(self._snapshots.Prepare, request)
 
     def _committed(self, id: str) -> str:
         """Commit a layer unless it is, and return its name. Raises LayerNotFound."""
@@ -265,42 +286,53 @@ class ContainerdDriver:
         if info.name == id:
             # Another process may have been faster; Prepare will say if that is not it.
             with contextlib.suppress(LayerExists, LayerNotFound):
-                self._snapshots("Commit", m.CommitSnapshot(self._name, name, id), m.Empty)
+                request = snapshots_pb2.CommitSnapshotRequest(
+                    snapshotter=self._name, name=name, key=id
+                )
+                self._containerd.call(self._snapshots.Commit, request)
             if self._held[id]:
                 # btrfs moves what is committed away from under whoever holds it.
                 mount_all(self._mounts(id, id + _VIEW), self._view_of(id))
         return name
 
-    def _mounts(self, id: str, view: str) -> tuple[m.Mount, ...]:
+    def _mounts(self, id: str, view: str) -> Sequence[Mount]:
         """Return the mounts of a layer, for a committed one of its `view`. Raises LayerNotFound."""
         try:
-            return self._snapshots("Mounts", m.SnapshotKey(self._name, id), m.Mounts).mounts
+            return self._mounts_of(_spelled(id))
         except LayerNotFound:
-            request = m.PrepareSnapshot(self._name, view, id + _COMMITTED)
+            request = snapshots_pb2.ViewSnapshotRequest(
+                snapshotter=self._name, key=view, parent=id + _COMMITTED
+            )
         try:
-            return self._snapshots("View", request, m.Mounts).mounts
+            return self._containerd.call(self._snapshots.View, request).mounts
         except LayerExists:  # of a process that died
-            return self._snapshots("Mounts", m.SnapshotKey(self._name, view), m.Mounts).mounts
+            return self._mounts_of(view)
 
-    def _stat(self, id: str) -> m.SnapshotInfo | None:
+    def _mounts_of(self, key: str) -> Sequence[Mount]:
+        request = snapshots_pb2.MountsRequest(snapshotter=self._name, key=key)
+        return self._containerd.call(self._snapshots.Mounts, request).mounts
+
+    def _stat(self, id: str) -> snapshots_pb2.Info | None:
         for key in (id, id + _COMMITTED):
             with contextlib.suppress(DriverError):
-                request = m.SnapshotKey(self._name, key)
-                return self._snapshots("Stat", request, m.SnapshotStat).info
+                request = snapshots_pb2.StatSnapshotRequest(
+                    snapshotter=self._name, key=_spelled(key)
+                )
+                return self._containerd.call(self._snapshots.Stat, request).info
         return None
 
-    def _infos(self) -> list[m.SnapshotInfo]:
-        rows = self._containerd.listing(
-            "snapshots.v1.Snapshots/List", m.Snapshotter(self._name), m.SnapshotInfos
-        )
+    def _infos(self) -> list[snapshots_pb2.Info]:
+        request = snapshots_pb2.ListSnapshotsRequest(snapshotter=self._name)
+        rows = self._containerd.listing(self._snapshots.List, request)
         return [info for row in rows for info in row.info]
 
     def _drop(self, key: str) -> None:
         with contextlib.suppress(DriverError):
-            self._snapshots("Remove", m.SnapshotKey(self._name, key), m.Empty)
+            self._remove(key)
 
-    def _snapshots(self, verb: str, request: Message, answer: type[_Answer]) -> _Answer:
-        return self._containerd.call(f"snapshots.v1.Snapshots/{verb}", request, answer)
+    def _remove(self, key: str) -> None:
+        request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=self._name, key=key)
+        self._containerd.call(self._snapshots.Remove, request)
 
     def _view_of(self, id: str) -> Path:
         """Return where a layer is mounted: a name that is one, whatever the id is."""
@@ -308,8 +340,16 @@ class ContainerdDriver:
 
     def _release(self, id: str) -> None:
         view = self._view_of(id)
-        while mounts_at(view):
-            umount(view)
+        unmount_all(view)
         with contextlib.suppress(FileNotFoundError):
             view.rmdir()
         self._drop(id + _VIEW)
+
+
+def _spelled(id: str) -> str:
+    """Return an id as protocol buffers can hold it. Raises InvalidLayerId."""
+    try:
+        id.encode()
+    except UnicodeEncodeError:
+        raise InvalidLayerId(f"{id!r} is not UTF-8", "protocol buffers hold nothing else") from None
+    return id

@@ -1,16 +1,27 @@
-"""Mount what containerd says is to be mounted: the suite's own few lines around mount(2).
+"""Mount what containerd says is to be mounted, whatever the type.
 
-The kernel copies one page of options. With many lowers absolute paths do not fit, so they are given
-relative to the directory that all of them are in, which a thread that has unshared CLONE_FS can
-enter without the process noticing; containerd's Go client does the same.
+Overlays and binds are mounted by mount(2) itself. The kernel copies one page of options: with many
+lowers absolute paths do not fit, so they are given relative to the directory that all of them are
+in, which a thread that has unshared CLONE_FS can enter without the process noticing; containerd's
+Go client does the same. Everything else (images by loop devices, types that have a program of their
+own) is the work of mount(8).
+
+A daemon may mount the lowers of an overlay itself, and may do so in a mount namespace of its own.
+What this process finds at such a path is then something else, mostly an empty directory, and each
+verdict about it would be wrong: `Sources` finds that out.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from graphdriver.errors import MountOptionsTooLong, NotSupported
-from graphdriver_conformance.drivers.containerd.messages import Mount
+from graphdriver.errors import MountOptionsTooLong, NotSupported, PrerequisitesNotMet
+from graphdriver_conformance.drivers.containerd.api.types_pb2 import Mount
+from graphdriver_conformance.host.environment import umount_below
+from graphdriver_conformance.host.mountinfo import mounts_at
 from graphdriver_conformance.host.syscalls import (
     CLONE_FS,
     MountFlag,
@@ -20,7 +31,7 @@ from graphdriver_conformance.host.syscalls import (
     unshare,
 )
 
-__all__ = ["mount_all"]
+__all__ = ["Sources", "mount_all", "unmount_all"]
 
 _FLAGS = {
     "ro": MountFlag.RDONLY,
@@ -36,24 +47,82 @@ _FLAGS = {
 _DIRECTORIES = ("lowerdir=", "upperdir=", "workdir=")
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Compares paths in mounts as this process and the daemon `process` see them."""
+
+    process: int
+
+    def check(self, mounts: Iterable[Mount]) -> None:
+        """Raise PrerequisitesNotMet where a path is not the same file here and there.
+
+        A daemon whose process cannot be seen is trusted to see what is seen here.
+        """
+        root = Path(f"/proc/{self.process}/root")
+        if not self.process or not root.is_dir():
+            return
+        for path in (path for one in mounts for path in _paths(one)):
+            there = _file_at(f"{root}{path}")
+            if there and there != _file_at(path):
+                raise PrerequisitesNotMet(
+                    f"{path} is not for this process what it is for containerd",
+                    "what containerd mounts itself has to be visible here: run the suite in the "
+                    f"mount namespace of process {self.process}, as with nsenter --mount",
+                )
+
+
 def mount_all(mounts: Sequence[Mount], point: Path) -> None:
-    """Mount them at `point`, one over the other. Raises OSError, MountOptionsTooLong."""
-    done = 0
+    """Mount them in their order, at `point` or below it. Raises OSError, DriverError."""
+    done: list[Path] = []
     try:
         for one in mounts:
-            if one.target:
-                raise NotSupported(
-                    f"a mount at {one.target!r} within another", "not of containerd 1"
-                )
-            _mount(one, point)
-            done += 1
+            place = _inside(point, one.target)
+            _mount(one, place)
+            done.append(place)
     except BaseException:
-        for _ in range(done):
-            umount(point)
+        for place in reversed(done):
+            umount(place)
         raise
 
 
+def unmount_all(point: Path) -> None:
+    """Unmount everything at `point` and below it."""
+    umount_below(point)
+    while mounts_at(point):
+        umount(point)
+
+
+def _paths(one: Mount) -> list[str]:
+    """Return the absolute paths that a mount is made of."""
+    values = [value for name in _DIRECTORIES for value in _values(one.options, name)]
+    found = [path for value in values for path in value.split(":")]
+    return [path for path in (one.source, *found) if path.startswith("/")]
+
+
+def _values(options: Iterable[str], name: str) -> list[str]:
+    return [option.removeprefix(name) for option in options if option.startswith(name)]
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    return None
+
+
+def _inside(point: Path, target: str) -> Path:
+    """Return the directory `target` below `point`. Raises NotSupported for one that is not."""
+    found = point / target.lstrip("/")
+    real = Path(os.path.realpath(found))
+    if not real.is_relative_to(os.path.realpath(point)):
+        raise NotSupported(f"a mount at {target!r}", "it is not below the mount point")
+    return found
+
+
 def _mount(one: Mount, point: Path) -> None:
+    if "/" in one.type:
+        # format/overlay, mkfs/ext4: instructions of containerd 2.2 to its own mount manager.
+        raise NotSupported(f"a mount of the type {one.type}", "only containerd itself can make it")
     flags = MountFlag(0)
     data: list[str] = []
     for option in one.options:
@@ -61,6 +130,9 @@ def _mount(one: Mount, point: Path) -> None:
             flags |= _FLAGS[option]
         else:
             data.append(option)
+    if one.type != "overlay" and not flags & MountFlag.BIND:
+        _mount_by_program(one, point)
+        return
     directory, data = _relative(data) if one.type == "overlay" else ("/", data)
     text = os.fsencode(",".join(data))
     if len(text) >= os.sysconf("SC_PAGE_SIZE"):
@@ -70,8 +142,19 @@ def _mount(one: Mount, point: Path) -> None:
     _mount_from(directory, one, point, flags, text)
     if flags & MountFlag.BIND and flags & MountFlag.RDONLY:
         # A bind takes no other flag the first time; read-only needs the second.
-        again = Mount(one.type, one.source, "", one.options)
-        _mount_from("/", again, point, flags | MountFlag.REMOUNT, b"")
+        _mount_from("/", one, point, flags | MountFlag.REMOUNT, b"")
+
+
+def _mount_by_program(one: Mount, point: Path) -> None:
+    """Let mount(8) do it: it knows loop devices and mount.TYPE. Raises OSError."""
+    options = ["-o", ",".join(one.options)] if one.options else []
+    command = ["mount", "-t", one.type, *options, "--", one.source or "none", str(point)]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = done.stderr.strip() or f"mount(8) ended with {done.returncode}"
+        raise NotSupported(f"a mount of the type {one.type} of {one.source}", said)
 
 
 def _relative(data: list[str]) -> tuple[str, list[str]]:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 __all__ = [
     "PROFILE_VARIABLE",
     "SHRINK_VARIABLE",
+    "by_profile",
     "error_points",
     "examples",
     "fault_points",
@@ -28,6 +29,7 @@ _FAULT_POINTS = {"quick": 3, "default": 12, "thorough": 4000}
 _ERROR_POINTS = {"quick": 2, "default": 8, "thorough": 4000}
 _FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
 _Test = TypeVar("_Test", bound=Callable[..., None])
+_Value = TypeVar("_Value")
 
 
 def scaled(count: int) -> int:
@@ -57,6 +59,12 @@ def is_thorough() -> bool:
 
 def _profile() -> str:
     return os.environ.get(PROFILE_VARIABLE, "default")
+
+
+def by_profile(quick: _Value, default: _Value, thorough: _Value) -> _Value:
+    """Return the value for the profile of this run."""
+    values = {"quick": quick, "default": default, "thorough": thorough}
+    return values[os.environ.get(PROFILE_VARIABLE, "default")]
 
 
 def search(count: int, **more: Any) -> settings:

@@ -172,11 +172,7 @@ class Scene:
 
         Raises what the driver raises.
         """
-        if self._count:
-            umount_below(self.place)
-        self._count += 1
-        self.place = self.graphdriver.home.parent / f"faults-{self._count}"
-        self.place.mkdir()
+        self.place = self.new_place()
         log = Log(self.graphdriver)
         process, driver = self.started()
         try:
@@ -195,6 +191,15 @@ class Scene:
         finally:
             process.end()
         self.names = names_below(self.place)
+
+    def new_place(self) -> Path:
+        """Make the directory for the next home."""
+        if self._count:
+            umount_below(self.place)
+        self._count += 1
+        place = self.graphdriver.home.parent / f"faults-{self._count}"
+        place.mkdir()
+        return place
 
     def started(self) -> tuple[OwnProcess, Driver]:
         """Start a driver on the home that nobody supervises."""

@@ -26,7 +26,7 @@ from graphdriver_conformance.suite.support.error_sweep import error_sweep
 from graphdriver_conformance.suite.support.fault_scene import ACTS, Scene
 from graphdriver_conformance.suite.support.kill_sweep import FIRST_INIT, INIT, kill_sweep
 
-__all__ = ["assert_met", "errors", "kills"]
+__all__ = ["assert_met", "errors", "kills", "swept"]
 
 Sweep = Callable[[Scene, str, Where | None], Swept]
 """Makes the sweep of an act, or of one fault in it only."""
@@ -42,7 +42,7 @@ def kills(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return kill_sweep(scene, name, fault_points(), only.point if only else None)
 
-    return _swept(graphdriver, KILL_NAME, names, sweep)
+    return _of_acts(graphdriver, KILL_NAME, names, sweep)
 
 
 def errors(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
@@ -51,7 +51,7 @@ def errors(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return error_sweep(scene, name, error_points(), every=is_thorough(), only=only)
 
-    return _swept(graphdriver, _ERROR, names, sweep)
+    return _of_acts(graphdriver, _ERROR, names, sweep)
 
 
 def assert_met(graphdriver: Subject, requirement: str, sweeps: Sequence[Swept]) -> None:
@@ -105,10 +105,31 @@ def _asked(graphdriver: Subject, names: Iterable[str]) -> list[str]:
     ]
 
 
-def _swept(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep) -> list[Swept]:
-    """Return the sweeps of these names, made here or elsewhere."""
+def _of_acts(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep) -> list[Swept]:
+    """Return the sweeps of the acts that are asked; ends the test where nothing would be proven."""
+    wanted = _asked(graphdriver, names)
+    others = [name for name in wanted if name != _CHANGING]
+    found = swept(graphdriver, kind, [_CHANGING, *others], sweep)
+    if graphdriver.only_fault:
+        return found
+    if not found[0].calls:
+        graphdriver.not_provable(
+            "no call of the driver's process touches the home when it makes a layer: the work is "
+            "done by a process that the suite did not start"
+        )
+    return [one for one in found if one.act in wanted]
+
+
+def swept(
+    graphdriver: Subject,
+    kind: str,
+    names: Sequence[str],
+    sweep: Sweep,
+    scene: Scene | None = None,
+) -> list[Swept]:
+    """Return the sweeps of these acts, made here or elsewhere; `kind` is that of their faults."""
     _require_supervision(graphdriver)
-    scene = Scene(graphdriver)
+    scene = scene or Scene(graphdriver)
 
     def make(name: str, only: Where | None = None) -> Swept:
         if not scene.trees:
@@ -117,13 +138,12 @@ def _swept(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep) 
 
     if graphdriver.only_fault:
         return [make(graphdriver.only_fault.act, graphdriver.only_fault)]
-    wanted = _asked(graphdriver, names)
     place = graphdriver.shared / "faults"
     place.mkdir(exist_ok=True)
     key = _key(graphdriver.source, graphdriver.options)
     found: dict[str, Swept] = {}
     for waits in (False, True):
-        for name in (_CHANGING, *wanted):
+        for name in names:
             if name in found:
                 continue
             path = place / f"{key}-{kind}-{name}.json"
@@ -132,12 +152,7 @@ def _swept(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep) 
                     _write(path, make(name))
                 if is_mine:
                     found[name] = Swept.from_data(json.loads(path.read_text()))
-    if not found[_CHANGING].calls:
-        graphdriver.not_provable(
-            "no call of the driver's process touches the home when it makes a layer: the work is "
-            "done by a process that the suite did not start"
-        )
-    return [found[name] for name in wanted]
+    return [found[name] for name in names]
 
 
 def _write(path: Path, swept: Swept) -> None:

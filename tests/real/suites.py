@@ -1,0 +1,162 @@
+"""Debian suites, unpacked: each holds one version of what is judged, and what builds it.
+
+The packages come through a private apt root (mmdebstrap), so that nothing on the machine is
+upgraded; no script of a package is run. A suite that the machine itself runs is taken from there
+when the packages are installed.
+
+    PATH=$(python -m tests.real.suites trixie dockerd containerd):$PATH pytest tests/dockerd
+"""
+
+import gzip
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from graphdriver_vms.images.apt import KEYRING, archive_of
+
+__all__ = ["SUITES", "Suite", "short"]
+
+SUITES = ("bookworm", "trixie", "sid")
+"""From the oldest to the newest; sid moves, so that the page has the versions."""
+
+_BUILD_DOCKER = (
+    *("golang-github-docker-docker-dev", "golang-github-vbatts-tar-split-dev", "golang-go"),
+    *("gcc", "libc6-dev", "libbtrfs-dev", "pkg-config"),
+)
+_PACKAGES = (
+    *_BUILD_DOCKER,
+    *("containers-storage", "containerd", "docker.io", "fuse-overlayfs", "patchelf"),
+)
+_NEWER = ("erofs-utils", "nydus-snapshotter", "soci-snapshotter")
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
+_LOADER = "lib64/ld-linux-x86-64.so.2"
+
+
+class Suite:
+    """A suite by its code name; its root is made when it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._root = _cache() / name
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine runs the suite."""
+        return platform.freedesktop_os_release().get("VERSION_CODENAME") == self.name
+
+    def provide(self, programs: Sequence[str], packages: Sequence[str]) -> Path | None:
+        """Return a directory that holds the programs, None where they are the machine's own."""
+        if self.is_here and all(_version(package) for package in packages):
+            return None
+        return self.directory(programs)
+
+    def directory(self, programs: Sequence[str]) -> Path:
+        """Return a directory that holds programs of the suite."""
+        self._make()
+        directory = self._root / "programs"
+        directory.mkdir(exist_ok=True)
+        for name in programs:
+            if not (directory / name).exists():
+                self._adapt(name, directory / name)
+        return directory
+
+    def docker(self, source: Path | None = None) -> Path:
+        """Return gdserve, or the program of `source`, built against the suite's Docker."""
+        self._make()
+        build = Path(__file__).parents[1] / "gdserve" / "build"
+        program = self._root / "programs" / (source.stem if source else "gdserve")
+        program.parent.mkdir(exist_ok=True)
+        newest = max(path.stat().st_mtime for path in (source or build, *build.parent.glob("*.go")))
+        if not program.exists() or program.stat().st_mtime < newest:
+            subprocess.run([build, program, self._root, *([source] if source else [])], check=True)
+        return program
+
+    def version(self, package: str) -> str:
+        """Return the version of a package: as dpkg has it, or by the change log in the root."""
+        return (_version(package) if self.is_here else "") or self._logged_version(package)
+
+    def _logged_version(self, package: str) -> str:
+        documents = self._root / "usr" / "share" / "doc" / package
+        for log in documents.glob("changelog.Debian*gz"):
+            with gzip.open(log, "rt", errors="replace") as lines:
+                found = re.match(r"\S+ \((\S+)\)", lines.readline())
+            if found:
+                return found[1]
+        return "?"
+
+    def _make(self) -> None:
+        """Unpack the packages, unless they are there; half a root is never taken for a whole."""
+        if self._root.is_dir():
+            return
+        part = self._root.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        packages = _PACKAGES if self.name == SUITES[0] else (*_PACKAGES, *_NEWER)
+        source = f"deb [signed-by={KEYRING}] {archive_of(self.name)} {self.name} main"
+        subprocess.run(
+            [
+                *("mmdebstrap", "--quiet", "--variant=extract", "--mode=root"),
+                # A mirror may be a copy of some weeks ago.
+                '--aptopt=Acquire::Check-Valid-Until "false"',
+                *(f"--include={','.join(packages)}", self.name, part, source),
+            ],
+            check=True,
+        )
+        for name in ("bin", "sbin", "lib", "lib64"):
+            if not (part / name).exists():
+                (part / name).symlink_to(f"usr/{name}")
+        part.rename(self._root)
+
+    def _adapt(self, name: str, copy: Path) -> None:
+        """Copy a program; where this machine's libraries are too old for it, let it load its own.
+
+        It is not called through the loader: Go programs call /proc/self/exe again. What runs as it
+        is stays so, as patchelf breaks some programs of Go.
+        """
+        found = [self._root / place / name for place in ("usr/bin", "usr/sbin")]
+        shutil.copy2(next(path for path in found if path.exists()), copy)
+        listed = subprocess.run(
+            [Path("/") / _LOADER, "--list", copy], capture_output=True, text=True, check=False
+        )
+        if "not found" not in listed.stdout + listed.stderr:
+            return
+        loader, libraries = str(self._root / _LOADER), str(self._root / _LIBRARIES)
+        command = [loader, "--library-path", libraries, str(self._root / "usr/bin/patchelf")]
+        command += ["--set-interpreter", loader, "--force-rpath", "--set-rpath", libraries]
+        subprocess.run([*command, str(copy)], check=True)
+
+
+def short(version: str) -> str:
+    """Return the part of a package's version that names the release: 26.1 of 26.1.5+dfsg1-9."""
+    found = re.match(r"(?:\d+:)?(\d+\.\d+)", version)
+    return found[1] if found else version
+
+
+def _cache() -> Path:
+    chosen = os.environ.get("GRAPHDRIVER_SUITES")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen) if chosen else Path(base) / "graphdriver-suites"
+
+
+@cache
+def _version(package: str) -> str:
+    command = ["dpkg-query", "-W", "-f=${Version}", package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout
+
+
+def main() -> int:
+    """Print the directory that holds programs of a suite: SUITE PROGRAM ..."""
+    suite, *programs = sys.argv[1:]
+    print(Suite(suite).directory(programs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -58,7 +58,6 @@ _RIGHT, _OTHERS, _AS_BEFORE = "CRS-040", "CRS-041", "CRS-042"
 _AGAIN, _CAUSE, _LEAKS, _UNMOUNTS = "CRS-043", "CRS-044", "CRS-045", "CRS-046"
 
 _EVERY_ERROR = ("ENOSPC", "EIO", "EMFILE", "ENOMEM", "EACCES", "EINTR")
-_OF_READS = ("EIO", "EMFILE", "ENOMEM")
 _DELETES = ("unlink", "unlinkat", "rmdir")
 
 
@@ -92,9 +91,18 @@ def error_sweep(
     if every:
         calls = sweep.at(0, "EIO", with_reads=True)
         for point, call in enumerate(calls, 1):
-            for error in _OF_READS if call.kind is CallKind.READ else ():
+            for error in _errors_of_read(call) if call.kind is CallKind.READ else ():
                 sweep.at(point, error, with_reads=True)
     return swept
+
+
+def _errors_of_read(call: Call) -> tuple[str, ...]:
+    """Return the errors that a call that reads can have: only one that opens lacks descriptors."""
+    if call.name == "flock":
+        return ("ENOLCK",)
+    if call.name.startswith("open"):
+        return ("EIO", "EMFILE", "ENOMEM")
+    return ("EIO", "ENOMEM")
 
 
 def _suitable(call: Call) -> str:

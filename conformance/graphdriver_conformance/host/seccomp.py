@@ -191,7 +191,7 @@ class _Tried(threading.Thread):
         try:
             self.listener = install(self._code)
         except OSError as error:
-            self.problem = f"seccomp user notification does not work here: {error.strerror}"
+            self.problem = f"{error}; seccomp user notification needs Linux 5.5"
             if error.errno == errno.EBUSY:
                 self.problem = "another supervisor has a seccomp listener on this process already"
         finally:

@@ -263,7 +263,8 @@ class Home:
             yield descriptor
         finally:
             # By itself: a process forked meanwhile has the descriptor, too.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def names(self) -> list[str]:

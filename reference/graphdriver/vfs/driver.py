@@ -401,7 +401,8 @@ def _write_names(directory: Path) -> None:
 
 def _unlock(descriptor: int) -> None:
     """End a lock and close it: a process forked meanwhile has the descriptor, too."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 

@@ -58,7 +58,6 @@ _RIGHT, _OTHERS, _AS_BEFORE = "CRS-040", "CRS-041", "CRS-042"
 _AGAIN, _CAUSE, _LEAKS, _UNMOUNTS = "CRS-043", "CRS-044", "CRS-045", "CRS-046"
 
 _EVERY_ERROR = ("ENOSPC", "EIO", "EMFILE", "ENOMEM", "EACCES", "EINTR")
-_OF_READS = ("EIO", "EMFILE", "ENOMEM")
 _DELETES = ("unlink", "unlinkat", "rmdir")
 
 
@@ -92,9 +91,18 @@ def error_sweep(
     if every:
         calls = sweep.at(0, "EIO", with_reads=True)
         for point, call in enumerate(calls, 1):
-            for error in _OF_READS if call.kind is CallKind.READ else ():
+            for error in _errors_of_read(call) if call.kind is CallKind.READ else ():
                 sweep.at(point, error, with_reads=True)
     return swept
+
+
+def _errors_of_read(call: Call) -> tuple[str, ...]:
+    """Return the errors that a call that reads can have: only one that opens lacks descriptors."""
+    if call.name == "flock":
+        return ("ENOLCK",)
+    if call.name.startswith("open"):
+        return ("EIO", "EMFILE", "ENOMEM")
+    return ("EIO", "ENOMEM")
 
 
 def _suitable(call: Call) -> str:
@@ -284,6 +292,8 @@ class _Errors:
                     f"it succeeds, and there is a mount at {inside[0]}",
                 )
                 raise Broken
+        if act.verb == "cleanup":
+            return  # a driver that was cleaned up need not be used again before it is started again
         if act.verb in ("diff", "changes") and _comparable(act, answer) != self._answer:
             report.found(requirement, wanted, "its answer is another than without the error")
         if act.verb == "get":
@@ -324,6 +334,8 @@ class _Errors:
         with restart.driver() as driver:
             restart.check_others(driver)
             if self._act:
+                if victim.before is victim.after and report.where.point:
+                    _check_unchanged(report, driver, victim)
                 restart.remove(driver, victim.id)
                 restart.check_others(driver)
             restart.check_cleanup(driver)
@@ -331,6 +343,15 @@ class _Errors:
         if now != before and not report.is_dirty:
             shown = shown_names(now - before, before - now)
             report.found(_AS_BEFORE, "nothing is left in the home once the layer is removed", shown)
+
+
+def _check_unchanged(report: Reporter, driver: Driver, victim: Victim) -> None:
+    """A layer that the act does not change is as before."""
+    state = state_of(report.log, driver, victim.id)
+    if not is_one_of(state, [victim.after]):
+        lines = same(victim.after, state) if victim.after and isinstance(state, Tree) else []
+        report.found(_RIGHT, "the layer is as before after a restart", "it is not", lines)
+        raise Broken
 
 
 def _files_of(processes: Sequence[int]) -> Counter[str]:

@@ -296,8 +296,8 @@ class _Check:
     def _repeat(self, driver: Driver, act: Act, state: State) -> None:
         """Call the verb again, as whoever did not hear its end does."""
         victim, report = self._victim, self._report
-        if isinstance(state, Exception) or act.verb == "remove":
-            return  # it has to be removed first, or that is what comes next
+        if isinstance(state, Exception) or act.verb in ("remove", "cleanup"):
+            return  # it has to be removed first; or that, and at the end cleanup, comes anyway
         creates = act.verb.startswith("create")
         if (state is None) != creates:
             return

@@ -1,0 +1,68 @@
+"""Sweeps are made once in a run, and prove nothing where another process does the work."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from graphdriver_conformance.drivers.resolve import resolve
+from graphdriver_conformance.faults.findings import Finding, Swept, Where
+from graphdriver_conformance.fixture.needs import Asked, NotProvable
+from graphdriver_conformance.suite.support import shared_sweeps
+from graphdriver_conformance.suite.support.fault_scene import Scene
+
+
+def _subject(shared: Path) -> Any:
+    def not_provable(reason: str) -> None:
+        raise NotProvable(reason)
+
+    return SimpleNamespace(
+        source=resolve("vfs"),
+        asked=Asked(),
+        only_fault=None,
+        shared=shared,
+        options=(),
+        claims=lambda capability: True,
+        not_provable=not_provable,
+    )
+
+
+@pytest.fixture(autouse=True)
+def without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scene, "build", lambda scene: None)
+
+
+def test_sweep_is_made_once(tmp_path: Path) -> None:
+    made: list[str] = []
+    found = Finding("CRS-005", Where("create_base", "kill", 1), "killed", "a", "b")
+
+    def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
+        made.append(name)
+        return Swept(name, 3, ["one"], [found] * (name == "create_base"))
+
+    for _ in range(2):
+        sweeps = shared_sweeps._of_acts(_subject(tmp_path), "kill", ["create_base"], sweep)
+
+    assert ["create_child", "create_base"] == made
+    assert [found] == [one for sweep in sweeps for one in sweep.findings]
+
+
+def test_nothing_is_proven_where_another_process_does_the_work(tmp_path: Path) -> None:
+    def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
+        return Swept(name)
+
+    with pytest.raises(NotProvable, match="the suite did not start"):
+        shared_sweeps._of_acts(_subject(tmp_path), "kill", ["get"], sweep)
+
+
+def test_only_the_fault_that_is_asked_for_is_made(tmp_path: Path) -> None:
+    subject = _subject(tmp_path)
+    subject.only_fault = Where("get", "EIO", 4)
+
+    def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
+        return Swept(name, tried=[repr(only)])
+
+    (swept,) = shared_sweeps._of_acts(subject, "error", ["create_base"], sweep)
+
+    assert ("get", [repr(subject.only_fault)]) == (swept.act, swept.tried)

@@ -10,7 +10,7 @@ __all__ = ["Shard"]
 class Shard:
     """Share `index`, counted from 1, of `count`.
 
-    Every name is in exactly one share, whatever the order in which the names come.
+    Every name is in exactly one share; the order of the names does not matter.
     """
 
     index: int

@@ -9,6 +9,7 @@ the plugin protocol are plugins: `wire_server` says how one is started. The proo
 from graphdriver_mutants import (  # noqa: F401  importing registers
     appliers,
     archives,
+    attributes,
     carried,
     changes,
     cleanup,
@@ -23,6 +24,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     filesystem,
     fuse,
     idmap,
+    idmap_fidelity,
     init,
     kernel,
     leaks,

@@ -249,7 +249,7 @@ class OtherStatus(Variant):
         return [("Pool", "default"), *reversed(super().status()), ("Cache", "")]
 
 
-@_variant("LIF", "LNK-003")
+@_variant("LIF", "LNK-003", "CON-017")
 class CreateReplaces(Variant):
     """create of an existing id makes the layer anew, if nobody needs the old one."""
 

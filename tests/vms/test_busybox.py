@@ -1,4 +1,4 @@
-"""busybox of the initrds comes out of the guests' suite, whatever the host has."""
+"""busybox of the initrds comes out of the guests' suite, not from the host."""
 
 import shutil
 import subprocess

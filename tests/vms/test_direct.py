@@ -41,7 +41,7 @@ def test_lines_of_the_guest_report_its_progress(tmp_path: Path) -> None:
         ("exec sleep 600", "no user space after 1 s"),
     ],
 )
-def test_kernel_that_does_not_boot_is_told_from_one_that_fails(
+def test_kernel_that_does_not_boot_is_no_kernel_that_fails(
     tmp_path: Path, script: str, words: str
 ) -> None:
     with pytest.raises(NotBooted, match=words):

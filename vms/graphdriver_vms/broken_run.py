@@ -1,4 +1,4 @@
-"""`graphdriver matrix broken`: each broken kernel is told from the sound one, or is not."""
+"""`graphdriver matrix broken`: broken kernels, and whether the suite catches them."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from graphdriver_vms.progress import Progress
 from graphdriver_vms.results.judge import Row
 from graphdriver_vms.run import Order, run_kernels
 
-__all__ = ["Finding", "cell_of", "findings_of", "told_apart"]
+__all__ = ["Finding", "cell_of", "distinguished", "findings_of"]
 
 _ABSENT = "-"
 
@@ -28,7 +28,7 @@ class Finding:
 
     @property
     def is_caught(self) -> bool:
-        """Whether the suite tells the broken kernel from the sound one."""
+        """Whether the suite distinguishes the broken kernel from the sound one."""
         return (self.sound, self.broken) == ("met", "violated")
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ def cell_of(kernel: BrokenKernel) -> Cell:
     return replace(cell, name=kernel.name, requirements=[kernel.requirement])
 
 
-def told_apart(
+def distinguished(
     kernels: Sequence[BrokenKernel], engine: Engine, order: Order, out: Path, progress: Progress
 ) -> list[Finding]:
     """Run the sound kernel with the cells of all, and each broken one with its own."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from graphdriver_vms.broken_run import told_apart
+from graphdriver_vms.broken_run import distinguished
 from graphdriver_vms.cells import CONFORMANT, Cell, load_cells
 from graphdriver_vms.clean import clean
 from graphdriver_vms.doctor import findings, install_command
@@ -37,7 +37,7 @@ from graphdriver_vms.results.page import as_page
 from graphdriver_vms.run import Order, build, build_uml_kernels, run_host, run_kernels
 from graphdriver_vms.shard import Shard, shard
 
-__all__ = ["main"]
+__all__ = ["cells_of", "main"]
 
 _UNSUPPORTED = 3
 _KERNEL_IMAGE = "a kernel of one's own: bzImage, `linux` of ARCH=um, or Debian package"
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     reporting.add_argument("-o", "--html", type=Path, metavar="FILE.html")
     reporting.add_argument("--markdown", type=Path, metavar="FILE.md")
     breaking = commands.add_parser(
-        "broken", help="build kernels with a bug of overlayfs, and tell them from a sound one"
+        "broken", help="build kernels with one bug of overlayfs each, and run the suite on them"
     )
     breaking.set_defaults(command=_broken)
     breaking.add_argument("kernels", nargs="*", metavar="NAME", help="of broken_kernels.toml")
@@ -159,7 +159,7 @@ def _run(options: argparse.Namespace) -> int:
     if engine is EngineName.UML and not options.kernels:
         # What the host's own kernel does takes root, which this engine does not.
         del kernels[HOST]
-    cells = _cells(options)
+    cells = cells_of(options)
     share = options.shard.of(kernels)
     kernels = {name: one for name, one in kernels.items() if name in share}
     if not kernels:
@@ -212,7 +212,7 @@ def _judge_own(options: argparse.Namespace) -> int:
     """Return the exit code of a run of a kernel of one's own. Raises MatrixError."""
     if options.kernels:
         raise MatrixError("--kernel-image is the only kernel of its run", "name no other")
-    cells = _cells(options)
+    cells = cells_of(options)
     order = Order(options.driver, options.profile, cells, tuple(options.install), 1)
     out = options.out.absolute()
     directory = out / OWN.name
@@ -250,7 +250,7 @@ def _judge_own(options: argparse.Namespace) -> int:
     return BAD if comparison.is_worse else GOOD
 
 
-def _cells(options: argparse.Namespace) -> tuple[Cell, ...]:
+def cells_of(options: argparse.Namespace) -> tuple[Cell, ...]:
     """Return the cells that are asked for, with the requirements that are. Raises MatrixError."""
     cells = _chosen(load_cells(), options.cell).values()
     wanted = [one.upper() for one in options.requirement]
@@ -397,7 +397,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _broken(options: argparse.Namespace) -> int:
-    """Return 0 when every broken kernel is told from the sound one."""
+    """Return 0 when every broken kernel is distinguished from the sound one."""
     known = load_broken()
     share = options.shard.of(known)
     kernels = [one for name, one in _chosen(known, options.kernels).items() if name in share]
@@ -419,12 +419,12 @@ def _broken(options: argparse.Namespace) -> int:
     order = Order(options.driver, "quick", (), lanes=1)
     with _scratch(options.cache) as state:
         engine = UmlEngine(images, state, out, host_packages(state / "payload", ()))
-        found = told_apart(kernels, engine, order, out, progress)
+        found = distinguished(kernels, engine, order, out, progress)
     print()
     for finding in found:
         print(finding)
     caught = sum(finding.is_caught for finding in found)
-    print(f"{caught} of {len(found)} broken kernels are told from the sound one")
+    print(f"{caught} of {len(found)} broken kernels are distinguished from the sound one")
     return 0 if caught == len(found) else 1
 
 

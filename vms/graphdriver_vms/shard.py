@@ -2,19 +2,20 @@
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 __all__ = ["Shard", "shard"]
 
 
+@dataclass(frozen=True, slots=True)
 class Shard:
     """Share `index`, counted from 1, of `count`; every name is in exactly one."""
 
-    def __init__(self, index: int, count: int) -> None:
-        self.index = index
-        self.count = count
+    index: int
+    count: int
 
     def of(self, names: Iterable[str]) -> frozenset[str]:
-        """Return the names of this share, whatever the order in which they come."""
+        """Return the names of this share; their order does not matter."""
         return frozenset(sorted(set(names))[self.index - 1 :: self.count])
 
     def __str__(self) -> str:

@@ -1,6 +1,7 @@
 """The end of a run: the results folded, the files written, the exit code, the verdict."""
 
 import datetime
+import itertools
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -76,6 +77,8 @@ class Ending:
             f"{user}, profile {run.config.getoption('graphdriver_profile')}, "
             f"seed {run.config.getoption('graphdriver_seed')}"
         ]
+        if self._is_each and not run.is_worker:
+            lines.append("each machine is judged by itself; this one gathers the results")
         return lines + [text for text in (run.homes.remark, run.trouble) if text]
 
     @pytest.hookimpl(trylast=True)
@@ -203,9 +206,10 @@ class Ending:
         return self._machines.get(self._name_of(report))
 
     def _new_name(self, label: str) -> str:
-        """Return a name that no other machine of the run has."""
-        same = sum(name.partition("#")[0] == label for name in self._names.values())
-        return f"{label}#{same + 1}" if same else label
+        """Return a name that no other machine of the run has, nor the files of another."""
+        taken = {report_path("x", name, True) for name in self._names.values()}
+        names = itertools.chain([label], (f"{label}#{n}" for n in itertools.count(2)))
+        return next(name for name in names if report_path("x", name, True) not in taken)
 
     def _count(self, collected: dict[str, dict[str, int]]) -> None:
         self._is_collected = True

@@ -26,9 +26,9 @@ _EACH = "graphdriver_each"
 
 def runs_on_each(config: pytest.Config) -> bool:
     """Say whether each worker runs all tests: of the process that starts them, and of a worker."""
-    told = getattr(config, "workerinput", None)
-    if told is not None:
-        return bool(told.get(_EACH))
+    given = getattr(config, "workerinput", None)
+    if given is not None:
+        return bool(given.get(_EACH))
     return str(config.getoption("dist", "no")) == "each"
 
 

@@ -34,9 +34,8 @@ from graphdriver.errors import (
 from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2, syncfs
-from graphdriver.linux.mounts import detach, mountinfo
 from graphdriver.tree.copy import copy_tree
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_unmounted
 
 __all__ = ["Driver"]
 
@@ -131,9 +130,7 @@ class Driver:
             with self._naming(), suppress(LayerNotFound), self._alone(id):
                 if any(self._children(id)):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                # What someone mounted into the layer is not the layer's: it must not be deleted.
-                for entry in reversed(mountinfo(self._layers / id)):
-                    detach(entry.point)
+                # What someone mounted into the layer moves with it, and is unmounted, not deleted.
                 removed = _new_name(_REMOVED)
                 os.rename(self._layers / id, self._home / removed)
                 # The layer is gone. The file of its parent means nothing without it, and what
@@ -199,7 +196,7 @@ class Driver:
             if self._held(id):
                 return self._apply_in_place(id, layer, staged, diff)
             tree = staged / "tree"
-            copy_tree(layer, tree)
+            copy_tree(layer, tree, share=True)  # unpacking replaces files, and writes to none
             size = unpack(diff, view_target(tree, self._ids.root), self._ids)
             renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
             return size
@@ -365,7 +362,7 @@ class Driver:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
-        remove_node(self._directory.descriptor, os.fsencode(name))
+        remove_unmounted(self._directory.descriptor, name, self._home)
 
     def _layer(self, id: str) -> Path:
         layerid.check(id)

@@ -23,7 +23,7 @@ class Mine(Driver):
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 1000])
-def test_each_name_is_in_one_share_whatever_the_order(count: int) -> None:
+def test_each_name_is_in_one_share_in_any_order(count: int) -> None:
     names = list(catalogue())
 
     shares = [Shard(index, count).of(names) for index in range(1, count + 1)]

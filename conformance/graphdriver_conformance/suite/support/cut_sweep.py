@@ -145,7 +145,7 @@ class _Moment:
 
 def cut_sweep(scene: CutScene, cut: Cut, name: str, most: int, only: int | None = None) -> Swept:
     """Let a driver do one act, and look at the images that a cut leaves before its writes."""
-    swept = Swept(name)
+    swept = Swept(f"{name}, {cut.name}")
     victim = Victim(_VICTIM)
     calls, moments = _recorded(scene, cut, name, victim)
     swept.calls = len(calls)
@@ -170,7 +170,7 @@ def flush_sweep(scene: CutScene, cut: Cut, name: str, only: int | None = None) -
     Each time without the writes behind the flush, and with some of them: a disk keeps them in its
     cache, and may write any. Where a file system writes by itself the flushes are others.
     """
-    swept = Swept(name)
+    swept = Swept(f"{name}, {cut.name}")
     victim = Victim(_VICTIM)
     image, entries = _recorded_writes(scene, name, victim)
     ends = [0, *(index for index, one in enumerate(entries, 1) if isinstance(one, Flush))]

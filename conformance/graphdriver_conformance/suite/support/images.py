@@ -140,7 +140,9 @@ class ImageDisk:
             mount_image(file.opened, self.point, self._format.type, self._format.options)
         except OSError as error:
             file.close()
-            raise CannotMake(f"no {self._format.type} can be mounted: {error}") from error
+            raise CannotMake(
+                f"no {self._format.type} can be mounted ({error}); run as root, with loop devices"
+            ) from error
         return file
 
     def close(self) -> None:
@@ -165,7 +167,9 @@ class ImageDisk:
         try:
             mount_image(self.image, self.point, self._format.type, self._format.options)
         except OSError as error:
-            raise CannotMake(f"no {self._format.type} can be mounted: {error}") from error
+            raise CannotMake(
+                f"no {self._format.type} can be mounted ({error}); run as root, with loop devices"
+            ) from error
 
 
 def copied(image: int) -> int:

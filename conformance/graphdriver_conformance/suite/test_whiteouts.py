@@ -60,7 +60,7 @@ def test_directory_made_again_is_empty(graphdriver: Subject) -> None:
 
 @verifies("WHT-003")
 def test_hidden_content_stays_hidden(graphdriver: Subject) -> None:
-    """Three layers write, hide and write again the same directory."""
+    """Three layers write, hide and write again the same directory; a fourth adds to the second."""
     first = graphdriver.build(Tree.of({"d/old": b"1", "d/both": b"1"}))
     second = graphdriver.new_layer(first, writable=True)
     graphdriver.fill(second, Tree())
@@ -72,6 +72,12 @@ def test_hidden_content_stays_hidden(graphdriver: Subject) -> None:
 
     assert_same_tree(wanted, graphdriver.tree(third))
     assert_same_tree(wanted, graphdriver.tree(graphdriver.new_layer(third)), "in a child")
+
+    # Linux before 4.8 copied the opaque mark of the second layer up, which then hid that layer.
+    fourth = graphdriver.new_layer(second, writable=True)
+    wanted = Tree.of({"d/hidden": b"2", "d/both": b"2", "d/more": b"4"})
+    graphdriver.fill(fourth, wanted)
+    assert_same_tree(wanted, graphdriver.tree(fourth), "in a child that writes there")
 
 
 @verifies("WHT-004")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 from hypothesis import given
@@ -17,6 +18,7 @@ from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
 from graphdriver_conformance.suite.support.beside import mount_beside
 from graphdriver_conformance.suite.support.effort import examples, scaled
 from graphdriver_conformance.suite.support.names import assert_same_names
+from graphdriver_conformance.suite.support.users import GROUP, USER, as_user
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "d/sub/c": b"c", "top": b"top"})
 
@@ -188,7 +190,7 @@ def test_directory_of_deleted_files_can_be_removed(graphdriver: Subject) -> None
 
 @verifies("WHT-011")
 def test_new_file_where_one_was_deleted(graphdriver: Subject) -> None:
-    """Made by user 1000, it is theirs."""
+    """Given to user 1000 by root, and made by that user."""
     layer = _on(graphdriver, Tree.of({"a": file(b"old", 0o600)}))
     wanted = Tree.of({"a": file(b"new", 0o640, uid=1000, gid=1001)})
 
@@ -196,6 +198,14 @@ def test_new_file_where_one_was_deleted(graphdriver: Subject) -> None:
     graphdriver.fill(layer, wanted)
 
     assert_same_tree(wanted, graphdriver.tree(layer))
+
+    layer = _on(graphdriver, Tree.of({"d": directory(0o777), "d/a": file(b"old", 0o600)}))
+    create = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with graphdriver.view(layer) as root:
+        (root / "d/a").unlink()
+        as_user(lambda place: os.close(os.open(place / "a", create, 0o640)))(root / "d")
+        made = (root / "d/a").lstat()
+    assert (0o640, USER, GROUP) == (stat.S_IMODE(made.st_mode), made.st_uid, made.st_gid)
 
 
 @verifies("WHT-012")

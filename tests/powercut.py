@@ -10,7 +10,7 @@ from pathlib import Path
 
 from graphdriver.linux.architecture import ioctl_read
 
-__all__ = ["CUTS", "cut_power", "mounted_disk"]
+__all__ = ["CUTS", "cut_power", "end_power", "mounted_disk", "start_again"]
 
 # include/uapi/linux/fs.h, FS_IOC_SHUTDOWN: the disk gets no more of what is in memory.
 _SHUTDOWN = ioctl_read("X", 125, 4)
@@ -37,11 +37,21 @@ def mounted_disk(directory: Path) -> Iterator[Path]:
 
 def cut_power(disk: Path, flag: int) -> None:
     """Cut the power, and start again."""
+    end_power(disk, flag)
+    start_again(disk)
+
+
+def end_power(disk: Path, flag: int) -> None:
+    """Let nothing more reach the disk: every call on it fails from now on."""
     descriptor = os.open(disk, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("i", flag))
     finally:
         os.close(descriptor)
+
+
+def start_again(disk: Path) -> None:
+    """Mount the disk as it is; no process may have it open."""
     subprocess.run(["umount", "-R", disk], check=True)
     _mount(disk)
 

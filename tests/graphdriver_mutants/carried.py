@@ -26,7 +26,7 @@ class RootIsNoMember(RewritesDiff):
                 yield member, data
 
 
-@mutant("DIF-056", bug="moby #41261, mended for mode and owner only")
+@mutant("DIF-056", "DIF-057", bug="moby #41261, mended for mode and owner only")
 class RootHasNoAttributes(RewritesDiff):
     """diff writes the root directory without its attributes."""
 

@@ -153,3 +153,15 @@ class OctalOnly(RewritesBlocks):
         for one in members:
             patches = {f"at_{at}": b"%07o\0" % 0 for at in (108, 116) if one.header[at] & 0x80}
             yield one.with_header(**patches) if patches else one.raw
+
+
+@mutant("SEC-013", bug="golang/go #32264; int() and symlink(2) of the record as it stands")
+class RecordsAreTrusted(RewritesBlocks):
+    """A number that is none, or a NUL in a target, ends in ValueError."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            if b"\0" in one.records.get(b"linkpath", b""):
+                raise ValueError("embedded null byte")
+            int(one.records.get(b"uid") or b"0")
+            yield one.raw

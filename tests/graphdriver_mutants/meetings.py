@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import stat
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -229,3 +230,93 @@ class WhiteoutNodesInBaseLayers(_Afterwards):
             is_marker = base.startswith(".wh.") and not base.startswith(".wh..wh.")
             if is_marker and (upper / above).is_dir() and not os.path.lexists(path):
                 os.mknod(path, stat.S_IFCHR)
+
+
+@mutant("DIF-041", bug="jib #1650: a directory that is there is not made again")
+class LateDirectoriesIgnored(RewritesApply):
+    """A directory's entry after its first member does not count."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        made: set[str] = set()
+        for member, data in members:
+            if member.isdir() and member.name in made:
+                continue
+            made.add(os.path.dirname(member.name))
+            yield member, data
+
+
+@mutant("DIF-041", bug="bazel #693, jib #1270: what is there keeps its mode")
+class ReplacedFileKeepsItsMode(RewritesApply):
+    """The second of two files of one name has the mode of the first."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        modes: dict[str, int] = {}
+        for member, data in members:
+            if member.isreg() and not is_whiteout(member):
+                member.mode = modes.setdefault(member.name, member.mode)
+            elif not is_whiteout(member):
+                modes.pop(member.name, None)
+            yield member, data
+
+
+@mutant("DIF-042", bug="GNU tar --overwrite: the file is written in place, under all its names")
+class OverwritesAllNames(RewritesApply):
+    """A file that replaces a name changes what its other names show."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        last = {member.name: data for member, data in members if member.isreg()}
+        linked = {member.linkname for member, _ in members if member.islnk()}
+        for member, data in members:
+            if member.isreg() and member.name in linked:
+                data = last[member.name]
+                member.size = len(data)
+            yield member, data
+
+
+class _KeepsAttributes(_SeesBelow):
+    def keep(self, member: tarfile.TarInfo) -> None:
+        """Add what the view's inode of that name has, and the member has not."""
+        path = self.view / member.name
+        for key in os.listxattr(path):
+            if key.startswith("user."):
+                value = os.getxattr(path, key).decode("utf-8", "surrogateescape")
+                member.pax_headers = {f"SCHILY.xattr.{key}": value, **member.pax_headers}
+
+
+@mutant("DIF-043", bug="open(2) with O_TRUNC keeps the inode, and with it its attributes")
+class ReplacedFileKeepsAttributes(_KeepsAttributes):
+    """A file over one of a lower layer has that one's attributes, too."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            path = self.view / member.name
+            if member.isreg() and path.is_file() and not path.is_symlink():
+                self.keep(member)
+            yield member, data
+
+
+@mutant("DIF-044", bug="moby pkg/archive: attributes are added to a directory that is there")
+class DirectoryKeepsAttributes(_KeepsAttributes):
+    """A directory's entry adds its attributes to those of the directory below."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            path = self.view / member.name
+            if member.isdir() and path.is_dir() and not path.is_symlink():
+                self.keep(member)
+            yield member, data
+
+
+@mutant("DIF-045", bug="moby pkg/archive: open(2) and mkdir(2) inherit the default ACL")
+class DefaultListsInherited(_Afterwards):
+    """What is made in a directory with a default ACL has it for its own."""
+
+    def after(self, upper: Path, names: list[str]) -> None:
+        for name in names:
+            path = upper / name
+            above = path.parent
+            if not path.is_file() or path.is_symlink() or path == upper:
+                continue
+            if "system.posix_acl_default" in os.listxattr(above):
+                value = os.getxattr(above, "system.posix_acl_default")
+                os.setxattr(path, "system.posix_acl_access", value)

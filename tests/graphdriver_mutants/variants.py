@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -248,7 +249,7 @@ class OtherStatus(Variant):
         return [("Pool", "default"), *reversed(super().status()), ("Cache", "")]
 
 
-@_variant("LIF", "LNK-003")
+@_variant("LIF", "LNK-003", "CON-017")
 class CreateReplaces(Variant):
     """create of an existing id makes the layer anew, if nobody needs the old one."""
 
@@ -619,3 +620,91 @@ class ParentsAreMarked(Variant):
         super().make(id, parent, storage_opt)
         if parent:
             (self.home / parent / "committed").touch()
+
+
+@_variant("CRS-0")
+class SaysThatALayerIsIncomplete(Variant):
+    """A layer whose creation or archive was cut off exists, and can only be removed.
+
+    As in containers-storage, whose index has the word `incomplete` for such layers.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._marks = self.home / "incomplete"
+        self._marks.mkdir(exist_ok=True)
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        with self._marked(id):
+            super().make(id, parent, storage_opt)
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        if not self.sound.exists(id):
+            return super().apply_diff(id, parent, diff)
+        with self._marked(id):
+            return super().apply_diff(id, parent, diff)
+
+    def exists(self, id: str) -> bool:
+        return super().exists(id) or self._is_marked(id)
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        self._require_whole(id)
+        return super().get(id, mount_label)
+
+    def remove(self, id: str) -> None:
+        super().remove(id)
+        if self._is_marked(id):
+            (self._marks / id).unlink()
+
+    @contextmanager
+    def _marked(self, id: str) -> Iterator[None]:
+        self._require_whole(id)
+        (self._marks / id).touch(exist_ok=False)
+        try:
+            yield
+        finally:
+            (self._marks / id).unlink()
+            self._sync()
+
+    def _sync(self) -> None:
+        """Have a power cut not bring the mark of a whole layer back."""
+        descriptor = os.open(self._marks, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _require_whole(self, id: str) -> None:
+        if self._is_marked(id):
+            raise DriverError(f"layer {id} is incomplete", "remove it")
+
+    def _is_marked(self, id: str) -> bool:
+        return bool(id) and (self._marks / id).exists()
+
+
+@_variant("CRS-0")
+class KeepsAnIndex(Variant):
+    """The ids of all layers are in a file, which is replaced after each change and made by Init."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._write()
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        self._write()
+
+    def remove(self, id: str) -> None:
+        super().remove(id)
+        self._write()
+
+    def _write(self) -> None:
+        """Write it beside its place and rename it; after a crash, Init does that again.
+
+        It is made of the home, so that a full disk is no reason for a verb to fail.
+        """
+        ids = sorted(path.parent.name for path in self.home.glob("[!.]*/diff"))
+        beside = self.home / ".index"
+        with suppress(OSError):
+            beside.write_text("\n".join(ids))
+            beside.rename(self.home / "index")

@@ -24,10 +24,10 @@ const name = "foreign"
 // plugin is what Docker's plugin store would have found.
 type plugin struct{ client *plugins.Client }
 
-func (p plugin) Name() string                 { return name }
-func (p plugin) IsV1() bool                   { return true }
+func (p plugin) Name() string                  { return name }
+func (p plugin) IsV1() bool                    { return true }
 func (p plugin) ScopedPath(path string) string { return path }
-func (p plugin) Client() *plugins.Client      { return p.client }
+func (p plugin) Client() *plugins.Client       { return p.client }
 
 // store has one plugin.
 type store struct{ plugingetter.PluginGetter }
@@ -60,11 +60,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestSetup(t *testing.T)           { graphtest.GetDriver(t, name) }
-func TestCreateEmpty(t *testing.T)     { graphtest.DriverTestCreateEmpty(t, name) }
-func TestCreateBase(t *testing.T)      { graphtest.DriverTestCreateBase(t, name) }
-func TestCreateSnap(t *testing.T)      { graphtest.DriverTestCreateSnap(t, name) }
-func Test128LayerRead(t *testing.T)    { graphtest.DriverTestDeepLayerRead(t, 128, name) }
+func TestSetup(t *testing.T)            { graphtest.GetDriver(t, name) }
+func TestCreateEmpty(t *testing.T)      { graphtest.DriverTestCreateEmpty(t, name) }
+func TestCreateBase(t *testing.T)       { graphtest.DriverTestCreateBase(t, name) }
+func TestCreateSnap(t *testing.T)       { graphtest.DriverTestCreateSnap(t, name) }
+func Test128LayerRead(t *testing.T)     { graphtest.DriverTestDeepLayerRead(t, 128, name) }
 func TestDiffApply10Files(t *testing.T) { graphtest.DriverTestDiffApply(t, 10, name) }
-func TestChanges(t *testing.T)         { graphtest.DriverTestChanges(t, name) }
-func TestTeardown(t *testing.T)        { graphtest.PutDriver(t) }
+func TestChanges(t *testing.T)          { graphtest.DriverTestChanges(t, name) }
+func TestTeardown(t *testing.T)         { graphtest.PutDriver(t) }

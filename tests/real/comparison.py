@@ -9,6 +9,7 @@ unchanged (tests/graphtest). Each broken driver is served on a plugin socket.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -18,8 +19,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from graphdriver_conformance.host import namespaces
@@ -67,8 +69,12 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="graphtest-") as scratch:
             mount_tmpfs(Path(scratch))
             with ThreadPoolExecutor(options.processes) as pool:
-                runs = pool.map(lambda name: _run(program, commands[name], Path(scratch)), names)
-                for name, failed in zip(names, runs, strict=True):
+                runs = {
+                    pool.submit(_run, program, commands[name], Path(scratch)): name
+                    for name in names
+                }
+                for run in as_completed(runs):
+                    name, failed = runs[run], run.result()
                     print(f"{name}: {', '.join(failed) or 'nothing fails'}", flush=True)
                     record[name] = failed
                     _RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
@@ -156,10 +162,11 @@ def _run(program: Path, command: list[str], scratch: Path) -> list[str]:
                 while not socket.exists():
                     if server.poll() is not None:
                         return ["does not start"]
-                    os.sched_yield()
+                    time.sleep(0.05)
                 return _failed(program, environment)
             finally:
-                os.killpg(server.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it may have died of a check
+                    os.killpg(server.pid, signal.SIGKILL)
     finally:
         umount_below(place)
         shutil.rmtree(place, ignore_errors=True)

@@ -28,6 +28,7 @@ _NEWER = SUITES[1:]
 _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     # the first word of a script's name: packages, programs, suites that have them
     "containers": (("containers-storage",), ("containers-storage",), SUITES),
+    "containerd": (("containerd",), ("containerd", "ctr"), _NEWER),  # blockfile came with 1.7
     "docker": (("golang-github-docker-docker-dev",), (), SUITES),
     "fuse": (("fuse-overlayfs",), ("fuse-overlayfs",), SUITES),
     "nydus": (
@@ -161,7 +162,12 @@ def _versions(finding: Finding, rows: Mapping[str, Mapping[str, str]]) -> list[s
 
 
 def _index(recorded: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
-    lines = [f"| finding | {' | '.join(SUITES)} |", f"|---|{'---|' * len(SUITES)}"]
+    lines = []
+    for suite in SUITES:
+        rows = (found[suite]["version"] for found in recorded.values() if suite in found)
+        packages = sorted({package for row in rows for package in row.split(", ")})
+        lines.append(f"* {suite}: {', '.join(packages)}")
+    lines += ["", f"| finding | {' | '.join(SUITES)} |", f"|---|{'---|' * len(SUITES)}"]
     for name, finding in FINDINGS.items():
         lines.append(f"| [{finding.title}]({name}.md) | {' | '.join(_cells(recorded, name))} |")
     return lines

@@ -20,6 +20,10 @@ requirement id, and CI compares. How each driver is reached: [stores.md](stores.
 [plugins.md](plugins.md). Findings that can be reproduced without this project:
 [findings/](findings/README.md). Our own driver stands first, for comparison.
 """
+_LEGEND = """Times are of a machine that others
+used, some of them heavily: they compare nothing. A call is `exists` of a layer that is not there.
+In the tables below: B a bug, D a difference, b blocked (a requirement below it is violated), + met,
+not claimed (-), ? not provable here, nothing: the requirement is newer than the run."""
 _MARKS = {"met": "+", "not-claimed": "-", "not-provable": "?"}
 
 
@@ -74,10 +78,7 @@ def _summary(drivers: Mapping[str, list[_Run]]) -> Iterator[str]:
             yield f"| {' | '.join(map(str, row))} |"
     one = next(iter(drivers.values()))[0].record
     yield ""
-    yield f"Kernel {one['kernel']}, profile {one['profile']}, two processes, others busy beside it."
-    yield "A call is `exists` of a layer that is not there. In the tables below: B a bug,"
-    yield "D a difference, b blocked (a requirement below it is violated), + met, - not claimed,"
-    yield "? not provable here, nothing: the requirement is newer than the run."
+    yield f"Kernel {one['kernel']}, profile {one['profile']}, two processes. {_LEGEND}"
     yield ""
 
 

@@ -3,6 +3,8 @@
 The packages come through a private apt root (mmdebstrap), so that nothing on the machine is
 upgraded; no script of a package is run. A suite that the machine itself runs is taken from there
 when the packages are installed.
+
+    PATH=$(python -m tests.real.suites trixie dockerd containerd):$PATH pytest tests/dockerd
 """
 
 import gzip
@@ -11,6 +13,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -26,7 +29,10 @@ _BUILD_DOCKER = (
     *("golang-github-docker-docker-dev", "golang-github-vbatts-tar-split-dev", "golang-go"),
     *("gcc", "libc6-dev", "libbtrfs-dev", "pkg-config"),
 )
-_PACKAGES = (*_BUILD_DOCKER, "containers-storage", "containerd", "fuse-overlayfs", "patchelf")
+_PACKAGES = (
+    *_BUILD_DOCKER,
+    *("containers-storage", "containerd", "docker.io", "fuse-overlayfs", "patchelf"),
+)
 _NEWER = ("erofs-utils", "nydus-snapshotter", "soci-snapshotter")
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _LOADER = "lib64/ld-linux-x86-64.so.2"
@@ -48,6 +54,10 @@ class Suite:
         """Return a directory that holds the programs, None where they are the machine's own."""
         if self.is_here and all(_version(package) for package in packages):
             return None
+        return self.directory(programs)
+
+    def directory(self, programs: Sequence[str]) -> Path:
+        """Return a directory that holds programs of the suite."""
         self._make()
         directory = self._root / "programs"
         directory.mkdir(exist_ok=True)
@@ -139,3 +149,14 @@ def _version(package: str) -> str:
     command = ["dpkg-query", "-W", "-f=${Version}", package]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout
+
+
+def main() -> int:
+    """Print the directory that holds programs of a suite: SUITE PROGRAM ..."""
+    suite, *programs = sys.argv[1:]
+    print(Suite(suite).directory(programs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -270,7 +270,7 @@ def _daemon(command: Sequence[str], socket: Path, environment: dict[str, str]) -
             if process.poll() is not None or time.monotonic() > until:
                 process.kill()
                 raise RuntimeError(f"{command[0]} does not start: {log.read_text()}")
-            os.sched_yield()
+            time.sleep(0.05)
         try:
             yield
         finally:

@@ -1,11 +1,9 @@
 """`python -m graphdriver_conformance.catalogue` prints docs/catalogue.md."""
 
-import tomllib
 from collections import Counter
-from importlib.resources import files
 from typing import Any
 
-from graphdriver_conformance.catalogue.requirement import Level, Requirement, catalogue
+from graphdriver_conformance.catalogue.requirement import Level, Requirement, catalogue, table
 
 __all__ = ["coverage", "document"]
 
@@ -26,23 +24,27 @@ The checks of existing suites, and the requirements that cover each of them here
 
 """
 
-_DROPPED = """
+_RETIRED = """
 ## Retired ids
 
-Requirements that were planned and left out, merged into others, or changed in level. A retired id
-is never reused.
+Ids that no requirement has any more. A retired id is never reused.
 
 | id | planned requirement | reason |
 |---|---|---|
 """
 
+_CHANGED = """
+## Changed before the first release
 
-def coverage() -> dict[str, list[dict[str, Any]]]:
-    """Return `check`: what other suites check and by what it is covered; `dropped`: what is not."""
-    text = (
-        files("graphdriver_conformance.catalogue").joinpath("other_suites.toml").read_text("utf-8")
-    )
-    return tomllib.loads(text)
+| id | planned requirement | change |
+|---|---|---|
+"""
+
+
+def coverage() -> list[dict[str, Any]]:
+    """Return the checks of other suites, and the requirements that cover each of them."""
+    checks: list[dict[str, Any]] = table("other_suites.toml")["check"]
+    return checks
 
 
 def document() -> str:
@@ -50,16 +52,22 @@ def document() -> str:
     families: dict[str, list[Requirement]] = {}
     for one in catalogue().values():
         families.setdefault(one.family, []).append(one)
-    found = coverage()
+    ids = table("retired.toml")
     return (
         _HEAD
         + _counts(families)
         + "".join(_family(name, sorted(some, key=_id)) for name, some in sorted(families.items()))
         + _COVERAGE
-        + _checks(found["check"])
-        + _DROPPED
-        + "".join(f"| {one['id']} | {one['was']} | {one['why']} |\n" for one in found["dropped"])
+        + _checks(coverage())
+        + _RETIRED
+        + "".join(map(_planned, ids["retired"]))
+        + _CHANGED
+        + "".join(map(_planned, ids["changed"]))
     )
+
+
+def _planned(one: dict[str, str]) -> str:
+    return f"| {one['id']} | {one['planned']} | {one['reason']} |\n"
 
 
 def _id(requirement: Requirement) -> str:

@@ -20,7 +20,7 @@ _COLOURS = {"red": 31, "green": 32, "yellow": 33}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Add the arguments of the command."""
     parser.add_argument(
         "files",
         nargs="+",

@@ -5,6 +5,8 @@ started is known by the module of its scheme (`DriverSource.start`).
 """
 
 import contextlib
+import errno
+import gc
 import io
 import os
 import pickle
@@ -24,6 +26,9 @@ from graphdriver_conformance.drivers.resolve import DriverSource, Enter, OwnProc
 from graphdriver_conformance.host.processes import die_with_parent, kill_tree
 
 __all__ = ["Raised", "cannot_start", "start"]
+
+# The process that supervises the run, where there is one, ends a verb at its deadline.
+_PATIENCE = 1.5
 
 
 class Raised(DriverError):
@@ -90,13 +95,13 @@ class _Forked:
         """Call a verb there. Raises what it raised, and NoAnswer."""
         try:
             self._connection.send((verb, arguments))
-            if not self._connection.poll(deadline()):
-                hung = NoAnswer(110, f"{verb} did not return within {deadline():g} s")
+            if not self._connection.poll(patience := _PATIENCE * deadline()):
+                hung = NoAnswer(errno.ETIMEDOUT, f"{verb} did not return within {patience:g} s")
                 hung.fate = Fate.HUNG
                 raise hung
             failed, answer = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            died = NoAnswer(32, f"the process died in {verb}")
+            died = NoAnswer(errno.EPIPE, f"the process died in {verb}")
             died.fate = Fate.DIED
             raise died from error
         if failed:
@@ -131,6 +136,8 @@ def _serve(source: DriverSource, enter: Enter | None, connection: Connection) ->
         die_with_parent()
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Objects of the other process are never garbage here, and looking at them copies pages.
+        gc.freeze()
         if enter:
             enter()
         driver: Any = None

@@ -33,6 +33,7 @@ from graphdriver_conformance.host.processes import kill_tree
 __all__ = [
     "ALL_CALLS",
     "CHANGES",
+    "EVERY",
     "GO_ON",
     "KILL",
     "WRITES",
@@ -60,6 +61,8 @@ class Verdict:
     kills: bool = False
 
 
+EVERY = -1
+"""In place of a number: the fault meets every call."""
 GO_ON, KILL = Verdict(), Verdict(kills=True)
 
 
@@ -158,6 +161,8 @@ class Supervisor:
     def watching(self, at: int = 0, fault: Fault = kill) -> Iterator[Watched]:
         """Count calls for as long as the block runs; the `at`th meets the fault, 0 for none.
 
+        With EVERY each of them does, and `hit` is the last one.
+
         Raises what the fault raised.
         """
         watched = Watched(at, fault)
@@ -215,7 +220,7 @@ class Supervisor:
         if watched:
             try:
                 call = self._counted(watched, call_of(notification))
-                if call and len(watched.calls) == watched.at:
+                if call and watched.at in (len(watched.calls), EVERY):
                     watched.hit = call
                     verdict = watched.fault(call)
             except BaseException as error:

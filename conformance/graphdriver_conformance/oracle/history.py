@@ -81,18 +81,22 @@ class FamilyModel:
 
     `ground` is a layer that is always there. `copies` says that a child has its own copy of what
     its parent holds, so that the parent may be removed before it; `orphans` that removing a
-    parent that nobody holds succeeds and its children fail from then on (docs/rulings.md, 5).
+    parent that nobody holds succeeds and its children fail from then on (docs/rulings.md, 5);
+    `replaces` that create of a layer that is there makes another one in its place, which is away
+    for a moment (docs/rulings.md, 1).
     """
 
     ground: str
     copies: bool = False
     orphans: bool = False
+    replaces: bool = False
     layers: frozenset[tuple[str, str, int]] = frozenset()
 
     def after(self, call: Call) -> list["FamilyModel"]:
         """Return what the family may be after the call gave its answer; [] when it may not."""
         found = next((one for one in self.layers if one[0] == call.id), None)
-        may_refuse = call.busy and not call.answer and call.verb in _REFUSABLE
+        may_refuse = call.verb in _REFUSABLE or (self.replaces and call.verb == "exists")
+        may_refuse = may_refuse and call.busy and not call.answer
         states: list[FamilyModel] = getattr(self, f"_{call.verb}")(call, found)
         return states or ([self] if may_refuse else [])
 
@@ -121,6 +125,8 @@ class FamilyModel:
         possible = found is None and self._there(call.parent)
         if not call.answer:
             return [] if possible and (self.copies or self._is_whole(call.parent)) else [self]
+        if found and self.replaces and self._there(call.parent):
+            return [self._with(found, (call.id, call.parent, 0))]
         return [self._with(None, (call.id, call.parent, 0))] if possible else []
 
     def _exists(self, call: Call, found: tuple[str, str, int] | None) -> list[Self]:

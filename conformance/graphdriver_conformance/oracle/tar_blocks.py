@@ -214,9 +214,9 @@ def raw_members(data: bytes) -> Iterator[RawMember]:
         if header.flag == b"S":
             stored += _extensions(data, at)
         body = data[at + BLOCK : at + BLOCK + stored]
-        if len(block) < BLOCK or len(body) < stored:
-            raise UnreadableArchive(f"{header.name!r}: the archive ends within this member")
         at += BLOCK + stored + -stored % BLOCK
+        if at > len(data):
+            raise UnreadableArchive(f"{header.name!r}: the archive ends within this member")
         if header.flag in _EXTENDED:
             ahead = ahead.with_(header, body)
             continue

@@ -29,7 +29,7 @@ from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_lay
 from graphdriver.overlay2.support import Support, is_native_diff_right
 from graphdriver.overlayfs.lowers import LowerTree
 from graphdriver.tree.copy import copy_tree
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_unmounted
 
 __all__ = ["Differ"]
 
@@ -167,7 +167,7 @@ class Differ:
                 yield layer / APPLYING
             finally:
                 with suppress(OSError):
-                    remove_node(directory, os.fsencode(APPLYING))
+                    remove_unmounted(directory, APPLYING, layer)
 
     def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
         """Apply through the view that someone holds: its directory cannot be exchanged.
@@ -179,6 +179,8 @@ class Differ:
         if os.statvfs(view).f_flag & os.ST_RDONLY:
             raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
         copy_tree(layer / "diff", stage / "copy", with_overlay_marks=True)
+        # Recovery takes the copy for the tree: after a power cut, too, it has to have its content.
+        syncfs(self._home.descriptor)
         os.rename(stage / "copy", stage / UNDO)
         try:
             size = unpack(diff, view_target(view, self._ids.root), self._ids)
@@ -197,8 +199,10 @@ class Differ:
         self, id: str, layer: Path, directory: int, stage: Path, diff: BinaryIO
     ) -> int:
         """Unpack beside the layer's directory and exchange the two when all is there."""
-        copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True)
-        if self.is_native or not self._home.lowers(id):
+        # Unpacking replaces files; a view may write to them, as where it copies up data.
+        is_native = self.is_native or not self._home.lowers(id)
+        copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True, share=is_native)
+        if is_native:
             size = unpack(diff, self._upper_target(id, stage / "diff"), self._ids)
         else:
             size = self._apply_to_staged_view(id, stage, diff)

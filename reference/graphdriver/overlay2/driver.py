@@ -12,7 +12,7 @@ from graphdriver.homedir import HomeDirectory
 from graphdriver.idmapping import IDMapping
 from graphdriver.overlay2.differs import Differ
 from graphdriver.overlay2.layers import LayerTable
-from graphdriver.overlay2.layout import LINKS, MAX_LOWERS, Home
+from graphdriver.overlay2.layout import MAX_LOWERS, Home
 from graphdriver.overlay2.mounts import MountPoints, Mounts
 from graphdriver.overlay2.options import parse_options, parse_storage_opt
 from graphdriver.overlay2.quota import Quota
@@ -53,7 +53,7 @@ class Driver:
         directory = HomeDirectory(path, ids)
         try:
             if directory.is_alone:
-                recover(path, path / LINKS)
+                recover(path)
             # From now on other drivers that start on this home leave our stages alone.
             directory.share()
             self._support = probe(path, backing, wanted.mountopt)

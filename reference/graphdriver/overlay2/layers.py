@@ -131,14 +131,12 @@ class LayerTable:
         Raises LayerInUse, OSError; the layer is there then.
         """
         with self.locked(id):
-            if not self._home.is_layer(id):
-                return
-            if holds := self._holds.get(id):
+            if (holds := self._holds.get(id)) and self._home.is_layer(id):
                 raise LayerInUse(
                     f"layer {id} is held by {holds} get(s)", "put it first, then remove it"
                 )
             with self._children.changing() as change:
-                if not self._home.is_layer(id):  # another process was faster
+                if not self._home.is_layer(id):
                     return
                 if self._children.has(id, change.links):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
@@ -164,25 +162,28 @@ class LayerTable:
         The block gets the layer's directory, which is locked. Raises LayerNotFound.
         """
         with ExitStack() as undo:
-            # A layer's lock is had alone only by those that have the short names alone.
-            with self._thread.working(), self._home.links(fcntl.LOCK_SH):
-                directory = undo.enter_context(self._home.locked_layer(id, fcntl.LOCK_SH))
+            while True:
+                with self._thread.working(), self._home.links(fcntl.LOCK_SH), suppress(LayerInUse):
+                    operation = fcntl.LOCK_SH | fcntl.LOCK_NB
+                    directory = undo.enter_context(self._home.locked_layer(id, operation))
+                    break
+                # The old tree is being removed after an exchange: nobody else is to wait for that.
+                with self._thread.working(), self._home.locked_layer(id, fcntl.LOCK_SH):
+                    pass
             yield directory
 
     @contextmanager
     def exchanging(self, id: str, directory: int) -> Iterator[None]:
         """Exchange a layer's tree in the block, which no other may be reading, nor use one above.
 
-        `directory` is what `reading` gave. Raises LayerInUse.
+        `directory` is what `reading` gave; others can read the layer when that ends, after the old
+        tree has been removed: until then its files have one more name. Raises LayerInUse.
         """
         with self._home.links(fcntl.LOCK_EX) as links:
             self._require_unused_above(id, links)
             if not try_lock(directory):
                 raise is_read(id)
-            try:
-                yield
-            finally:
-                fcntl.flock(directory, fcntl.LOCK_SH)
+            yield
 
     def require_unread(self, id: str, directory: int) -> None:
         """Raise LayerInUse when someone reads a layer. `directory` is what `reading` gave."""
@@ -345,8 +346,10 @@ class _Children:
         # Layers whose parent's short name points nowhere, by that name.
         self._lost: dict[str, set[str]] = {}
         self._version: tuple[int, int] | None = None
-        with home.links() as links:
-            self.refresh(links)
+        # To know of all layers takes a look into each, so until someone asks for one that was there
+        # before, only those are known that this process has made, and what was made on them.
+        self._is_complete = False
+        self._made: set[str] = set()
 
     def has(self, id: str, links: int) -> bool:
         """Say whether a layer stands directly on `id`. Ask with the short names locked.
@@ -354,7 +357,8 @@ class _Children:
         A layer whose own short name is damaged may be the parent of any whose parent is lost.
         """
         with self._lock:
-            self.refresh(links)
+            if id not in self._made or self._version != _version(links):
+                self._refresh(links)
             if id in self._children:
                 return True
             if not self._lost:
@@ -382,34 +386,49 @@ class _Children:
         """Change who stands on whom in the block, alone."""
         with self._home.links(fcntl.LOCK_EX) as links:
             with self._lock:
-                self.refresh(links)
-            yield _Change(self, links)
+                if self._is_complete:
+                    self._refresh(links)
+                elif (version := _version(links)) != self._version:
+                    self._forget()
+                    self._version = version
+                assert self._version
+                change = _Change(self, links, self._version)
+            yield change
 
-    def refresh(self, links: int) -> None:
+    def _forget(self) -> None:
+        self._version, self._is_complete = None, False
+        self._parents, self._children, self._lost, self._made = {}, {}, {}, set()
+
+    def _refresh(self, links: int) -> None:
         """Read the home again if it is not as it was."""
         version = _version(links)
-        if version == self._version:
+        if version == self._version and self._is_complete:
             return
-        self._version = None
-        self._parents, self._children, self._lost = {}, {}, {}
+        self._forget()
         layers: dict[str, str] = {}
         for id in self._home.names():
             if link := self._home.first_lower(id):
                 if link not in layers:
                     layers[link] = self._home.layer_of(link)
                 if parent := layers[link]:
-                    self.add(id, parent)
+                    self._add(id, parent)
                 else:
                     self._lost.setdefault(link, set()).add(id)
-        self._version = version
+        self._version, self._is_complete = version, True
 
-    def add(self, id: str, parent: str) -> None:
-        """Note that `id` stands on `parent`."""
+    def _add(self, id: str, parent: str) -> None:
         self._parents[id] = parent
         self._children.setdefault(parent, set()).add(id)
 
+    def add(self, id: str, parent: str) -> None:
+        """Note that `id` was made on `parent`, "" for a base layer."""
+        self._made.add(id)
+        if parent:
+            self._add(id, parent)
+
     def discard(self, id: str) -> None:
         """Note that `id` is gone."""
+        self._made.discard(id)
         parent = self._parents.pop(id, "")
         if parent:
             self._children[parent].discard(id)
@@ -430,26 +449,25 @@ class _Children:
 class _Change:
     """A change of who stands on whom; `links` is the locked directory of short names."""
 
-    def __init__(self, children: _Children, links: int) -> None:
+    def __init__(self, children: _Children, links: int, version: tuple[int, int]) -> None:
         self.links = links
         self._children = children
-        self._version = _version(links)
+        self._version = version
 
     def advance(self) -> None:
         """Make the version greater than before, in whatever steps the file system keeps time."""
         before, _ = self._version
-        for step in (1, 10**9):
-            found = os.fstat(self.links)
-            if found.st_mtime_ns > before:
-                break
-            os.utime(self.links, ns=(found.st_atime_ns, before + step))
         self._version = _version(self.links)
+        for step in (1, 10**9):
+            if self._version[0] > before:
+                break
+            accessed = os.fstat(self.links).st_atime_ns
+            os.utime(self.links, ns=(accessed, before + step))
+            self._version = _version(self.links)
 
     def add(self, id: str, parent: str) -> None:
         """Take over that `id` was made on `parent`, "" for a base layer."""
-        self._children.settle(
-            self._version, lambda: self._children.add(id, parent) if parent else None
-        )
+        self._children.settle(self._version, lambda: self._children.add(id, parent))
 
     def discard(self, id: str) -> None:
         """Take over that `id` was removed."""

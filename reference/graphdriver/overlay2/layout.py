@@ -29,7 +29,7 @@ from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
 from graphdriver.tree.inodes import attributes_of, set_attributes
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_node, remove_unmounted
 
 __all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "is_read", "new_link"]
 
@@ -66,7 +66,7 @@ class Home:
     """The directory that holds the layers; `descriptor` stays open on it."""
 
     def __init__(self, directory: HomeDirectory, ids: IDMapping) -> None:
-        """Make the directory of short names, and those that a power cut has lost."""
+        """Make the directory of short names, and mend those that a crash has left or lost."""
         self.path = directory.path
         self.descriptor = directory.descriptor
         self._directory = directory
@@ -75,7 +75,7 @@ class Home:
         directory.close_to_others()
         directory.make_closed(LINKS)
         with self.links():
-            self._restore_links()
+            self._mend_links(alone=directory.is_alone)
 
     def layer(self, id: str) -> Path:
         """Return the directory of a layer. Raises InvalidLayerId, LayerNotFound, OSError."""
@@ -225,7 +225,7 @@ class Home:
         """
         for name in (remnant, *self._remnants):
             try:
-                remove_node(self.descriptor, os.fsencode(name))
+                remove_unmounted(self.descriptor, name, self.path)
             except FileNotFoundError:
                 self._remnants.discard(name)
             except OSError:
@@ -240,7 +240,7 @@ class Home:
             descriptor = lock(LINKS, self.descriptor, operation)
         except FileNotFoundError:  # somebody has removed it
             self._directory.make_closed(LINKS)
-            self._restore_links()
+            self._mend_links(alone=False)
             descriptor = lock(LINKS, self.descriptor, operation)
         try:
             yield descriptor
@@ -359,12 +359,39 @@ class Home:
             return True
         return False
 
-    def _restore_links(self) -> None:
-        """Make short names again that a power cut has lost."""
-        for name in self.names():
+    def _mend_links(self, *, alone: bool) -> None:
+        """Make short names again that a power cut has lost, and remove those of no layer if alone.
+
+        A home has thousands of layers: only those are looked into that no short name points to.
+        """
+        lost = set(self.names())
+        dangling = []
+        for link in os.listdir(self.path / LINKS):
+            id = ""
+            with suppress(OSError):
+                match = _TARGET.fullmatch(os.readlink(f"{LINKS}/{link}", dir_fd=self.descriptor))
+                id = match[1] if match else ""
+            if id in lost:
+                lost.discard(id)
+            else:
+                dangling.append(self.path / LINKS / link)
+        for one in dangling if alone else ():
+            _remove_dangling(one)
+        for name in lost:
             if (link := self.link(name)) and self.is_layer(name):
                 with suppress(FileExistsError):
                     os.symlink(f"../{name}/diff", self.path / LINKS / link)
+
+
+def _remove_dangling(link: Path) -> None:
+    """Remove a short name that points to no layer. One that cannot be looked at stays."""
+    with suppress(OSError):
+        if not link.is_symlink():
+            return
+        try:
+            os.stat(link)
+        except FileNotFoundError:
+            link.unlink()
 
 
 def is_read(id: str) -> LayerInUse:

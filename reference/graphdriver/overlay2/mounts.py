@@ -134,9 +134,11 @@ class Mounts:
         return self._layers.is_held(id) or is_mounted(self._home.path / id / "merged")
 
     def release_stale(self, id: str) -> None:
-        """Unmount what is mounted in a layer that is to be removed, and that nobody holds."""
-        for entry in reversed(mountinfo(self._home.path / id)):
-            detach(entry.point)
+        """Unmount a layer that is to be removed, and that nobody holds. Raises OSError.
+
+        What others have mounted in it is unmounted when its tree is removed.
+        """
+        detach(self._home.path / id / "merged")
 
     def cleanup(self) -> None:
         """Unmount the views of all layers, and forget who held them.

@@ -34,9 +34,8 @@ from graphdriver.errors import (
 from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2, syncfs
-from graphdriver.linux.mounts import detach, mountinfo
 from graphdriver.tree.copy import copy_tree
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_unmounted
 
 __all__ = ["Driver"]
 
@@ -131,13 +130,11 @@ class Driver:
             with self._naming(), suppress(LayerNotFound), self._alone(id):
                 if any(self._children(id)):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                # What someone mounted into the layer is not the layer's: it must not be deleted.
-                for entry in reversed(mountinfo(self._layers / id)):
-                    detach(entry.point)
                 removed = _new_name(_REMOVED)
                 os.rename(self._layers / id, self._home / removed)
                 # The layer is gone. The file of its parent means nothing without it, and what
-                # cannot be removed now is removed by the next start.
+                # cannot be removed now is removed by the next start. What someone has mounted into
+                # it is unmounted, not deleted.
                 with suppress(OSError):
                     (self._parents / id).unlink()
                 with suppress(OSError):
@@ -199,7 +196,7 @@ class Driver:
             if self._held(id):
                 return self._apply_in_place(id, layer, staged, diff)
             tree = staged / "tree"
-            copy_tree(layer, tree)
+            copy_tree(layer, tree, share=True)  # unpacking replaces files, and writes to none
             size = unpack(diff, view_target(tree, self._ids.root), self._ids)
             renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
             return size
@@ -211,6 +208,8 @@ class Driver:
         """
         (staged / "copy").mkdir()
         copy_tree(layer, staged / "copy" / id)
+        # Recovery takes the copy for the tree: after a power cut, too, it has to have its content.
+        syncfs(self._directory.descriptor)
         os.rename(staged / "copy", staged / _UNDO)
         try:
             size = unpack(diff, view_target(layer, self._ids.root), self._ids)
@@ -239,10 +238,7 @@ class Driver:
     def _recover(self) -> None:
         """Remove what a crash has left, and bring layers back that were being changed."""
         for name in os.listdir(self._home):
-            if name.startswith(_REMOVED):
-                with suppress(OSError):
-                    self._remove(name)
-            elif name.startswith(_STAGING):
+            if name.startswith(_STAGING):
                 stage = self._home / name
                 for id in os.listdir(stage / _UNDO) if _is_directory(stage / _UNDO) else ():
                     # Two renames, each of which may be the last before another crash.
@@ -368,7 +364,7 @@ class Driver:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
-        remove_node(self._directory.descriptor, os.fsencode(name))
+        remove_unmounted(self._directory.descriptor, name, self._home)
 
     def _layer(self, id: str) -> Path:
         layerid.check(id)

@@ -119,7 +119,7 @@ def test_removed_layer_is_no_failure_when_its_remnant_cannot_be_deleted(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("graphdriver.vfs.driver.remove_node", refuse)
+        patch.setattr("graphdriver.vfs.driver.remove_unmounted", refuse)
         driver.remove("a")
 
     assert not driver.exists("a")

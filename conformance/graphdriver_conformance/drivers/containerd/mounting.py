@@ -73,11 +73,15 @@ class Sources:
 
 def mount_all(mounts: Sequence[Mount], point: Path) -> None:
     """Mount them in their order, at `point` or below it. Raises OSError, DriverError."""
+    done: list[Path] = []
     try:
         for one in mounts:
-            _mount(one, _inside(point, one.target))
+            place = _inside(point, one.target)
+            _mount(one, place)
+            done.append(place)
     except BaseException:
-        unmount_all(point)
+        for place in reversed(done):
+            umount(place)
         raise
 
 

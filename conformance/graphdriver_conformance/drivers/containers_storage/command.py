@@ -70,8 +70,17 @@ class DriverProgram:
         self._deadline = deadline
         self._enter = enter
 
-    def run(self, verb: str, arguments: Sequence[str], archive: BinaryIO | None = None) -> Answer:
+    def run(
+        self,
+        verb: str,
+        arguments: Sequence[str],
+        archive: BinaryIO | None = None,
+        *,
+        enters: bool = True,
+    ) -> Answer:
         """Run it, with `archive` as its standard input. Raises ProgramHung.
+
+        Where it is no part of the verb, its process need not enter.
 
         The caller closes the output. An error while reading `archive` ends the program and is
         raised.
@@ -87,7 +96,7 @@ class DriverProgram:
                     env=self._environment,
                     bufsize=0,
                     start_new_session=True,
-                    preexec_fn=self._enter,
+                    preexec_fn=self._enter if enters else None,
                 )
                 if archive is not None and not self._feed(process, archive):
                     process.wait()

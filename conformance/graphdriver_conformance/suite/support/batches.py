@@ -11,18 +11,33 @@ from dataclasses import dataclass
 from graphdriver.errors import DriverError
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import (
+    OPAQUE,
     PLAIN,
     Dialect,
     LayerEntry,
     UnreadableArchive,
     build_archive,
+    whiteout,
 )
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree, differences
 from graphdriver_conformance.oracle.layer import apply_layer
 from graphdriver_conformance.oracle.observe import observe
-from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree, directory, parents
+from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree, directory, file, parents
 
-__all__ = ["Case", "applied", "assert_cases", "cases_of", "look", "refused_cases"]
+__all__ = [
+    "Case",
+    "applied",
+    "archive_of",
+    "assert_cases",
+    "cases_of",
+    "layer_for",
+    "look",
+    "refused_cases",
+]
+
+
+_DEEPEST = 2
+"""Of directories below this no file was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +54,36 @@ class Case:
 
 
 def cases_of(below: Tree, archives: Iterable[Sequence[LayerEntry]]) -> list[Case]:
-    """Return a case for each archive that means something by the image-spec, and for none twice."""
+    """Return a case for each archive that means something by the image-spec, and for none twice.
+
+    Of `below` it has what its members could meet.
+    """
     found: dict[tuple[LayerEntry, ...], Case] = {}
     for entries in archives:
         key = tuple(entries)
         if key in found:
             continue
+        met = _met(below, key)
         try:
-            found[key] = Case(below, key, apply_layer(below, key))
+            found[key] = Case(met, key, apply_layer(met, key))
         except UnreadableArchive:
             continue
     return list(found.values())
+
+
+def _met(below: Tree, entries: Sequence[LayerEntry]) -> Tree:
+    """Return what is below the names in the root that entries speak of, or symlinks there."""
+    tops: set[bytes] = set()
+    todo = [path for entry in entries for path in (entry.name, entry.hardlink or b"")]
+    while todo:
+        base = todo.pop().lstrip(b"/").partition(b"/")[0]
+        if base == OPAQUE:
+            return below
+        top = base.removeprefix(b".wh.")
+        if top not in tops:
+            tops.add(top)
+            todo += [below[top].target] if top in below else []
+    return Tree({name: node for name, node in below.items() if name.partition(b"/")[0] in tops})
 
 
 def assert_cases(
@@ -59,10 +93,8 @@ def assert_cases(
     dialect: Dialect = PLAIN,
 ) -> str:
     """Apply the cases as one archive, compare listing, stat and content; return the layer's id."""
-    layer = _on(graphdriver, Tree(_below(cases)))
-    graphdriver.apply_diff(
-        layer, graphdriver.parent_of(layer), build_archive(_all_entries(cases), dialect)
-    )
+    layer = layer_for(graphdriver, cases)
+    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive_of(cases, dialect))
     _assert_shown(graphdriver, layer, cases, aspects, dialect)
     return layer
 
@@ -71,9 +103,8 @@ def refused_cases(
     graphdriver: Subject, cases: Sequence[Case], aspects: Aspect = Aspect.DEFAULT
 ) -> list[Case]:
     """Do as `assert_cases`, but return the cases that are refused, instead of raising."""
-    layer = _on(graphdriver, Tree(_below(cases)))
-    archive = build_archive(_all_entries(cases))
-    if applied(graphdriver, layer, archive):
+    layer = layer_for(graphdriver, cases)
+    if applied(graphdriver, layer, archive_of(cases)):
         _assert_shown(graphdriver, layer, cases, aspects, PLAIN)
         return []
     refused = []
@@ -85,6 +116,16 @@ def refused_cases(
         else:
             refused.append(case)
     return refused
+
+
+def layer_for(graphdriver: Subject, cases: Sequence[Case]) -> str:
+    """Return a layer on what the cases have below them, each in a directory of its own."""
+    return _on(graphdriver, Tree(_below(cases)))
+
+
+def archive_of(cases: Sequence[Case], dialect: Dialect = PLAIN) -> bytes:
+    """Return the archives of the cases as one, for `layer_for`."""
+    return build_archive(_all_entries(cases), dialect)
 
 
 def applied(graphdriver: Subject, layer: str, archive: bytes) -> bool:
@@ -107,11 +148,26 @@ def look(graphdriver: Subject, layer: str, *cases: Case) -> Tree:
 
 
 def _on(graphdriver: Subject, below: Tree) -> str:
-    """Return a new layer on one that holds `below`, which an archive has made."""
+    """Return a new layer on two that archives have made, and that hold `below` together.
+
+    Every other file is in the upper one of them, which also deletes a file of the lower one in each
+    directory: that must not come back.
+    """
+    names = sorted(name for name in below if name)
+    files = [name for name in names if not below[name].is_directory]
+    in_upper = set(files[::2]) if not any(below[name].link for name in files) else set()
+    directories = [name for name in names if below[name].is_directory]
+    ghosts = [name + b"/ghost" for name in directories if name.count(b"/") < _DEEPEST]
+    lower = [LayerEntry(name, below[name]) for name in names if name not in in_upper]
+    lower += [LayerEntry(name, file(b"deleted")) for name in ghosts]
+    needed = {above for name in in_upper for above in parents(name)}
+    upper = [LayerEntry(name, below[name]) for name in names if name in in_upper | needed]
+    upper += [whiteout(name) for name in ghosts]
     base = graphdriver.new_layer()
-    entries = [LayerEntry(name, below[name]) for name in sorted(below) if name]
-    graphdriver.apply_diff(base, "", build_archive(entries))
-    return graphdriver.new_layer(base)
+    graphdriver.apply_diff(base, "", build_archive(lower))
+    middle = graphdriver.new_layer(base)
+    graphdriver.apply_diff(middle, base, build_archive(upper))
+    return graphdriver.new_layer(middle)
 
 
 def _assert_shown(

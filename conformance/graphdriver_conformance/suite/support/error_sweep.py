@@ -115,6 +115,7 @@ class _Errors:
         self._act = ACTS.get(swept.act)
         self._number = 0
         self._answer: Any = None
+        self._mounts_of_init: list[str] = []
 
     def at(self, point: int, error: str, *, with_reads: bool) -> list[Call]:
         """Let the call `point` fail, 0 for none; check. Returns the calls."""
@@ -122,7 +123,7 @@ class _Errors:
         scene, act = self._scene, self._act
         where = Where(self._swept.act, error, point, with_reads)
         report = Reporter(scene, self._swept, where)
-        victim = Victim(f"v{self._number}", act.parent if act else MIDDLE)
+        victim = Victim(f"layer-{point}", act.parent if act else MIDDLE)
         with Supervisor(scene.home, ALL_CALLS if with_reads else WRITES) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
             try:
@@ -148,14 +149,12 @@ class _Errors:
     ) -> Watched:
         """Do the act with the error in it, and look at what the driver makes of it."""
         scene, act, where, log = self._scene, self._act, report.where, report.log
-        options = scene.graphdriver.options
         number = where.error
         failure: Exception | None = None
         answer: Any = None
-        log.lines.append("driver = init(HOME)")
         driver: Driver | None = None
         if act:
-            driver = process.init(scene.home, options)
+            driver = scene.init(process, log)
             act.prepare(scene, log, driver, victim)
         before = self._before(process)
         with supervisor.watching(where.point, failing(number)) as watched:
@@ -163,7 +162,7 @@ class _Errors:
                 if act and driver:
                     answer = act.call(log, driver, victim)
                 else:
-                    driver = process.init(scene.home, options)
+                    driver = scene.init(process, log)
             except (DriverError, OSError) as error:
                 failure = error
         shown = act.shown(victim) if act else "init(HOME)"
@@ -171,6 +170,7 @@ class _Errors:
             if failure:
                 raise failure
             self._answer = _comparable(act, answer)
+            self._mounts_of_init = [row.point for row in mounts_below(scene.home)] * (act is None)
             report.happened = f"{shown} without an error"
             return watched
         report.happened = (
@@ -188,7 +188,7 @@ class _Errors:
             self._check_done(report, driver, act, victim, failure, answer, watched.hit)
         elif failure:
             with report.succeeds(_AGAIN, "init(HOME) once more"):
-                process.init(scene.home, options)
+                scene.init(process, log)
         return watched
 
     def _before(self, process: OwnProcess) -> _Before:
@@ -220,7 +220,11 @@ class _Errors:
         held += [f"a descriptor of {name}" for name in more]
         if hit.name != "umount2":  # after which a mount has to be there
             points = [row.point for row in mounts_below(self._scene.home)]
-            held += [f"a mount at {one}" for one in points if one not in before.mounts]
+            held += [
+                f"a mount at {one}"
+                for one in points
+                if one not in (*before.mounts, *self._mounts_of_init)
+            ]
         if held:
             shown = ", ".join(sorted(held)[:3])
             report.found(_LEAKS, "the driver holds what it held before the call", f"also {shown}")
@@ -239,19 +243,20 @@ class _Errors:
             self._check_success(report, driver, act, victim, answer, hit)
             return
         log, id, shown = report.log, victim.id, act.shown(victim)
+        AfterRestart(report, _OTHERS, _OTHERS, _OTHERS, _OTHERS).check_others(driver)
         allowed = [victim.before] + [None] * (act.verb == "remove")
         if act.verb not in ("get", "put", "cleanup"):
             state = state_of(log, driver, id)
-            if not is_one_of(state, allowed) and not isinstance(state, Exception):
+            if isinstance(state, Exception) or (act.verb == "remove" and state is None):
+                return  # it has to be removed before anything else, or is gone
+            if not is_one_of(state, allowed):
+                if act.is_held:
+                    return
                 wanted = "does not exist" if victim.before is None else "is as before"
-                lines = same(victim.before or Tree(), state) if state is not None else []
                 actual = "it exists" if victim.before is None else "it is not"
-                if act.verb == "create" and state is not None:
-                    lines = []
+                lines = same(victim.before, state) if victim.before and state else []
                 report.found(_AS_BEFORE, f"after a failure the layer {wanted}", actual, lines)
                 raise Broken
-            if act.verb == "remove" and state is None:
-                return  # it is gone: there is nothing to do again
         with report.succeeds(_AGAIN, f"{shown} once more, without the error,"):
             answer = act.call(log, driver, victim)
         self._check_success(report, driver, act, victim, answer, None, _AGAIN)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from graphdriver.contract import Driver
 from graphdriver.errors import DriverError
 from graphdriver_conformance.drivers import NoAnswer
-from graphdriver_conformance.faults.calls import Call, CallKind
+from graphdriver_conformance.faults.calls import Call, CallKind, without_random_names
 from graphdriver_conformance.faults.findings import Finding, Swept, Where
 from graphdriver_conformance.faults.processes import start
 from graphdriver_conformance.host.mountinfo import mounts_below
 from graphdriver_conformance.oracle.compare import Aspect, differences
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.suite.support.fault_scene import TOP, Log, Scene
+from graphdriver_conformance.suite.support.fault_scene import TOP, Log, Scene, first_line
 
 __all__ = [
     "AfterRestart",
@@ -74,9 +74,12 @@ class Reporter:
     swept: Swept
     where: Where
     happened: str = ""
-    log: Log = field(default_factory=Log)
     strace: str = ""
     is_dirty: bool = False
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Log(self.scene.graphdriver)
 
     def found(
         self, requirement: str, expected: str, actual: str, tree: list[str] | None = None
@@ -129,9 +132,8 @@ class AfterRestart:
         scene, log = self.report.scene, self.report.log
         process = start(scene.graphdriver.source)
         try:
-            log.lines.append("driver = init(HOME)")
             with self.report.succeeds(self.starts, "the next init(HOME)"):
-                driver = process.init(scene.home, scene.graphdriver.options)
+                driver = scene.init(process, log)
             yield driver
         finally:
             process.end()
@@ -195,7 +197,7 @@ def is_one_of(state: State, allowed: Sequence[Tree | None]) -> bool:
 
 def described(error: BaseException) -> str:
     """Return an exception for a report."""
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
@@ -205,6 +207,7 @@ def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
 
 
 def _first(names: frozenset[str]) -> str:
-    shown = sorted(names, key=lambda name: (name.count("/"), name))[:3]
+    masked = {without_random_names(name) for name in names}
+    shown = sorted(masked, key=lambda name: (name.count("/"), name))[:3]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

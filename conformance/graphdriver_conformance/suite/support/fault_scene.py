@@ -27,7 +27,7 @@ from graphdriver_conformance.oracle.archive import (
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
 
-__all__ = ["ACTS", "Act", "Log", "Scene", "Victim", "names_below"]
+__all__ = ["ACTS", "Act", "Log", "Scene", "Victim", "first_line", "names_below"]
 
 _BASE = [
     entry_of("bin", directory()),
@@ -60,6 +60,7 @@ _TOP = [
     entry_of("vdir", directory(0o750)),
     entry_of("vdir/s", symlink("p")),
 ]
+_LONGEST_LINE = 240
 BASE, MIDDLE, TOP = "base", "middle", "top"
 _LAYERS: dict[str, tuple[str, list[LayerEntry]]] = {
     BASE: ("", _BASE),
@@ -72,17 +73,19 @@ _ARCHIVES = {id: build_archive(entries) for id, (_, entries) in _LAYERS.items()}
 class Log:
     """The calls that were made and what came of them, as lines for a report."""
 
-    def __init__(self) -> None:
+    def __init__(self, graphdriver: Subject) -> None:
         self.lines: list[str] = []
+        self._graphdriver = graphdriver
 
     def call(self, driver: Driver, verb: str, *arguments: Any) -> Any:
         """Call a verb and write it down."""
         shown = [one for one in arguments if not hasattr(one, "read")]
         line = shown_call(verb, shown if len(shown) == len(arguments) else [*shown, "ARCHIVE"])
         try:
-            answer = getattr(driver, verb)(*arguments)
+            with self._graphdriver.busy_with(line):
+                answer = getattr(driver, verb)(*arguments)
         except Exception as error:
-            self.lines.append(f"{line}  # raises {error}")
+            self.lines.append(f"{line}  # raises {first_line(error)}")
             raise
         came = shown_result(answer)
         self.lines.append(f"{line}  # {came}" if came else line)
@@ -119,7 +122,8 @@ class Act:
     """One verb on a victim.
 
     `requirement` says in which state a kill may leave the victim. `needs` are capabilities without
-    which there is no such act.
+    which there is no such act. A victim that `is_held` is mounted meanwhile: its tree cannot be
+    exchanged as a whole, so that a failure may leave a part of the archive in it.
     """
 
     verb: str
@@ -129,6 +133,7 @@ class Act:
     parent: str = MIDDLE
     is_quick: bool = False
     needs: frozenset[Capability] = frozenset()
+    is_held: bool = False
 
     def shown(self, victim: Victim) -> str:
         """Return the call for a report."""
@@ -167,12 +172,8 @@ class Scene:
 
         Raises what the driver raises.
         """
-        if self._count:
-            umount_below(self.place)
-        self._count += 1
-        self.place = self.graphdriver.home.parent / f"faults-{self._count}"
-        self.place.mkdir()
-        log = Log()
+        self.place = self.new_place()
+        log = Log(self.graphdriver)
         process, driver = self.started()
         try:
             for id, (parent, _) in _LAYERS.items():
@@ -191,16 +192,29 @@ class Scene:
             process.end()
         self.names = names_below(self.place)
 
-    def started(self, log: Log | None = None) -> tuple[OwnProcess, Driver]:
-        """Start a driver on the home that nobody supervises, as after a restart."""
+    def new_place(self) -> Path:
+        """Make the directory for the next home."""
+        if self._count:
+            umount_below(self.place)
+        self._count += 1
+        place = self.graphdriver.home.parent / f"faults-{self._count}"
+        place.mkdir()
+        return place
+
+    def started(self) -> tuple[OwnProcess, Driver]:
+        """Start a driver on the home that nobody supervises."""
         process = start(self.graphdriver.source)
         try:
-            if log:
-                log.lines.append("driver = init(HOME)")
-            return process, process.init(self.home, self.graphdriver.options)
+            return process, self.init(process, Log(self.graphdriver))
         except BaseException:
             process.end()
             raise
+
+    def init(self, process: OwnProcess, log: Log, home: Path | None = None) -> Driver:
+        """Make the driver in a process that was started for it."""
+        log.lines.append("driver = init(HOME)")
+        with self.graphdriver.busy_with("init(HOME)"):
+            return process.init(home or self.home, self.graphdriver.options)
 
     def tree_of_parent(self, parent: str) -> Tree:
         """Return what a new layer on `parent` shows."""
@@ -213,6 +227,12 @@ class Scene:
     def tree_when_applied(self, parent: str) -> Tree:
         """Return what a layer on `parent` shows when that archive was applied to it."""
         return self.trees[TOP if parent else BASE]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error: Go's programs may print the stacks of all goroutines."""
+    lines = str(error).splitlines() or [""]
+    return lines[0][:_LONGEST_LINE] + (" ..." if len(lines) > 1 else "")
 
 
 def names_below(directory: Path) -> frozenset[str]:
@@ -312,7 +332,7 @@ ACTS: Mapping[str, Act] = {
     "create_writable": Act("create_read_write", _nothing, _id_and_parent, _ATOMIC_CREATE),
     "apply_base": Act("apply_diff", _created, _and_archive, _ATOMIC_APPLY, ""),
     "apply_child": Act("apply_diff", _created, _and_archive, _ATOMIC_APPLY, is_quick=True),
-    "apply_held": Act("apply_diff", _created_and_held, _and_archive, _ATOMIC_APPLY),
+    "apply_held": Act("apply_diff", _created_and_held, _and_archive, _ATOMIC_APPLY, is_held=True),
     "remove_base": Act("remove", _applied, _id, _ATOMIC_REMOVE, ""),
     "remove_child": Act("remove", _applied, _id, _ATOMIC_REMOVE, is_quick=True),
     "remove_written": Act("remove", _written, _id, _ATOMIC_REMOVE),

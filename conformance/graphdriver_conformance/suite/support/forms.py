@@ -1,6 +1,6 @@
 """Members as tar programs write them, each with the nodes that it stands for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphdriver_conformance.oracle.archive import Dialect, LayerEntry, Long, build_member
@@ -61,6 +61,10 @@ def _sample(name: str, dialect: Dialect) -> Form:
         top + b"/" + b"n" * 150: file(b"long"),
         top + b"/" + b"e" * (98 - len(top)): directory(),
         top + b"/to": symlink(b"t" * 150),
+        top + b"/just": symlink(b"t" * 100),
+        top + b"/" + b"j" * (99 - len(top)): file(b"just a hundred"),
+        # As much as ustar's prefix and name hold.
+        top + b"/" + b"P" * (154 - len(top)) + b"/" + b"N" * 100: file(b"full"),
         deep: directory(),
         deep + b"/" + b"f" * 30: file(b"deep"),
         deep + b"/" + b"g" * 101: file(b"deeper"),
@@ -73,8 +77,8 @@ def _sample(name: str, dialect: Dialect) -> Form:
         b"/d/hs": b"/d/s",
     }
     for link, target in links.items():
-        entries.append(LayerEntry(top + link, file(), top + target))
-        nodes[top + link] = nodes[top + target]
+        node = nodes[top + link] = nodes[top + target]
+        entries.append(LayerEntry(top + link, file(b"", node.mode), top + target))
     return Form(name, b"".join(build_member(entry, dialect) for entry in entries), nodes)
 
 
@@ -150,82 +154,86 @@ ROOTS: Sequence[Form] = (
 _CUT = "c" * 99 + "/" + "c" * 20
 _DIRECTORY = "l" * 120 + "/"
 
-_SEGMENTS = ((0, 5), (4096, 3), (8192, 0))
-_DATA = b"first" + b"end"
-_SPARSE = file(b"first" + bytes(4091) + b"end" + bytes(4093))
+_Segments = tuple[tuple[int, int], ...]
+
+# GNU tar's segments are whole blocks; an empty one at the end says how long the file is.
+_MAPS: Mapping[str, _Segments] = {
+    "holes": ((0, 512), (4096, 512), (8192, 0)),
+    "hole-first": ((4096, 1024),),
+    "all-hole": ((8192, 0),),
+    # More than a header has room for, and than a block after it.
+    "long": (*((one * 1024, 512) for one in range(30)), (30 * 1024, 0)),
+}
 
 
-def _gnu_sparse(name: str) -> bytes:
-    fields = b"".join(b"%011o\0%011o\0" % segment for segment in _SEGMENTS)
-    patches = ((386, fields), (483, b"%011o\0" % 8192))
-    return _file(name, _DATA, flag=b"S", format=Format.GNU, patches=patches)
+def _stored(segments: _Segments) -> bytes:
+    """Return what an archive stores of a file with data at `segments`."""
+    return b"".join((b"%d" % offset).ljust(length, b"-") for offset, length in segments if length)
 
 
-def _long_gnu_sparse(name: str) -> Form:
-    """Return one whose map has more segments than a header has room for, and than a block."""
-    count = 30
-    pairs = [b"%011o\0%011o\0" % (one * 512, 3) for one in range(count)]
-    head = b"".join(pairs[:4])
-    blocks = [b"".join(pairs[4:25]) + b"\1", b"".join(pairs[25:])]
-    data = b"".join(b"%03d" % one for one in range(count))
-    patches = ((386, head), (482, b"\1"), (483, b"%011o\0" % (count * 512)))
+def _content(segments: _Segments) -> bytes:
+    whole = bytearray(sum(segments[-1]))
+    for offset, length in segments:
+        whole[offset : offset + length] = _stored(((offset, length),))
+    return bytes(whole)
+
+
+def _gnu_sparse(name: str, segments: _Segments) -> bytes:
+    pairs = [b"%011o\0%011o\0" % segment for segment in segments]
+    rest = [b"".join(pairs[at : at + 21]) for at in range(4, len(pairs), 21)]
+    more = b"".join(
+        block.ljust(504, b"\0") + (b"\1" if block != rest[-1] else b"\0") + bytes(7)
+        for block in rest
+    )
+    data = _stored(segments)
+    size = b"%011o\0" % sum(segments[-1])
+    patches = ((386, b"".join(pairs[:4])), (482, b"\1" if rest else b"\0"), (483, size))
     header = _header(name, flag=b"S", format=Format.GNU, size=len(data), patches=patches)
-    rest = b"".join(block.ljust(512, b"\0") for block in blocks)
-    content = b"".join((b"%03d" % one).ljust(512, b"\0") for one in range(count))
-    return Form("GNU sparse, long map", header.block() + rest + padded(data), _node(name, content))
+    return header.block() + more + padded(data)
 
 
-def _node(name: str, content: bytes) -> dict[bytes, Node]:
-    return {name.encode(): file(content)}
+def _sparse_0(name: str, segments: _Segments, *, is_one_map: bool) -> bytes:
+    records = [
+        (b"GNU.sparse.size", b"%d" % sum(segments[-1])),
+        (b"GNU.sparse.numblocks", b"%d" % len(segments)),
+    ]
+    if is_one_map:
+        numbers = b",".join(b"%d,%d" % segment for segment in segments)
+        records += [(b"GNU.sparse.map", numbers), (b"GNU.sparse.name", name.encode())]
+    else:
+        for offset, length in segments:
+            records.append((b"GNU.sparse.offset", b"%d" % offset))
+            records.append((b"GNU.sparse.numbytes", b"%d" % length))
+    return extended(records) + _file(
+        "GNUSparseFile.1/sparse" if is_one_map else name, _stored(segments)
+    )
 
 
-SPARSE: Sequence[Form] = (
-    Form("GNU sparse", _gnu_sparse("sparse-gnu"), {b"sparse-gnu": _SPARSE}),
-    _long_gnu_sparse("sparse-gnu-long"),
-    Form(
-        "PAX sparse 0.0",
-        extended(
-            [
-                (b"GNU.sparse.size", b"8192"),
-                (b"GNU.sparse.numblocks", b"3"),
-                *(
-                    (b"GNU.sparse." + key, b"%d" % value)
-                    for segment in _SEGMENTS
-                    for key, value in zip((b"offset", b"numbytes"), segment, strict=True)
-                ),
-            ]
-        )
-        + _file("sparse-0.0", _DATA),
-        {b"sparse-0.0": _SPARSE},
-    ),
-    Form(
-        "PAX sparse 0.1",
-        extended(
-            [
-                (b"GNU.sparse.size", b"8192"),
-                (b"GNU.sparse.numblocks", b"3"),
-                (b"GNU.sparse.map", b",".join(b"%d,%d" % one for one in _SEGMENTS)),
-                (b"GNU.sparse.name", b"sparse-0.1"),
-            ]
-        )
-        + _file("GNUSparseFile.1/sparse", _DATA),
-        {b"sparse-0.1": _SPARSE},
-    ),
-    Form(
-        "PAX sparse 1.0",
-        extended(
-            [
-                (b"GNU.sparse.major", b"1"),
-                (b"GNU.sparse.minor", b"0"),
-                (b"GNU.sparse.name", b"sparse-1.0"),
-                (b"GNU.sparse.realsize", b"8192"),
-            ]
-        )
-        + _file("GNUSparseFile.1/sparse", sparse_map(_SEGMENTS) + _DATA),
-        {b"sparse-1.0": _SPARSE},
-    ),
-)
-"""A file with a hole in the middle and one at the end, as GNU tar -S writes it."""
+def _sparse_1(name: str, segments: _Segments) -> bytes:
+    records = [
+        (b"GNU.sparse.major", b"1"),
+        (b"GNU.sparse.minor", b"0"),
+        (b"GNU.sparse.name", name.encode()),
+        (b"GNU.sparse.realsize", b"%d" % sum(segments[-1])),
+    ]
+    data = sparse_map(segments) + _stored(segments)
+    return extended(records) + _file("GNUSparseFile.1/sparse", data)
+
+
+def _sparse_forms() -> Iterator[Form]:
+    for kind, segments in _MAPS.items():
+        written = {
+            f"sparse-S-{kind}": _gnu_sparse(f"sparse-S-{kind}", segments),
+            f"sparse-0.0-{kind}": _sparse_0(f"sparse-0.0-{kind}", segments, is_one_map=False),
+            f"sparse-0.1-{kind}": _sparse_0(f"sparse-0.1-{kind}", segments, is_one_map=True),
+            f"sparse-1.0-{kind}": _sparse_1(f"sparse-1.0-{kind}", segments),
+        }
+        for name, blocks in written.items():
+            yield Form(name, blocks, {name.encode(): file(_content(segments))})
+
+
+SPARSE: Sequence[Form] = tuple(_sparse_forms())
+"""Files with holes, as GNU tar -S writes them: type S, and PAX 0.0, 0.1 and 1.0."""
 
 RARE: Sequence[Form] = (
     *SPARSE,
@@ -281,6 +289,18 @@ RARE: Sequence[Form] = (
         "two long names",
         long_name(b"replaced-name") + long_name(b"last-name") + _file("x", format=Format.GNU),
         {b"last-name": CONTENT},
+    ),
+    Form(
+        "long name without a NUL",
+        Header(b"././@LongLink", b"L", 0, size=120, format=Format.GNU).block()
+        + padded(b"z" * 120)
+        + _file("z" * 100, format=Format.GNU),
+        {b"z" * 120: CONTENT},
+    ),
+    Form(
+        "long name with several NULs",
+        long_name(b"y" * 120 + bytes(40)) + _file("y" * 100, format=Format.GNU),
+        {b"y" * 120: CONTENT},
     ),
     Form(
         "path that is not clean",

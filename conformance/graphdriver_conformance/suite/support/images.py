@@ -1,6 +1,7 @@
 """File systems in files in memory: their power can be cut, and their content kept and put back."""
 
 import fcntl
+import hashlib
 import os
 import struct
 import tempfile
@@ -12,10 +13,11 @@ from pathlib import Path
 from graphdriver_conformance.host.environment import umount, umount_below
 from graphdriver_conformance.host.loop_devices import mount_image
 from graphdriver_conformance.host.own_work import SuiteError, own_work, run_program
+from graphdriver_conformance.host.recorded_file import RecordedFile
 from graphdriver_conformance.host.syscalls import syncfs
 from graphdriver_conformance.suite.support.disks import CannotMake
 
-__all__ = ["FORMATS", "Format", "ImageDisk", "Survives", "copied"]
+__all__ = ["FORMATS", "Format", "ImageDisk", "Survives", "copied", "digest"]
 
 # include/uapi/linux/fs.h since 6.12; xfs and ext4 have had their own names for it since 4.11.
 _FS_IOC_SHUTDOWN = 0x8004587D
@@ -63,14 +65,20 @@ class ImageDisk:
         self.point = point
         self._format = FORMATS[format]
         self.image = copied(_template(format))
+        self._commits = 0
         try:
             self._mount()
         except BaseException:
             os.close(self.image)
             raise
 
+    @property
+    def type(self) -> str:
+        """The type of the file system."""
+        return self._format.type
+
     def sync(self) -> None:
-        """Write out all that is in memory."""
+        """Write out all that is in memory, of whatever is mounted."""
         with own_work(f"sync {self.point}"):
             descriptor = os.open(self.point, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -83,11 +91,6 @@ class ImageDisk:
 
         Raises CannotMake where the file system has no such call.
         """
-        self.stop(survives)
-        self.restore(self.image)
-
-    def stop(self, survives: Survives) -> None:
-        """Let nothing more get to the disk; see `cut`."""
         try:
             descriptor = os.open(self.point, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -98,29 +101,71 @@ class ImageDisk:
             raise CannotMake(
                 f"{self._format.type} cannot be shut down ({error.strerror}); Linux 4.11 can"
             ) from error
+        self.restore(self.image)
+
+    def as_after_a_cut(self, survives: Survives) -> int:
+        """Return the image that a power cut would leave now, and go on with the disk.
+
+        What the file system has handed to the disk is in the image, what it holds in memory is not.
+        """
+        if survives is Survives.NAMES:
+            with own_work(f"commit the journal of {self.point}"):
+                self._commit()
+        return copied(self.image)
 
     def restore(self, image: int) -> None:
         """Go on with a copy of an image, mounted at the same place."""
         following = copied(image)
-        self._umount()
+        self.unmount()
         os.close(self.image)
         self.image = following
         self._mount()
 
-    def close(self) -> None:
+    def unmount(self) -> None:
         """Unmount the disk, and all that is mounted on it."""
-        self._umount()
+        umount_below(self.point)
+        umount(str(self.point))
+
+    def mount_recorded(self, path: Path, image: int) -> RecordedFile:
+        """Mount another image at the same place, with all that is written to it recorded.
+
+        It is seen as the file `path`. Raises CannotMake.
+        """
+        self.unmount()
+        try:
+            file = RecordedFile(image, path)
+        except OSError as error:
+            raise CannotMake(f"writes cannot be recorded: {error}") from error
+        try:
+            mount_image(file.opened, self.point, self._format.type, self._format.options)
+        except OSError as error:
+            file.close()
+            raise CannotMake(f"no {self._format.type} can be mounted: {error}") from error
+        return file
+
+    def close(self) -> None:
+        """Unmount the disk, and forget its content."""
+        self.unmount()
         os.close(self.image)
+
+    def _commit(self) -> None:
+        """Have the journal written, which holds all changes of metadata so far, and no data.
+
+        fsync(2) of a file whose metadata has changed does that.
+        """
+        descriptor = os.open(self.point / "committed", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            self._commits += 1
+            os.utime(descriptor, (self._commits, self._commits))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _mount(self) -> None:
         try:
             mount_image(self.image, self.point, self._format.type, self._format.options)
         except OSError as error:
             raise CannotMake(f"no {self._format.type} can be mounted: {error}") from error
-
-    def _umount(self) -> None:
-        umount_below(self.point)
-        umount(str(self.point))
 
 
 def copied(image: int) -> int:
@@ -135,6 +180,20 @@ def copied(image: int) -> int:
             while start < end:
                 start += os.pwrite(copy, os.pread(image, min(_PIECE, end - start), start), start)
     return copy
+
+
+def digest(image: int) -> bytes:
+    """Return a digest of the data of an image."""
+    found = hashlib.sha256()
+    end = 0
+    while (start := _data_from(image, end)) is not None:
+        end = os.lseek(image, start, os.SEEK_HOLE)
+        found.update(struct.pack("=QQ", start, end))
+        while start < end:
+            piece = os.pread(image, min(_PIECE, end - start), start)
+            found.update(piece)
+            start += len(piece)
+    return found.digest()
 
 
 def _data_from(image: int, offset: int) -> int | None:

@@ -26,7 +26,7 @@ from graphdriver_conformance.suite.support.error_sweep import error_sweep
 from graphdriver_conformance.suite.support.fault_scene import ACTS, Scene
 from graphdriver_conformance.suite.support.kill_sweep import FIRST_INIT, INIT, kill_sweep
 
-__all__ = ["assert_met", "errors", "kills"]
+__all__ = ["assert_met", "errors", "kills", "swept"]
 
 Sweep = Callable[[Scene, str, Where | None], Swept]
 """Makes the sweep of an act, or of one fault in it only."""
@@ -40,7 +40,7 @@ def kills(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return kill_sweep(scene, name, fault_points(), only.point if only else None)
 
-    return _swept(graphdriver, KILL_NAME, names, sweep)
+    return swept(graphdriver, KILL_NAME, _asked(graphdriver, names), sweep)
 
 
 def errors(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
@@ -49,7 +49,7 @@ def errors(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return error_sweep(scene, name, error_points(), every=is_thorough(), only=only)
 
-    return _swept(graphdriver, _ERROR, names, sweep)
+    return swept(graphdriver, _ERROR, _asked(graphdriver, names), sweep)
 
 
 def assert_met(graphdriver: Subject, requirement: str, sweeps: Sequence[Swept]) -> None:
@@ -103,10 +103,16 @@ def _asked(graphdriver: Subject, names: Iterable[str]) -> list[str]:
     ]
 
 
-def _swept(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep) -> list[Swept]:
-    """Return the sweeps of these names, made here or elsewhere."""
+def swept(
+    graphdriver: Subject,
+    kind: str,
+    names: Sequence[str],
+    sweep: Sweep,
+    scene: Scene | None = None,
+) -> list[Swept]:
+    """Return the sweeps of these acts, made here or elsewhere; `kind` is that of their faults."""
     _require_supervision(graphdriver)
-    scene = Scene(graphdriver)
+    scene = scene or Scene(graphdriver)
 
     def make(name: str, only: Where | None = None) -> Swept:
         if not scene.trees:
@@ -115,13 +121,12 @@ def _swept(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep) 
 
     if graphdriver.only_fault:
         return [make(graphdriver.only_fault.act, graphdriver.only_fault)]
-    wanted = _asked(graphdriver, names)
     place = graphdriver.shared / "faults"
     place.mkdir(exist_ok=True)
     key = _key(graphdriver.source, graphdriver.options)
     found: dict[str, Swept] = {}
     for waits in (False, True):
-        for name in wanted:
+        for name in names:
             if name in found:
                 continue
             path = place / f"{key}-{kind}-{name}.json"
@@ -130,7 +135,7 @@ def _swept(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep) 
                     _write(path, make(name))
                 if is_mine:
                     found[name] = Swept.from_data(json.loads(path.read_text()))
-    return [found[name] for name in wanted]
+    return [found[name] for name in names]
 
 
 def _write(path: Path, swept: Swept) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from graphdriver_conformance.suite.support.images import ImageDisk
 __all__ = ["Resource", "SmallDisk", "small_disk"]
 
 _EXT4_BLOCK = 1024
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class Resource(Enum):
@@ -90,12 +92,12 @@ class _Tmpfs:
 
 
 class _Ext4:
-    """An ext4 is filled with a file, or with empty ones."""
+    """An ext4 is filled with a file, or with empty ones, in a directory of its own."""
 
     def __init__(self, point: Path) -> None:
         self._disk = ImageDisk("small ext4", point)
         self.point = point
-        self._count = 0
+        self._filling = point / "filling"
 
     def used(self) -> int:
         found = os.statvfs(self.point)
@@ -103,6 +105,7 @@ class _Ext4:
 
     def leave(self, resource: Resource, count: int) -> None:
         with own_work(f"fill {self.point}"):
+            self._filling.mkdir()
             if resource is Resource.BLOCKS:
                 self._take_blocks(count)
             else:
@@ -110,15 +113,14 @@ class _Ext4:
 
     def relieve(self) -> None:
         with own_work(f"empty {self.point}"):
-            while self._count:
-                self._count -= 1
-                self._path(self._count).unlink()
+            if self._filling.exists():
+                shutil.rmtree(self._filling)
 
     def close(self) -> None:
         self._disk.close()
 
     def _take_blocks(self, left: int) -> None:
-        descriptor = os.open(self._new(), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+        descriptor = os.open(self._filling / "0", _NEW)
         try:
             length = 0
             piece = free = os.fstatvfs(descriptor).f_bavail - left
@@ -137,15 +139,8 @@ class _Ext4:
             os.close(descriptor)
 
     def _take_inodes(self, left: int) -> None:
-        for _ in range(os.statvfs(self.point).f_favail - left):
-            os.close(os.open(self._new(), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
-
-    def _new(self) -> Path:
-        self._count += 1
-        return self._path(self._count - 1)
-
-    def _path(self, number: int) -> Path:
-        return self.point / f"filling-{number}"
+        for number in range(os.statvfs(self.point).f_favail - left):
+            os.close(os.open(self._filling / str(number), _NEW))
 
 
 def _umount(point: Path) -> None:

@@ -3,11 +3,9 @@
 import itertools
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
-from graphdriver_conformance.host.syscalls import in_a_thread_of_its_own, set_filesystem_ids
 from graphdriver_conformance.oracle.compare import Aspect
 from graphdriver_conformance.oracle.tree import EPOCH, Node, directory, file
 from graphdriver_conformance.suite.support.twins import (
@@ -17,8 +15,7 @@ from graphdriver_conformance.suite.support.twins import (
     assert_calls_agree,
     some,
 )
-
-_USER, _GROUP = 1000, 1001
+from graphdriver_conformance.suite.support.users import GROUP, USER, as_user
 
 
 def _file(mode: int, uid: int = 0, gid: int = 0) -> Node:
@@ -29,22 +26,22 @@ _FILES: Mapping[str, Before] = {
     "root's 0644": {"x": _file(0o644)},
     "root's 0600": {"x": _file(0o600)},
     "root's 0666": {"x": _file(0o666)},
-    "root's 0640 of the group": {"x": _file(0o640, gid=_GROUP)},
-    "root's 0660 of the group": {"x": _file(0o660, gid=_GROUP)},
-    "the user's 0600": {"x": _file(0o600, _USER, _GROUP)},
-    "the user's 0400": {"x": _file(0o400, _USER, _GROUP)},
-    "the user's 0000": {"x": _file(0, _USER, _GROUP)},
+    "root's 0640 of the group": {"x": _file(0o640, gid=GROUP)},
+    "root's 0660 of the group": {"x": _file(0o660, gid=GROUP)},
+    "the user's 0600": {"x": _file(0o600, USER, GROUP)},
+    "the user's 0400": {"x": _file(0o400, USER, GROUP)},
+    "the user's 0000": {"x": _file(0, USER, GROUP)},
     "root's, in a 0700 directory": {"": directory(0o700), "x": _file(0o666)},
     "root's, in a 0711 directory": {"": directory(0o711), "x": _file(0o666)},
     "root's, in a sticky directory": {"": directory(0o1777), "x": _file(0o666)},
     "root's, in a 0777 directory": {"": directory(0o777), "x": _file(0o600)},
     "his, in his 0500 directory": {
-        "": directory(0o500, uid=_USER, gid=_GROUP),
-        "x": _file(0o600, _USER, _GROUP),
+        "": directory(0o500, uid=USER, gid=GROUP),
+        "x": _file(0o600, USER, GROUP),
     },
     "his, in his 0700 directory": {
-        "": directory(0o700, uid=_USER, gid=_GROUP),
-        "x": _file(0o600, _USER, _GROUP),
+        "": directory(0o700, uid=USER, gid=GROUP),
+        "x": _file(0o600, USER, GROUP),
     },
 }
 
@@ -63,7 +60,7 @@ _CALLS: Mapping[str, Call] = {
     "utime now": lambda root: os.utime(root / "x"),
     "utime": lambda root: os.utime(root / "x", (EPOCH, EPOCH)),
     "chmod": lambda root: (root / "x").chmod(0o700),
-    "chown": lambda root: os.chown(root / "x", _USER, _GROUP),
+    "chown": lambda root: os.chown(root / "x", USER, GROUP),
     "chown to another": lambda root: os.chown(root / "x", 2, 2),
     "setxattr": lambda root: os.setxattr(root / "x", "user.a", b"1"),
     "getxattr": lambda root: os.listxattr(root / "x"),
@@ -76,30 +73,9 @@ _CALLS: Mapping[str, Call] = {
 }
 
 
-def _as_user(call: Call) -> Call:
-    """Let a call be made by an ordinary user, who need not be able to reach its directory."""
-
-    def run(root: Path) -> object:
-        # A home is closed to others, so the way leads through a descriptor.
-        descriptor = os.open(root, os.O_PATH | os.O_CLOEXEC)
-
-        def become_and_call() -> object:
-            set_filesystem_ids(_USER, _GROUP)
-            return call(Path(f"/proc/self/fd/{descriptor}"))
-
-        try:
-            return in_a_thread_of_its_own(become_and_call)
-        finally:
-            os.close(descriptor)
-
-    return run
-
-
 def _cases() -> dict[str, Case]:
     pairs = itertools.product(_CALLS.items(), _FILES.items())
-    return {
-        f"{name} {what}": Case(_as_user(call), before) for (name, call), (what, before) in pairs
-    }
+    return {f"{name} {what}": Case(as_user(call), before) for (name, call), (what, before) in pairs}
 
 
 @verifies("FSX-014")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 from hypothesis import given
@@ -17,6 +18,7 @@ from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
 from graphdriver_conformance.suite.support.beside import mount_beside
 from graphdriver_conformance.suite.support.effort import examples, scaled
 from graphdriver_conformance.suite.support.names import assert_same_names
+from graphdriver_conformance.suite.support.users import GROUP, USER, as_user
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "d/sub/c": b"c", "top": b"top"})
 
@@ -60,7 +62,7 @@ def test_directory_made_again_is_empty(graphdriver: Subject) -> None:
 
 @verifies("WHT-003")
 def test_hidden_content_stays_hidden(graphdriver: Subject) -> None:
-    """Three layers write, hide and write again the same directory."""
+    """Three layers write, hide and write again the same directory; a fourth adds to the second."""
     first = graphdriver.build(Tree.of({"d/old": b"1", "d/both": b"1"}))
     second = graphdriver.new_layer(first, writable=True)
     graphdriver.fill(second, Tree())
@@ -72,6 +74,12 @@ def test_hidden_content_stays_hidden(graphdriver: Subject) -> None:
 
     assert_same_tree(wanted, graphdriver.tree(third))
     assert_same_tree(wanted, graphdriver.tree(graphdriver.new_layer(third)), "in a child")
+
+    # Linux before 4.8 copied the opaque mark of the second layer up, which then hid that layer.
+    fourth = graphdriver.new_layer(second, writable=True)
+    wanted = Tree.of({"d/hidden": b"2", "d/both": b"2", "d/more": b"4"})
+    graphdriver.fill(fourth, wanted)
+    assert_same_tree(wanted, graphdriver.tree(fourth), "in a child that writes there")
 
 
 @verifies("WHT-004")
@@ -182,7 +190,7 @@ def test_directory_of_deleted_files_can_be_removed(graphdriver: Subject) -> None
 
 @verifies("WHT-011")
 def test_new_file_where_one_was_deleted(graphdriver: Subject) -> None:
-    """Made by user 1000, it is theirs."""
+    """Given to user 1000 by root, and made by that user."""
     layer = _on(graphdriver, Tree.of({"a": file(b"old", 0o600)}))
     wanted = Tree.of({"a": file(b"new", 0o640, uid=1000, gid=1001)})
 
@@ -190,6 +198,14 @@ def test_new_file_where_one_was_deleted(graphdriver: Subject) -> None:
     graphdriver.fill(layer, wanted)
 
     assert_same_tree(wanted, graphdriver.tree(layer))
+
+    layer = _on(graphdriver, Tree.of({"d": directory(0o777), "d/a": file(b"old", 0o600)}))
+    create = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with graphdriver.view(layer) as root:
+        (root / "d/a").unlink()
+        as_user(lambda place: os.close(os.open(place / "a", create, 0o640)))(root / "d")
+        made = (root / "d/a").lstat()
+    assert (0o640, USER, GROUP) == (stat.S_IMODE(made.st_mode), made.st_uid, made.st_gid)
 
 
 @verifies("WHT-012")

@@ -34,6 +34,11 @@ class OtherProcess:
         self._process.stdin.flush()
         return str(json.loads(self._process.stdout.readline()))
 
+    def kill(self) -> None:
+        """Kill it, and wait until it is dead."""
+        self._process.kill()
+        self._process.wait(timeout=60)
+
     def __enter__(self) -> Self:
         return self
 
@@ -50,6 +55,7 @@ def _serve(name: str, home: str) -> None:
     from graphdriver.errors import DriverError
 
     driver = importlib.import_module(f"graphdriver.{name}").Driver(home)
+    kept = None  # a diff stays open until the next verb has answered
     for line in sys.stdin:
         verb, *coded = json.loads(line)
         arguments = [
@@ -57,13 +63,14 @@ def _serve(name: str, home: str) -> None:
             for one in coded
         ]
         try:
-            getattr(driver, verb)(*arguments)
+            kept = getattr(driver, verb)(*arguments)
             answer = "ok"
         except DriverError as error:
             answer = type(error).__name__
         except Exception as error:
             answer = f"{type(error).__name__}: {error}"
         print(json.dumps(answer), flush=True)
+    del kept
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Every pytest run of the environment imports this module, so it imports nothing but pytest; what a
 run of the suite needs is loaded when one is asked for. Every option and marker that is registered
-begins with `graphdriver`. `--driver` and `--requirement` are spellings, which are never registered,
-as pytest-selenium and many conftests own them: they are rewritten where nobody else owns them.
+begins with `graphdriver`. `--driver`, `--requirement` and `--shard` are spellings, which are never
+registered, as pytest-selenium and many conftests own them: they are rewritten where nobody else
+owns them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ __all__ = ["OPTIONS"]
 SUITE = "graphdriver_conformance.suite"
 DEADLINE_VARIABLE = "GRAPHDRIVER_DEADLINE"
 _DEADLINE = 60.0
-_SPELLINGS = {"--driver": "--graphdriver", "--requirement": "--graphdriver-requirement"}
+_SPELLINGS = {
+    "--driver": "--graphdriver",
+    "--requirement": "--graphdriver-requirement",
+    "--shard": "--graphdriver-shard",
+}
 
 
 def seconds(text: str) -> float:
@@ -35,6 +40,16 @@ def seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
     return value
+
+
+def shard(text: str) -> str:
+    """Return a share of the requirements, I/N. Raises argparse.ArgumentTypeError."""
+    from graphdriver_conformance.shard import Shard  # here, as every run of pytest loads this one
+
+    try:
+        return str(Shard.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -51,6 +66,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": str.upper,
         "metavar": "ID",
         "help": "only this requirement, or those of this prefix; repeatable (also: --requirement)",
+    },
+    "--graphdriver-shard": {
+        "type": shard,
+        "metavar": "I/N",
+        "help": "only the Ith of N shares of the requirements; `graphdriver report` joins the "
+        "result files (also: --shard)",
     },
     "--graphdriver-profile": {
         "choices": ("quick", "default", "thorough"),
@@ -121,7 +142,7 @@ def pytest_load_initial_conftests(
 ) -> Generator[None, None, None]:
     """Rewrite the spellings once the conftests are loaded, and add the suite if no path is given.
 
-    The conftests may own `--driver` or `--requirement`; only afterwards is that known.
+    The conftests may own `--driver`, `--requirement` or `--shard`; only afterwards is that known.
     """
     yield
     _rewrite(parser, args, "--driver")
@@ -129,6 +150,7 @@ def pytest_load_initial_conftests(
     if not named.graphdriver:
         return
     _rewrite(parser, args, "--requirement")
+    _rewrite(parser, args, "--shard")
     known = parser.parse_known_args(args)
     more = [f"--hypothesis-seed={known.graphdriver_seed}"]
     if known.graphdriver_deadline is None:

@@ -44,8 +44,7 @@ class HomeDirectory:
 
     def __del__(self) -> None:
         """Close the descriptor; there is no verb that ends a driver."""
-        if getattr(self, "descriptor", -1) >= 0:
-            os.close(self.descriptor)
+        self._close()
 
     def share(self) -> None:
         """Let other drivers open the home, too; from now on nobody else is alone with it."""
@@ -71,11 +70,20 @@ class HomeDirectory:
             self._made.append(self.path / name)
 
     def undo(self) -> None:
-        """Remove the directories that were made here, as far as they are empty."""
+        """Close it, and remove the directories that were made here, as far as they are empty.
+
+        Whoever catches the error that is the reason keeps this object alive, and with it the lock.
+        """
         for path in reversed(self._made):
             with suppress(OSError):
                 path.rmdir()
         self._made.clear()
+        self._close()
+
+    def _close(self) -> None:
+        descriptor, self.descriptor = getattr(self, "descriptor", -1), -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _make(self) -> None:
         missing: list[Path] = []

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
+from graphdriver_conformance.catalogue import requirement
 from graphdriver_conformance.catalogue.__main__ import coverage, document
-from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.catalogue.requirement import catalogue, table
 
 
 def test_page_is_what_the_code_says() -> None:
@@ -15,7 +18,22 @@ def test_page_is_what_the_code_says() -> None:
 
 
 def test_checks_of_other_suites_are_covered_or_say_why_not() -> None:
-    checks = coverage()["check"]
+    checks = coverage()
 
     assert [] == [one["check"] for one in checks if bool(one.get("by")) is bool(one.get("not"))]
     assert set() == {id for one in checks for id in one.get("by", ())} - set(catalogue())
+
+
+def test_retired_ids_are_unique_and_have_a_reason() -> None:
+    ids = [
+        one["id"] for one in table("retired.toml")["retired"] if one["planned"] and one["reason"]
+    ]
+
+    assert len(table("retired.toml")["retired"]) == len(set(ids))
+
+
+def test_retired_id_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirement, "table", lambda _: {"retired": [{"id": "LIF-001"}]})
+
+    with pytest.raises(ValueError, match="LIF-001: retired ids are never reused"):
+        catalogue.__wrapped__()

@@ -91,7 +91,8 @@ def test_source_distribution_holds_what_its_list_names(tmp_path: Path) -> None:
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
 
-    assert {"tox.ini", "toxfile.py", "LICENSE", "README.md", "Vagrantfile", ".ci/run"} <= names
+    files = {"tox.ini", "toxfile.py", "mkdocs.yml", "REUSE.toml", "Vagrantfile", ".ci/run"}
+    assert files | {"LICENSE", "README.md", "SECURITY.md", "docs/tutorial.md"} <= names
     assert "tests/graphdriver_mutants/__init__.py" in names
     tops = {name.partition("/")[0] for name in names}
     assert set() == tops & {".tox", ".venv", ".vagrant", "results", ".git", "build", "dist"}
@@ -157,6 +158,50 @@ def test_doctor_says_what_would_help(installed: Path, empty: Path) -> None:
 
     assert 1 == done.returncode, done.stdout + done.stderr
     assert "more: needs root: run as root" in done.stdout
+
+
+def test_commands_that_read_the_packages_own_files(installed: Path, empty: Path) -> None:
+    graphdriver = str(installed / "graphdriver")
+    report = ["--driver=vfs", "--requirement=LIF-001", "--graphdriver-report=result.json"]
+
+    _run(graphdriver, "new", "mydriver", cwd=empty)
+    explained = _run(graphdriver, "explain", "DIF-002", cwd=empty)
+    listed = _run(graphdriver, "list", "--json", cwd=empty)
+    _run(str(installed / "pytest"), *report, cwd=empty)
+    shown = _run(graphdriver, "report", "result.json", cwd=empty)
+    _run(graphdriver, "report", "result.json", "-o", "page.html", cwd=empty)
+    kernels = _run(graphdriver, "matrix", "list", cwd=empty)
+
+    assert (empty / "mydriver/.github/workflows/conformance.yml").exists()
+    assert "test_apply.py::" in explained
+    assert 200 < len(json.loads(listed))
+    assert "vfs: CONFORMANT" in shown
+    assert "<style" in (empty / "page.html").read_text()
+    assert "redirect_dir" in kernels
+
+
+def test_matrix_doctor_names_what_is_missing(installed: Path, empty: Path) -> None:
+    """In an environment without python-vagrant, which the extra [vms] brings."""
+    done = subprocess.run(
+        [str(installed / "graphdriver"), "matrix", "doctor"],
+        cwd=empty,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "vagrant" in (done.stdout + done.stderr).lower()
+    assert "Traceback" not in done.stdout + done.stderr
+    assert 3 == done.returncode, "something is missing"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a plugin mounts")
+def test_plugin_is_served_and_judged(installed: Path, empty: Path) -> None:
+    served = "plugin+exec:graphdriver serve vfs"
+
+    out = _run(str(installed / "graphdriver"), "check", served, "--requirement=WIR-001", cwd=empty)
+
+    assert "CONFORMANT" in out
 
 
 def test_module_attribute_in_the_current_directory_is_a_driver(

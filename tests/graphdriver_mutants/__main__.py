@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.shard import Shard
 from graphdriver_mutants import MUTANTS, kills
 from graphdriver_mutants.variants import VARIANTS
 
@@ -90,10 +91,14 @@ def _main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="mutants to run; all without any")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time")
     parser.add_argument("--missing", action="store_true", help="only those never run")
+    parser.add_argument(
+        "--shard", type=Shard.parse, default=Shard(1, 1), metavar="I/N", help="the Ith of N shares"
+    )
     arguments = parser.parse_args()
     if arguments.command == "kills":
         done = kills.read() if arguments.missing else ()
         names = [one for one in arguments.names or sorted(MUTANTS) if one not in done]
+        names = sorted(arguments.shard.of(names))
         for count, (name, violated) in enumerate(kills.update(names, arguments.jobs), 1):
             result = "could not be run" if violated is None else " ".join(violated)
             print(f"{count}/{len(names)} {name}: {result}", file=sys.stderr)

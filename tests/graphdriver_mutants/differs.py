@@ -95,7 +95,11 @@ def _swapped(old: bytes, new: bytes) -> bool:
         return False
 
 
-@mutant("CHG-019", bug="moby's naive differ over fuse-overlayfs: directories of over 40 entries")
+@mutant(
+    "CHG-019",
+    "CHG-023",
+    bug="moby's naive differ over fuse-overlayfs: directories of over 40 entries",
+)
 class LargeDirectoriesMisread(Mutant):
     """Fifos and devices with many neighbours are reported as deleted."""
 

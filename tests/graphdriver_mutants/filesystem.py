@@ -38,7 +38,7 @@ class WritableLayerIsReadOnly(_Remounts):
     flag = _RDONLY
 
 
-@mutant("FSX-013", bug="containers/storage: overlay.mountopt=nosuid for every container")
+@mutant("FSX-026", bug="containers/storage: overlay.mountopt=nosuid for every container")
 class ViewIsNosuid(_Remounts):
     """Setuid programs run as whoever starts them."""
 
@@ -98,7 +98,11 @@ class _Copies(Mutant):
         raise NotImplementedError
 
 
-@mutant("FSX-002", bug="moby #20331: vfs copied with an archive that held no user attributes")
+@mutant(
+    "FSX-024",
+    "LIF-034",
+    bug="moby #20331: vfs copied with an archive that held no user attributes",
+)
 class CopiesLoseAttributes(_Copies):
     """A copy has none of the attributes."""
 

@@ -10,10 +10,10 @@ from graphdriver.contract import IDMap
 from graphdriver_mutants.registry import Mutant, mutant
 from graphdriver_mutants.rewriting import Member, RewritesApply, RewritesDiff
 
-__all__: list[str] = []
+__all__ = ["Mapped"]
 
 
-class _Mapped(Mutant):
+class Mapped(Mutant):
     """Keeps the maps it was made with."""
 
     def __init__(
@@ -44,7 +44,7 @@ class _Mapped(Mutant):
 
 
 @mutant("IDM-001", bug="moby 1.12: fresh layers made by root before chown came")
-class RootNotMapped(_Mapped):
+class RootNotMapped(Mapped):
     """A new layer's root is root's, whatever the maps say."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
@@ -54,7 +54,7 @@ class RootNotMapped(_Mapped):
 
 
 @mutant("IDM-001", bug="CVE-2021-21284")
-class LayerIsMappedRoots(_Mapped):
+class LayerIsMappedRoots(Mapped):
     """The layer's own directory is the mapped root's."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
@@ -64,7 +64,7 @@ class LayerIsMappedRoots(_Mapped):
 
 
 @mutant("IDM-002", bug="an archive of what is on disk")
-class DiffShowsHostIds(RewritesDiff, _Mapped):
+class DiffShowsHostIds(RewritesDiff, Mapped):
     """diff has the owners that the files have on disk."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
@@ -74,7 +74,7 @@ class DiffShowsHostIds(RewritesDiff, _Mapped):
 
 
 @mutant("IDM-006", bug="moby fsdiff.go: a layer without a parent is packed as it lies there")
-class WholeTreeNotMapped(RewritesDiff, _Mapped):
+class WholeTreeNotMapped(RewritesDiff, Mapped):
     """diff without a parent has the owners on disk."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
@@ -87,7 +87,7 @@ class WholeTreeNotMapped(RewritesDiff, _Mapped):
 
 
 @mutant("IDM-003", bug="a daemon that reads the first line of /etc/subuid")
-class OnlyTheFirstRange(_Mapped):
+class OnlyTheFirstRange(Mapped):
     """Of several ranges the first one counts."""
 
     def chosen(
@@ -97,7 +97,7 @@ class OnlyTheFirstRange(_Mapped):
 
 
 @mutant("IDM-003", bug="an off-by-one at the end of a range")
-class RangesEndEarly(_Mapped):
+class RangesEndEarly(Mapped):
     """The last id of each longer range is not in it."""
 
     def chosen(
@@ -110,7 +110,7 @@ class RangesEndEarly(_Mapped):
 
 
 @mutant("IDM-004", bug="moby pkg/archive: what cannot be mapped is logged and left out")
-class UnmappedLeftOut(RewritesApply, _Mapped):
+class UnmappedLeftOut(RewritesApply, Mapped):
     """Members of owners without a place are not unpacked."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
@@ -118,7 +118,7 @@ class UnmappedLeftOut(RewritesApply, _Mapped):
 
 
 @mutant("IDM-005", bug="container-libs #1170")
-class MappedWhiteoutsLost(RewritesDiff, _Mapped):
+class MappedWhiteoutsLost(RewritesDiff, Mapped):
     """With maps deletions are not in the archive."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:

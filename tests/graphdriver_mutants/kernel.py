@@ -108,6 +108,16 @@ class WrongOnSomeDisk(DeletedFilesReturn):
             super().after_last_put(upper)
 
 
+@mutant("INI-020", bug="moby #35514: xfs, with d_type or without")
+class WrongOnXfs(DeletedFilesReturn):
+    """On xfs what was deleted comes back."""
+
+    def after_last_put(self, upper: Path) -> None:
+        """Forget the whiteouts, on that disk."""
+        if filesystem_of(upper) == "xfs":
+            super().after_last_put(upper)
+
+
 @mutant("KRN-012", bug="buildah #1709: whiteouts of rootless containers")
 class WrongInAUserNamespace(HiddenFilesReturn):
     """In a user namespace a directory that was made again shows what it held."""

@@ -8,11 +8,13 @@ import errno
 import gzip
 import io
 import os
+import shutil
 import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -28,9 +30,10 @@ from graphdriver.errors import (
     PrerequisitesNotMet,
 )
 from graphdriver_conformance.host.mountinfo import mounts_below
+from graphdriver_mutants.raw import Blocks, RewritesBlocks
 from graphdriver_mutants.refusals import Plain
 from graphdriver_mutants.registry import Mutant
-from graphdriver_mutants.rewriting import Member, RewritesDiff
+from graphdriver_mutants.rewriting import Member, RewritesDiff, members_of
 
 __all__ = ["VARIANTS", "Variant"]
 
@@ -246,7 +249,7 @@ class OtherStatus(Variant):
         return [("Pool", "default"), *reversed(super().status()), ("Cache", "")]
 
 
-@_variant("LIF", "LNK-003")
+@_variant("LIF", "LNK-003", "CON-017")
 class CreateReplaces(Variant):
     """create of an existing id makes the layer anew, if nobody needs the old one."""
 
@@ -481,6 +484,134 @@ class HasADaemonThread(Variant):
         threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
+@_variant("INI-017", "INI-019", "INI-012", "CLN-011")
+class RefusesOddHomes(Variant):
+    """Init refuses a disk without devices, and a home whose name ends a line of the mount table."""
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        above = Path(home).parent
+        if os.statvfs(home if os.path.isdir(home) else above).f_flag & os.ST_NODEV:
+            raise NotSupported(f"{home} is on a disk that is mounted nodev", "mount it with dev")
+        if len(str(home).splitlines()) > 1:
+            raise PrerequisitesNotMet(f"the name of {home!r} ends a line", "choose another")
+        super().__init__(home, options, uid_maps, gid_maps)
+
+
+@_variant("ARC-02", "DIF-034", departs=("ARC-024",))
+class RefusesRareMembers(RewritesBlocks, Variant):
+    """apply_diff refuses what only some programs write, sparse members among it."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            is_odd = one.flag not in b"\x000123456" or one.name.startswith(b".//")
+            is_empty = any(not one.records.get(key, b"-") for key in (b"path", b"linkpath", b"uid"))
+            is_sparse = any(key.startswith(b"GNU.sparse.") for key in one.records)
+            if is_odd or is_empty or is_sparse or one.ahead.count(b"PaxHeaders/x\0") > 1:
+                raise BadArchive(f"{one.name!r} is of no form that is read here")
+            yield one.raw
+
+
+@_variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016")
+class RefusesMeetingsWithSymlinks(Variant):
+    """apply_diff refuses paths through symlinks, and hard links to what the archive hides."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        members = [member for member, _ in members_of(data)] if data else []
+        hidden = {_hidden_by(one.name) for one in members}
+        placed: set[str] = set()
+        links = {one.name.strip("/") for one in members if one.issym()}
+        view = self.sound.get(id)
+        try:
+            for member in members:
+                above = _parents(member.name)
+                if any(one in links or (view / one).is_symlink() for one in above):
+                    raise BadArchive(f"{member.name!r} goes through a symlink")
+                target = member.linkname.strip("/")
+                is_below = member.islnk() and target not in placed
+                if is_below and not hidden.isdisjoint([*_parents(target), target]):
+                    raise BadArchive(f"{target!r} is hidden by the archive")
+                placed.add(member.name.strip("/"))
+        finally:
+            self.sound.put(id)
+        return super().apply_diff(id, parent, io.BytesIO(data))
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.strip("/").split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _hidden_by(name: str) -> str:
+    """Return what a marker hides, or a member replaces."""
+    above, base = os.path.split(name.strip("/"))
+    return above if base == ".wh..wh..opq" else os.path.join(above, base.removeprefix(".wh."))
+
+
+@_variant("DIF-040", "DIF-036", "DIF-035")
+class PassesOverNamesBelowWhiteouts(RewritesBlocks, Variant):
+    """Members below a `.wh.` name are passed over instead of refused."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        return (one.raw for one in members if b"/.wh." not in b"/" + os.path.dirname(one.name))
+
+
+@_variant("LIF-019", "LIF-029", "CON-015", "CON-016", "CON-017", "DIF-051", "MNT-027")
+class LetsParentsGo(Variant):
+    """remove of a parent succeeds unless something above is held; its children then fail."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._one_at_a_time = threading.RLock()
+        self._holds: dict[str, int] = {}
+        self._parents: dict[str, str] = {}
+        for id in [path.name for path in self.home.iterdir() if self.sound.exists(path.name)]:
+            lower = self.sound.get_metadata(id).get("LowerDir", "").partition(":")[0]
+            self._parents[id] = Path(lower).parent.name
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        with self._one_at_a_time:
+            super().make(id, parent, storage_opt)
+            self._parents[id] = parent
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        with self._one_at_a_time:
+            below = self._parents.get(id, "")
+            while below:
+                if not self.sound.exists(below):
+                    raise LayerNotFound(f"layer {id} stands on {below}, which was removed")
+                below = self._parents.get(below, "")
+            view = super().get(id, mount_label)
+            self._holds[id] = self._holds.get(id, 0) + 1
+            return view
+
+    def put(self, id: str) -> None:
+        with self._one_at_a_time:
+            super().put(id)
+            self._holds[id] = max(0, self._holds.get(id, 0) - 1)
+
+    def remove(self, id: str) -> None:
+        with self._one_at_a_time:
+            try:
+                super().remove(id)
+            except LayerInUse:
+                if any(self._holds.get(one) for one in self._family(id)):
+                    raise
+                link = (self.home / id / "link").read_text()
+                shutil.rmtree(self.home / id)
+                (self.home / "l" / link).unlink()
+
+    def _family(self, id: str) -> set[str]:
+        above = {one for one, parent in self._parents.items() if parent == id}
+        return {id}.union(*(self._family(one) for one in above if self.sound.exists(one)))
+
+
 @_variant("CON-001", "CON-002", "CLN-006", "LIF-008", "LIF-017", "LIM-002", "INI-011")
 class ParentsAreMarked(Variant):
     """Leaves a mark in a layer's directory when it first becomes a parent; Docker does."""
@@ -489,3 +620,91 @@ class ParentsAreMarked(Variant):
         super().make(id, parent, storage_opt)
         if parent:
             (self.home / parent / "committed").touch()
+
+
+@_variant("CRS-0")
+class SaysThatALayerIsIncomplete(Variant):
+    """A layer whose creation or archive was cut off exists, and can only be removed.
+
+    As in containers-storage, whose index has the word `incomplete` for such layers.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._marks = self.home / "incomplete"
+        self._marks.mkdir(exist_ok=True)
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        with self._marked(id):
+            super().make(id, parent, storage_opt)
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        if not self.sound.exists(id):
+            return super().apply_diff(id, parent, diff)
+        with self._marked(id):
+            return super().apply_diff(id, parent, diff)
+
+    def exists(self, id: str) -> bool:
+        return super().exists(id) or self._is_marked(id)
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        self._require_whole(id)
+        return super().get(id, mount_label)
+
+    def remove(self, id: str) -> None:
+        super().remove(id)
+        if self._is_marked(id):
+            (self._marks / id).unlink()
+
+    @contextmanager
+    def _marked(self, id: str) -> Iterator[None]:
+        self._require_whole(id)
+        (self._marks / id).touch(exist_ok=False)
+        try:
+            yield
+        finally:
+            (self._marks / id).unlink()
+            self._sync()
+
+    def _sync(self) -> None:
+        """Have a power cut not bring the mark of a whole layer back."""
+        descriptor = os.open(self._marks, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _require_whole(self, id: str) -> None:
+        if self._is_marked(id):
+            raise DriverError(f"layer {id} is incomplete", "remove it")
+
+    def _is_marked(self, id: str) -> bool:
+        return bool(id) and (self._marks / id).exists()
+
+
+@_variant("CRS-0")
+class KeepsAnIndex(Variant):
+    """The ids of all layers are in a file, which is replaced after each change and made by Init."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._write()
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        self._write()
+
+    def remove(self, id: str) -> None:
+        super().remove(id)
+        self._write()
+
+    def _write(self) -> None:
+        """Write it beside its place and rename it; after a crash, Init does that again.
+
+        It is made of the home, so that a full disk is no reason for a verb to fail.
+        """
+        ids = sorted(path.parent.name for path in self.home.glob("[!.]*/diff"))
+        beside = self.home / ".index"
+        with suppress(OSError):
+            beside.write_text("\n".join(ids))
+            beside.rename(self.home / "index")

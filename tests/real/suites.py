@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from graphdriver_vms.apt import KEYRING, archive_of
+from graphdriver_vms.images.apt import KEYRING, archive_of
 
 __all__ = ["SUITES", "Suite", "short"]
 

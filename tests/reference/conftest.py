@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from graphdriver.linux.mounts import unshare
+from powercut import mounted_disk
 
 CLONE_NEWNS = 0x00020000  # include/uapi/linux/sched.h
 
@@ -34,3 +35,10 @@ def btrfs(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
     yield mounted
     subprocess.run(["umount", mounted], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 whose power can be cut; needs root."""
+    with mounted_disk(tmp_path) as mounted:
+        yield mounted

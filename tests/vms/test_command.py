@@ -1,5 +1,6 @@
 """`graphdriver matrix` as its user calls it, where no machine is needed."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -7,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_vms.cli import main
-from graphdriver_vms.judge import Row, write_row
+from graphdriver_vms.cli import cells_of, main
 from graphdriver_vms.progress import Progress
+from graphdriver_vms.results.judge import Row, write_row
 
 
 def _matrix(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -37,6 +38,9 @@ def test_an_unsupported_host_is_told_all_it_lacks_and_code_3(tmp_path: Path) -> 
     for words in ("apt-get install mmdebstrap", "apt-get install rsync"):
         assert words in doctor.stdout
         assert words in run.stderr
+    (line,) = (one for one in doctor.stdout.splitlines() if "--no-install-recommends" in one)
+    assert line in run.stderr.splitlines()
+    assert {"mmdebstrap", "rsync"} <= set(line.split())
     assert [] == os.listdir(tmp_path), "nothing was begun"
 
 
@@ -92,3 +96,37 @@ def test_what_another_process_told_of_is_not_left(capsys: pytest.CaptureFixture[
     progress.done("host", "1 met")
 
     assert "left" not in capsys.readouterr().out
+
+
+def test_shards_of_a_run_are_joined_by_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # On VirtualBox these kernels cannot be had, so that their rows need no machine.
+    monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "virtualbox")
+    shares = [tmp_path / str(index) for index in (1, 2, 3)]
+    for index, out in enumerate(shares, 1):
+        arguments = ["7.3", "6.18", f"--shard={index}/3", f"--out={out}", f"--cache={tmp_path}/c"]
+        # The third has no kernel: that is no failure, while kernels that cannot be run are.
+        assert (0 if index == 3 else 2) == main(["run", *arguments])
+
+    rows = [sorted(path.name for path in out.glob("*") if path.is_dir()) for out in shares]
+    assert [["6.18"], ["7.3"], []] == rows
+    capsys.readouterr()
+    main(["report", *map(str, shares[:2])])
+    assert "not run: 6.18, 7.3" in capsys.readouterr().out
+    assert 2 == main(["report", str(shares[0]), str(shares[0])])
+    assert f"6.18 is in {shares[0]} and in {shares[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "x", "1/"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", f"--shard={text}"])
+
+
+def test_requirements_replace_those_of_cells_that_are_to_be_conformant() -> None:
+    options = argparse.Namespace(cell=["ext4", "xfs-ftype0"], requirement=["wht-006"])
+
+    chosen = {cell.name: cell.requirements for cell in cells_of(options)}
+
+    assert {"ext4": ["WHT-006"], "xfs-ftype0": []} == chosen

@@ -11,7 +11,7 @@ import pytest
 
 from graphdriver_vms.cells import CONFORMANT, VIOLATED, load_cells, plan
 from graphdriver_vms.kernels import Source, load_kernels
-from graphdriver_vms.provider import LIBVIRT, VIRTUALBOX
+from graphdriver_vms.machines.provider import LIBVIRT, VIRTUALBOX
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def test_every_kernel_says_where_it_comes_from_and_why() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('name = "a"\ninit = "works"\nwhy = "x"', "suite and package, or a box"),
+        ('name = "a"\ninit = "works"\nwhy = "x"', "suite and package, a box, or uml"),
         ('name = "a"\ninit = "works"\nwhy = "x"\nsuite = "sid"', "suite and package"),
         ('name = "host"\nbox = "b"\ninit = "works"\nwhy = "x"', "name of its own"),
     ],

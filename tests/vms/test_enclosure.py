@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 PROGRAM = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from graphdriver_vms.enclosure import enclosed
+from graphdriver_vms.machines.enclosure import enclosed
 from graphdriver_vms.errors import MatrixError
 
 def work():

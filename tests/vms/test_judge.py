@@ -8,8 +8,8 @@ import jsonschema
 import pytest
 
 from graphdriver_vms.errors import MatrixError
-from graphdriver_vms.judge import Row, State, exit_code, judge_cell, read_row, write_row
-from graphdriver_vms.result import InitError, Result, parse_result, read_result
+from graphdriver_vms.results.judge import Row, State, exit_code, judge_cell, read_row, write_row
+from graphdriver_vms.results.result import InitError, Result, parse_result, read_result
 
 OF_SCHEMA_1 = "ERROR: overlay2: the factory raised NotSupported: overlay2 needs Linux 4.0; newer"
 REFUSED = Result((), InitError("NotSupported", "overlay2 needs Linux 4.0; newer", "refused"))

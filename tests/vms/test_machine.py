@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from graphdriver_vms import machine as machine_module
 from graphdriver_vms import run as run_module
 from graphdriver_vms.cells import load_cells
 from graphdriver_vms.errors import MachineFailed
 from graphdriver_vms.kernels import load_kernels
-from graphdriver_vms.machine import Machine
+from graphdriver_vms.machines import machine as machine_module
+from graphdriver_vms.machines.machine import Machine
+from graphdriver_vms.machines.surroundings import Surroundings
+from graphdriver_vms.machines.vagrant import VagrantEngine
 from graphdriver_vms.progress import Progress
-from graphdriver_vms.run import Built, Order, run_machines
-from graphdriver_vms.surroundings import Surroundings
+from graphdriver_vms.run import Order, run_kernels
 
 
 def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Machine:
@@ -83,12 +84,11 @@ def test_machine_that_cannot_be_destroyed_does_not_end_the_lane(
     monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "libvirt")
     kernels = [one for one in load_kernels().values() if one.is_built_here][:2]
 
-    rows = run_machines(
-        kernels,
-        Built({}, {}),
-        Order("overlay2", "quick", (), lanes=1),
-        Surroundings(tmp_path, tmp_path, tmp_path),
-        Progress([one.name for one in kernels]),
+    progress = Progress([one.name for one in kernels])
+    engine = VagrantEngine({}, Surroundings(tmp_path, tmp_path, tmp_path), progress)
+
+    rows = run_kernels(
+        kernels, engine, {}, Order("overlay2", "quick", (), lanes=1), tmp_path, progress
     )
 
     assert [True, True] == [row.failed for row in rows]

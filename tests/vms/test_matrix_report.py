@@ -4,12 +4,18 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
-from graphdriver_vms.judge import Cell, Row, State
-from graphdriver_vms.markdown import as_markdown
-from graphdriver_vms.page import as_page
-from graphdriver_vms.result import parse_result
-from graphdriver_vms.tables import cell_table, changes, fact_table, ground_table, requirement_table
-from graphdriver_vms.terminal import lines
+from graphdriver_vms.results.judge import Cell, Row, State
+from graphdriver_vms.results.markdown import as_markdown
+from graphdriver_vms.results.page import as_page
+from graphdriver_vms.results.result import parse_result
+from graphdriver_vms.results.tables import (
+    cell_table,
+    changes,
+    fact_table,
+    ground_table,
+    requirement_table,
+)
+from graphdriver_vms.results.terminal import lines
 
 
 def _cell(state: State, detail: str, **outcomes: str) -> Cell:

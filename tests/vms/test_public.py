@@ -10,13 +10,13 @@ import pytest
 
 from graphdriver_vms.doctor import findings
 from graphdriver_vms.errors import MachineFailed, MatrixError
-from graphdriver_vms.kernel_image import KernelImage
+from graphdriver_vms.images.kernel_image import KernelImage
 from graphdriver_vms.kernels import Kernel, Source
+from graphdriver_vms.machines.provider import LIBVIRT, VARIABLE, VIRTUALBOX, chosen_provider
+from graphdriver_vms.machines.public import obtain_boxes
+from graphdriver_vms.machines.surroundings import Surroundings
+from graphdriver_vms.machines.vagrant import check_release
 from graphdriver_vms.progress import Progress
-from graphdriver_vms.provider import LIBVIRT, VARIABLE, VIRTUALBOX, chosen_provider
-from graphdriver_vms.public import obtain_boxes
-from graphdriver_vms.run import check_release
-from graphdriver_vms.surroundings import Surroundings
 
 ENTER = Path(__file__).parents[2] / "vms/graphdriver_vms/guest/guest-enter"
 PUBLIC = Kernel("4.19", "works", "why", box="acme/debian10")

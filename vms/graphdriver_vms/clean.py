@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphdriver_vms.enclosure import system_libvirtd_answers
+from graphdriver_vms.machines.enclosure import system_libvirtd_answers
 
 __all__ = ["clean"]
 

@@ -1,34 +1,47 @@
 """`graphdriver matrix`: the suite on many kernels, one virtual machine each."""
 
 import argparse
+import contextlib
+import errno
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from graphdriver_vms import terminal
-from graphdriver_vms.cells import load_cells
+from graphdriver_vms.broken_run import distinguished
+from graphdriver_vms.cells import CONFORMANT, Cell, load_cells
 from graphdriver_vms.clean import clean
-from graphdriver_vms.doctor import findings
-from graphdriver_vms.enclosure import enclosed, system_libvirtd_answers
+from graphdriver_vms.doctor import findings, install_command
 from graphdriver_vms.errors import MatrixError
-from graphdriver_vms.judge import Row, exit_code, read_row, write_row
+from graphdriver_vms.images.broken import Workshop, load_broken
+from graphdriver_vms.images.payload import host_packages
 from graphdriver_vms.kernels import HOST, Kernel, Source, load_kernels
-from graphdriver_vms.markdown import as_markdown
-from graphdriver_vms.page import as_page
+from graphdriver_vms.machines.enclosure import enclosed, system_libvirtd_answers
+from graphdriver_vms.machines.engine import CHOICES, EngineName
+from graphdriver_vms.machines.provider import LIBVIRT, chosen_provider
+from graphdriver_vms.machines.public import obtain_boxes
+from graphdriver_vms.machines.surroundings import Surroundings
+from graphdriver_vms.machines.uml import UmlEngine
+from graphdriver_vms.machines.vagrant import VagrantEngine
+from graphdriver_vms.own_run import BAD, CANNOT_TEST, GOOD, OWN, STOP, compared, engine_of, prepared
 from graphdriver_vms.progress import Progress
-from graphdriver_vms.provider import LIBVIRT, chosen_provider
-from graphdriver_vms.public import obtain_boxes
-from graphdriver_vms.run import Order, build, run_host, run_machines
-from graphdriver_vms.surroundings import Surroundings
+from graphdriver_vms.results import terminal
+from graphdriver_vms.results.judge import Row, exit_code, read_row, write_row
+from graphdriver_vms.results.markdown import as_markdown
+from graphdriver_vms.results.page import as_page
+from graphdriver_vms.run import Order, build, build_uml_kernels, run_host, run_kernels
+from graphdriver_vms.shard import Shard, shard
 
-__all__ = ["main"]
+__all__ = ["cells_of", "main"]
 
 _UNSUPPORTED = 3
+_KERNEL_IMAGE = "a kernel of one's own: bzImage, `linux` of ARCH=um, or Debian package"
+_ENGINES = "vagrant: virtual machines (default); uml: user-mode Linux, a quick look without root"
 _INTERRUPTED = 130
 _Entry = TypeVar("_Entry")
 
@@ -47,6 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MatrixError as error:
         print(f"graphdriver matrix: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" below {error.filename}" if error.filename else ""
+        print(
+            f"graphdriver matrix: no space is left{where}; make room, or name other places with "
+            "--cache and --out",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("graphdriver matrix: interrupted; no machine is left", file=sys.stderr)
         return _INTERRUPTED
@@ -63,13 +86,44 @@ def _parser() -> argparse.ArgumentParser:
     add("--install", action="append", default=[], metavar="WHEEL", help="wheel or path with it")
     add("--profile", default="quick", choices=("quick", "default", "thorough"))
     add("--cell", action="append", default=[], metavar="NAME", help="of cells.toml; repeatable")
+    add(
+        "--requirement", action="append", default=[], metavar="ID", help="or its family; repeatable"
+    )
+    add(
+        "--engine",
+        type=EngineName,
+        default=EngineName.VAGRANT,
+        choices=CHOICES,
+        help=_ENGINES,
+    )
+    add("--kernel-image", type=Path, metavar="FILE", help=_KERNEL_IMAGE)
+    add("--modules", type=Path, metavar="DIR", help="its modules, as `make modules_install` does")
+    add("--base", type=Path, metavar="DIR", help="results of a kernel to compare it with")
+    add("--shard", type=shard, default=Shard(1, 1), metavar="I/N", help="the Ith of N shares")
     add("--lanes", type=int, default=2, metavar="N", help="machines at a time (default: 2)")
     add("--out", type=Path, default=Path("results/matrix"), metavar="DIR", help="results, logs")
     reporting = commands.add_parser("report", help="lay the results of a run side by side")
     reporting.set_defaults(command=_report)
-    reporting.add_argument("directory", type=Path, nargs="?", default=Path("results/matrix"))
+    reporting.add_argument(
+        "directories",
+        type=Path,
+        nargs="*",
+        default=[Path("results/matrix")],
+        metavar="DIR",
+        help="of one run, or of all its shards (default: results/matrix)",
+    )
     reporting.add_argument("-o", "--html", type=Path, metavar="FILE.html")
     reporting.add_argument("--markdown", type=Path, metavar="FILE.md")
+    breaking = commands.add_parser(
+        "broken", help="build kernels with one bug of overlayfs each, and run the suite on them"
+    )
+    breaking.set_defaults(command=_broken)
+    breaking.add_argument("kernels", nargs="*", metavar="NAME", help="of broken_kernels.toml")
+    breaking.add_argument("--list", action="store_true", help="only list them")
+    breaking.add_argument("--build-only", action="store_true", help="only build them")
+    breaking.add_argument("--driver", default="overlay2", metavar="SPEC")
+    breaking.add_argument("--shard", type=shard, default=Shard(1, 1), metavar="I/N")
+    breaking.add_argument("--out", type=Path, default=Path("results/broken"), metavar="DIR")
     building = commands.add_parser("build", help="box and kernels, for `vagrant up KERNEL`")
     building.set_defaults(command=_build)
     building.add_argument("kernels", nargs="*", metavar="KERNEL")
@@ -80,7 +134,14 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=_list)
     cleaning = commands.add_parser("clean", help="remove boxes, kernels and what runs left")
     cleaning.set_defaults(command=_clean)
-    for command in (running, building, looking, cleaning):
+    looking.add_argument(
+        "--engine",
+        type=EngineName,
+        default=EngineName.VAGRANT,
+        choices=CHOICES,
+        help=_ENGINES,
+    )
+    for command in (running, breaking, building, looking, cleaning):
         command.add_argument(
             "--cache", type=lambda text: Path(text).absolute(), default=default_cache()
         )
@@ -88,11 +149,29 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    kernels = _chosen({**load_kernels(), HOST: None}, options.kernels)
-    cells = tuple(_chosen(load_cells(), options.cell).values())
+    if options.kernel_image:
+        return _run_own(options)
+    if options.modules or options.base:
+        raise MatrixError("--modules and --base are of --kernel-image", "name a kernel with it")
+    engine: EngineName = options.engine
+    known = {name: one for name, one in load_kernels().items() if _is_of(one, engine)}
+    kernels = _chosen({**known, HOST: None}, options.kernels)
+    if engine is EngineName.UML and not options.kernels:
+        # What the host's own kernel does takes root, which this engine does not.
+        del kernels[HOST]
+    cells = cells_of(options)
+    share = options.shard.of(kernels)
+    kernels = {name: one for name, one in kernels.items() if name in share}
+    if not kernels:
+        print(f"graphdriver matrix: shard {options.shard} has no kernel; the others have them all")
+        return 0
     provider = chosen_provider()
-    machines = [one for one in kernels.values() if one and one.source(provider) != Source.NOWHERE]
-    if machines and (missing := _missing(options.cache)):
+    machines = [
+        one
+        for one in kernels.values()
+        if one and (engine is EngineName.UML or one.source(provider) != Source.NOWHERE)
+    ]
+    if machines and (missing := _missing(options.cache, engine)):
         print(missing, file=sys.stderr)
         return _UNSUPPORTED
     order = Order(
@@ -107,7 +186,8 @@ def _run(options: argparse.Namespace) -> int:
     others = [one.name for one in kernels.values() if one and one not in machines]
     _set_aside({name: f"{name} {nowhere}" for name in others}, out)
     progress = Progress([one.name for one in machines] + [HOST] * (HOST in kernels))
-    if machines and (code := _run_machines(options.cache, machines, order, out, progress)):
+    run = _run_uml if engine is EngineName.UML else _run_machines
+    if machines and (code := run(options.cache, machines, order, out, progress)):
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
         return code
@@ -119,36 +199,125 @@ def _run(options: argparse.Namespace) -> int:
     return _show(_rows(out, list(kernels)), page)
 
 
+def _run_own(options: argparse.Namespace) -> int:
+    """Run a kernel of one's own; the exit code is one for `git bisect run`."""
+    try:
+        return _judge_own(options)
+    except MatrixError as error:
+        print(f"graphdriver matrix: {error}", file=sys.stderr)
+        return STOP
+
+
+def _judge_own(options: argparse.Namespace) -> int:
+    """Return the exit code of a run of a kernel of one's own. Raises MatrixError."""
+    if options.kernels:
+        raise MatrixError("--kernel-image is the only kernel of its run", "name no other")
+    cells = cells_of(options)
+    order = Order(options.driver, options.profile, cells, tuple(options.install), 1)
+    out = options.out.absolute()
+    directory = out / OWN.name
+    base = options.base.absolute() if options.base else None
+    if base == directory:
+        raise MatrixError(f"--base is where the results go: {base}", "name another --out")
+    shutil.rmtree(directory, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    progress = Progress([OWN.name])
+    with _scratch(options.cache) as state:
+        name = engine_of(options.kernel_image)
+        if missing := _missing(options.cache, name, is_own=True):
+            raise MatrixError(missing)
+        engine = prepared(
+            options.kernel_image,
+            options.modules,
+            options.cache,
+            state,
+            out,
+            order.installables,
+            progress,
+        )
+        (row,) = run_kernels([OWN], engine, {}, order, out, progress)
+    page = out / "report.html"
+    page.write_text(as_page(_rows(out, _names(out)), _main_cell()))
+    code = _show([row], page)
+    if not row.booted or (code == 2 and not row.failed):
+        return CANNOT_TEST
+    if row.failed or base is None:
+        return BAD if code else GOOD
+    comparison = compared(base, row, directory)
+    print(f"compared with {base}:")
+    for line in comparison.lines:
+        print(f"    {line}")
+    return BAD if comparison.is_worse else GOOD
+
+
+def cells_of(options: argparse.Namespace) -> tuple[Cell, ...]:
+    """Return the cells that are asked for, with the requirements that are. Raises MatrixError."""
+    cells = _chosen(load_cells(), options.cell).values()
+    wanted = [one.upper() for one in options.requirement]
+    if not wanted:
+        return tuple(cells)
+    # Where Init must refuse or a broken driver be caught, others would prove nothing.
+    return tuple(
+        replace(one, requirements=wanted) if one.expect == CONFORMANT else one for one in cells
+    )
+
+
+def _is_of(kernel: Kernel, engine: EngineName) -> bool:
+    """Whether an engine can have a kernel on some provider."""
+    return bool(kernel.uml if engine is EngineName.UML else kernel.package or kernel.box)
+
+
 def _run_machines(
     cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
 ) -> int:
     """Run the machines of `kernels`, those whose box can be had; all rows are below `out` then."""
+    provider = chosen_provider()
+    with _scratch(cache) as state:
+        where = Surroundings(cache, state, out)
+        built_here = [one for one in kernels if one.source(provider) is Source.BUILT]
+        try:
+            # Here, not beside the machines: a network of their own has no way out.
+            public = [one for one in kernels if one not in built_here]
+            troubles = obtain_boxes(public, where, progress)
+            _set_aside(troubles, out, progress)
+            todo = [one for one in kernels if one.name not in troubles]
+            if not todo:
+                return 0
+            built = build(cache, where.payload, built_here, order.installables, progress)
+
+            def machines() -> int:
+                engine = VagrantEngine(built.images, where, progress)
+                run_kernels(todo, engine, built.failures, order, out, progress)
+                return 0
+
+            alone = provider != LIBVIRT or system_libvirtd_answers()
+            return machines() if alone else enclosed(state, machines)
+        finally:
+            _keep_logs(state, out)
+
+
+def _run_uml(
+    cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
+) -> int:
+    """Run kernels of user-mode Linux; all rows are below `out` then."""
+    with _scratch(cache) as state:
+        progress.say("build", f"{len(kernels)} kernels of user-mode Linux")
+        images, failures = build_uml_kernels(cache, kernels, progress)
+        engine = UmlEngine(images, state, out, host_packages(state / "payload", order.installables))
+        run_kernels(kernels, engine, failures, order, out, progress)
+    return 0
+
+
+@contextlib.contextmanager
+def _scratch(cache: Path) -> Iterator[Path]:
+    """Yield a directory for a run; what ends us ends what we started, as Ctrl-C does."""
     cache.mkdir(parents=True, exist_ok=True)
     state = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
-    where = Surroundings(cache, state, out)
-    provider = chosen_provider()
-    built_here = [one for one in kernels if one.source(provider) is Source.BUILT]
-    # What ends us must end what we started; Ctrl-C does.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        # Here, not beside the machines: a network of their own has no way out.
-        public = [one for one in kernels if one not in built_here]
-        troubles = obtain_boxes(public, where, progress)
-        _set_aside(troubles, out, progress)
-        todo = [one for one in kernels if one.name not in troubles]
-        if not todo:
-            return 0
-        built = build(cache, where.payload, built_here, order.installables, progress)
-
-        def machines() -> int:
-            run_machines(todo, built, order, where, progress)
-            return 0
-
-        alone = provider != LIBVIRT or system_libvirtd_answers()
-        return machines() if alone else enclosed(state, machines)
+        yield state
     finally:
         signal.signal(signal.SIGTERM, before)
-        _keep_logs(state, out)
         shutil.rmtree(state, ignore_errors=True)
 
 
@@ -167,10 +336,18 @@ def _keep_logs(state: Path, out: Path) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    names = _names(options.directory)
-    if not names:
-        raise MatrixError(f"no results below {options.directory}", "`graphdriver matrix run` first")
-    rows = _rows(options.directory, names)
+    where: dict[str, Path] = {}
+    for directory in options.directories:
+        names = _names(directory)
+        if not names:
+            raise MatrixError(f"no results below {directory}", "`graphdriver matrix run` first")
+        for name in names:
+            if name in where:
+                raise MatrixError(
+                    f"{name} is in {where[name]} and in {directory}", "name one of them"
+                )
+            where[name] = directory
+    rows = [read_row(where[name] / name) for name in _in_order(where)]
     if options.html:
         options.html.write_text(as_page(rows, _main_cell()))
     if options.markdown:
@@ -181,8 +358,13 @@ def _report(options: argparse.Namespace) -> int:
 def _names(directory: Path) -> list[str]:
     """Return the kernels that have a row below `directory`, in the order of kernels.toml."""
     found = {path.parent.name for path in directory.glob("*/row.json")}
+    return _in_order(found)
+
+
+def _in_order(names: Collection[str]) -> list[str]:
+    """Return kernels in the order of kernels.toml, those that it has not at the end."""
     known = [*load_kernels(), HOST]
-    return [*(one for one in known if one in found), *sorted(found - set(known))]
+    return [*(one for one in known if one in names), *sorted(set(names) - set(known))]
 
 
 def _rows(directory: Path, names: Sequence[str]) -> list[Row]:
@@ -203,7 +385,7 @@ def _show(rows: Sequence[Row], *written: Path | None) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    if missing := _missing(options.cache):
+    if missing := _missing(options.cache, EngineName.VAGRANT):
         print(missing, file=sys.stderr)
         return _UNSUPPORTED
     kernels = _chosen(load_kernels(), options.kernels).values()
@@ -214,28 +396,67 @@ def _build(options: argparse.Namespace) -> int:
     return 2 if built.failures else 0
 
 
+def _broken(options: argparse.Namespace) -> int:
+    """Return 0 when every broken kernel is distinguished from the sound one."""
+    known = load_broken()
+    share = options.shard.of(known)
+    kernels = [one for name, one in _chosen(known, options.kernels).items() if name in share]
+    if options.list:
+        for one in kernels:
+            print(f"{one.name:<18} {one.requirement:<8} {one.cell:<13} {one.about}")
+        return 0
+    if missing := _missing(options.cache, EngineName.UML, is_own=True):
+        print(missing, file=sys.stderr)
+        return _UNSUPPORTED
+    out = options.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    progress = Progress([one.name for one in kernels])
+    images = Workshop(options.cache, lambda text: progress.say("build", text)).build(kernels)
+    if options.build_only:
+        for name, image in images.items():
+            print(f"{name:<18} {image.program}")
+        return 0
+    order = Order(options.driver, "quick", (), lanes=1)
+    with _scratch(options.cache) as state:
+        engine = UmlEngine(images, state, out, host_packages(state / "payload", ()))
+        found = distinguished(kernels, engine, order, out, progress)
+    print()
+    for finding in found:
+        print(finding)
+    caught = sum(finding.is_caught for finding in found)
+    print(f"{caught} of {len(found)} broken kernels are distinguished from the sound one")
+    return 0 if caught == len(found) else 1
+
+
 def _doctor(options: argparse.Namespace) -> int:
-    bad = False
-    for finding in findings(options.cache):
-        bad |= finding.is_missing
-        remedy = f"  {finding.remedy}" if finding.is_missing else ""
-        print(f"{'MISSING' if finding.is_missing else 'ok':<8}{finding.text}{remedy}")
-    return _UNSUPPORTED if bad else 0
+    found = list(findings(options.cache, options.engine))
+    for finding in found:
+        print(f"{'MISSING' if finding.is_missing else 'ok':<8}{finding.text}")
+        if finding.is_missing:
+            print(f"        {finding.remedy}")
+    if command := install_command(found):
+        print(f"\nAll packages that are missing:\n    {command}")
+    return _UNSUPPORTED if any(one.is_missing for one in found) else 0
 
 
-def _missing(cache: Path) -> str:
-    """Return what this host lacks, "" when nothing."""
-    lacks = [one for one in findings(cache) if one.is_missing]
+def _missing(cache: Path, engine: EngineName, *, is_own: bool = False) -> str:
+    """Return what this host lacks for an engine, "" when nothing."""
+    lacks = [one for one in findings(cache, engine, is_own=is_own) if one.is_missing]
+    if not lacks:
+        return ""
     lines = [f"    {one.text}: {one.remedy}" for one in lacks]
-    return "\n".join(["graphdriver matrix: this host lacks", *lines]) if lacks else ""
+    if command := install_command(lacks):
+        lines.append(f"all packages that are missing:\n    {command}")
+    return "\n".join(["graphdriver matrix: this host lacks", *lines])
 
 
 def _list(_: argparse.Namespace) -> int:
     provider = chosen_provider()
     for kernel in load_kernels().values():
         is_built = kernel.source(provider) is Source.BUILT
-        source = f"{kernel.suite} {kernel.package}" if is_built else kernel.box or "nowhere"
-        print(f"{kernel.name:<6} {source:<55} {kernel.why}")
+        source = f"{kernel.suite} {kernel.package}" if is_built else kernel.box or "uml only"
+        uml = f"uml: {kernel.uml}" if kernel.uml else ""
+        print(f"{kernel.name:<6} {source:<55} {uml:<14} {kernel.why}")
     print()
     for cell in load_cells().values():
         print(f"{cell.name:<14} {cell.about}")

@@ -3,55 +3,78 @@
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from graphdriver_vms.apt import KEYRING
-from graphdriver_vms.enclosure import system_libvirtd_answers
-from graphdriver_vms.provider import VIRTUALBOX, chosen_provider
+from graphdriver_vms.images.apt import KEYRING
+from graphdriver_vms.machines.enclosure import system_libvirtd_answers
+from graphdriver_vms.machines.engine import EngineName
+from graphdriver_vms.machines.provider import VIRTUALBOX, chosen_provider
 
-__all__ = ["Finding", "findings", "has_kvm"]
+__all__ = ["Finding", "findings", "has_kvm", "install_command"]
 
 _GIB = 1 << 30
 _DISK, _MEMORY = 6 * _GIB, 3 * _GIB
+_UML_DISK, _UML_MEMORY = 2 * _GIB, 3 * _GIB
 
-# Program (or file), and the Debian package that has it: for the guests' user space, and
-_NEEDED = {
-    "vagrant": "vagrant",
-    "mmdebstrap": "mmdebstrap",
-    "ssh": "openssh-client",
-    "apt-get": "apt",
-    str(KEYRING): "debian-archive-keyring",
+# Each program, how it is started to see whether it does, and the Debian package that has it. For
+# every engine,
+_BASE = {
+    ("apt-get", "--version"): "apt",
+    ("dpkg-deb", "--version"): "dpkg",
+    ("mke2fs", "-V"): "e2fsprogs",
+    ("modprobe", "--version"): "kmod",
 }
-# for kernels that are built here, and their machines.
+# for the guests' user space and Vagrant,
+_VAGRANT = {
+    ("vagrant", "--version"): "vagrant",
+    ("mmdebstrap", "--version"): "mmdebstrap",
+    ("ssh", "-V"): "openssh-client",
+}
+# and for kernels that are built here, and their machines.
 _LIBVIRT = {
-    "virsh": "libvirt-clients",
-    "libvirtd": "libvirt-daemon-system",
-    "qemu-system-x86_64": "qemu-system-x86",
-    "qemu-img": "qemu-utils",
-    "dnsmasq": "dnsmasq-base",
-    "iptables": "iptables",
-    "mke2fs": "e2fsprogs",
-    "rsync": "rsync",
-    "cpio": "cpio",
-    "depmod": "kmod",
-    "zstd": "zstd",
-    "ip": "iproute2",
-    "dpkg-deb": "dpkg",
-    "/bin/busybox": "busybox-static",
-    "/usr/share/seabios/bios-256k.bin": "seabios",
+    ("virsh", "--version"): "libvirt-clients",
+    ("libvirtd", "--version"): "libvirt-daemon-system",
+    ("qemu-system-x86_64", "--version"): "qemu-system-x86",
+    ("qemu-img", "--version"): "qemu-utils",
+    ("dnsmasq", "--version"): "dnsmasq-base",
+    ("iptables", "--version"): "iptables",
+    ("rsync", "--version"): "rsync",
+    ("cpio", "--version"): "cpio",
+    ("depmod", "--version"): "kmod",
+    ("zstd", "--version"): "zstd",
+    ("ip", "-V"): "iproute2",
 }
+# What a bzImage of one's own takes of them; the box has a key of Vagrant's.
+_QEMU = {
+    one: package
+    for one, package in {**_VAGRANT, **_LIBVIRT}.items()
+    if one[0]
+    in ("vagrant", "mmdebstrap", "qemu-system-x86_64", "qemu-img", "cpio", "depmod", "zstd")
+}
+_PATCHELF = {("patchelf", "--version"): "patchelf"}
+_BIOS = Path("/usr/share/seabios/bios-256k.bin")
 _PLUGIN = "/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec"
+# The newest C library that Debian's kernels of user-mode Linux ask for.
+_UML_LIBC = (2, 38)
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something looked at; `remedy` is "" when it is all right."""
+    """Something looked at; `remedy` is "" when it is all right.
+
+    `package` is the Debian package, `wheel` the Python package that brings what is missing.
+    """
 
     text: str
     remedy: str = ""
+    package: str = ""
+    wheel: str = ""
 
     @property
     def is_missing(self) -> bool:
@@ -68,26 +91,72 @@ def has_kvm() -> bool:
     return os.access("/dev/kvm", os.W_OK) and (" vmx " in flags or " svm " in flags)
 
 
-def findings(cache: Path) -> Iterator[Finding]:
-    """Look at the host."""
+def findings(
+    cache: Path, engine: EngineName = EngineName.VAGRANT, *, is_own: bool = False
+) -> Iterator[Finding]:
+    """Look at the host, for an engine; `is_own` says that the kernel is not one of Debian's."""
     machine = f"{platform.system()} on {platform.machine()}"
     right = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     yield Finding(machine, "" if right else "local machines take Linux on x86_64")
+    yield from _programs(_BASE)
+    yield _file(KEYRING, "debian-archive-keyring")
+    if engine is EngineName.UML:
+        yield from _uml(is_own)
+        yield from _room(cache, _UML_DISK, _UML_MEMORY)
+        return
     yield Finding("root", "" if os.geteuid() == 0 else "run as root: boxes, mounts, a network")
-    yield from _programs(_NEEDED)
-    yield Finding(
-        "python-vagrant",
-        "" if find_spec("vagrant") else "pip install python-vagrant",
-    )
+    if engine is EngineName.QEMU:
+        yield from _programs(_QEMU)
+        yield _file(_BIOS, "seabios")
+        yield Finding("pip", "" if find_spec("pip") else "python3 -m ensurepip")
+        yield from _room(cache, _DISK, _UML_MEMORY)
+        return
+    yield from _programs(_VAGRANT)
+    yield _module("vagrant", "python-vagrant")
     yield Finding("pip", "" if find_spec("pip") else "python3 -m ensurepip")
-    yield from _room(cache)
+    yield from _room(cache, _DISK, _MEMORY)
     yield from _virtualbox() if chosen_provider() == VIRTUALBOX else _libvirt()
+
+
+def install_command(found: Iterable[Finding]) -> str:
+    """Return one line for a shell that brings every package that is missing, "" for none."""
+    lacks = [one for one in found if one.is_missing]
+    packages = list(dict.fromkeys(one.package for one in lacks if one.package))
+    wheels = list(dict.fromkeys(one.wheel for one in lacks if one.wheel))
+    commands = []
+    if packages:
+        commands.append("apt-get install -y --no-install-recommends " + " ".join(packages))
+    if wheels:
+        commands.append("pip install " + " ".join(wheels))
+    return " && ".join(commands)
+
+
+def _uml(is_own: bool) -> Iterator[Finding]:
+    version = _libc()
+    if version < _UML_LIBC and not is_own:
+        yield from _programs(_PATCHELF)
+    yield Finding(f"C library {'.'.join(map(str, version))}")
+    yield Finding("kernels: Debian's user-mode-linux; neither root nor KVM is needed")
+
+
+def _libc() -> tuple[int, ...]:
+    """Return the version of this host's C library, (0,) where it is another than GNU's."""
+    try:
+        words = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()
+    except (ValueError, OSError):
+        words = []
+    return tuple(map(int, words[1].split("."))) if len(words) == 2 else (0,)
 
 
 def _libvirt() -> Iterator[Finding]:
     yield from _programs(_LIBVIRT)
+    yield _file(_BIOS, "seabios")
     plugin = list(Path("/").glob(_PLUGIN.lstrip("/")))
-    yield Finding("vagrant-libvirt", "" if plugin else "apt-get install vagrant-libvirt")
+    yield Finding(
+        "vagrant-libvirt",
+        "" if plugin else "apt-get install vagrant-libvirt",
+        "vagrant-libvirt",
+    )
     whose = "the host's" if system_libvirtd_answers() else "one for each run"
     yield Finding(f"libvirtd: {whose}")
     yield Finding(f"acceleration: {'KVM' if has_kvm() else 'none, emulation (TCG)'}")
@@ -98,30 +167,63 @@ def _libvirt() -> Iterator[Finding]:
 
 def _virtualbox() -> Iterator[Finding]:
     remedy = "install VirtualBox from https://www.virtualbox.org/wiki/Linux_Downloads"
-    yield Finding("VBoxManage", "" if _is_there("VBoxManage") else remedy)
+    failure = _failure("VBoxManage", "--version")
+    yield Finding("VBoxManage", f"{failure}: {remedy}" if failure else "")
     yield Finding("kernels: from public boxes, which take internet; those built here are libvirt's")
 
 
-def _programs(packages: Mapping[str, str]) -> Iterator[Finding]:
-    for program, package in packages.items():
-        yield Finding(program, "" if _is_there(program) else f"apt-get install {package}")
+def _programs(packages: Mapping[tuple[str, str], str]) -> Iterator[Finding]:
+    """Start each program once, several at a time: Vagrant alone takes a second."""
+    with ThreadPoolExecutor(4) as pool:
+        failures = list(pool.map(lambda one: _failure(*one), packages))
+    for ((program, _), package), failure in zip(packages.items(), failures, strict=True):
+        yield _of_package(program, failure, package)
 
 
-def _is_there(program: str) -> bool:
-    if program.startswith("/"):
-        return Path(program).exists()
-    return any(shutil.which(program, path=path) for path in (None, "/usr/sbin:/sbin"))
+def _of_package(text: str, failure: str, package: str) -> Finding:
+    remedy = f"{failure}: apt-get install {package}" if failure else ""
+    return Finding(text, remedy, package)
 
 
-def _room(cache: Path) -> Iterator[Finding]:
-    ground = next(path for path in (cache, *cache.parents) if path.is_dir())
-    free = shutil.disk_usage(ground).free
+def _file(path: Path, package: str) -> Finding:
+    return _of_package(str(path), "" if path.exists() else "is missing", package)
+
+
+def _module(name: str, wheel: str) -> Finding:
+    remedy = "" if find_spec(name) else f"pip install {wheel}"
+    return Finding(wheel, remedy, wheel=wheel)
+
+
+def _failure(program: str, argument: str) -> str:
+    """Return why a program does not start, "" when it does."""
+    path = shutil.which(program, path=_PATH)
+    if not path:
+        return "is missing"
+    try:
+        done = subprocess.run(
+            [path, argument],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"does not start ({error})"
+    if done.returncode:
+        words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        return f"does not start ({words[0] if words else f'exit code {done.returncode}'})"
+    return ""
+
+
+def _room(cache: Path, disk: int, memory: int) -> Iterator[Finding]:
+    base = next(path for path in (cache, *cache.parents) if path.is_dir())
+    free = shutil.disk_usage(base).free
     text = f"{free / _GIB:.1f} GiB free for {cache}"
-    yield Finding(text, "" if free >= _DISK else f"make room for {_DISK // _GIB} GiB, or --cache")
+    yield Finding(text, "" if free >= disk else f"make room for {disk / _GIB:g} GiB, or --cache")
     pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     available = max(pages, _available())
     text = f"{available / _GIB:.1f} GiB of memory available"
-    yield Finding(text, "" if available >= _MEMORY else f"{_MEMORY // _GIB} GiB for two machines")
+    yield Finding(text, "" if available >= memory else f"{memory / _GIB:g} GiB for two machines")
 
 
 def _available() -> int:

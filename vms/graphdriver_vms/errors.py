@@ -1,6 +1,6 @@
 """What can go wrong with a machine, each with what to do next."""
 
-__all__ = ["CannotBuild", "MachineFailed", "MatrixError"]
+__all__ = ["CannotBuild", "MachineFailed", "MatrixError", "NotBooted"]
 
 
 class MatrixError(Exception):
@@ -16,3 +16,7 @@ class CannotBuild(MatrixError):
 
 class MachineFailed(MatrixError):
     """A machine did not come up, hung or went away."""
+
+
+class NotBooted(MachineFailed):
+    """A kernel's user space never ran."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-from graphdriver_vms.provider import LIBVIRT
+from graphdriver_vms.machines.provider import LIBVIRT
 
 __all__ = ["HOST", "Kernel", "Source", "data_file", "load_kernels"]
 
@@ -33,11 +33,17 @@ class Kernel:
     suite: str = ""
     package: str = ""
     box: str = ""
+    uml: str = ""
 
     @property
     def is_built_here(self) -> bool:
         """Whether its kernel comes from a Debian suite rather than with a public box."""
         return bool(self.package)
+
+    @property
+    def has_source(self) -> bool:
+        """Whether any engine can have it."""
+        return bool(self.package or self.box or self.uml)
 
     def source(self, provider: str) -> Source:
         """Return where a machine of `provider` has it from; the box built here is libvirt's."""
@@ -79,8 +85,8 @@ def load_kernels(path: Path | None = None) -> dict[str, Kernel]:
         kernel = Kernel(**entry)
         if kernel.name in found or kernel.name == HOST:
             raise ValueError(f"{path}: {kernel.name} is there twice, or a name of its own")
-        if bool(kernel.suite) != bool(kernel.package) or not (kernel.package or kernel.box):
-            raise ValueError(f"{path}: {kernel.name} needs suite and package, or a box")
+        if bool(kernel.suite) != bool(kernel.package) or not kernel.has_source:
+            raise ValueError(f"{path}: {kernel.name} needs suite and package, a box, or uml")
         if kernel.box and not kernel.series:
             # Else a box with any kernel would do for it.
             raise ValueError(

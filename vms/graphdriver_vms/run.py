@@ -10,26 +10,25 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graphdriver_vms import cells as cells_module
-from graphdriver_vms.errors import MachineFailed, MatrixError
-from graphdriver_vms.judge import Row, read_row, write_row
-from graphdriver_vms.kernel_image import KernelImage, build_kernel
-from graphdriver_vms.kernels import HOST, Kernel, Source
-from graphdriver_vms.machine import Machine
-from graphdriver_vms.payload import BROKEN_DRIVERS, broken_drivers, make_payload
+from graphdriver_vms.errors import MatrixError, NotBooted
+from graphdriver_vms.images.kernel_image import KernelImage, build_kernel, static_busybox
+from graphdriver_vms.images.payload import BROKEN_DRIVERS, broken_drivers, make_payload
+from graphdriver_vms.images.rootfs import build_box
+from graphdriver_vms.images.uml_image import UmlImage, build_uml
+from graphdriver_vms.kernels import HOST, Kernel
+from graphdriver_vms.machines.engine import Engine, Task
+from graphdriver_vms.machines.provider import LIBVIRT, chosen_provider
 from graphdriver_vms.progress import Progress
-from graphdriver_vms.provider import LIBVIRT, chosen_provider
-from graphdriver_vms.public import PublicMachine
-from graphdriver_vms.rootfs import build_box
-from graphdriver_vms.surroundings import Surroundings
+from graphdriver_vms.results.judge import Row, read_row, write_row
 
-__all__ = ["Built", "Order", "build", "check_release", "run_host", "run_machines"]
+__all__ = ["Built", "Order", "build", "build_uml_kernels", "run_host", "run_kernels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +59,14 @@ def build(
 ) -> Built:
     """Build box, kernels and payload, side by side. Raises MatrixError without box or payload."""
     progress.say("build", f"box, {len(kernels)} kernels and the guests' packages")
+    busybox = static_busybox(cache) if kernels else Path()
     images: dict[str, KernelImage] = {}
     failures: dict[str, str] = {}
 
     def one_kernel(kernel: Kernel) -> None:
-        try:
-            images[kernel.name] = build_kernel(cache, kernel)
+        with _failure_recorded(kernel, failures, progress):
+            images[kernel.name] = build_kernel(cache, kernel, busybox)
             progress.say(kernel.name, f"kernel {images[kernel.name].release}")
-        except (MatrixError, OSError, subprocess.SubprocessError) as error:
-            failures[kernel.name] = f"no kernel: {error}"
-            progress.say(kernel.name, failures[kernel.name])
 
     with ThreadPoolExecutor(3) as pool:
         box = pool.submit(build_box, cache, chosen_provider() == LIBVIRT)
@@ -80,43 +77,58 @@ def build(
     return Built(images, failures)
 
 
-class _Turns:
-    """Who may come up. The first of each box alone: it uploads the box, and makes the network.
+def build_uml_kernels(
+    cache: Path, kernels: Sequence[Kernel], progress: Progress
+) -> tuple[dict[str, UmlImage], dict[str, str]]:
+    """Return the kernels of user-mode Linux that could be had, and why others could not."""
+    images: dict[str, UmlImage] = {}
+    failures: dict[str, str] = {}
 
-    Another of the same box would find it half there.
-    """
+    def one_kernel(kernel: Kernel) -> None:
+        with _failure_recorded(kernel, failures, progress):
+            images[kernel.name] = build_uml(cache, kernel)
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._uploaded: set[str] = set()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(one_kernel, kernels))
+    return images, failures
 
-    @contextlib.contextmanager
-    def of(self, box: str) -> Iterator[None]:
-        with self._lock:
-            first = box not in self._uploaded
-            if first:
-                yield
-                self._uploaded.add(box)
-        if not first:
-            yield
+
+@contextlib.contextmanager
+def _failure_recorded(
+    kernel: Kernel, failures: dict[str, str], progress: Progress
+) -> Iterator[None]:
+    """Record why a kernel cannot be had; the others go on."""
+    try:
+        yield
+    except (MatrixError, OSError, subprocess.SubprocessError) as error:
+        failures[kernel.name] = f"no kernel: {error}"
+        progress.say(kernel.name, failures[kernel.name])
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     """What the lanes of a run share."""
 
-    built: Built
+    engine: Engine
+    failures: Mapping[str, str]
     order: Order
-    where: Surroundings
+    out: Path
     progress: Progress
-    turns: _Turns = field(default_factory=_Turns)
 
 
-def run_machines(
-    kernels: Sequence[Kernel], built: Built, order: Order, where: Surroundings, progress: Progress
+def run_kernels(
+    kernels: Sequence[Kernel],
+    engine: Engine,
+    failures: Mapping[str, str],
+    order: Order,
+    out: Path,
+    progress: Progress,
 ) -> list[Row]:
-    """Run each kernel's machine and return the rows; machines are gone when this returns."""
-    run = _Run(built, order, where, progress)
+    """Run each kernel and return the rows, which are below `out` then; machines are gone.
+
+    `failures` are the reasons of kernels that could not be built.
+    """
+    run = _Run(engine, failures, order, out, progress)
     rows: dict[str, Row] = {}
     todo: queue.SimpleQueue[Kernel] = queue.SimpleQueue()
     for kernel in kernels:
@@ -139,7 +151,7 @@ def run_machines(
         except KeyboardInterrupt:
             progress.warn("interrupted: destroying the machines")
             stop.set()
-            Machine.interrupt_all()
+            engine.interrupt()
             wait(lanes)
             raise
     for one in lanes:
@@ -149,22 +161,15 @@ def run_machines(
 
 def _row(kernel: Kernel, run: _Run) -> Row:
     started = time.monotonic()
-    directory = run.where.logs / kernel.name
-    if kernel.name in run.built.failures:
-        row = Row(kernel.name, trouble=run.built.failures[kernel.name], failed=True)
+    directory = run.out / kernel.name
+    if kernel.name in run.failures:
+        row = Row(kernel.name, trouble=run.failures[kernel.name], failed=True, booted=False)
     else:
-        is_built = kernel.source(chosen_provider()) is Source.BUILT
-        machine = (Machine if is_built else PublicMachine)(kernel.name, run.where)
         try:
-            row = Row(kernel.name, _use(machine, kernel, run, directory))
+            row = Row(kernel.name, run.engine.conduct(_task(kernel, run, directory)))
         except (MatrixError, OSError, subprocess.SubprocessError) as error:
-            row = Row(kernel.name, trouble=str(error), failed=True)
-        finally:
-            try:
-                machine.destroy()
-            except (MatrixError, OSError, subprocess.SubprocessError) as error:
-                # The kernels that are left have their turn all the same.
-                run.progress.warn(f"{kernel.name} was not destroyed: {error}")
+            booted = not isinstance(error, NotBooted)
+            row = Row(kernel.name, trouble=str(error), failed=True, booted=booted)
     row = replace(row, seconds=round(time.monotonic() - started, 1))
     write_row(directory, row)
     row = read_row(directory)
@@ -172,16 +177,8 @@ def _row(kernel: Kernel, run: _Run) -> Row:
     return row
 
 
-def _use(machine: Machine, kernel: Kernel, run: _Run, directory: Path) -> str:
-    """Bring a machine up, run the cells in it, collect; return its kernel's release."""
-    with run.turns.of(kernel.box if isinstance(machine, PublicMachine) else ""):
-        run.progress.say(kernel.name, "up")
-        machine.up()
-    release = machine.kernel()
-    check_release(kernel, run.built.images.get(kernel.name), release)
-    machine.prepare(lambda text: run.progress.say(kernel.name, text))
-    cells = run.order.cells
-    names = [cell.name for cell in cells]
+def _task(kernel: Kernel, run: _Run, directory: Path) -> Task:
+    names = [cell.name for cell in run.order.cells]
 
     def on_line(line: str) -> None:
         if line.startswith("@cell "):
@@ -189,32 +186,11 @@ def _use(machine: Machine, kernel: Kernel, run: _Run, directory: Path) -> str:
             place = f" ({names.index(name) + 1} of {len(names)})" if name in names else ""
             run.progress.say(kernel.name, name + place)
 
-    plan = _plan(run.order, kernel.init)
-    try:
-        machine.run(json.dumps(plan), on_line)
-    except MachineFailed:
-        # What it did before may be there, and its end is what is told.
-        with contextlib.suppress(MachineFailed):
-            machine.collect(directory)
-        raise
-    run.progress.say(kernel.name, "collect")
-    machine.collect(directory)
-    return release
+    def report(text: str) -> None:
+        run.progress.say(kernel.name, text)
 
-
-def check_release(kernel: Kernel, image: KernelImage | None, release: str) -> None:
-    """Compare the kernel that answers with the one asked for; `image` where it was built here.
-
-    Raises MachineFailed.
-    """
-    if image and release != image.release:
-        raise MachineFailed(f"{kernel.name}: asked for {image.release}, but {release} answers")
-    if not image and not kernel.has_release(release):
-        raise MachineFailed(
-            f"{kernel.name}: asked for a kernel {kernel.series}, but {release} answers "
-            f"in the public box {kernel.box}",
-            "name another box in kernels.toml",
-        )
+    plan = json.dumps(_plan(run.order, kernel.init))
+    return Task(kernel, plan, directory, on_line, report)
 
 
 def run_host(order: Order, out: Path, progress: Progress) -> Row:
@@ -243,7 +219,7 @@ def run_host(order: Order, out: Path, progress: Progress) -> Row:
     )
     trouble = f"the run on the host ended with {done.returncode}" if done.returncode else ""
     seconds = round(time.monotonic() - started, 1)
-    write_row(directory, Row(HOST, platform.release(), trouble, bool(trouble), seconds))
+    write_row(directory, Row(HOST, platform.release(), trouble, bool(trouble), seconds=seconds))
     row = read_row(directory)
     progress.done(HOST, _summary(row))
     return row

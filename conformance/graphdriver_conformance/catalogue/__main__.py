@@ -1,47 +1,50 @@
 """`python -m graphdriver_conformance.catalogue` prints docs/catalogue.md."""
 
-import tomllib
 from collections import Counter
-from importlib.resources import files
 from typing import Any
 
-from graphdriver_conformance.catalogue.requirement import Level, Requirement, catalogue
+from graphdriver_conformance.catalogue.requirement import Level, Requirement, catalogue, table
 
 __all__ = ["coverage", "document"]
 
 _HEAD = """# The catalogue
 
-What is asked of a driver is data, in `conformance/graphdriver_conformance/catalogue/FAMILY.toml`.
-`graphdriver explain ID` has more of each, and [the kill table](kill-table.md) the broken drivers it
-catches. A requirement that needs a capability is asked of drivers that claim it, one that needs
-something of the machine where that is there. This page is printed by
-`python -m graphdriver_conformance.catalogue`.
+The requirements are data, in `conformance/graphdriver_conformance/catalogue/FAMILY.toml`.
+`graphdriver explain ID` prints the details of each; [the kill table](kill-table.md) lists the
+broken drivers that each one catches. A requirement that needs a capability applies to drivers that
+claim the capability; one that needs a feature of the machine is tested where the machine has it.
+This page is printed by `python -m graphdriver_conformance.catalogue`.
 
 """
 
 _COVERAGE = """
 ## What other suites check
 
-Check by check, what the suites that exist ask of a driver, and the requirements that have it here.
+The checks of existing suites, and the requirements that cover each of them here.
 
 """
 
-_DROPPED = """
-## Left out, merged, or another level
+_RETIRED = """
+## Retired ids
 
-An id is never used for anything else.
+Ids that no requirement has any more. A retired id is never reused.
 
-| id | what it was to be | what became of it |
+| id | planned requirement | reason |
+|---|---|---|
+"""
+
+_CHANGED = """
+## Changed before the first release
+
+| id | planned requirement | change |
 |---|---|---|
 """
 
 
-def coverage() -> dict[str, list[dict[str, Any]]]:
-    """Return `check`: what other suites check and by what it is covered; `dropped`: what is not."""
-    text = (
-        files("graphdriver_conformance.catalogue").joinpath("other_suites.toml").read_text("utf-8")
-    )
-    return tomllib.loads(text)
+def coverage() -> list[dict[str, Any]]:
+    """Return the checks of other suites, and the requirements that cover each of them."""
+    checks: list[dict[str, Any]] = table("other_suites.toml")["check"]
+    return checks
 
 
 def document() -> str:
@@ -49,16 +52,22 @@ def document() -> str:
     families: dict[str, list[Requirement]] = {}
     for one in catalogue().values():
         families.setdefault(one.family, []).append(one)
-    found = coverage()
+    ids = table("retired.toml")
     return (
         _HEAD
         + _counts(families)
         + "".join(_family(name, sorted(some, key=_id)) for name, some in sorted(families.items()))
         + _COVERAGE
-        + _checks(found["check"])
-        + _DROPPED
-        + "".join(f"| {one['id']} | {one['was']} | {one['why']} |\n" for one in found["dropped"])
+        + _checks(coverage())
+        + _RETIRED
+        + "".join(map(_planned, ids["retired"]))
+        + _CHANGED
+        + "".join(map(_planned, ids["changed"]))
     )
+
+
+def _planned(one: dict[str, str]) -> str:
+    return f"| {one['id']} | {one['planned']} | {one['reason']} |\n"
 
 
 def _id(requirement: Requirement) -> str:
@@ -75,9 +84,7 @@ def _counts(families: dict[str, list[Requirement]]) -> str:
 
 
 def _family(name: str, requirements: list[Requirement]) -> str:
-    rows = (
-        f"\n## {name}\n\n| id | level | what must hold | needs | source |\n|---|---|---|---|---|\n"
-    )
+    rows = f"\n## {name}\n\n| id | level | requirement | needs | source |\n|---|---|---|---|---|\n"
     for one in requirements:
         needs = ", ".join(one.needs)
         rows += f"| {one.id} | {one.level} | {one.title} | {needs} | {one.source} |\n"

@@ -1,4 +1,4 @@
-"""What must hold. Requirements are data, in `catalogue/*.toml`; tests point at them."""
+"""Requirements. They are data, in `catalogue/FAMILY.toml`; tests name them by id."""
 
 import re
 import tomllib
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-__all__ = ["CATALOGUE_VERSION", "Level", "Requirement", "catalogue", "verifies"]
+__all__ = ["CATALOGUE_VERSION", "Level", "Requirement", "catalogue", "table", "verifies"]
 
 CATALOGUE_VERSION = "0.1"
 _Test = TypeVar("_Test", bound=Callable[..., object])
@@ -32,10 +32,10 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One sentence that can be false of a driver.
+    """A rule that can be false of a driver.
 
-    `needs` are capabilities (not claimed: not asked) and facts of the environment (absent: not
-    provable); `rests_on` are requirements without which this one says nothing.
+    `needs` are capabilities (if not claimed, the requirement does not apply) and features of the
+    environment (if absent, it is not provable); `rests_on` are requirements that it depends on.
     """
 
     id: str
@@ -67,11 +67,18 @@ def catalogue() -> dict[str, Requirement]:
             if requirement.id in found:
                 raise ValueError(f"{path.name}: {requirement.id} is there twice")
             found[requirement.id] = requirement
+    if reused := found.keys() & {one["id"] for one in table("retired.toml")["retired"]}:
+        raise ValueError(f"{', '.join(sorted(reused))}: retired ids are never reused")
     for requirement in found.values():
         for other in requirement.rests_on:
             if other not in found:
                 raise ValueError(f"{requirement.id} rests on {other}, which does not exist")
     return found
+
+
+def table(name: str) -> dict[str, Any]:
+    """Return the content of a TOML file of the catalogue."""
+    return tomllib.loads((files("graphdriver_conformance.catalogue") / name).read_text("utf-8"))
 
 
 def verifies(id: str) -> Callable[[_Test], _Test]:

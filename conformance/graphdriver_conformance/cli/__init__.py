@@ -1,9 +1,8 @@
-"""The command `graphdriver`: the suite and its catalogue without pytest's vocabulary.
+"""The command `graphdriver`.
 
-One module for each subcommand, loaded when it is called. `add_arguments(parser)` describes its
-arguments, `run(options)` returns the exit code; `check`, whose arguments are pytest's, gets them as
-they are. Commands of the other packages are passed on to them as programs, as this one does not
-import them.
+Each subcommand is a module that is imported when it is called: `add_arguments(parser)` adds its
+arguments, `run(options)` returns the exit code. `check` passes its arguments to pytest. Commands of
+the other packages are run as programs, because this package does not import them.
 """
 
 import argparse
@@ -19,19 +18,19 @@ from contextlib import contextmanager
 __all__ = ["COMMANDS", "PASSED_ON", "command_parser", "main"]
 
 COMMANDS = {
-    "check": "judge drivers (default: overlay2)",
-    "list": "the requirements, one a line, or the capabilities",
-    "explain": "a requirement or a family: rule, reason, source, tests",
-    "report": "result files as text, page or Markdown; the difference of two",
-    "waive": "a file of waivers for the violations of a result file",
-    "doctor": "what this machine can show, and how to get the rest",
-    "new": "a skeleton of a driver, with its tests",
-    "completion": "a script that completes this command in bash",
+    "check": "run the suite on drivers (default: overlay2)",
+    "list": "list requirements or capabilities",
+    "explain": "explain a requirement or a family: rule, reason, source, tests",
+    "report": "show result files as text, HTML or Markdown, or compare two",
+    "waive": "write waivers for the violations of a result file",
+    "doctor": "list the requirements that this machine can test, and what to install",
+    "new": "create a skeleton of a driver, with tests",
+    "completion": "print a script for completion in bash",
 }
 PASSED_ON = {
-    "fsck": ("check an overlay2 home, which is only read", "graphdriver.overlay2.fsck"),
-    "serve": ("be a Docker graphdriver plugin", "graphdriver.plugin"),
-    "matrix": ("the suite on many kernels, in virtual machines", "graphdriver_vms"),
+    "fsck": ("check an overlay2 home without changing it", "graphdriver.overlay2.fsck"),
+    "serve": ("serve a driver as a Docker graphdriver plugin", "graphdriver.plugin"),
+    "matrix": ("run the suite on many kernels, in virtual machines", "graphdriver_vms"),
 }
 _CANNOT_WRITE = 4
 
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     name, *rest = given or [""]
     if name in PASSED_ON:
-        # It takes this process over: whoever started `graphdriver serve` can then end it.
+        # exec keeps the process id, so that a signal to `graphdriver serve` reaches the plugin.
         os.execv(sys.executable, [sys.executable, "-m", PASSED_ON[name][1], *rest])
     if not name.startswith("-") and name not in COMMANDS:
         return _refuse(name)
@@ -60,7 +59,7 @@ def command_parser(only: str = "") -> argparse.ArgumentParser:
     """Return the parser of all commands; with `only` that one alone has its arguments."""
     parser = argparse.ArgumentParser(
         "graphdriver",
-        description="Judge layered-storage drivers; read the catalogue of what is asked of them.",
+        description="Test layered-storage drivers for conformance.",
         formatter_class=_format,
     )
     version = importlib.metadata.version("graphdriver-conformance")
@@ -95,9 +94,9 @@ def _refuse(name: str) -> int:
 
 @contextmanager
 def _output_errors(name: str) -> Iterator[list[int]]:
-    """Catch what comes of writing to standard output; yield a list that gets the exit code.
+    """Handle errors of standard output; yield a list that receives the exit code.
 
-    Who reads no further, as in `... list | head`, is no error; a full disk is one.
+    A closed pipe, as in `... list | head`, is not an error; a full disk is.
     """
     failure: list[int] = []
     try:
@@ -109,11 +108,11 @@ def _output_errors(name: str) -> Iterator[list[int]]:
         failure.append(128 + signal.SIGPIPE)
     except OSError as error:
         if error.filename is not None:
-            raise  # not standard output, which has no name here
+            raise  # an error of another file: standard output has no name here
         print(f"graphdriver {name}: standard output: {error.strerror}", file=sys.stderr)
         failure.append(_CANNOT_WRITE)
     if failure:
-        # The interpreter flushes once more at its end.
+        # The interpreter flushes again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""Judge drivers: the suite, on all processors.
+"""Run the suite on drivers, on all processors.
 
 All options of pytest can be given too, as -n PROCESSES, -x, --junitxml FILE: see pytest --help.
 """
@@ -22,9 +22,9 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments, for --help and completion: they are parsed by pytest."""
+    """Add the arguments for --help and completion; pytest parses them."""
     parser.usage = "graphdriver check [SPEC ...] [options of the suite] [options of pytest]"
-    parser.add_argument("SPEC", nargs="*", help="drivers to judge (default: overlay2)")
+    parser.add_argument("SPEC", nargs="*", help="drivers to test (default: overlay2)")
     for name, known in OPTIONS.items():
         parser.add_argument(name, **known)
 
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
     alone = any(spec.startswith("plugin+unix:") for spec in specs)
     if importlib.util.find_spec("xdist") and not asked and not alone:
         command += ["-n", str(min(4, len(os.sched_getaffinity(0))))]
-    # The suite ends with its own summary; pytest's would say the same in test names.
+    # The suite prints a summary of its own; pytest's repeats it with names of tests.
     command += ["--no-header", "--tb=no", "-rN", "-p", "no:cacheprovider"]
     with tempfile.TemporaryDirectory(prefix="graphdriver-run-") as scratch:
         journal = Path(_value("journal", rest) or Path(scratch) / "journal.jsonl")
@@ -69,14 +69,14 @@ def _call(command: Sequence[str]) -> int:
 
 
 def _after_crash(journal: Path, code: int, report: str | None) -> int:
-    """Print and write what a run had proven until it was killed; remove what it left."""
+    """Report the results of a killed run up to that point, and remove its homes."""
     # Loaded here: what enters namespaces is of no use to a run that ended by itself.
     from graphdriver_conformance.fixture.homes import Homes
 
     content = journal.read_bytes()
     results = read_journal(content)
     name = signal.Signals(-code).name
-    print(f"\nthe process of the suite was killed by {name}; until then:", file=sys.stderr)
+    print(f"\nthe process of the suite was killed by {name}; results up to then:", file=sys.stderr)
     for result in results:
         print("\n".join(line for line, _ in terminal.lines(result)))
         if report:

@@ -25,7 +25,7 @@ complete -o default -F _graphdriver graphdriver
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments: there are none."""
+    """Add no arguments: the command has none."""
 
 
 def run(options: argparse.Namespace) -> int:

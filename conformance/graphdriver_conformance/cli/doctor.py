@@ -1,4 +1,4 @@
-"""Show what this machine can prove of the catalogue, and how to get the rest."""
+"""List the requirements that this machine can test, and what to install for the others."""
 
 import argparse
 import importlib.util
@@ -18,7 +18,7 @@ from graphdriver_conformance.host.environment import Environment, probe
 
 __all__ = ["add_arguments", "run"]
 
-# What makes more possible, by what is missing: a program, or a module of Python.
+# Missing programs and Python modules, and what they are needed for.
 _PROGRAMS = {
     "newuidmap": "ordinary users get more than one id: apt-get install uidmap",
     "unshare": "scripts of violations need it: apt-get install util-linux",
@@ -30,13 +30,13 @@ _MODULES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("--graphdriver-home", metavar="DIR", help="where the homes would go")
+    """Add the arguments of the command."""
+    parser.add_argument("--graphdriver-home", metavar="DIR", help="directory of the homes")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print it; 0 when the whole catalogue can be shown, 1 when not, 4 when nothing can run."""
+    """Print the report; 0 if every requirement can be tested, 1 if not, 4 if none can."""
     privileges = namespaces.enter()
     try:
         homes = Homes.make(options.graphdriver_home, not privileges.trouble)
@@ -92,9 +92,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
             yield f"{name.removeprefix('overlay.'):<12} {value}"
     yield ""
     for level, counts in found["requirements"].items():
-        yield f"{level:<12} {counts['provable']} of {counts['all']} requirements can be shown here"
+        yield f"{level:<12} {counts['provable']} of {counts['all']} requirements can be tested here"
     yield from (f"{one['requirements']} more: {one['reason']}" for one in found["lacking"])
-    yield from (f"not here: {hint}" for hint in found["missing"])
+    yield from (f"missing: {hint}" for hint in found["missing"])
 
 
 def _missing() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Explain a requirement, or each of a family: the rule, where it comes from, what proves it."""
+"""Explain a requirement, or each of a family: rule, reason, source, tests and broken drivers."""
 
 import argparse
 import ast
@@ -15,7 +15,7 @@ from graphdriver_conformance.cli.unknown import say_unknown
 
 __all__ = ["add_arguments", "links_of", "run", "verifiers_of"]
 
-# Where the sources that the catalogue names by number are to be read.
+# Addresses of the sources that the catalogue refers to by number.
 _PLACES = (
     (r"\bmoby #(\d+)", "https://github.com/moby/moby/issues/{}"),
     (r"\bcontainerd #(\d+)", "https://github.com/containerd/containerd/issues/{}"),
@@ -27,7 +27,7 @@ _PLACES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Add the arguments of the command."""
     parser.add_argument("id", metavar="ID|FAMILY", help="as `graphdriver list` shows it, or DIF")
     parser.add_argument(
         "--json", action="store_true", help="as JSON: an object, a list of a family"
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what is known of it; 4 when there is no such requirement or family."""
+    """Print the explanation; 4 if there is no such requirement or family."""
     id = options.id.upper()
     family = sorted((one for one in catalogue().values() if one.family == id), key=lambda o: o.id)
     if family:
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def links_of(source: str) -> list[str]:
-    """Return where to read what a source names."""
+    """Return the addresses of the issues and documents in a source."""
     return [
         place.format(number)
         for pattern, place in _PLACES
@@ -83,9 +83,9 @@ def _verifiers() -> dict[str, list[tuple[str, str]]]:
 
 
 def broken_drivers() -> dict[str, list[dict[str, str]]]:
-    """Return, by requirement, the broken drivers that prove it: `name`, `does` and `bug` of each.
+    """Return the broken drivers that each requirement detects: `name`, `does` and `bug`.
 
-    The file is generated from the project's own tests, where these drivers are.
+    The file is generated from the project's own tests, which contain these drivers.
     """
     table = files("graphdriver_conformance.catalogue") / "broken_drivers.json"
     found: dict[str, list[dict[str, str]]] = json.loads(table.read_text("utf-8"))

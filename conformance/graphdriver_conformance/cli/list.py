@@ -13,22 +13,22 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Add the arguments of the command."""
     add = parser.add_argument
-    add("prefix", nargs="?", default="", help="only ids that begin so, in either case")
+    add("prefix", nargs="?", default="", help="only ids with this prefix; case does not matter")
     add("--level", type=str.upper, choices=list(Level), help="only this level")
     add(
         "--capability",
         choices=list(Capability),
         metavar="C",
-        help="only what is asked of drivers that claim this capability",
+        help="only requirements of this capability",
     )
     add("--capabilities", action="store_true", help="list the capabilities instead")
-    add("--json", action="store_true", help="as JSON, with all that is known of each")
+    add("--json", action="store_true", help="as JSON, with all fields")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print them; 4 when no id begins with the prefix."""
+    """Print the list; 4 if no id begins with the prefix."""
     if options.capabilities:
         return _list_capabilities(options.json)
     prefix = options.prefix.upper()

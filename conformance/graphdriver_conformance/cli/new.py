@@ -1,4 +1,4 @@
-"""Write a skeleton of a driver with its tests: conformant in nothing, but it runs."""
+"""Create a skeleton of a driver with tests. It implements nothing yet, but it runs."""
 
 import argparse
 import importlib.metadata
@@ -25,12 +25,12 @@ _WORKFLOW = ".github/workflows/conformance.yml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("name", help="of the package, and of the directory it is written to")
+    """Add the arguments of the command."""
+    parser.add_argument("name", help="name of the package and of its directory")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the skeleton below the current directory; 4 when the name cannot be had."""
+    """Write the skeleton below the current directory; 4 if the name cannot be used."""
     name = options.name
     if reason := _unusable(name):
         return _refuse(reason)
@@ -44,28 +44,28 @@ def run(options: argparse.Namespace) -> int:
             path.write_text(string.Template(text).substitute(name=name, suite=origin), "utf-8")
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}")
-    print(f"{name}/{name}/driver.py has the verbs; now:\n")
+    print(f"Implement the driver in {name}/{name}/driver.py, then run:\n")
     print(f"  cd {name} && pytest --requirement=LIF-001")
     if origin == _NOWHERE:
-        print(f"\nIn {name}/{_WORKFLOW} write where the suite is installed from.")
+        print(f"\nSet the source of the suite in {name}/{_WORKFLOW}.")
     return 0
 
 
 def _unusable(name: str) -> str:
-    """Return why a package cannot have the name, "" when it can."""
+    """Return the reason why a package cannot have this name, "" if it can."""
     if not name.isidentifier() or keyword.iskeyword(name):
-        return f"{name!r} is no name for a package; use letters, digits and _"
+        return f"{name!r} is not a valid package name; use letters, digits and _"
     if name in sys.stdlib_module_names:
         return f"{name} would shadow the standard library's module {name}; choose another name"
     if Path(name).exists():
-        return f"{name} is there already; choose another name, or remove it"
+        return f"{name} exists already; choose another name, or remove it"
     if name == "tests" or importlib.util.find_spec(name):
         return f"{name} is the name of another package here; choose another name"
     return ""
 
 
 def _origin() -> str:
-    """Return where pip can install the suite from: the repository that it came from (PEP 610)."""
+    """Return the repository from which this suite was installed, as pip takes it (PEP 610)."""
     text = importlib.metadata.distribution("graphdriver-conformance").read_text("direct_url.json")
     origin = json.loads(text or "{}")
     if origin.get("vcs_info", {}).get("vcs") != "git" or origin["url"].startswith("file:"):

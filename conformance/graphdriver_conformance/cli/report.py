@@ -12,6 +12,7 @@ from graphdriver_conformance.results.markdown import diff_markdown, markdown
 from graphdriver_conformance.results.page import diff_page, page
 from graphdriver_conformance.results.printable import printable
 from graphdriver_conformance.results.result_file import BadReport, read_results
+from graphdriver_conformance.results.shards import joined
 
 __all__ = ["add_arguments", "run"]
 
@@ -19,9 +20,13 @@ _COLOURS = {"red": 31, "green": 32, "yellow": 33}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Add the arguments of the command."""
     parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE.json", help="result files, or journals of runs"
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE.json",
+        help="result files, or journals of runs; those of shards are joined",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT.html", help="write a page there instead of text"
@@ -64,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> str:
-    runs = read_results(options.files)
+    runs = joined(read_results(options.files))
     if options.markdown:
         return markdown(runs)
     if options.output:
@@ -73,7 +78,7 @@ def _report(options: argparse.Namespace) -> str:
 
 
 def _diff(options: argparse.Namespace) -> tuple[str, int]:
-    old, new = (read_results([path]) for path in options.files)
+    old, new = (joined(read_results([path])) for path in options.files)
     differences = diff.compare(old, new)
     code = 1 if any(one.newly_violated for one in differences) else 0
     if options.markdown:

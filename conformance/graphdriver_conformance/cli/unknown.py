@@ -9,7 +9,7 @@ __all__ = ["say_unknown"]
 
 
 def say_unknown(id: str) -> int:
-    """Print it, with the closest id or family that exists, and return the exit code."""
+    """Print the message, with the closest existing id or family, and return the exit code."""
     families = {one.family for one in catalogue().values()}
     close = difflib.get_close_matches(id.upper(), [*families, *catalogue()], n=1)
     meant = f"; did you mean {close[0]}?" if close else ";"

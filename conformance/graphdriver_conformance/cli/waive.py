@@ -1,4 +1,4 @@
-"""Write a file of waivers for the violations of a result file, to be filled in and kept."""
+"""Write waivers for the violations of a result file; reasons and issues are to be filled in."""
 
 import argparse
 import datetime
@@ -14,20 +14,22 @@ _DAYS = 90
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("file", type=Path, metavar="RESULT.json", help="of --graphdriver-report")
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "file", type=Path, metavar="RESULT.json", help="result file of --graphdriver-report"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.toml", help="default: stdout")
     parser.add_argument(
         "--until",
         type=datetime.date.fromisoformat,
         default=datetime.date.today() + datetime.timedelta(_DAYS),
         metavar="DAY",
-        help=f"the last day of each, as 2027-03-01 (default: in {_DAYS} days)",
+        help=f"last day of each waiver, such as 2027-03-01 (default: in {_DAYS} days)",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write it; 1 when there is nothing to waive, 4 when a file cannot be read or written."""
+    """Write the file; 1 if there is no violation, 4 if a file cannot be read or written."""
     try:
         outcomes = {
             id: one.outcome.value

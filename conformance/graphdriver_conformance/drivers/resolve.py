@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from graphdriver.contract import Driver, DriverFactory
 from graphdriver_conformance.drivers import SCHEMES
@@ -18,7 +18,9 @@ __all__ = [
     "OFFERS",
     "BadSpec",
     "DriverSource",
+    "Enter",
     "Keeper",
+    "OwnProcess",
     "check_verbs",
     "resolve",
 ]
@@ -75,6 +77,23 @@ class Keeper:
         """End what was started: the run is over."""
 
 
+Enter = Callable[[], None]
+"""To be called by a new process before it makes a thread or another program of itself."""
+
+
+class OwnProcess(Protocol):
+    """A process that has one driver, or starts one for each verb; it can be killed."""
+
+    def init(self, home: Path, options: tuple[str, ...]) -> Driver:
+        """Make the driver. Raises its exceptions, and NoAnswer where the process is lost."""
+
+    def processes(self) -> list[int]:
+        """Return its id; nothing where each verb is a process."""
+
+    def end(self) -> None:
+        """Kill it, with what it has started."""
+
+
 @dataclass(frozen=True, slots=True)
 class DriverSource:
     """A driver that can be made: by whom, and what it was called on the command line.
@@ -82,7 +101,8 @@ class DriverSource:
     `offers` names needs of requirements that come with the way to the driver, not with the driver.
     A driver that does not `mount_here` mounts where whoever started it does; the run then has to
     stay in that mount namespace. One that is there `one_at_a_time` serves a single home, so
-    that processes of a run cannot share it. `keeper` ends what `factory` starts.
+    that processes of a run cannot share it. `keeper` ends what `factory` starts. `start` starts a
+    process of its own for a driver that is another program, where the suite can do that.
     """
 
     spec: str
@@ -92,6 +112,7 @@ class DriverSource:
     mount_here: bool = True
     one_at_a_time: bool = False
     keeper: Keeper = field(default_factory=Keeper)
+    start: Callable[[Enter | None], OwnProcess] | None = None
 
     def load(self) -> None:
         """Import the driver, where it is Python. Raises BadSpec."""

@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from graphdriver_conformance.host import mountinfo, syscalls
+from graphdriver_conformance.host import mountinfo, seccomp, syscalls
 from graphdriver_conformance.host.namespaces import Privileges
 
 __all__ = [
@@ -36,13 +36,17 @@ _WHAT_WOULD_HELP = {
     "ids": "run as root, or install uidmap and give the user a range in /etc/subuid and subgid",
     "mount": "run as root, or where user namespaces may mount overlay",
     "project_quota": "use a home on xfs with pquota or ext4 with prjquota",
+    "supervision": "use Linux 5.5 or later, with no other seccomp listener on this process",
     "user_xattr": "use --graphdriver-home on a file system with user.* attributes",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Facts about the run; `can` names what requirements may need of it."""
+    """Facts about the run; `can` names what requirements may need of it.
+
+    `facts` may have the name of a need that is not met, with the reason.
+    """
 
     kernel: str
     machine: str
@@ -55,7 +59,8 @@ class Environment:
         """Return why `need` cannot be had here and what would help, "" when it can."""
         if need in self.can:
             return ""
-        return f"needs {need}: {_WHAT_WOULD_HELP.get(need, 'not known to this version')}"
+        help = _WHAT_WOULD_HELP.get(need, "not known to this version")
+        return f"needs {need}: {self.facts.get(need, help)}"
 
     @classmethod
     def needs(cls) -> set[str]:
@@ -78,12 +83,17 @@ def probe(base: Path, privileges: Privileges) -> Environment:
     facts = _overlay_parameters()
     facts["userns"] = str(privileges.user_namespace).lower()
     facts["page_size"] = str(os.sysconf("SC_PAGE_SIZE"))
+    able = abilities_on(base) | (set() if privileges.trouble else {"mount"})
+    if reason := seccomp.why_impossible():
+        facts["supervision"] = reason
+    else:
+        able.add("supervision")
     return Environment(
         platform.release(),
         platform.machine(),
         filesystem_of(base),
         privileges.uid,
-        frozenset(abilities_on(base) | (set() if privileges.trouble else {"mount"})),
+        frozenset(able),
         facts,
     )
 

@@ -1,11 +1,22 @@
-"""Processes of the run: who inherits orphans, and who ends with whom."""
+"""Processes of the run: who inherits orphans, who ends with whom, and what they hold."""
 
+import contextlib
 import ctypes
 import os
+import select
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["adopt_orphans", "children_of_this_process", "die_with_parent"]
+__all__ = [
+    "adopt_orphans",
+    "children_of_this_process",
+    "descriptors_of",
+    "die_with_parent",
+    "kill_tree",
+    "tree_of",
+    "wait_for_end",
+]
 
 # include/uapi/linux/prctl.h
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -24,13 +35,81 @@ def adopt_orphans() -> None:
 
 def children_of_this_process() -> set[int]:
     """Return the ids of all child processes, those of other threads among them."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            found |= {int(one) for one in (task / "children").read_text().split()}
-        except OSError:
-            continue  # the thread has ended
+    return _children_of(os.getpid())
+
+
+def tree_of(roots: Iterable[int]) -> list[int]:
+    """Return the processes `roots` and all below them that live, parents first."""
+    found: list[int] = []
+    todo = list(roots)
+    while todo:
+        process = todo.pop(0)
+        if process in found or not Path(f"/proc/{process}").exists():
+            continue
+        found.append(process)
+        todo += sorted(_children_of(process))
     return found
+
+
+def kill_tree(roots: Iterable[int]) -> None:
+    """Kill processes with all that they have started, and wait until they have ended.
+
+    They are stopped before they are killed: none can start another meanwhile, nor see the death of
+    its child. Whoever is their parent still has to reap them.
+    """
+    stopped: list[int] = []
+    while more := [one for one in tree_of([*roots, *stopped]) if one not in stopped]:
+        for process in more:
+            _signal(process, signal.SIGSTOP)
+        stopped += more
+    descriptors: list[int] = []
+    for process in stopped:
+        with contextlib.suppress(ProcessLookupError):
+            descriptors.append(os.pidfd_open(process))
+        _signal(process, signal.SIGKILL)
+    for descriptor in descriptors:
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)  # readable once the process has ended
+        ended.poll()
+        os.close(descriptor)
+
+
+def descriptors_of(process: int) -> list[str]:
+    """Return what the open descriptors of a process point to, sorted; [] when it has ended."""
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{process}/fd"):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"/proc/{process}/fd/{name}"))
+    return sorted(found)
+
+
+def wait_for_end(process: int, seconds: float = 60) -> bool:
+    """Wait until a process has ended; say whether it has."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    try:
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        return bool(ended.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def _children_of(process: int) -> set[int]:
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found |= {int(one) for one in (task / "children").read_text().split()}
+    return found
+
+
+def _signal(process: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, number)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -1,19 +1,33 @@
-"""Layer archives in the oracle's hands: made, also wrong ones, and read strictly; by tarfile."""
+"""Layer archives in the oracle's hands: made in any dialect, also wrong ones, and read strictly."""
 
-import io
-import tarfile
+import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum
 from typing import BinaryIO
 
+from graphdriver_conformance.oracle.tar_blocks import (
+    END,
+    Format,
+    Header,
+    UnreadableArchive,
+    extended,
+    long_name,
+    padded,
+    raw_members,
+)
 from graphdriver_conformance.oracle.tree import Node, NodeKind
 
 __all__ = [
     "OPAQUE",
+    "PLAIN",
+    "Dialect",
     "LayerEntry",
+    "Long",
     "UnreadableArchive",
     "archive_findings",
     "build_archive",
+    "build_member",
     "entry_of",
     "opaque",
     "read_archive",
@@ -23,28 +37,66 @@ __all__ = [
 OPAQUE = b".wh..wh..opq"
 _XATTR = "SCHILY.xattr."
 _TYPES = {
-    NodeKind.FILE: tarfile.REGTYPE,
-    NodeKind.DIRECTORY: tarfile.DIRTYPE,
-    NodeKind.SYMLINK: tarfile.SYMTYPE,
-    NodeKind.FIFO: tarfile.FIFOTYPE,
-    NodeKind.CHARACTER: tarfile.CHRTYPE,
-    NodeKind.BLOCK: tarfile.BLKTYPE,
+    NodeKind.FILE: b"0",
+    NodeKind.DIRECTORY: b"5",
+    NodeKind.SYMLINK: b"2",
+    NodeKind.FIFO: b"6",
+    NodeKind.CHARACTER: b"3",
+    NodeKind.BLOCK: b"4",
 }
 _KINDS = {value: key for key, value in _TYPES.items()}
-
-
-class UnreadableArchive(AssertionError, tarfile.TarError, ValueError):
-    """An archive that no reader takes, or that says what cannot be: its maker is at fault."""
+_HARDLINK = b"1"
+_OLDEST = (NodeKind.FILE, NodeKind.DIRECTORY, NodeKind.SYMLINK)
+_RECORD = 10240
 
 
 @dataclass(frozen=True, slots=True)
 class LayerEntry:
-    """A member as it stands in the archive: `name` raw, `hardlink` the target of one, else None."""
+    """A member as it stands in the archive: `name` raw, `hardlink` the target of one, else None.
+
+    `pax` are records beside those that the node needs.
+    """
 
     name: bytes
     node: Node
     hardlink: bytes | None = None
-    pax: tuple[tuple[str, str], ...] = field(default=())
+    pax: tuple[tuple[str, str], ...] = ()
+
+
+class Long(Enum):
+    """How a path or a number is written that its field has no room for."""
+
+    PAX = "PAX records"
+    GNU = "GNU's long names and numbers in base 256"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How an archive is written. All of it is what programs write that make layers.
+
+    `root` stands before every name and hard-link target, unless `root_of_links` differs; with
+    `slashes` the names of directories end in one; `old_files` have type NUL instead of 0, and
+    `old_directories` too; `always_long` says paths in `long`'s way although they are short;
+    `comment` puts a global header first; `blocks` of zeros end it, and `record` bytes are what its
+    length is a multiple of.
+    """
+
+    format: Format = Format.USTAR
+    long: Long = Long.PAX
+    root: bytes = b""
+    root_of_links: bytes = b""
+    slashes: bool = False
+    old_files: bool = False
+    old_directories: bool = False
+    always_long: bool = False
+    base256: bool = False
+    comment: bool = False
+    blocks: int = 2
+    record: int = _RECORD
+
+
+PLAIN = Dialect()
+"""As Python's tarfile writes PAX archives."""
 
 
 def entry_of(name: str | bytes, node: Node, hardlink: bytes | None = None) -> LayerEntry:
@@ -65,32 +117,50 @@ def opaque(directory: str | bytes) -> LayerEntry:
     return LayerEntry(raw + b"/" + OPAQUE if raw else OPAQUE, Node(NodeKind.FILE, 0o600))
 
 
-def build_archive(entries: Iterable[LayerEntry]) -> bytes:
+def build_archive(entries: Iterable[LayerEntry], dialect: Dialect = PLAIN) -> bytes:
     """Return the archive of `entries`, in their order, whatever they say."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for entry in entries:
-            archive.addfile(_info(entry), io.BytesIO(entry.node.content))
-    return buffer.getvalue()
+    pieces = [extended([(b"comment", b"made by hand")], b"g")] if dialect.comment else []
+    pieces += [build_member(entry, dialect) for entry in entries]
+    pieces.append(END[: dialect.blocks * 512])
+    whole = b"".join(pieces)
+    return whole + bytes(-len(whole) % dialect.record)
 
 
 def read_archive(data: bytes | BinaryIO) -> list[LayerEntry]:
     """Return the entries of an uncompressed archive. Raises UnreadableArchive, a TarError."""
     raw = data if isinstance(data, bytes) else data.read()
-    try:
-        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:", errors="surrogateescape") as archive:
-            return [_entry(archive, member) for member in archive]
-    except (tarfile.TarError, ArithmeticError, EOFError, LookupError, ValueError) as error:
-        # tarfile has errors of its own for some of what can be wrong, and Python's for the rest.
-        kind = type(error).__name__
-        raise UnreadableArchive(f"{len(raw)} bytes that are no archive: {kind}: {error}") from error
+    entries: list[LayerEntry] = []
+    for member in raw_members(raw):
+        header = member.header
+        is_link = header.flag == _HARDLINK
+        kind = _KINDS.get(header.flag, NodeKind.FILE)
+        if header.flag == b"\0" and header.name[-1:] == b"/":
+            kind = NodeKind.DIRECTORY
+        node = Node(
+            kind,
+            header.mode & 0o7777 if kind is not NodeKind.SYMLINK else 0o777,
+            header.uid,
+            header.gid,
+            header.mtime,
+            b"" if is_link or kind is not NodeKind.FILE else member.content,
+            header.link if kind is NodeKind.SYMLINK else b"",
+            header.device,
+            frozenset(
+                (_text(key).removeprefix(_XATTR), value)
+                for key, value in member.records.items()
+                if key.startswith(_XATTR.encode())
+            ),
+        )
+        name = header.name.rstrip(b"/") if kind is NodeKind.DIRECTORY else header.name
+        entries.append(LayerEntry(name or header.name, node, header.link if is_link else None))
+    return entries
 
 
 def archive_findings(data: bytes) -> list[str]:
     """Return what is wrong with an archive that a driver made (image-spec, layer.md)."""
     try:
         entries = read_archive(data)
-    except tarfile.TarError as error:
+    except UnreadableArchive as error:
         return [f"it is no tar archive: {error}"]
     findings: list[str] = []
     if len(data) % 512 or len(data) < 1024 or data[-1024:].strip(b"\0"):
@@ -124,47 +194,102 @@ def _entry_findings(entry: LayerEntry, name: bytes, seen: set[bytes]) -> list[st
     return findings
 
 
-def _info(entry: LayerEntry) -> tarfile.TarInfo:
-    node = entry.node
-    info = tarfile.TarInfo(_text(entry.name))
-    info.type = tarfile.LNKTYPE if entry.hardlink is not None else _TYPES[node.kind]
-    info.mode, info.uid, info.gid, info.mtime = node.mode, node.uid, node.gid, node.mtime
-    info.linkname = _text(node.target if entry.hardlink is None else entry.hardlink)
-    info.devmajor, info.devminor = node.rdev
-    info.size = len(node.content) if info.type == tarfile.REGTYPE else 0
-    xattrs = {_XATTR + key: _text(value) for key, value in node.xattrs}
-    info.pax_headers = {**xattrs, **dict(entry.pax)}
-    return info
+def build_member(entry: LayerEntry, dialect: Dialect = PLAIN) -> bytes:
+    """Return the blocks of one member.
+
+    What the format has no room for is written in the dialect's way, and attributes in records.
+    """
+    node, records = entry.node, [(_raw(_XATTR + key), value) for key, value in entry.node.xattrs]
+    name = _named(entry.name, dialect.root)
+    flag, link = _HARDLINK, node.target
+    if entry.hardlink is not None:
+        link = _named(entry.hardlink, dialect.root_of_links)
+    else:
+        flag = _TYPES[node.kind]
+    is_old = (node.kind is NodeKind.FILE and dialect.old_files) or (
+        node.is_directory and dialect.old_directories
+    )
+    if flag in (b"0", b"5") and is_old:
+        flag = b"\0"
+    if node.is_directory and (dialect.slashes or flag == b"\0") and name[-1:] != b"/":
+        name += b"/"
+    format = dialect.format
+    if format is Format.V7 and node.kind not in _OLDEST:
+        format = Format.USTAR
+    is_gnu = dialect.long is Long.GNU
+    if is_gnu and not _fits(node):
+        format = Format.GNU
+    content = node.content if flag in (b"0", b"\0") and node.kind is NodeKind.FILE else b""
+    ahead: list[bytes] = []
+    prefix, short = _split(name, format)
+    if dialect.always_long or len(short) + len(prefix) < len(name) - 1:
+        ahead += [long_name(name)] if is_gnu else []
+        records += [] if is_gnu else [(b"path", name)]
+    if len(link) > 100 or (link and dialect.always_long):
+        ahead += [long_name(link, b"K")] if is_gnu else []
+        records += [] if is_gnu else [(b"linkpath", link)]
+    header = Header(
+        short,
+        flag,
+        node.mode,
+        node.uid,
+        node.gid,
+        len(content),
+        node.mtime,
+        link[:100],
+        node.rdev,
+        prefix,
+        format,
+        dialect.base256 and format in (Format.GNU, Format.STAR),
+    )
+    if format in (Format.USTAR, Format.V7):
+        header, large = _without_large(header)
+        records += large
+    records += [(_raw(key), _raw(value)) for key, value in entry.pax]
+    if records:
+        ahead.append(extended(dict(records).items()))
+    return b"".join([*ahead, header.block(), padded(content)])
 
 
-def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo) -> LayerEntry:
-    kind = _KINDS.get(b"0" if member.isfile() or member.islnk() else member.type, NodeKind.FILE)
-    opened = archive.extractfile(member) if member.isfile() else None
-    node = Node(
-        kind,
-        member.mode & 0o7777 if kind is not NodeKind.SYMLINK else 0o777,
-        member.uid,
-        member.gid,
-        int(member.mtime // 1),
-        opened.read() if opened else b"",
-        _bytes(member.linkname) if kind is NodeKind.SYMLINK else b"",
-        (member.devmajor, member.devminor)
-        if kind in (NodeKind.CHARACTER, NodeKind.BLOCK)
-        else (0, 0),
-        frozenset(
-            (key.removeprefix(_XATTR), _bytes(value))
-            for key, value in member.pax_headers.items()
-            if key.startswith(_XATTR)
-        ),
-    )
-    return LayerEntry(
-        _bytes(member.name), node, _bytes(member.linkname) if member.islnk() else None
-    )
+def _without_large(header: Header) -> tuple[Header, list[tuple[bytes, bytes]]]:
+    """Return the header with 0 for numbers that its fields are too small for, and their records."""
+    large: list[tuple[bytes, bytes]] = []
+    if not 0 <= header.uid < 8**7:
+        large.append((b"uid", b"%d" % header.uid))
+        header = dataclasses.replace(header, uid=0)
+    if not 0 <= header.gid < 8**7:
+        large.append((b"gid", b"%d" % header.gid))
+        header = dataclasses.replace(header, gid=0)
+    if not 0 <= header.mtime < 8**11:
+        large.append((b"mtime", b"%d" % header.mtime))
+        header = dataclasses.replace(header, mtime=0)
+    return header, large
+
+
+def _fits(node: Node) -> bool:
+    """Say whether octal fields have room for a node's numbers."""
+    return max(node.uid, node.gid) < 8**7 and 0 <= node.mtime < 8**11
+
+
+def _named(name: bytes, root: bytes) -> bytes:
+    """Return the name below `root`, which is b"", b"./" or b"/"."""
+    bare = name.removeprefix(b"./") if root else name
+    return root + bare if root and not name.startswith(b"/") else name
+
+
+def _split(name: bytes, format: Format) -> tuple[bytes, bytes]:
+    """Return prefix and name for the fields of a header; the name is cut where both are short."""
+    if len(name) <= 100:
+        return b"", name
+    cut = name.rfind(b"/", 0, min(format.prefix + 1, len(name) - 1))
+    if cut <= 0 or len(name) - cut - 1 > 100:
+        return b"", name[:100]
+    return name[:cut], name[cut + 1 :]
 
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def _bytes(text: str) -> bytes:
+def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree
 
-__all__ = ["observe"]
+__all__ = ["TRUSTED", "observe"]
 
 _KINDS = {
     stat.S_IFREG: NodeKind.FILE,
@@ -18,6 +18,8 @@ _KINDS = {
     stat.S_IFSOCK: NodeKind.SOCKET,
 }
 _CONTENT = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+TRUSTED = "trusted.suite."
+"""The beginning of names of `trusted.*` that tests set; file systems have others of their own."""
 
 
 def observe(root: Path | str) -> Tree:
@@ -68,6 +70,8 @@ def _xattrs(path: bytes) -> frozenset[tuple[str, bytes]]:
     wanted = [
         name
         for name in names
-        if name in _CONTENT or (name.startswith("user.") and not name.startswith("user.overlay."))
+        if name in _CONTENT
+        or name.startswith(TRUSTED)
+        or (name.startswith("user.") and not name.startswith("user.overlay."))
     ]
     return frozenset((name, os.getxattr(path, name, follow_symlinks=False)) for name in wanted)

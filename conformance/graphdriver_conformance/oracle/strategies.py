@@ -4,9 +4,11 @@ from functools import cache
 
 from hypothesis import strategies as st
 
+from graphdriver_conformance.oracle.archive import PLAIN, Dialect, Long
+from graphdriver_conformance.oracle.tar_blocks import Format
 from graphdriver_conformance.oracle.tree import EPOCH, Node, Tree, directory, fifo, file, symlink
 
-__all__ = ["names", "nodes", "successors", "trees"]
+__all__ = ["dialects", "names", "nodes", "successors", "trees"]
 
 # Few, so that layers meet at the same names; awkward, so that quoting and encoding are met too.
 _PLAIN = [b"a", b"b", b"c", b"dir", b"etc"]
@@ -40,6 +42,27 @@ def nodes() -> st.SearchStrategy[Node]:
         st.builds(lambda m: directory(m), st.sampled_from([0o755, 0o700, 0o1777])),
         st.builds(lambda t, m: symlink(t, mtime=m), targets, _mtimes()),
         st.builds(lambda m: fifo(mtime=m), _mtimes()),
+    )
+
+
+@cache
+def dialects() -> st.SearchStrategy[Dialect]:
+    """Return ways to write an archive that every engine reads."""
+    return st.sampled_from(
+        [
+            PLAIN,
+            Dialect(slashes=True, root=b"./", root_of_links=b"./"),
+            Dialect(slashes=True, root=b"./"),
+            Dialect(root=b"/", root_of_links=b"/"),
+            Dialect(root_of_links=b"/", comment=True),
+            Dialect(always_long=True, slashes=True, record=1024),
+            Dialect(Format.V7, Long.GNU, slashes=True, old_files=True),
+            Dialect(Format.V7, slashes=True, old_files=True, old_directories=True),
+            Dialect(Format.GNU, Long.GNU, slashes=True),
+            Dialect(Format.GNU, Long.GNU, base256=True, root=b"./", record=512),
+            Dialect(Format.GNU, Long.GNU, always_long=True),
+            Dialect(Format.STAR, slashes=True),
+        ]
     )
 
 

@@ -7,7 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 
-__all__ = ["EPOCH", "Node", "NodeKind", "Tree", "device", "directory", "fifo", "file", "symlink"]
+__all__ = [
+    "EPOCH",
+    "Node",
+    "NodeKind",
+    "Tree",
+    "device",
+    "directory",
+    "fifo",
+    "file",
+    "parents",
+    "symlink",
+]
 
 EPOCH = 1_500_000_000
 """The mtime of nodes that say nothing of theirs: a whole second, long ago."""

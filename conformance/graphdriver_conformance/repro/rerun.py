@@ -16,6 +16,7 @@ from hypothesis import core
 
 from graphdriver_conformance.catalogue.requirement import Requirement, catalogue
 from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, resolve
+from graphdriver_conformance.faults.findings import Where
 from graphdriver_conformance.fixture.homes import Homes
 from graphdriver_conformance.fixture.needs import asked
 from graphdriver_conformance.fixture.subject import Subject
@@ -38,10 +39,12 @@ def main(
     options: tuple[str, ...] = (),
     profile: str = "default",
     seed: int = 0,
+    fault: tuple[str, str, int, bool] | None = None,
 ) -> int:
     """Call the function `check` (MODULE:NAME); 1 when it is violated, 0 when not, 2 without driver.
 
-    `arguments` has the places of the check's arguments among those that it is parametrized with.
+    `arguments` has the places of the check's arguments among those that it is parametrized with;
+    of many faults that the check would try, only `fault` is (`faults.findings.Where`).
     """
     spec = sys.argv[1] if len(sys.argv) > 1 else spec
     # Read when the suite's modules are imported.
@@ -51,7 +54,8 @@ def main(
     test = getattr(importlib.import_module(module), name)
     try:
         source = resolve(spec)
-        result = _tried(test, arguments, catalogue()[id], source, options)
+        only = Where(*fault) if fault else None
+        result = _tried(test, arguments, catalogue()[id], source, options, only)
     except (BadSpec, pytest.UsageError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -68,12 +72,14 @@ def _tried(
     requirement: Requirement,
     source: DriverSource,
     options: tuple[str, ...],
+    only: Where | None,
 ) -> RequirementResult:
     subject: Subject | None = None
     failure: BaseException | None = None
     with _ground(source) as (homes, environment):
         try:
             subject = Subject(source, homes.new(), options, environment)
+            subject.only_fault = only
             declared = getattr(subject.driver, "capabilities", None)
             claims = None if declared is None else frozenset(map(str, declared))
             subject.asked = asked(requirement, source, environment, lambda: claims)

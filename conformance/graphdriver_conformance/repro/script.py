@@ -4,11 +4,12 @@ import base64
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib.resources import files
 from typing import Any
 
 from graphdriver_conformance.catalogue.requirement import Requirement
+from graphdriver_conformance.faults.findings import Where
 from graphdriver_conformance.repro.recorder import RecordedCall
 from graphdriver_conformance.repro.replay import RAISES
 from graphdriver_conformance.results.model import RequirementResult
@@ -30,7 +31,8 @@ _OWN_IMPORT = re.compile(
 class Check:
     """A test of the suite as MODULE:NAME, where its arguments stand in its marks, and its setting.
 
-    `docstring` is what the test says of itself.
+    `docstring` is what the test says of itself; `fault` is the one that has shown the violation,
+    where the test tries many.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Check:
     options: tuple[str, ...]
     profile: str
     seed: int
+    fault: Where | None = None
 
 
 def script(
@@ -70,6 +73,8 @@ def check_script(
 ) -> str:
     """Return the text of a script that calls the test, for what verbs alone do not show."""
     given = {"options": check.options, "profile": check.profile, "seed": check.seed}
+    if check.fault:
+        given["fault"] = astuple(check.fault)
     values = [repr(one) for one in (spec, requirement.id, check.name, dict(check.arguments))]
     values += [f"{key}={value!r}" for key, value in given.items()]
     what = f"{check.name}\n{check.docstring.strip()}"

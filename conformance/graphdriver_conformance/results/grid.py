@@ -123,6 +123,7 @@ _DISTINCTIONS: tuple[Callable[[RunResult], str], ...] = (
     lambda run: run.where.kernel,
     lambda run: run.where.filesystem,
     lambda run: run.where.user,
+    lambda run: run.where.facts.get("machine.name", ""),
     lambda run: f"suite {run.suite}",
     lambda run: f"profile {run.run.profile}",
     when,

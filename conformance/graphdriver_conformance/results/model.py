@@ -25,6 +25,7 @@ __all__ = [
     "TestResult",
     "Verdict",
     "Where",
+    "blocked",
     "fold",
     "verdict_of",
     "worse",
@@ -67,6 +68,7 @@ class Reason(StrEnum):
     WAIVER = "waiver"
     BASELINE = "baseline"
     SELECTION = "selection"
+    SHARD = "shard"
     SUITE = "suite"
 
 
@@ -306,7 +308,7 @@ class RunInfo:
     """How the suite was run, and whether it came to its end.
 
     `complete` says that every test that was collected has reported. `home` is the directory that
-    was asked for, "" for none.
+    was asked for, "" for none; `shard` the share of the requirements, I/N, None for all.
     """
 
     profile: str = "default"
@@ -316,6 +318,7 @@ class RunInfo:
     command: tuple[str, ...] = ()
     complete: bool = True
     ended: Ended = Ended.FINISHED
+    shard: str | None = None
 
     def to_data(self) -> dict[str, Any]:
         """Return it as the result file has it."""
@@ -327,6 +330,7 @@ class RunInfo:
             "command": list(self.command),
             "complete": self.complete,
             "ended": self.ended.value,
+            "shard": self.shard,
         }
 
     @classmethod
@@ -340,6 +344,7 @@ class RunInfo:
             tuple(map(_text, data["command"])),
             bool(data["complete"]),
             Ended(data["ended"]),
+            _optional_text(data.get("shard")),
         )
 
 
@@ -451,7 +456,17 @@ def fold(
     folded = {
         id: _joined(requirements[id], collected.get(id, 0), found) for id, found in by_id.items()
     }
-    return {id: _blocked(one, requirements, folded) for id, one in folded.items()}
+    return blocked(folded, requirements)
+
+
+def blocked(
+    results: Mapping[str, RequirementResult], requirements: Mapping[str, Requirement]
+) -> dict[str, RequirementResult]:
+    """Return results where those that rest on a violated one are blocked by it."""
+    return {
+        id: _blocked(one, requirements, results) if id in requirements else one
+        for id, one in results.items()
+    }
 
 
 def verdict_of(results: Iterable[RequirementResult], ended: Ended = Ended.FINISHED) -> Verdict:
@@ -545,7 +560,8 @@ def _broken_below(
             continue
         seen.add(id)
         deeper = _broken_below(requirements[id], requirements, folded, seen)
-        if deeper or folded[id].outcome is not Outcome.VIOLATED:
+        below = folded.get(id)
+        if deeper or below is None or below.outcome is not Outcome.VIOLATED:
             found += deeper
         else:
             found.append(id)

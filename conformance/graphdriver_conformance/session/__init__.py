@@ -17,8 +17,9 @@ from graphdriver_conformance.drivers.resolve import BadSpec, resolve
 from graphdriver_conformance.fixture.homes import Homes
 from graphdriver_conformance.host import namespaces
 from graphdriver_conformance.session.collection import Collection
-from graphdriver_conformance.session.ending import Ending
+from graphdriver_conformance.session.ending import Ending, started_now
 from graphdriver_conformance.session.fixture import Fixture
+from graphdriver_conformance.session.machines import Sender, runs_on_each
 from graphdriver_conformance.session.progress import Progress
 from graphdriver_conformance.session.protocol import Protocol
 from graphdriver_conformance.session.reports import Reports
@@ -32,7 +33,10 @@ _MOST_WORKERS = 300
 
 def activate(config: pytest.Config) -> None:
     """Prepare the run and register the rest of the plugin. Raises pytest.UsageError."""
-    _check_places(config)
+    worker = getattr(config, "workerinput", None)
+    is_each = runs_on_each(config)
+    if not worker:
+        _check_places(config)
     _end_by_sigterm_as_by_sigint()
     os.environ[PROFILE_VARIABLE] = config.getoption("graphdriver_profile")
     if seconds := config.getoption("graphdriver_deadline", None):
@@ -48,8 +52,7 @@ def activate(config: pytest.Config) -> None:
         )
     here = all(source.mount_here for source in sources)
     privileges = namespaces.enter() if here else namespaces.stay()
-    worker = getattr(config, "workerinput", None)
-    if worker:
+    if worker and not is_each:
         homes = Homes(Path(worker["graphdriver_base"]) / worker["workerid"])
     else:
         hurried = here and config.getoption("graphdriver_profile") == "quick"
@@ -76,6 +79,7 @@ def activate(config: pytest.Config) -> None:
         ("reports", reports),
         ("progress", Progress(run)),
         ("ending", Ending(run, reports)),
+        *([("sender", Sender(run, started_now()))] if worker and is_each else []),
     ):
         config.pluginmanager.register(part, f"graphdriver-{name}")
 

@@ -12,9 +12,10 @@ from hypothesis.errors import Flaky
 from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import Requirement
 from graphdriver_conformance.drivers import Fate, NoAnswer
+from graphdriver_conformance.faults.findings import FaultFound
 from graphdriver_conformance.fixture.boundary import DriverExited, WrongType, origin_of
 from graphdriver_conformance.fixture.needs import NotClaimed
-from graphdriver_conformance.fixture.subject import NotRefused, Subject, inner
+from graphdriver_conformance.fixture.subject import NotRefused, PastDeadline, Subject, inner
 from graphdriver_conformance.host.environment import is_full
 from graphdriver_conformance.oracle.compare import TreesDiffer
 from graphdriver_conformance.results.model import Outcome, Reason, RequirementResult
@@ -101,7 +102,7 @@ def _violation(
         reason=reason,
         expected=printable(expected),
         actual=printable(actual),
-        tree=_printable(error.lines if isinstance(error, TreesDiffer) else ()),
+        tree=_printable(_tree_lines(error)),
         example=_printable(_drawn(error)),
     )
     if subject is None:
@@ -111,9 +112,18 @@ def _violation(
         capability=subject.asked.capability,
         notes=_printable(subject.notes),
         program=_printable(subject.program.lines()),
-        mounts=_printable(_mounts(subject)),
+        mounts=_printable(
+            error.finding.mounts if isinstance(error, FaultFound) else _mounts(subject)
+        ),
         output=_printable(subject.source.keeper.last_output(inner(subject.driver))),
     )
+
+
+def _tree_lines(error: BaseException) -> list[str] | tuple[str, ...]:
+    """Return how a tree differs from the expected one, where that is the violation."""
+    if isinstance(error, FaultFound):
+        return error.finding.tree
+    return error.lines if isinstance(error, TreesDiffer) else ()
 
 
 def _finding(
@@ -128,9 +138,13 @@ def _finding(
         return Reason.WRONG_TYPE, error.expected, error.actual
     if isinstance(error, DriverExited):
         return Reason.PROCESS_DIED, error.expected, error.actual
+    if isinstance(error, FaultFound):
+        return Reason.MISMATCH, error.expected, error.actual
     if isinstance(error, NotRefused):
         reason = Reason.WRONG_ERROR if error.raised else Reason.NOT_REFUSED
         return reason, f"{error.called} raises DriverError or OSError", error.came
+    if isinstance(error, PastDeadline):
+        return Reason.DEADLINE, requirement.title, str(error)
     if not isinstance(error, AssertionError):
         return _raised(error)
     message = _message(error)

@@ -44,10 +44,13 @@ class Collection:
             raise pytest.UsageError(
                 f"--requirement={unknown[0]}: no such requirement; `graphdriver list` shows them"
             )
+        shard = self._run.shard
+        share = shard.of(known) if shard else frozenset(known)
         dropped = [
             item
             for item in items
-            if wanted and verified(item) and not verified(item).startswith(wanted)
+            if (id := verified(item))
+            and ((wanted and not id.startswith(wanted)) or (id in known and id not in share))
         ]
         if dropped:
             config.hook.pytest_deselected(items=dropped)
@@ -61,7 +64,7 @@ class Collection:
 
         xdist's controller gets names of tests only; the facts behind them are in this file.
         """
-        if self._run.is_worker:
+        if self._run.is_worker and not self._run.is_alone:
             rows = [[item.nodeid, spec_of(item), verified(item)] for item in session.items]
             beside = self._run.homes.base / _FILE
             beside.write_text(json.dumps([row for row in rows if row[2]]))
@@ -69,7 +72,13 @@ class Collection:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Give an xdist worker the place of its homes and the facts about the drivers."""
+        """Give an xdist worker the place of its homes and the facts about the drivers.
+
+        With `--dist each` it finds both by itself, as it may be on another machine.
+        """
+        if str(self._run.config.getoption("dist", "no")) == "each":
+            node.workerinput["graphdriver_each"] = True
+            return
         node.workerinput["graphdriver_base"] = str(self._run.homes.base)
         drivers = [one.to_data() for one in self._run.drivers.values()]
         node.workerinput["graphdriver_drivers"] = drivers

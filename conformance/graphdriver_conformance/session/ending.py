@@ -1,20 +1,23 @@
 """The end of a run: the results folded, the files written, the exit code, the verdict."""
 
 import datetime
+import itertools
 import time
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.repro.files import write_scripts
 from graphdriver_conformance.results import terminal
 from graphdriver_conformance.results.journal import Journal, result_from
 from graphdriver_conformance.results.model import (
     Ended,
     Outcome,
+    Reason,
     RequirementResult,
     RunResult,
     TestResult,
@@ -23,10 +26,24 @@ from graphdriver_conformance.results.page import page
 from graphdriver_conformance.results.result_file import report_path, write_result
 from graphdriver_conformance.results.waivers import apply_baseline, apply_waivers
 from graphdriver_conformance.session.collection import counts_of, read_collected, spec_of
+from graphdriver_conformance.session.machines import (
+    Machine,
+    label_of,
+    machine_from,
+    runs_on_each,
+)
 from graphdriver_conformance.session.reports import Reports, told_by
 from graphdriver_conformance.session.run import Run, verified
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "started_now"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The result of a driver on a machine."""
+
+    machine: Machine
+    result: RunResult
 
 
 class Ending:
@@ -35,17 +52,20 @@ class Ending:
     def __init__(self, run: Run, reports: Reports) -> None:
         self._run = run
         self._reports = reports
-        self._results: list[RunResult] = []
+        self._judged: list[Judged] = []
         self._trouble: list[str] = []
         self._stale: list[str] = []
         self._clock = time.monotonic()
-        self._started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._journal = Journal(None if run.is_worker else self._journal_path())
-        self._collected: dict[str, dict[str, int]] = {}
+        self._started = started_now()
+        self._is_each = runs_on_each(run.config)
+        # By the number of xdist's worker; the only machine of a run has none.
+        self._machines: dict[str, Machine] = {}
+        self._names: dict[str, str] = {}
+        self._vacant: list[str] = []
         self._is_collected = False
-        if not run.is_worker:
-            for spec in run.drivers:
-                self._journal.begin(run.head(spec, self._started), run.homes.base)
+        if not run.is_worker and not self._is_each:
+            heads = {spec: run.head(spec, self._started) for spec in run.drivers}
+            self._machines[""] = self._begun(Machine("", heads, Journal(self._journal_path(""))))
 
     def pytest_report_header(self) -> list[str]:
         """Show the drivers, the machine and the settings that a result depends on."""
@@ -57,6 +77,8 @@ class Ending:
             f"{user}, profile {run.config.getoption('graphdriver_profile')}, "
             f"seed {run.config.getoption('graphdriver_seed')}"
         ]
+        if self._is_each and not run.is_worker:
+            lines.append("each machine is judged by itself; this one gathers the results")
         return lines + [text for text in (run.homes.remark, run.trouble) if text]
 
     @pytest.hookimpl(trylast=True)
@@ -69,14 +91,43 @@ class Ending:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: object, ids: list[str]) -> None:
         """Count the tests that xdist's workers will report."""
-        if not self._is_collected:
+        if self._is_each:
+            self._is_collected = True
+        elif not self._is_collected:
             self._count(counts_of(read_collected(self._run.shared).values()))
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Name a machine; a worker that xdist starts in place of one that died has its name."""
+        if self._is_each:
+            name = self._vacant.pop(0) if self._vacant else self._new_name(label_of(node))
+            self._names[str(node.gateway.id)] = name
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Remember a machine whose worker died."""
+        if error and self._is_each:
+            self._vacant.append(self._names[str(node.gateway.id)])
+
+    @pytest.hookimpl(tryfirst=True, optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Give the report of a test whose worker died the facts that its machine has sent."""
+        if self._is_each:
+            machine = self._machine_of(report)
+            tests = machine.tests if machine else {}
+            self._reports.lost_test(crashitem, report, tests)
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write down what a report says; with xdist this runs where all of them arrive."""
-        told = told_by(report)
-        if told and not self._run.is_worker:
-            self._journal.add(told)
+        if self._run.is_worker:
+            return
+        described = getattr(report, "graphdriver_machine", None)
+        if described and self._is_each:
+            self._introduce(self._name_of(report), described)
+        told, machine = told_by(report), self._machine_of(report)
+        if told and machine:
+            machine.journal.add(told)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -90,11 +141,11 @@ class Ending:
                 run.homes.discard_all()
             except OSError as error:
                 self._trouble.append(f"{error.filename} could not be removed: {error.strerror}")
-        if self._results and exitstatus in (0, 1, 5):
+        if self._judged and exitstatus in (0, 1, 5):
             failed = (
                 self._reports.foreign_failures
                 or self._trouble
-                or any(map(self._fails, self._results))
+                or any(self._fails(one.result) for one in self._judged)
             )
             session.exitstatus = 1 if failed else 0
 
@@ -118,52 +169,90 @@ class Ending:
                 stats[name] = found
         for text in self._trouble:
             terminalreporter.line(f"FAILED  {text}", red=True)
-        for result in self._results:
-            terminalreporter.section(f"verdict on {result.driver.spec}")
-            for line, colour in terminal.lines(result):
+        for one in self._judged:
+            terminalreporter.section(f"verdict on {one.machine.title(one.result.driver.spec)}")
+            for line, colour in terminal.lines(one.result):
                 terminalreporter.line(line, **({colour: True} if colour else {}))
 
-    def _journal_path(self) -> Path | None:
+    def _journal_path(self, machine: str) -> Path | None:
         option = self._run.config.getoption
         if asked := option("graphdriver_journal", None):
-            return Path(asked)
+            return report_path(asked, machine, bool(machine))
         report = option("graphdriver_report")
-        return Path(report).with_suffix(".journal.jsonl") if report else None
+        if not report:
+            return None
+        return report_path(report, machine, bool(machine)).with_suffix(".journal.jsonl")
+
+    def _begun(self, machine: Machine) -> Machine:
+        for head in machine.heads.values():
+            machine.journal.begin(head, self._run.homes.base)
+        return machine
+
+    def _introduce(self, name: str, described: dict[str, Any]) -> None:
+        """Take in what a worker of `--dist each` describes with its first report."""
+        if name in self._machines:
+            return  # of a worker in place of one that died
+        journal = Journal(self._journal_path(name))
+        here = next(self._run.head(spec, self._started) for spec in self._run.drivers)
+        machine = self._begun(machine_from(name, described, journal, here.run))
+        journal.collect(machine.collected)
+        self._machines[name] = machine
+
+    def _name_of(self, report: Any) -> str:
+        node = getattr(report, "node", None)
+        return self._names.get(str(node.gateway.id), "") if node and self._is_each else ""
+
+    def _machine_of(self, report: Any) -> Machine | None:
+        return self._machines.get(self._name_of(report))
+
+    def _new_name(self, label: str) -> str:
+        """Return a name that no other machine of the run has, nor the files of another."""
+        taken = {report_path("x", name, True) for name in self._names.values()}
+        names = itertools.chain([label], (f"{label}#{n}" for n in itertools.count(2)))
+        return next(name for name in names if report_path("x", name, True) not in taken)
 
     def _count(self, collected: dict[str, dict[str, int]]) -> None:
-        self._collected, self._is_collected = collected, True
-        self._journal.collect(collected)
+        self._is_collected = True
+        for machine in self._machines.values():
+            machine.collected = collected
+            machine.journal.collect(collected)
 
     def _judge(self, session: pytest.Session, exitstatus: int) -> None:
-        """Make the result of each driver, and write the files."""
+        """Make the result of each driver on each machine, and write the files."""
+        machines = [self._machines[name] for name in sorted(self._machines)]
         if not self._is_collected and exitstatus == pytest.ExitCode.USAGE_ERROR:
-            self._drop_journal()
+            self._drop_journals()
             return
-        nothing = not any(self._journal.results.values())
-        if self._reports.foreign and nothing and not any(self._collected.values()):
-            self._drop_journal()
+        nothing = not any(any(one.journal.results.values()) for one in machines)
+        counted = any(any(one.collected.values()) for one in machines)
+        if self._reports.foreign and nothing and not counted:
+            self._drop_journals()
             return  # an author's own checks, which say nothing about the catalogue
         if session.config.getoption("collectonly"):
-            self._drop_journal()
+            self._drop_journals()
             return
         seconds = time.monotonic() - self._clock
         ended = self._ended(session, exitstatus)
-        for spec in self._run.drivers:
-            result = result_from(
-                self._run.head(spec, self._started),
-                self._collected.get(spec, {}),
-                self._journal.results[spec],
-                ended,
-                seconds,
-            )
-            self._results.append(self._excused(result))
+        for machine in machines:
+            for spec, head in machine.heads.items():
+                result = result_from(
+                    head,
+                    machine.collected.get(spec, {}),
+                    machine.journal.results[spec],
+                    ended,
+                    seconds,
+                )
+                self._judged.append(Judged(machine, self._excused(self._in_shard(result))))
+        silent = [name for name in self._names.values() if name not in self._machines]
+        self._trouble += [f"{name}: no test was reported" for name in dict.fromkeys(silent)]
         try:
-            self._journal.end(ended, seconds)
+            for machine in machines:
+                machine.journal.end(ended, seconds)
             self._write()
         except OSError as error:
             self._trouble.append(f"{error.filename} could not be written: {error.strerror}")
         else:
-            self._drop_journal()
+            self._drop_journals()
         self._trouble += self._stale
 
     def _ended(self, session: pytest.Session, exitstatus: int) -> Ended:
@@ -174,39 +263,64 @@ class Ending:
             return Ended.INTERRUPTED
         return Ended.FINISHED
 
-    def _drop_journal(self) -> None:
-        """Close the journal, and remove it unless it was asked for: the result file has all."""
-        self._journal.close()
-        path = self._journal.path
-        if path and not self._run.config.getoption("graphdriver_journal", None):
-            path.unlink(missing_ok=True)
+    def _drop_journals(self) -> None:
+        """Close the journals, and remove them unless asked for: the result files have all."""
+        for machine in self._machines.values():
+            machine.journal.close()
+            path = machine.journal.path
+            if path and not self._run.config.getoption("graphdriver_journal", None):
+                path.unlink(missing_ok=True)
 
     def _excused(self, result: RunResult) -> RunResult:
         """Waive known violations; a waiver is stale when no driver needs it."""
         run = self._run
         rows, wrong = apply_waivers(result.requirements, run.waivers, datetime.date.today())
-        first = not self._results
+        first = not self._judged
         self._stale = [text for text in wrong if first or text in self._stale]
         return replace(result, requirements=apply_baseline(rows, run.baseline))
 
-    def _write(self) -> None:
-        """Write the scripts, a result file for each driver, and the page of all."""
-        option = self._run.config.getoption
-        several = len(self._results) > 1
-        if directory := option("graphdriver_repro"):
-            self._results = [self._with_scripts(one, directory, several) for one in self._results]
-        if path := option("graphdriver_report"):
-            for result in self._results:
-                write_result(report_path(path, result.driver.spec, several), result)
-        if path := option("graphdriver_html"):
-            Path(path).write_text(page(self._results), "utf-8")
+    def _in_shard(self, result: RunResult) -> RunResult:
+        """Give the reason of requirements that are not selected because of the shard only."""
+        shard = self._run.shard
+        if shard is None:
+            return result
+        wanted = tuple(self._run.config.getoption("graphdriver_requirement"))
+        share = shard.of(catalogue())
+        rows = {
+            id: replace(one, reason=Reason.SHARD)
+            if one.reason is Reason.SELECTION
+            and id not in share
+            and (not wanted or id.startswith(wanted))
+            else one
+            for id, one in result.requirements.items()
+        }
+        return replace(result, requirements=rows)
 
-    def _with_scripts(self, result: RunResult, directory: str, several: bool) -> RunResult:
+    def _write(self) -> None:
+        """Write the scripts, a result file for each driver and machine, and the page of all."""
+        option = self._run.config.getoption
+        several = len(self._judged) > 1 or self._is_each
+        if directory := option("graphdriver_repro"):
+            self._judged = [self._with_scripts(one, directory, several) for one in self._judged]
+        if path := option("graphdriver_report"):
+            for one in self._judged:
+                write_result(report_path(path, self._file_name(one), several), one.result)
+        if path := option("graphdriver_html"):
+            Path(path).write_text(page([one.result for one in self._judged]), "utf-8")
+
+    def _file_name(self, judged: Judged) -> str:
+        """Return what distinguishes the files of a result: its driver, its machine, or both."""
+        spec, machine = judged.result.driver.spec, judged.machine.name
+        if not machine:
+            return spec
+        return f"{machine}-{spec}" if len(judged.machine.heads) > 1 else machine
+
+    def _with_scripts(self, judged: Judged, directory: str, several: bool) -> Judged:
         """Write a script for each violation, and name it in the result."""
-        spec = result.driver.spec
-        prefix = report_path("x", spec, several).name.removeprefix("x-") + "-" if several else ""
+        result, name = judged.result, self._file_name(judged)
+        prefix = report_path("x", name, several).name.removeprefix("x-") + "-" if several else ""
         texts: dict[str, tuple[str, ...]] = {}
-        for told in self._journal.results[spec]:
+        for told in judged.machine.journal.results[result.driver.spec]:
             shown = result.requirements[told.result.id]
             if told.scripts and _is_shown(told, shown):
                 texts[told.result.id] = told.scripts
@@ -216,11 +330,16 @@ class Ending:
             id: replace(one, script=commands[id]) if id in commands else one
             for id, one in result.requirements.items()
         }
-        return replace(result, requirements=rows)
+        return replace(judged, result=replace(result, requirements=rows))
 
     def _fails(self, result: RunResult) -> bool:
         option = self._run.config.getoption
         return result.fails(option("graphdriver_level"), strict=option("graphdriver_strict"))
+
+
+def started_now() -> str:
+    """Return the present time as result files have it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _is_violation(report: Any) -> bool:

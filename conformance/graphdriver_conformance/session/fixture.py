@@ -44,7 +44,9 @@ class Fixture:
         run.announce(home)
         try:
             recorder = Recorder(home.parent) if run.config.getoption("graphdriver_repro") else None
-            subject = Subject(source, home, run.options, run.environment, recorder, run.watch)
+            subject = Subject(
+                source, home, run.options, run.environment, recorder, run.watch, run.shared
+            )
             subject.asked = by_claim
             request.node.stash[SUBJECT] = subject
             yield subject
@@ -52,7 +54,7 @@ class Fixture:
             place = run.config.getoption("graphdriver_keep", None)
             if place and result and result.outcome is Outcome.VIOLATED and result.kept:
                 source.keeper.keep_output(inner(subject.driver), Path(result.kept))
-                keep_home(home, Path(result.kept))
+                keep_home(subject.home, Path(result.kept))
             subject.close()
         finally:
             run.homes.discard(home)

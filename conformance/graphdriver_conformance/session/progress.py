@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from graphdriver_conformance.session.machines import runs_on_each
 from graphdriver_conformance.session.run import Run
 
 __all__ = ["Progress"]
@@ -35,8 +36,9 @@ class Progress:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: object, ids: list[str]) -> None:
-        """Count the tests of a worker: each has them all."""
-        self._total = len(ids)
+        """Count the tests of a worker: each has them all, and runs them with `--dist each`."""
+        before = self._total if runs_on_each(self._run.config) else 0
+        self._total = before + len(ids)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:

@@ -23,6 +23,7 @@ from graphdriver_conformance.session.collection import spec_of
 from graphdriver_conformance.session.fixture import keep_home
 from graphdriver_conformance.session.run import Run, verified
 from graphdriver_conformance.session.supervisor import Child, ChildDied, ChildHung
+from graphdriver_conformance.session.warned import forward, recorded
 
 __all__ = ["Protocol"]
 
@@ -90,6 +91,8 @@ class Protocol:
             kind, data = self._child.receive(self._run.deadline(spec_of(item)))
             if kind == "home":
                 self._home = Path(data)
+            elif kind == "warned":
+                forward(item, data)
             else:
                 reports: list[dict[str, Any]] = data
                 return reports
@@ -109,11 +112,13 @@ class Protocol:
             nextitem = None if following is None else items[following]
             # Tests between the last one and this one may have been left out as blocked.
             items[index].session._setupstate.teardown_exact(items[index])
-            reports = runtestprotocol(items[index], nextitem=nextitem, log=False)
+            with recorded(items[index]) as warned:
+                reports = runtestprotocol(items[index], nextitem=nextitem, log=False)
             data = [
                 config.hook.pytest_report_to_serializable(config=config, report=one)
                 for one in reports
             ]
+            pipe.send(("warned", warned))
             pipe.send(("reports", data))
         for source in self._run.sources.values():
             source.keeper.close()

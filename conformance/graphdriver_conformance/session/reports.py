@@ -1,12 +1,13 @@
 """The report of each test: with the result of its requirement."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from graphdriver_conformance.catalogue.requirement import catalogue
+from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.repro.script import Check, check_script, script
 from graphdriver_conformance.results.model import (
     FATAL,
@@ -85,7 +86,14 @@ class Reports:
 
         The tests run in a child of the worker, so that this is a driver that kills its parent.
         """
-        spec, id = read_collected(self._run.shared).get(crashitem, ("", ""))
+        if getattr(report, "graphdriver", None) is None:
+            self.lost_test(crashitem, report, read_collected(self._run.shared))
+
+    def lost_test(
+        self, test: str, report: pytest.TestReport, tests: Mapping[str, tuple[str, str]]
+    ) -> None:
+        """Make the report of a lost test a violation; `tests` has SPEC and requirement of each."""
+        spec, id = tests.get(test, ("", ""))
         if id:
             result = RequirementResult.of(
                 catalogue()[id],
@@ -97,7 +105,7 @@ class Reports:
                 reproduce=self._run.reproduce(spec, id),
             )
             report.graphdriver = (  # type: ignore[attr-defined]
-                TestResult(spec, crashitem, result).to_data()
+                TestResult(spec, test, result).to_data()
             )
             self._run.remember_fatal(spec, id)
 
@@ -120,12 +128,13 @@ class Reports:
         result = replace(result, kept=self._run.place_to_keep(id))
         if recorder is None:
             return result, ()
-        check = self._check(item)
-        scripts = [script(requirement, spec, steps, result)] * (recorder.is_whole or not check)
+        check = self._check(item, subject)
+        told = recorder.is_whole and not (subject and subject.fault)
+        scripts = [script(requirement, spec, steps, result)] * (told or not check)
         scripts += [check_script(requirement, spec, check, result)] if check else []
         return result, tuple(scripts)
 
-    def _check(self, item: pytest.Item) -> Check | None:
+    def _check(self, item: pytest.Item, subject: Subject | None) -> Check | None:
         """Return how the suite's own test can be called; authors' checks may want more fixtures."""
         module = item.module.__name__  # type: ignore[attr-defined]
         if not module.startswith("graphdriver_conformance."):
@@ -139,6 +148,7 @@ class Reports:
             self._run.options,
             option("graphdriver_profile"),
             option("graphdriver_seed"),
+            subject.fault if subject else None,
         )
 
 

@@ -39,6 +39,7 @@ from graphdriver_conformance.results.waivers import (
 )
 from graphdriver_conformance.session.classify import printable
 from graphdriver_conformance.session.supervisor import Child, ChildDied, ChildHung
+from graphdriver_conformance.shard import Shard
 
 __all__ = ["SUBJECT", "Run", "verified"]
 
@@ -76,13 +77,21 @@ class Run:
         self.homes = homes
         self.options = tuple(config.getoption("graphdriver_option"))
         self.environment = probe(homes.base, privileges)
-        self.waivers, self.baseline = self._known_violations()
+        asked = config.getoption("graphdriver_shard", None)
+        self.shard = Shard.parse(asked) if asked else None
         self.trouble = privileges.trouble
         self.watch = Watch()
         self._hear: Callable[[Path], None] = lambda home: None
-        told = getattr(config, "workerinput", None)
-        self.is_worker = told is not None
+        given = getattr(config, "workerinput", None)
+        self.is_worker = given is not None
+        # A worker that is given no place for homes has a machine of its own.
+        self.is_alone = given is None or "graphdriver_base" not in given
+        told = None if self.is_alone else given
         self.shared = Path(told["graphdriver_base"]) if told else homes.base
+        # Waivers are applied where the results arrive; another machine has not their files.
+        self.waivers, self.baseline = (
+            ([], frozenset()) if self.is_worker and self.is_alone else self._known_violations()
+        )
         self.drivers: dict[str, DriverInfo] = (
             {one["spec"]: DriverInfo.from_data(one) for one in told["graphdriver_drivers"]}
             if told
@@ -106,6 +115,7 @@ class Run:
                 processes=option("numprocesses", None) or 1,
                 home=option("graphdriver_home") or "",
                 command=("pytest", *map(str, self.config.invocation_params.args)),
+                shard=str(self.shard) if self.shard else None,
             ),
             where=Where(
                 self.environment.kernel,

@@ -15,6 +15,8 @@ from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import (
+    PLAIN,
+    Dialect,
     LayerEntry,
     build_archive,
     entry_of,
@@ -23,7 +25,7 @@ from graphdriver_conformance.oracle.archive import (
 )
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.layer import apply_layer, flatten, make_layer
-from graphdriver_conformance.oracle.strategies import successors, trees
+from graphdriver_conformance.oracle.strategies import dialects, successors, trees
 from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
 from graphdriver_conformance.suite.support.effort import examples, scaled
 from graphdriver_conformance.suite.support.names import (
@@ -35,16 +37,20 @@ from graphdriver_conformance.suite.support.names import (
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
 
 
-def _applied(graphdriver: Subject, below: Tree, entries: list[LayerEntry]) -> Tree:
+def _applied(
+    graphdriver: Subject, below: Tree, entries: list[LayerEntry], dialect: Dialect = PLAIN
+) -> Tree:
     """Return what a fresh layer on `below` shows after the archive of `entries` was applied."""
     layer = graphdriver.new_layer(graphdriver.build(below))
-    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(entries))
+    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(entries, dialect))
     return graphdriver.tree(layer)
 
 
-def _assert_applies(graphdriver: Subject, below: Tree, entries: list[LayerEntry]) -> None:
+def _assert_applies(
+    graphdriver: Subject, below: Tree, entries: list[LayerEntry], dialect: Dialect = PLAIN
+) -> None:
     wanted = apply_layer(below, entries)
-    assert_same_tree(wanted, _applied(graphdriver, below, entries))
+    assert_same_tree(wanted, _applied(graphdriver, below, entries, dialect))
 
 
 @verifies("DIF-002")
@@ -93,8 +99,9 @@ def test_applying_to_a_layer_with_content(
     second = make_layer(middle, data.draw(successors(middle)), use_opaque=data.draw(st.booleans()))
     layer = graphdriver.new_layer(graphdriver.build(below))
 
-    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(first))
-    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(second))
+    for entries in (first, second):
+        archive = build_archive(entries, data.draw(dialects()))
+        graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive)
 
     assert_same_tree(apply_layer(middle, second), graphdriver.tree(layer))
 
@@ -220,7 +227,8 @@ def test_markers_of_either_kind_in_any_place(
     content = [entry for entry in layer if b".wh." not in entry.name]
     cut = data.draw(st.integers(0, len(content)))
 
-    _assert_applies(graphdriver, old, [*content[:cut], *markers, *content[cut:]])
+    entries = [*content[:cut], *markers, *content[cut:]]
+    _assert_applies(graphdriver, old, entries, data.draw(dialects()))
 
 
 @verifies("DIF-025")
@@ -344,7 +352,7 @@ def test_layers_in_order_make_the_image(graphdriver: Subject, data: st.DataObjec
         new = data.draw(successors(tree))
         layers.append(make_layer(tree, new, use_opaque=data.draw(st.booleans())))
         child = graphdriver.new_layer(id)
-        graphdriver.apply_diff(child, id, build_archive(layers[-1]))
+        graphdriver.apply_diff(child, id, build_archive(layers[-1], data.draw(dialects())))
         tree, id = flatten(layers), child
         assert_same_tree(tree, graphdriver.tree(id), f"after layer {len(layers)}")
 

@@ -7,7 +7,7 @@ import sys
 
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.drivers import deadline
-from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.fixture.subject import PastDeadline, Subject
 from graphdriver_conformance.host.own_work import own_work
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
@@ -91,7 +91,7 @@ def test_process_can_exit(graphdriver: Subject) -> None:
         process.kill()
         process.wait()
         threads = ", ".join((place / "output").read_text().splitlines())
-        raise AssertionError(
+        raise PastDeadline(
             f"{deadline():g} s after its start the process has not ended; "
             + (f"it waits for the thread(s) {threads}" if threads else "it waits for no thread")
         ) from None

@@ -159,12 +159,8 @@ def test_socket_in_a_view(graphdriver: Subject) -> None:
 
 @verifies("FSX-013")
 def test_programs_run(graphdriver: Subject) -> None:
-    """A script, a program, and one that is set to another user's id, as from a plain directory."""
-    program = shutil.which("id")
-    if not program:
-        graphdriver.not_provable("there is no id(1) to copy into a layer")
-    with own_work(f"read {program}"):
-        content = Path(program).read_bytes()
+    """A script, a program, and one that may not run, as from a plain directory."""
+    content = _program(graphdriver)
     tree = Tree.of(
         {
             "script": file(b"#!/bin/sh\necho script\n", 0o755),
@@ -172,8 +168,6 @@ def test_programs_run(graphdriver: Subject) -> None:
             "closed": file(content, 0o644),
         }
     )
-    if not graphdriver.environment.lacks("ids"):
-        tree = tree.with_(b"setuid", file(content, 0o4755, uid=1000, gid=1001))
     plain = plain_directory(graphdriver, tree)
     layer = graphdriver.new_layer(graphdriver.build(tree), writable=True)
     with graphdriver.view(layer) as root:
@@ -182,6 +176,30 @@ def test_programs_run(graphdriver: Subject) -> None:
                 expected, actual = result_of(_run(name), plain), result_of(_run(name), root)
                 assert expected == actual, f"{name}, {when}: not as from a plain directory"
                 os.utime(root / name)
+
+
+@verifies("FSX-026")
+def test_setuid_programs_run_as_their_owner(graphdriver: Subject) -> None:
+    """id(1), set to another user's id, from below and copied up."""
+    tree = Tree.of({"setuid": file(_program(graphdriver), 0o4755, uid=1000, gid=1001)})
+    plain = plain_directory(graphdriver, tree)
+    if "1000" != str(result_of(_run("setuid"), plain)).strip():
+        graphdriver.not_provable("setuid programs do not work beside the home, as with nosuid")
+    layer = graphdriver.new_layer(graphdriver.build(tree), writable=True)
+    with graphdriver.view(layer) as root:
+        for when in ("from below", "copied up"):
+            shown = str(result_of(_run("setuid"), root)).strip()
+            assert "1000" == shown, f"the setuid program, {when}: id -u prints {shown}"
+            os.utime(root / "setuid")
+
+
+def _program(graphdriver: Subject) -> bytes:
+    """Return a program that prints the user it runs as."""
+    program = shutil.which("id")
+    if not program:
+        graphdriver.not_provable("there is no id(1) to copy into a layer")
+    with own_work(f"read {program}"):
+        return Path(program).read_bytes()
 
 
 def _run(name: str) -> Call:

@@ -13,6 +13,7 @@ from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import Aspect
 from graphdriver_conformance.oracle.tree import EPOCH, Node, directory, file, symlink
+from graphdriver_conformance.suite.support.copying_up import copy_up_cases
 from graphdriver_conformance.suite.support.twins import Before, Call, Case, assert_calls_agree, some
 
 CONTENT = b"0123456789"
@@ -81,54 +82,33 @@ def test_every_way_to_open(graphdriver: Subject) -> None:
 
 
 def _lower_files() -> Mapping[str, Node]:
-    attributes = frozenset({("user.note", b"kept")})
     return {
         "an empty file": file(b""),
         "a page less one": file(b"x" * 4095, 0o600, mtime=EPOCH + 1),
         "a page and one": file(b"x" * 4097, 0o755),
         "a setuid file": file(b"#!", 0o4755),
         "a megabyte": file(bytes(range(256)) * 4100, 0o640),
-        "an attribute": file(b"x", xattrs=attributes),
-        "others' file": file(b"x", 0o640, uid=1000, gid=1001),
         "a directory": directory(0o2750, mtime=EPOCH + 2),
         "a symlink": symlink("nowhere", mtime=EPOCH + 3),
     }
 
 
-def _open_for_writing(path: Path) -> None:
-    os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-
-
-_COPY_UPS: Mapping[str, Call] = {
-    "opened to write": _open_for_writing,
-    "chmod": lambda path: path.chmod(0o700),
-    "utime": lambda path: os.utime(path, (EPOCH, EPOCH + 9), follow_symlinks=False),
-    "setxattr": lambda path: os.setxattr(path, "user.new", b"1", follow_symlinks=False),
-    "chown": lambda path: os.chown(path, 0, 0, follow_symlinks=False),
-    "link": lambda path: os.link(path, path.with_name("other"), follow_symlinks=False),
-    "renamed": lambda path: path.rename(path.with_name("other")),
-    "renamed over": lambda path: path.with_name("new").rename(path),
-}
-
-
 @verifies("FSX-002")
 def test_copy_up_keeps_what_is_not_changed(graphdriver: Subject) -> None:
     """Each thing that copies up, on each kind of file: the rest is as it was."""
-    cases: dict[str, Case] = {}
-    for (what, node), (why, call) in itertools.product(_lower_files().items(), _COPY_UPS.items()):
-        lacks = graphdriver.environment.lacks
-        if (node.uid and lacks("ids")) or (node.xattrs and lacks("user_xattr")):
-            graphdriver.note(f"not tried here: {what}")
-            continue
-        before: dict[str | bytes, Node | bytes | str] = {"x": node}
-        if why == "renamed over":
-            before["new"] = file(b"new", 0o611, mtime=EPOCH + 7)
-        if what == "a symlink" and why in ("chmod", "opened to write"):
-            continue  # of what it leads to
-        exdev = ("EXDEV",) if node.is_directory and why == "renamed" else ()
-        cases[f"{why} of {what}"] = Case(_on("x", call), before, exdev)
+    assert_calls_agree(graphdriver, copy_up_cases(_lower_files()), Aspect.DEFAULT)
 
-    assert_calls_agree(graphdriver, cases, Aspect.DEFAULT)
+
+@verifies("FSX-025")
+def test_copy_up_keeps_the_owner(graphdriver: Subject) -> None:
+    """Of a file, a setuid program and a directory that are others'."""
+    owned = {
+        "a file": file(b"x", 0o640, uid=1000, gid=1001),
+        "a setuid file": file(b"#!", 0o6755, uid=1000, gid=1001),
+        "a directory": directory(0o2750, uid=1000, gid=1001),
+        "a symlink": symlink("nowhere", uid=1000, gid=1001),
+    }
+    assert_calls_agree(graphdriver, copy_up_cases(owned), Aspect.DEFAULT)
 
 
 @verifies("FSX-003")

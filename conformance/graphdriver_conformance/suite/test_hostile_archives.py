@@ -15,6 +15,7 @@ from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import LayerEntry, build_archive, entry_of, whiteout
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.tar_blocks import END, Header, extended
 from graphdriver_conformance.oracle.tree import NodeKind, Tree, device, directory, file, symlink
 from graphdriver_conformance.suite.support.beside import directory_beside
 from graphdriver_conformance.suite.support.breakouts import KINDS, breakouts, outside
@@ -240,6 +241,41 @@ def test_changed_bytes_do_no_harm(graphdriver: Subject, places: list[tuple[int, 
 
     assert_same_names(before, [path.name for path in outside.iterdir()], "beside the home")
     assert_same_tree(base, graphdriver.tree(parent), "the parent changed")
+
+
+_NUMBERS = (b"--5", b"-5", b"+", b"1_0", b"0x1", b"9" * 20, b"1.2.3", "\u0663".encode(), b"")
+_TEXTS = (b"", b"a\0b", b"..", b"/", b"./.", b"x" * 300, b"\xff\n", b"../" * 30 + b"etc/passwd")
+_RECORDS = [
+    *(
+        (key, value)
+        for key in (b"uid", b"gid", b"mtime", b"size", b"atime", b"GNU.sparse.realsize")
+        for value in _NUMBERS
+    ),
+    *((key, value) for key in (b"path", b"linkpath", b"GNU.sparse.name") for value in _TEXTS),
+    *((b"GNU.sparse.map", value) for value in (b"", b"1", b"0,9,3", b"5,1,0,1", b"--1,2")),
+    *((key, b"x") for key in (b"", b"SCHILY.xattr.", b"SCHILY.xattr.user.a\0b")),
+]
+
+
+@verifies("SEC-013")
+def test_records_that_say_what_cannot_be(graphdriver: Subject) -> None:
+    """PAX records of a file, of a symlink, and of what PAX calls sparse."""
+    before = _state(graphdriver.home.parent)
+    layer = ""
+    for number, (key, value) in enumerate(_RECORDS):
+        sparse = [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0")]
+        is_sparse = key.startswith(b"GNU.") and key != b"GNU.sparse.map"
+        records = [*(sparse if is_sparse else []), (key, value)]
+        header = Header(b"f", b"2" if key == b"linkpath" else b"0", link=b"to")
+        archive = extended(records) + header.block() + END
+        layer = graphdriver.new_layer()
+
+        _try(graphdriver, layer, archive)
+
+        if number % 16 == 0:
+            graphdriver.tree(layer)
+    assert_same_names(before, _state(graphdriver.home.parent), "beside the home")
+    graphdriver.remove(layer)
 
 
 def _mend(data: bytearray, start: int) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from graphdriver.contract import Driver
-from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import verifies
-from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.fixture.subject import Subject, refusal
 from graphdriver_conformance.host.own_work import own_work
 from graphdriver_conformance.host.restrictions import as_linux_2_6, without_mounting
 from graphdriver_conformance.oracle.compare import assert_same_tree
@@ -36,17 +35,10 @@ def _in_process(graphdriver: Subject) -> None:
 
 def _refusal(graphdriver: Subject, init: Callable[[], Driver]) -> str:
     """Return what Init refused with, "" when it did not; another error is a violation."""
-    try:
-        init()
-    except (DriverError, OSError) as error:
+    error = refusal("init", init)
+    if error:
         graphdriver.note(f"refused: {type(error).__name__}: {error}")
-        return type(error).__name__
-    except Exception as error:
-        raise AssertionError(
-            f"Init ended with {type(error).__name__}: {error}; "
-            "a refusal has to be a DriverError or an OSError"
-        ) from error
-    return ""
+    return type(error).__name__ if error else ""
 
 
 def _shows_its_layers(graphdriver: Subject, home: Path) -> None:
@@ -129,11 +121,8 @@ def _with_value(graphdriver: Subject, value: str) -> str:
     """Return what Init says to a value of the option; "" when it takes it."""
     home = graphdriver.home.parent / graphdriver.new_id("other")
     option = f"{option_prefix(graphdriver)}.override_kernel_check={value}"
-    try:
-        graphdriver.open_another(home, [option])
-    except (DriverError, OSError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
+    error = refusal(f"init with {option}", lambda: graphdriver.open_another(home, [option]))
+    return f"{type(error).__name__}: {error}" if error else ""
 
 
 @verifies("INI-013")

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from graphdriver.contract import Capability, Driver
@@ -18,7 +19,13 @@ from graphdriver_conformance.suite.support.beside import (
     option_prefix,
     run_program,
 )
-from graphdriver_conformance.suite.support.disks import DISKS, CannotMake, disk
+from graphdriver_conformance.suite.support.disks import (
+    DISKS,
+    OLD_DISKS,
+    OTHER_DISKS,
+    CannotMake,
+    disk,
+)
 from graphdriver_conformance.suite.support.effort import scaled
 from graphdriver_conformance.suite.support.marking import IMAGE, edit
 from graphdriver_conformance.suite.support.names import assert_same_names, home_names
@@ -91,7 +98,7 @@ def test_refused_init_leaves_nothing(graphdriver: Subject) -> None:
                     left = [str(row) for row in mounts_below(place.parent) if row not in mounts]
                     assert [] == left, f"{kind}: the probe left mounts"
         except CannotMake as error:
-            graphdriver.note(f"{kind}: {error}")
+            graphdriver.not_provable(f"not tried on {kind}: {_first_line(error)}")
     graphdriver.note(f"{refused} disk(s) were refused")
 
 
@@ -148,8 +155,25 @@ def test_every_setting_of_overlay(graphdriver: Subject) -> None:
 @verifies("KRN-011")
 def test_every_disk(graphdriver: Subject) -> None:
     """Layers are right on a disk, or Init refuses it: what it carries is not found out later."""
-    own = graphdriver.driver
-    for kind in DISKS[: max(4, scaled(len(DISKS)))]:
+    _judge_disks(graphdriver, DISKS)
+
+
+@verifies("INI-020")
+def test_every_other_disk(graphdriver: Subject) -> None:
+    """The two that servers have beside ext4; the quick profile tries the first."""
+    _judge_disks(graphdriver, OTHER_DISKS[: max(1, scaled(10) // 5)])
+
+
+@verifies("INI-021")
+def test_every_old_disk(graphdriver: Subject) -> None:
+    """A USB stick, and a disk that an upgrade has left; the quick profile tries the first."""
+    _judge_disks(graphdriver, OLD_DISKS[: max(1, scaled(10) // 5)])
+
+
+def _judge_disks(graphdriver: Subject, kinds: Sequence[str]) -> None:
+    """Judge the driver on each kind of disk that there is; then say which are missing."""
+    own, missing = graphdriver.driver, []
+    for kind in kinds:
         try:
             with disk(kind, graphdriver.home.parent / kind) as place:
                 driver = _opened(graphdriver, place)
@@ -159,7 +183,13 @@ def test_every_disk(graphdriver: Subject) -> None:
                     graphdriver.cleanup()
                     graphdriver.use(own)
         except CannotMake as error:
-            graphdriver.note(f"{kind}: {error}")
+            missing.append(f"{kind}: {_first_line(error)}")
+    if missing:
+        graphdriver.not_provable(f"not tried on {'; '.join(missing)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 @verifies("KRN-012")

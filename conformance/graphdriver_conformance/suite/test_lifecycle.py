@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.program import shown_call
-from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.fixture.subject import Subject, refusal
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.strategies import successors, trees
@@ -47,9 +48,11 @@ def _assert_confined(graphdriver: Subject, id: str) -> None:
     ]
     before = _surroundings(graphdriver)
     for verb, arguments in calls:
-        with suppress(DriverError, OSError, ValueError):
-            getattr(graphdriver, verb)(*arguments)
-        _assert_untouched(shown_call(verb, arguments), before, _surroundings(graphdriver))
+        called = shown_call(verb, arguments)
+        try:
+            refusal(called, partial(getattr(graphdriver, verb), *arguments))
+        finally:
+            _assert_untouched(called, before, _surroundings(graphdriver))
     graphdriver.cleanup()
     _assert_untouched("cleanup()", before, _surroundings(graphdriver))
 

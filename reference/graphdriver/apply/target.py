@@ -246,6 +246,8 @@ class Target:
             )
         finally:
             os.close(source_fd)
+        if self._passed and path in self._passed:
+            self.resolver.forget(path)  # the last look for its directory went through it again
         if self._ledger.is_placed(source_path) or source_path in self._linked:
             return -freed
         self._linked.add(source_path)

@@ -7,7 +7,7 @@ and apply_diff.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
@@ -136,9 +136,15 @@ class NaiveDiffer:
         self._views = views
         self._ids = ids or IDMapping()
 
-    def diff(self, id: str, parent: str = "") -> BinaryIO:
-        """Return the archive; both layers are held until it is closed."""
+    def diff(
+        self, id: str, parent: str = "", release: Callable[[], None] = lambda: None
+    ) -> BinaryIO:
+        """Return the archive; both layers are held until it is closed. `release` runs after that.
+
+        The collector may close it, at any point of any thread.
+        """
         with ExitStack() as undo:
+            undo.callback(release)
             new = self._hold(undo, id)
             old = self._hold(undo, parent) if parent else None
             held = undo.pop_all()

@@ -14,6 +14,7 @@ __all__ = [
     "RENAME_EXCHANGE",
     "RENAME_NOREPLACE",
     "RESOLVE_IN_ROOT",
+    "RESOLVE_NO_XDEV",
     "at",
     "clear_immutable",
     "ficlone",
@@ -28,6 +29,7 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
 # include/uapi/linux/openat2.h
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_IN_ROOT = 0x10
 _OPEN_HOW = struct.Struct("=QQQ")
 _OPENAT2 = syscall_number(437)  # since 5.6
@@ -47,6 +49,8 @@ def renameat2(source: bytes, target: bytes, flags: int, dir_fd: int = AT_FDCWD) 
 
 def openat2(dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
     """Open `path`; RESOLVE_IN_ROOT takes `dir_fd` for the root of all symlinks on the way.
+
+    RESOLVE_NO_XDEV makes it EXDEV to enter a mount, also a bind mount of the same file system.
 
     No race with whoever swaps a directory for a symlink leads out of it (CVE-2018-15664). Raises
     OSError; EAGAIN means that such a race was lost and can be tried again.

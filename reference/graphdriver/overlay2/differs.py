@@ -7,7 +7,7 @@ two views cost what both file systems hold.
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +29,7 @@ from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_lay
 from graphdriver.overlay2.support import Support, is_native_diff_right
 from graphdriver.overlayfs.lowers import LowerTree
 from graphdriver.tree.copy import copy_tree
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_unmounted
 
 __all__ = ["Differ"]
 
@@ -45,8 +45,8 @@ class Views:
         return self._mounts.get(id, mount_label)
 
     def put(self, id: str) -> None:
-        """Give it back."""
-        self._mounts.put(id)
+        """Give it back, wherever the collector closes a stream."""
+        self._mounts.give_back(id)
 
 
 class Differ:
@@ -85,30 +85,33 @@ class Differ:
 
     def diff(self, id: str, parent: str) -> BinaryIO:
         """Return the archive of what `id` has beyond `parent`."""
-        upper = self._upper(id, parent)
-        if upper is not None:
-            # Meeting a redirect or metacopy half-way would be too late to start again.
-            with suppress(NotNative):
-                with self._reading(id):
+        with ExitStack() as undo:
+            upper = self._read(undo, id, parent)
+            if upper is not None:
+                # Meeting a redirect or metacopy half-way would be too late to start again.
+                with suppress(NotNative):
                     upper.check()
-                return open_stream(self._records(id, upper))
-        return self._naive.diff(id, parent)
+                    reading = undo.pop_all()
+                    return open_stream(_records(upper, reading), reading.close)
+            return self._naive.diff(id, parent, undo.pop_all().close)
 
     def changes(self, id: str, parent: str) -> list[Change]:
         """Return the paths that `id` changes in `parent`."""
-        upper = self._upper(id, parent)
-        if upper is not None:
-            with suppress(NotNative), self._reading(id):
-                return upper.changes()
-        return self._naive.changes(id, parent)
+        with ExitStack() as reading:
+            upper = self._read(reading, id, parent)
+            if upper is not None:
+                with suppress(NotNative):
+                    return upper.changes()
+            return self._naive.changes(id, parent)
 
     def diff_size(self, id: str, parent: str) -> int:
         """Return the bytes that `id` adds to `parent`."""
-        upper = self._upper(id, parent)
-        if upper is not None:
-            with suppress(NotNative), self._reading(id):
-                return upper.size()
-        return self._naive.diff_size(id, parent)
+        with ExitStack() as reading:
+            upper = self._read(reading, id, parent)
+            if upper is not None:
+                with suppress(NotNative):
+                    return upper.size()
+            return self._naive.diff_size(id, parent)
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Unpack an archive into a layer: wholly, or not at all."""
@@ -117,25 +120,26 @@ class Differ:
             self._home.layer(parent)
         with self._layers.locked(id):
             self._layers.require_unused_above(id)
-            with self._reading(id), self._stage(layer) as stage:
+            with self._layers.reading(id) as directory, self._stage(layer) as stage:
                 if self._mounts.is_in_use(id):
+                    # The archive that is being read would be a mixture of two trees.
+                    self._layers.require_unread(id, directory)
                     return self._apply_in_place(id, layer, stage, diff)
-                return self._apply_aside(id, layer, stage, diff)
+                return self._apply_aside(id, layer, directory, stage, diff)
 
-    def _reading(self, id: str) -> AbstractContextManager[None]:
-        """Keep the layers below `id` as they are for the block."""
-        return self._layers.using(id, self._home.lowers(id))
+    def _read(self, reading: ExitStack, id: str, parent: str) -> Upper | None:
+        """Keep both layers as they are until `reading` is closed; return the upper to read.
 
-    def _records(self, id: str, upper: Upper) -> Iterator[Record]:
-        with self._reading(id):
-            yield from upper.records()
-
-    def _upper(self, id: str, parent: str) -> Upper | None:
-        """Return the upper to read; None when two views have to be compared."""
+        None when two views have to be compared; a base layer is held without a mount, which other
+        processes would not see. Raises LayerNotFound.
+        """
         layer = self._home.layer(id)
         if parent:
             self._home.layer(parent)
+        reading.enter_context(self._layers.reading(id))
         if parent != self._home.parent(id) or (parent and not self.is_native):
+            if parent:
+                reading.enter_context(self._layers.reading(parent))
             return None
         lowers = LowerTree(self._home.lower_directories(id), self._support.xattr_prefix)
         return Upper(layer / "diff", lowers, self._support.xattr_prefix, self._ids)
@@ -163,7 +167,7 @@ class Differ:
                 yield layer / APPLYING
             finally:
                 with suppress(OSError):
-                    remove_node(directory, os.fsencode(APPLYING))
+                    remove_unmounted(directory, APPLYING, layer)
 
     def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
         """Apply through the view that someone holds: its directory cannot be exchanged.
@@ -189,15 +193,19 @@ class Differ:
             raise
         return size
 
-    def _apply_aside(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
+    def _apply_aside(
+        self, id: str, layer: Path, directory: int, stage: Path, diff: BinaryIO
+    ) -> int:
         """Unpack beside the layer's directory and exchange the two when all is there."""
-        copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True)
-        if self.is_native or not self._home.lowers(id):
+        # Unpacking replaces files; a view may write to them, as where it copies up data.
+        is_native = self.is_native or not self._home.lowers(id)
+        copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True, share=is_native)
+        if is_native:
             size = unpack(diff, self._upper_target(id, stage / "diff"), self._ids)
         else:
             size = self._apply_to_staged_view(id, stage, diff)
         self._write_back()
-        with self._layers.exchanging(id):
+        with self._layers.exchanging(id, directory):
             if self._mounts.is_in_use(id):
                 raise LayerInUse(f"layer {id} was mounted meanwhile", "put it, and try again")
             forget_index(layer)
@@ -235,3 +243,8 @@ class Differ:
             (stage / name).mkdir(0o700)
         with self._mounts.staged(id, stage) as view:
             return unpack(diff, view_target(view, self._ids.root), self._ids)
+
+
+def _records(upper: Upper, reading: ExitStack) -> Iterator[Record]:
+    with reading:
+        yield from upper.records()

@@ -12,8 +12,8 @@ from graphdriver.homedir import HomeDirectory
 from graphdriver.idmapping import IDMapping
 from graphdriver.overlay2.differs import Differ
 from graphdriver.overlay2.layers import LayerTable
-from graphdriver.overlay2.layout import LINKS, MAX_LOWERS, Home
-from graphdriver.overlay2.mounts import Mounts
+from graphdriver.overlay2.layout import MAX_LOWERS, Home
+from graphdriver.overlay2.mounts import MountPoints, Mounts
 from graphdriver.overlay2.options import parse_options, parse_storage_opt
 from graphdriver.overlay2.quota import Quota
 from graphdriver.overlay2.recovery import recover
@@ -53,16 +53,17 @@ class Driver:
         directory = HomeDirectory(path, ids)
         try:
             if directory.is_alone:
-                recover(path, path / LINKS)
+                recover(path)
             # From now on other drivers that start on this home leave our stages alone.
             directory.share()
             self._support = probe(path, backing, wanted.mountopt)
             self._home = Home(directory, ids)
-            self._layers = LayerTable(self._home)
+            points = MountPoints(path, ids)
+            self._layers = LayerTable(self._home, points.end_view)
         except BaseException:
             directory.undo()
             raise
-        self._mounts = Mounts(self._home, self._layers, self._support.prefix, ids)
+        self._mounts = Mounts(self._home, self._layers, points, self._support.prefix, ids)
         self._differ = Differ(
             self._home, self._layers, self._mounts, self._support, ids, sync=wanted.sync
         )

@@ -17,15 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphdriver import layerid
-from graphdriver.errors import DriverError, LayerExists, LayerNotFound, MaxDepthExceeded
+from graphdriver.errors import (
+    DriverError,
+    LayerExists,
+    LayerInUse,
+    LayerNotFound,
+    MaxDepthExceeded,
+)
 from graphdriver.homedir import HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
 from graphdriver.tree.inodes import attributes_of, set_attributes
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_node, remove_unmounted
 
-__all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "new_link"]
+__all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "is_read", "new_link"]
 
 MAX_LOWERS = 128
 """overlay2's limit; 128 short names and the rest of the options fit one page of 4096 bytes."""
@@ -60,7 +66,7 @@ class Home:
     """The directory that holds the layers; `descriptor` stays open on it."""
 
     def __init__(self, directory: HomeDirectory, ids: IDMapping) -> None:
-        """Make the directory of short names, and those that a power cut has lost."""
+        """Make the directory of short names, and mend those that a crash has left or lost."""
         self.path = directory.path
         self.descriptor = directory.descriptor
         self._directory = directory
@@ -69,7 +75,7 @@ class Home:
         directory.close_to_others()
         directory.make_closed(LINKS)
         with self.links():
-            self._restore_links()
+            self._mend_links(alone=directory.is_alone)
 
     def layer(self, id: str) -> Path:
         """Return the directory of a layer. Raises InvalidLayerId, LayerNotFound, OSError."""
@@ -219,7 +225,7 @@ class Home:
         """
         for name in (remnant, *self._remnants):
             try:
-                remove_node(self.descriptor, os.fsencode(name))
+                remove_unmounted(self.descriptor, name, self.path)
             except FileNotFoundError:
                 self._remnants.discard(name)
             except OSError:
@@ -234,11 +240,30 @@ class Home:
             descriptor = lock(LINKS, self.descriptor, operation)
         except FileNotFoundError:  # somebody has removed it
             self._directory.make_closed(LINKS)
-            self._restore_links()
+            self._mend_links(alone=False)
             descriptor = lock(LINKS, self.descriptor, operation)
         try:
             yield descriptor
         finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def locked_layer(self, id: str, operation: int) -> Iterator[int]:
+        """Keep a layer's directory locked for the block, which gets it open.
+
+        Raises LayerNotFound; with LOCK_NB LayerInUse, when another has it.
+        """
+        try:
+            descriptor = lock(id, self.descriptor, operation)
+        except (FileNotFoundError, NotADirectoryError):
+            raise LayerNotFound(f"there is no layer {id} any more", "create it first") from None
+        except BlockingIOError:
+            raise is_read(id) from None
+        try:
+            yield descriptor
+        finally:
+            # By itself: a process forked meanwhile has the descriptor, too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def names(self) -> list[str]:
@@ -334,12 +359,47 @@ class Home:
             return True
         return False
 
-    def _restore_links(self) -> None:
-        """Make short names again that a power cut has lost."""
-        for name in self.names():
+    def _mend_links(self, *, alone: bool) -> None:
+        """Make short names again that a power cut has lost, and remove those of no layer if alone.
+
+        A home has thousands of layers: only those are looked into that no short name points to.
+        """
+        lost = set(self.names())
+        dangling = []
+        for link in os.listdir(self.path / LINKS):
+            id = ""
+            with suppress(OSError):
+                match = _TARGET.fullmatch(os.readlink(f"{LINKS}/{link}", dir_fd=self.descriptor))
+                id = match[1] if match else ""
+            if id in lost:
+                lost.discard(id)
+            else:
+                dangling.append(self.path / LINKS / link)
+        for one in dangling if alone else ():
+            _remove_dangling(one)
+        for name in lost:
             if (link := self.link(name)) and self.is_layer(name):
                 with suppress(FileExistsError):
                     os.symlink(f"../{name}/diff", self.path / LINKS / link)
+
+
+def _remove_dangling(link: Path) -> None:
+    """Remove a short name that points to no layer. One that cannot be looked at stays."""
+    with suppress(OSError):
+        if not link.is_symlink():
+            return
+        try:
+            os.stat(link)
+        except FileNotFoundError:
+            link.unlink()
+
+
+def is_read(id: str) -> LayerInUse:
+    """Return the error for a layer that is locked by who reads it, or makes a child."""
+    return LayerInUse(
+        f"layer {id} is in use: it is read, changed, or gets a child, maybe by another process",
+        "end diffs of it, and try again",
+    )
 
 
 def _exists(id: str) -> LayerExists:

@@ -25,7 +25,7 @@ from graphdriver.overlay2.layers import LayerTable
 from graphdriver.overlay2.layout import Home
 from graphdriver.overlay2.recovery import APPLYING
 
-__all__ = ["PAGE_SIZE", "Mounts", "mount_data"]
+__all__ = ["PAGE_SIZE", "MountPoints", "Mounts", "mount_data"]
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
@@ -66,12 +66,41 @@ def mount_data(
     return data
 
 
+class MountPoints:
+    """The directories that views are mounted on."""
+
+    def __init__(self, home: Path, ids: IDMapping) -> None:
+        self._home = home
+        self._ids = ids
+
+    def end_view(self, id: str) -> None:
+        """Unmount a layer. Raises OSError.
+
+        The mount point is made again: since Linux 3.18 rmdir(2) detaches what is mounted on it in
+        other mount namespaces, which would keep the upper in use (moby #34948).
+        """
+        merged = self._home / id / "merged"
+        detach(merged)
+        with suppress(OSError):
+            merged.rmdir()
+            self.make(merged)
+
+    def make(self, merged: Path) -> None:
+        """Make one. Raises OSError."""
+        merged.mkdir(0o700)
+        if not self._ids.identity:
+            os.chown(merged, *self._ids.root)
+
+
 class Mounts:
     """The views of layers; `layers` knows who holds them."""
 
-    def __init__(self, home: Home, layers: LayerTable, prefix: str, ids: IDMapping) -> None:
+    def __init__(
+        self, home: Home, layers: LayerTable, points: MountPoints, prefix: str, ids: IDMapping
+    ) -> None:
         self._home = home
         self._layers = layers
+        self._points = points
         self._prefix = prefix
         self._ids = ids
 
@@ -94,24 +123,22 @@ class Mounts:
 
     def put(self, id: str) -> None:
         """Give back one hold; the last one unmounts. Without a hold nothing happens."""
-        with self._layers.locked(id):
-            holders = self._layers.holders(id)
-            if holders == 1:
-                # Whoever cannot unmount holds it still.
-                merged = self._home.path / id / "merged"
-                detach(merged)
-                self._renew(merged)
-            if holders:
-                self._layers.release(id)
+        self._layers.put(id)
+
+    def give_back(self, id: str) -> None:
+        """Do so without waiting for anybody, for streams that the collector closes."""
+        self._layers.give_back(id)
 
     def is_in_use(self, id: str) -> bool:
         """Say whether a layer is held, or mounted by another process. Ask with its lock."""
         return self._layers.is_held(id) or is_mounted(self._home.path / id / "merged")
 
     def release_stale(self, id: str) -> None:
-        """Unmount what is mounted in a layer that is to be removed, and that nobody holds."""
-        for entry in reversed(mountinfo(self._home.path / id)):
-            detach(entry.point)
+        """Unmount a layer that is to be removed, and that nobody holds. Raises OSError.
+
+        What others have mounted in it is unmounted when its tree is removed.
+        """
+        detach(self._home.path / id / "merged")
 
     def cleanup(self) -> None:
         """Unmount the views of all layers, and forget who held them.
@@ -151,7 +178,7 @@ class Mounts:
         # What has children is an image: it is shown read-only, as dockerd does since 20.10.
         data = mount_data(id, lowers, label, self._prefix, read_only=read_only)
         if not view.is_dir():  # dockerd makes it on get and removes it on put since 17.12
-            self._make_mount_point(view)
+            self._points.make(view)
         try:
             self._mount_relative(id, data, os.fsencode(f"{id}/merged"))
             if read_only:
@@ -188,17 +215,3 @@ class Mounts:
             error.add_note(f"mounting layer {id} with {len(data)} bytes of options")
             error.add_note(_HINTS.get(error.errno or 0, "see the kernel log"))
             raise
-
-    def _renew(self, merged: Path) -> None:
-        """Make the mount point again: since Linux 3.18 rmdir(2) detaches what is mounted on it in
-
-        other mount namespaces, which would keep the upper in use (moby #34948).
-        """
-        with suppress(OSError):
-            merged.rmdir()
-            self._make_mount_point(merged)
-
-    def _make_mount_point(self, merged: Path) -> None:
-        merged.mkdir(0o700)
-        if not self._ids.identity:
-            os.chown(merged, *self._ids.root)

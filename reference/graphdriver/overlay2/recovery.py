@@ -16,7 +16,7 @@ from pathlib import Path
 from graphdriver.errors import LayerInUse
 from graphdriver.homedir import DIRECTORY, try_lock
 from graphdriver.linux.mounts import detach, mountinfo
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_unmounted
 
 __all__ = [
     "APPLYING",
@@ -59,8 +59,8 @@ def is_dockerd_remnant(name: str) -> bool:
     return _DOCKERD.fullmatch(name) is not None
 
 
-def recover(home: Path, links: Path) -> None:
-    """Mend the home after a crash, for a driver that is alone with it.
+def recover(home: Path) -> None:
+    """Mend the home after a crash, for a driver that is alone with it; short names are layout.py's.
 
     A remnant that cannot be removed does no harm: it stays, and `graphdriver fsck` names it. A
     layer that cannot be brought back is an OSError.
@@ -69,10 +69,8 @@ def recover(home: Path, links: Path) -> None:
         if is_remnant(name):
             with suppress(OSError):
                 clear(home, name)
-        elif _has_stage(home / name):
+        elif _has_stage(f"{home}/{name}"):
             mend_layer(home / name)
-    for name in os.listdir(links) if links.is_dir() else ():
-        _remove_dangling(links / name)
 
 
 def mend_layer(layer: Path) -> None:
@@ -119,13 +117,11 @@ def require_no_apply(layer: Path) -> None:
 
 
 def clear(directory: Path, name: str) -> None:
-    """Remove `directory`/`name` with all that is below, after unmounting what is mounted there."""
-    for entry in reversed(mountinfo(directory / name)):
-        detach(entry.point)
+    """Remove `directory`/`name` with all that is below; what is mounted there is unmounted."""
     descriptor = os.open(directory, DIRECTORY)
     try:
         with suppress(FileNotFoundError):
-            remove_node(descriptor, os.fsencode(name))
+            remove_unmounted(descriptor, name, directory)
     finally:
         os.close(descriptor)
 
@@ -149,23 +145,12 @@ def scratch(home: Path) -> Iterator[Path]:
         clear(home, directory.name)
 
 
-def _has_stage(layer: Path) -> bool:
+def _has_stage(layer: Path | str) -> bool:
     """Say whether an entry of a home is a layer with a stage. Files of others may be there, too."""
     try:
-        os.lstat(layer / APPLYING)
+        os.lstat(f"{layer}/{APPLYING}")
     except OSError as error:
         if error.errno not in _NO_LAYER:
             raise
         return False
     return True
-
-
-def _remove_dangling(link: Path) -> None:
-    """Remove a short name that points to no layer. One that cannot be looked at stays."""
-    with suppress(OSError):
-        if not link.is_symlink():
-            return
-        try:
-            os.stat(link)
-        except FileNotFoundError:
-            link.unlink()

@@ -3,6 +3,7 @@
 Blocks are shared where the file system can (FICLONE), copied inside the kernel elsewhere.
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -21,13 +22,16 @@ __all__ = ["copy_tree"]
 _MARKS = (".opaque", ".whiteout", ".redirect", ".metacopy")
 
 
-def copy_tree(source: Path, target: Path, *, with_overlay_marks: bool = False) -> None:
+def copy_tree(
+    source: Path, target: Path, *, with_overlay_marks: bool = False, share: bool = False
+) -> None:
     """Copy the directory `source` to `target`, which must not exist.
 
-    `with_overlay_marks` keeps what overlayfs has noted in an upper.
+    `with_overlay_marks` keeps what overlayfs has noted in an upper. `share` makes hard links of all
+    but directories, for a copy in which files are replaced and never written to.
     """
     target.mkdir(0o700)
-    copier = _Copier(with_overlay_marks)
+    copier = _Copier(with_overlay_marks, share)
     new = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     old = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -41,8 +45,9 @@ def copy_tree(source: Path, target: Path, *, with_overlay_marks: bool = False) -
 class _Copier:
     """Copies one tree; remembers which inodes it has copied where."""
 
-    def __init__(self, with_overlay_marks: bool) -> None:
+    def __init__(self, with_overlay_marks: bool, share: bool) -> None:
         self._marks = with_overlay_marks
+        self._share = share
         self._links: dict[tuple[int, int], bytes] = {}
         self._root = -1
 
@@ -77,6 +82,8 @@ class _Copier:
         if stat.S_ISDIR(mode):
             os.mkdir(base, 0o700, dir_fd=new)
             return True
+        if self._share and _is_shared(old, new, base):
+            return False
         key = (found.st_dev, found.st_ino)
         if found.st_nlink > 1 and key in self._links:
             self._link(self._links[key], new, base)
@@ -150,3 +157,14 @@ class _Copier:
         if name.startswith(PREFIXES):
             return self._marks and name.endswith(_MARKS)
         return not name.startswith("security.selinux")
+
+
+def _is_shared(old: int, new: int, base: bytes) -> bool:
+    """Make a hard link; False where the file system, or chattr(1), allows none."""
+    try:
+        os.link(base, base, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EXDEV):
+            raise
+        return False
+    return True

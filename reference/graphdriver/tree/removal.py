@@ -3,11 +3,15 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
-from graphdriver.linux.files import clear_immutable
+from graphdriver.linux.files import RESOLVE_NO_XDEV, clear_immutable, openat2
+from graphdriver.linux.mounts import detach, mountinfo
+from graphdriver.tree.resolve import has_openat2
 
-__all__ = ["remove_node"]
+__all__ = ["remove_node", "remove_unmounted"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Levels of a tree that are removed with a descriptor open for each.
@@ -17,46 +21,90 @@ _DEEP = 100
 def remove_node(dir_fd: int, name: bytes) -> None:
     """Remove `name` and all below it, following nothing."""
     if not _unlink(dir_fd, name):
-        _remove_tree(dir_fd, name)
+        _remove_tree(dir_fd, name, _enter)
 
 
-def _remove_tree(dir_fd: int, name: bytes) -> None:
+def remove_unmounted(dir_fd: int, name: str, directory: Path) -> None:
+    """Remove `name` and all below it; what is mounted there is unmounted, and never entered.
+
+    `directory` is the path of `dir_fd`. The mount table, which may be long, is read where something
+    is mounted, and on kernels that cannot be told to stay in a mount (before 5.6).
+    """
+    if has_openat2():
+        try:
+            if not _unlink(dir_fd, os.fsencode(name)):
+                _remove_tree(dir_fd, os.fsencode(name), _enter_in_mount)
+        except OSError as error:
+            # Entering a mount is EXDEV, removing what something is mounted on is EBUSY.
+            if error.errno not in (errno.EXDEV, errno.EBUSY):
+                raise
+        else:
+            return
+    for point in (*(one.point for one in reversed(mountinfo(directory / name))), directory / name):
+        detach(point)
+    remove_node(dir_fd, os.fsencode(name))
+
+
+def _enter(name: bytes, dir_fd: int) -> int:
+    return os.open(name, _DIRECTORY, dir_fd=dir_fd)
+
+
+def _enter_in_mount(name: bytes, dir_fd: int) -> int:
+    return openat2(dir_fd, name, _DIRECTORY, RESOLVE_NO_XDEV)
+
+
+def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -> None:
     """Empty the directory depth first, holding one descriptor for each level.
 
     What lies deeper than that is worth is moved up to the first level, where its turn comes later;
     so neither depth nor PATH_MAX sets a limit. Overlay views refuse to move lower directories
-    (EXDEV); there the descriptors have to do.
+    (EXDEV); there the descriptors have to do. Empty directories are not looked into.
     """
-    stack = [(name, os.open(name, _DIRECTORY, dir_fd=dir_fd))]
+    first = enter(name, dir_fd)
+    stack: list[tuple[bytes, int, list[str]]] = [(name, first, [])]
     moved = 1
     try:
+        stack[0][2].extend(os.listdir(first))
         while stack:
-            base, descriptor = stack[-1]
-            children = map(os.fsencode, _listed(descriptor, len(stack) == 1 and moved > 1))
-            inner = next((child for child in children if not _unlink(descriptor, child)), None)
+            base, descriptor, names = stack[-1]
+            inner = _remove_flat(descriptor, names)
             if inner is None:
-                stack.pop()
-                os.close(descriptor)
-                _rmdir(base, stack[-1][1] if stack else dir_fd)
+                above = stack[-2][1] if len(stack) > 1 else dir_fd
+                if _rmdir(base, above):
+                    stack.pop()
+                    os.close(descriptor)
+                elif grown := _listed_again(descriptor):  # by what was moved up, or by others
+                    names += grown
+                else:
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), base)
                 continue
             if len(stack) > _DEEP and moved:
-                moved = _move_up(descriptor, inner, stack[0][1], moved)
+                moved = _move_up(descriptor, inner, first, moved)
                 if moved:
                     continue
-            stack.append((inner, os.open(inner, _DIRECTORY, dir_fd=descriptor)))
+            entered = enter(inner, descriptor)
+            stack.append((inner, entered, []))
+            stack[-1][2].extend(os.listdir(entered))
     finally:
-        for _, descriptor in stack:
+        for _, descriptor, _ in stack:
             os.close(descriptor)
 
 
-def _listed(descriptor: int, has_grown: bool) -> list[str]:
-    """List an open directory; one that has grown since it was opened is opened anew.
+def _remove_flat(descriptor: int, names: list[str]) -> bytes | None:
+    """Remove what has no content, taking it off `names`; return the first directory that has."""
+    while names:
+        child = os.fsencode(names.pop())
+        if not _unlink(descriptor, child) and not _rmdir(child, descriptor):
+            return child
+    return None
+
+
+def _listed_again(descriptor: int) -> list[str]:
+    """List an open directory that has grown since it was opened.
 
     btrfs lists what was there when a descriptor was opened or last rewound (Linux 6.5 and what it
     was ported back to), which keeps readdir of a growing directory from never ending.
     """
-    if not has_grown:
-        return os.listdir(descriptor)
     fresh = os.open(b".", _DIRECTORY, dir_fd=descriptor)
     try:
         return os.listdir(fresh)
@@ -99,13 +147,19 @@ def _unlink(dir_fd: int, name: bytes) -> bool:
     return True
 
 
-def _rmdir(name: bytes, dir_fd: int) -> None:
+def _rmdir(name: bytes, dir_fd: int) -> bool:
+    """Remove an empty directory; False when it is not empty."""
     try:
         os.rmdir(name, dir_fd=dir_fd)
     except PermissionError:
         if not _made_mutable(dir_fd, name):
             raise
-        os.rmdir(name, dir_fd=dir_fd)
+        return _rmdir(name, dir_fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _made_mutable(dir_fd: int, name: bytes) -> bool:

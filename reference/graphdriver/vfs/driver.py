@@ -4,14 +4,18 @@
     <home>/parents/<id>     the id of its parent, or nothing
 
 Slow, and right everywhere: on any file system, without privilege, at any depth.
+
+Whoever reads a layer locks its directory shared, also against other processes; whoever exchanges or
+removes it asks for the lock alone, without waiting.
 """
 
 import fcntl
 import os
 import stat
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,16 +31,17 @@ from graphdriver.errors import (
     PrerequisitesNotMet,
     QuotaNotSupported,
 )
-from graphdriver.homedir import HomeDirectory, lock, make_directory
+from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
-from graphdriver.linux.mounts import detach, mountinfo
+from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2, syncfs
 from graphdriver.tree.copy import copy_tree
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_unmounted
 
 __all__ = ["Driver"]
 
 _STAGING = ".staging-"
+# A layer that is being removed. On a full disk there is no room for a stage to move it to.
+_REMOVED = ".removed-"
 # In a stage: by its id, the tree of a layer in use as it was before an archive is applied to it.
 _UNDO = "undo"
 
@@ -68,8 +73,11 @@ class Driver:
             raise PrerequisitesNotMet(f"the home {str(home)!r} is no directory", "name one")
         self._layers = self._home / "dir"
         self._parents = self._home / "parents"
-        self._holders: dict[str, int] = {}
         self._lock = threading.RLock()
+        self._holders: dict[str, int] = {}
+        # Layers to put. The collector may run a put at any point of any thread, also in the middle
+        # of a verb of the same thread; so put only notes it, and who counts holders looks here.
+        self._returned: deque[str] = deque()
         self._directory = HomeDirectory(self._home, self._ids)
         try:
             self._prepare()
@@ -97,10 +105,13 @@ class Driver:
                 tree = staged / "tree"
                 if source:
                     copy_tree(source, tree)
+                    # For each file on its own it would be a commit of the disk's journal.
+                    syncfs(self._directory.descriptor)
                 else:
                     tree.mkdir(0o700)
                     os.chown(tree, *self._ids.root)
                     tree.chmod(0o755)
+                    _write_names(tree)
                 with self._naming():
                     self._require_absent(id)
                     self._publish(id, parent, tree)
@@ -113,37 +124,32 @@ class Driver:
         with self._lock:
             if not _is_directory(self._layers / id):
                 return
-            if self._holders.get(id):
-                raise LayerInUse(
-                    f"layer {id} is held by {self._holders[id]} get(s)", "put it first"
-                )
-            with suppress(LayerNotFound), self._kept(id, fcntl.LOCK_EX), self._naming():
+            if holders := self._held(id):
+                raise LayerInUse(f"layer {id} is held by {holders} get(s)", "put it first")
+            # One process after the other: of two that remove it, the second finds it gone.
+            with self._naming(), suppress(LayerNotFound), self._alone(id):
                 if any(self._children(id)):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                # What someone mounted into the layer is not the layer's: it must not be deleted.
-                for entry in reversed(mountinfo(self._layers / id)):
-                    detach(entry.point)
-                with self._staged() as staged:
-                    os.rename(self._layers / id, staged / "tree")
-                    # The layer is gone. The file of its parent means nothing without it.
-                    with suppress(OSError):
-                        (self._parents / id).unlink()
+                # What someone mounted into the layer moves with it, and is unmounted, not deleted.
+                removed = _new_name(_REMOVED)
+                os.rename(self._layers / id, self._home / removed)
+                # The layer is gone. The file of its parent means nothing without it, and what
+                # cannot be removed now is removed by the next start.
+                with suppress(OSError):
+                    (self._parents / id).unlink()
+                with suppress(OSError):
+                    self._remove(removed)
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Return the layer's directory; see the contract."""
         with self._lock:
             layer = self._layer(id)
-            self._holders[id] = self._holders.get(id, 0) + 1
+            self._holders[id] = self._held(id) + 1
             return layer
 
     def put(self, id: str) -> None:
-        """Give back one get; see the contract."""
-        layerid.check(id)
-        with self._lock:
-            if self._holders.get(id, 0) > 1:
-                self._holders[id] -= 1
-            else:
-                self._holders.pop(id, None)
+        """Give back one get; see the contract. It waits for nothing."""
+        self._returned.append(layerid.check(id))
 
     def exists(self, id: str) -> bool:
         """Say whether there is such a layer."""
@@ -162,39 +168,40 @@ class Driver:
     def cleanup(self) -> None:
         """Forget who holds what."""
         with self._lock:
+            self._returned.clear()
             self._holders.clear()
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Return an archive; see the contract."""
-        self._known(id, parent)
-        return self._differ.diff(id, parent)
+        with ExitStack() as reading:
+            self._read(reading, id, parent)
+            return self._differ.diff(id, parent, reading.pop_all().close)
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         """Return changed paths; see the contract."""
-        self._known(id, parent)
-        return self._differ.changes(id, parent)
+        with ExitStack() as reading:
+            self._read(reading, id, parent)
+            return self._differ.changes(id, parent)
 
     def diff_size(self, id: str, parent: str = "") -> int:
         """Return the size of the changes in bytes."""
-        self._known(id, parent)
-        return self._differ.diff_size(id, parent)
+        with ExitStack() as reading:
+            self._read(reading, id, parent)
+            return self._differ.diff_size(id, parent)
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Unpack an archive into a copy and exchange it; into the layer itself while it is held."""
         self._known(id, parent)
-        with self._lock, self._kept(id, fcntl.LOCK_EX) as layer, self._staged() as staged:
-            assert layer
-            if self._holders.get(id):
-                return self._apply_in_place(id, parent, layer, staged, diff)
+        with self._lock, self._alone(id) as layer, self._staged() as staged:
+            if self._held(id):
+                return self._apply_in_place(id, layer, staged, diff)
             tree = staged / "tree"
-            copy_tree(layer, tree)
+            copy_tree(layer, tree, share=True)  # unpacking replaces files, and writes to none
             size = unpack(diff, view_target(tree, self._ids.root), self._ids)
             renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
             return size
 
-    def _apply_in_place(
-        self, id: str, parent: str, layer: Path, staged: Path, diff: BinaryIO
-    ) -> int:
+    def _apply_in_place(self, id: str, layer: Path, staged: Path, diff: BinaryIO) -> int:
         """Apply to the directory that someone holds: it cannot be exchanged.
 
         Until all is there the stage has the layer's tree as it was, for recovery after a crash.
@@ -203,7 +210,7 @@ class Driver:
         copy_tree(layer, staged / "copy" / id)
         os.rename(staged / "copy", staged / _UNDO)
         try:
-            size = self._differ.apply_diff(id, parent, diff)
+            size = unpack(diff, view_target(layer, self._ids.root), self._ids)
             os.rename(staged / _UNDO, staged / "done")
         except BaseException:
             # The next start would bring the old tree back, under whoever goes on with the layer.
@@ -236,6 +243,7 @@ class Driver:
                     with suppress(FileNotFoundError):
                         os.rename(self._layers / id, stage / "partial")
                     os.rename(stage / _UNDO / id, self._layers / id)
+            if name.startswith((_STAGING, _REMOVED)):
                 with suppress(OSError):
                     self._remove(name)
         for id in os.listdir(self._parents) if _is_directory(self._parents) else ():
@@ -244,14 +252,33 @@ class Driver:
                     (self._parents / id).unlink()
 
     def _publish(self, id: str, parent: str, tree: Path) -> None:
-        """Give a layer that is whole its parent and its name."""
+        """Give a layer that is whole its parent and its name, durably; both or none."""
+        layer = self._layers / id
         try:
-            (self._parents / id).write_text(parent)
-            renameat2(os.fsencode(tree), os.fsencode(self._layers / id), RENAME_NOREPLACE)
+            with (self._parents / id).open("w") as named:
+                named.write(parent)
+                named.flush()
+                os.fsync(named.fileno())
+            _write_names(self._parents)
+            renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_NOREPLACE)
+            try:
+                _write_names(self._layers)
+            except BaseException:
+                renameat2(os.fsencode(layer), os.fsencode(tree), RENAME_NOREPLACE)
+                raise
         except BaseException:
             with suppress(OSError):
                 (self._parents / id).unlink()
             raise
+
+    def _held(self, id: str) -> int:
+        """Return how many hold a layer, after what was put. Call with the lock."""
+        while self._returned:
+            returned = self._returned.popleft()
+            holders = self._holders.pop(returned, 0)
+            if holders > 1:
+                self._holders[returned] = holders - 1
+        return self._holders.get(id, 0)
 
     def _require_absent(self, id: str) -> None:
         if os.path.lexists(self._layers / id):
@@ -273,29 +300,51 @@ class Driver:
             os.close(descriptor)
 
     @contextmanager
-    def _kept(self, id: str, operation: int = fcntl.LOCK_SH) -> Iterator[Path | None]:
-        """Keep other processes from changing or removing a layer; with LOCK_EX, from reading it.
+    def _kept(self, id: str) -> Iterator[Path | None]:
+        """Keep other processes from changing or removing a layer. "" is no layer.
 
-        "" is no layer. Raises LayerNotFound.
+        Waits for one that changes it. Raises LayerNotFound.
         """
-        if not id:
-            yield None
-            return
-        layer = self._layer(id)
-        while True:
-            try:
-                descriptor = lock(f"dir/{id}", self._directory.descriptor, operation)
-            except FileNotFoundError:
-                descriptor = -1
-            try:
+        with ExitStack() as reading:
+            if id:
+                reading.enter_context(self._locked(id, fcntl.LOCK_SH))
+            yield self._layer(id) if id else None
+
+    @contextmanager
+    def _alone(self, id: str) -> Iterator[Path]:
+        """Keep others from reading a layer. Raises LayerInUse while one does, LayerNotFound."""
+        with self._locked(id, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield self._layer(id)
+
+    @contextmanager
+    def _locked(self, id: str, operation: int) -> Iterator[None]:
+        """Keep a layer's directory locked for the block. Raises LayerNotFound, LayerInUse."""
+        with ExitStack() as undo:
+            while True:
+                self._layer(id)
+                try:
+                    descriptor = lock(f"dir/{id}", self._directory.descriptor, operation)
+                except FileNotFoundError:
+                    continue
+                except BlockingIOError:
+                    raise LayerInUse(
+                        f"layer {id} is in use: it is read, changed, or copied, maybe by another "
+                        "process",
+                        "end diffs of it, and try again",
+                    ) from None
+                one = undo.enter_context(ExitStack())
+                one.callback(_unlock, descriptor)
                 # Whoever had the lock before may have exchanged or removed the directory.
-                layer = self._layer(id)
-                if descriptor >= 0 and os.path.samestat(os.fstat(descriptor), os.stat(layer)):
-                    yield layer
-                    return
-            finally:
-                if descriptor >= 0:
-                    os.close(descriptor)
+                if os.path.samestat(os.fstat(descriptor), os.stat(self._layer(id))):
+                    break
+                one.close()
+            yield
+
+    def _read(self, reading: ExitStack, id: str, parent: str) -> None:
+        """Keep both layers as they are until `reading` is closed. Raises LayerNotFound."""
+        self._known(id, parent)
+        for one in {id, parent} - {""}:
+            reading.enter_context(self._kept(one))
 
     @contextmanager
     def _staged(self) -> Iterator[Path]:
@@ -304,7 +353,7 @@ class Driver:
         The block is over then: what cannot be removed is no reason to call it failed, and is
         removed by the next start.
         """
-        name = f"{_STAGING}{os.urandom(8).hex()}"
+        name = _new_name(_STAGING)
         os.close(make_directory(self._directory.descriptor, name))
         try:
             yield self._home / name
@@ -313,7 +362,7 @@ class Driver:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
-        remove_node(self._directory.descriptor, os.fsencode(name))
+        remove_unmounted(self._directory.descriptor, name, self._home)
 
     def _layer(self, id: str) -> Path:
         layerid.check(id)
@@ -328,11 +377,30 @@ class Driver:
             self._layer(parent)
 
 
+def _new_name(prefix: str) -> str:
+    return f"{prefix}{os.urandom(8).hex()}"
+
+
 def _text(path: Path) -> str:
     """Return what a file holds; nothing when another driver on this home has removed it."""
     with suppress(FileNotFoundError):
         return path.read_text()
     return ""
+
+
+def _write_names(directory: Path) -> None:
+    """Write the names in a directory to the disk. Raises OSError."""
+    descriptor = os.open(directory, DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unlock(descriptor: int) -> None:
+    """End a lock and close it: a process forked meanwhile has the descriptor, too."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _is_directory(path: Path) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphdriver.contract import Change, ChangeKind
+from graphdriver.contract import Capability, Change, ChangeKind
 from graphdriver.errors import (
     BadArchive,
     InvalidLayerId,
@@ -141,6 +141,21 @@ class TestOnTheRealProgram:
 
         with pytest.raises(OSError, match="the disk is gone"):
             driver.apply_diff("layer", "", io.BufferedReader(Unreadable()))
+
+
+@installed
+@as_root
+@pytest.mark.parametrize("name", ["vfs", "overlay"])
+def test_what_it_does_with_symlinks_of_lower_layers_is_tried(tmp_path: Path, name: str) -> None:
+    """The claim is what the driver does, whatever its name is."""
+    factory = resolve(f"containers-storage:{name}").factory
+    driver = factory(tmp_path / "home")
+    try:
+        claimed = Capability.LOWER_SYMLINKS in driver.capabilities  # type: ignore[attr-defined]
+        assert claimed is (name == "vfs")
+        assert os.listdir(tmp_path) == ["home"]
+    finally:
+        driver.cleanup()
 
 
 def test_missing_program_is_one_sentence(tmp_path: Path) -> None:

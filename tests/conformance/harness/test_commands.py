@@ -202,7 +202,7 @@ def test_doctor_counts_what_can_be_shown(tmp_path: Path) -> None:
 
     assert done.returncode in (0, 1)
     must = sum(one.level == "MUST" for one in catalogue().values())
-    assert f" of {must} requirements can be shown here" in done.stdout
+    assert f" of {must} requirements can be tested here" in done.stdout
     assert [] == list(tmp_path.iterdir())
     found = json.loads(_graphdriver("doctor", "--graphdriver-home", str(tmp_path), "--json").stdout)
     assert must == found["requirements"]["MUST"]["all"]
@@ -232,7 +232,7 @@ def test_new_driver_runs_and_conforms_in_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
 
     assert 1 == ours.returncode
-    assert "exists is not done yet; write it in mydriver/driver.py" in ours.stdout
+    assert "exists is not implemented; write it in mydriver/driver.py" in ours.stdout
     assert 0 == own.returncode, own.stdout
     assert "1 passed" in own.stdout
     assert "verdict" not in own.stdout

@@ -65,6 +65,8 @@ def _run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("OtherBytesEachTime", "DIF-006"),  # another answer each time
         ("NameChanges", "INI-001"),  # what is no verb
         ("KernelNotChecked", "INI-004"),  # a thread that sees another host
+        ("CreatesInPlace", "CRS-005"),  # a kill inside a verb
+        ("HidesTheCause", "CRS-044"),  # an error of one system call
     ],
 )
 def test_script_reproduces_on_the_broken_driver_only(name: str, id: str, tmp_path: Path) -> None:
@@ -102,6 +104,17 @@ def test_what_verbs_do_not_show_is_a_call_of_the_check(tmp_path: Path) -> None:
 
     assert "def program(run):" in replayed
     assert "'graphdriver_conformance.suite.test_cleanup_leaks:" in called
+
+
+def test_script_makes_one_fault_of_the_many_that_were_tried(tmp_path: Path) -> None:
+    said = _judged("graphdriver_mutants:RemovesInPlace", "CRS-007", tmp_path)
+    script = tmp_path / "scripts" / "CRS-007.py"
+    broken = _run(script)
+
+    assert "fault=('remove_child', 'kill', " in script.read_text()
+    assert 1 == broken.returncode, broken.stdout + broken.stderr
+    assert "broken at 1 of 2 points that were tried" in broken.stdout
+    assert "killed before its" in said
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from graphdriver_conformance.results.result_file import read_results
 pytest_plugins = ["pytester"]
 
 RUDE = """
-import os, signal, sys, threading
+import os, signal, sys, threading, warnings
+from graphdriver.errors import DriverError
+from graphdriver.overlay2 import Driver as Overlay2
 from graphdriver.vfs import Driver
 
 class Segfault(Driver):
@@ -63,6 +65,33 @@ class WrongClass(Driver):
             raise ValueError("no such parent")
         super().create(id, parent, mount_label, storage_opt)
     create_read_write = create
+
+class WrongClassOfInit(Overlay2):
+    def __init__(self, home, options=(), uid_maps=(), gid_maps=()):
+        try:
+            super().__init__(home, options, uid_maps, gid_maps)
+        except DriverError as error:
+            raise ValueError("no such option") from error
+
+class WrongClassOfIds(Driver):
+    def exists(self, id):
+        if "/" in id:
+            raise ValueError("no such id")
+        return super().exists(id)
+
+class OwnWarning(UserWarning):
+    pass
+
+class Warns(Driver):
+    def exists(self, id):
+        warnings.warn("exists is deprecated", DeprecationWarning)
+        warnings.warn("this driver is slow", OwnWarning)
+        return super().exists(id)
+
+class NeverEnds(Driver):
+    def get(self, id, mount_label=""):
+        threading.Thread(target=threading.Event().wait).start()
+        return super().get(id, mount_label)
 
 class ParentKilled(Driver):
     def exists(self, id):
@@ -164,6 +193,49 @@ def test_refusal_of_a_wrong_class_says_which_classes_refuse(rude: Path) -> None:
     (row,) = result.violations
     assert (row.reason, row.actual) == (Reason.WRONG_ERROR, "it raised ValueError: no such parent")
     assert (row.expected or "").endswith("raises DriverError or OSError")
+
+
+@pytest.mark.parametrize("id", ["INI-005", "INI-006", "INI-007", "INI-011"])
+def test_refusal_of_init_has_its_class_checked(rude: Path, id: str) -> None:
+    result = check("rude:WrongClassOfInit", requirements=[id], profile="quick")
+
+    (row,) = result.violations
+    assert (row.reason, row.actual) == (Reason.WRONG_ERROR, "it raised ValueError: no such option")
+
+
+def test_refusal_of_a_hostile_id_has_its_class_checked(rude: Path) -> None:
+    result = check("rude:WrongClassOfIds", requirements=["LIF-013"], profile="quick")
+
+    (row,) = result.violations
+    assert (row.reason, row.actual) == (Reason.WRONG_ERROR, "it raised ValueError: no such id")
+    assert (row.expected or "").startswith("exists('")
+
+
+def test_process_that_does_not_end_is_past_the_deadline(rude: Path) -> None:
+    result = check("rude:NeverEnds", requirements=["CLN-010"], profile="quick", deadline=20)
+
+    (row,) = result.violations
+    assert row.reason is Reason.DEADLINE
+    assert "20 s after its start the process has not ended" in (row.actual or "")
+
+
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+def test_warnings_of_a_driver_are_in_the_summary(
+    pytester: pytest.Pytester, rude: Path, processes: str
+) -> None:
+    """The class of a driver's own is known in the supervised process only."""
+    done = pytester.runpytest_subprocess(
+        "--driver=rude:Warns", "--requirement=LIF-001", "--graphdriver-profile=quick",
+        "-p", "no:cacheprovider", processes,
+    )  # fmt: skip
+
+    assert done.ret == 0
+    done.stdout.fnmatch_lines_random(
+        [
+            "*rude.py:*: DeprecationWarning: exists is deprecated",
+            "*rude.py:*: UserWarning: OwnWarning: this driver is slow",
+        ]
+    )
 
 
 def test_check_reports_a_process_that_dies(rude: Path) -> None:

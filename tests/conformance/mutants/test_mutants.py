@@ -36,7 +36,10 @@ def test_mutant_is_caught(name: str, judges: Judge) -> None:
 def test_sound_driver_is_conformant(driver: str, judges: Judge) -> None:
     outcomes = judges.submit(judge, driver, (), "quick").result()
 
+    # Of what only some machines can show, no disk of these is made everywhere.
+    rare = {id: outcomes.pop(id) for id in ("INI-020", "INI-021")}
     assert set(outcomes.values()) <= {"met", "not-claimed"}
+    assert set(rare.values()) <= {"met", "not-provable"}
 
 
 def test_mutants_name_requirements_that_exist_and_real_bugs() -> None:

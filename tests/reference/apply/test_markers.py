@@ -217,6 +217,26 @@ def test_hard_link_through_a_deleted_symlink(driver: Overlay2 | Vfs) -> None:
     assert tree[b"s"].link == tree[b"b/x"].link == b"b/x"
 
 
+def test_hard_link_takes_the_place_of_a_lower_symlink_on_its_own_path(
+    driver: Overlay2 | Vfs,
+) -> None:
+    """Found by the differential test: members after it went through the old symlink."""
+    base = [entry_of("b/s", symlink(".")), entry_of("b/a", symlink("/d")), _dir("d")]
+    driver.create("base")
+    driver.apply_diff("base", "", io.BytesIO(build_archive(base)))
+    driver.create("n", "base")
+    entries = [_file("b/s/n"), _link("b/s/s", "b/s/a"), _file("b/s/y")]
+    driver.apply_diff("n", "base", io.BytesIO(build_archive(entries)))
+    view = driver.get("n")
+    try:
+        tree = observe(view)
+    finally:
+        driver.put("n")
+
+    assert tree[b"b/s"].target == b"/d"
+    assert {name for name in tree if name} == {b"b", b"b/a", b"b/n", b"b/s", b"d", b"d/y"}
+
+
 @pytest.mark.parametrize(
     "names", [["a/.wh.x/y"], ["a/.wh.x/.wh.y"], [".wh.d/e/f"], ["a/.wh.x", "a/.wh.x/y"]]
 )

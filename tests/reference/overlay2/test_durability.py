@@ -1,61 +1,23 @@
 """overlay2.sync: a power cut after apply_diff has returned loses nothing of it."""
 
 import errno
-import fcntl
 import io
 import os
-import struct
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from graphdriver.contract import Capability
-from graphdriver.linux.architecture import ioctl_read
 from graphdriver.overlay2 import Driver
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.tree import file
+from powercut import CUTS, cut_power
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: a loop mount")
 
 SYNC = ["overlay2.sync=true"]
 FILES = {f"d/f{n}": f"content {n}".encode() for n in range(20)}
 ARCHIVE = build_archive([entry_of(name, file(data)) for name, data in FILES.items()])
-
-# include/uapi/linux/fs.h, FS_IOC_SHUTDOWN: the disk gets no more of what is in memory. With the
-# first flag the journal is written before, so that names survive and data does not; with the second
-# nothing survives that was not synced.
-SHUTDOWN = ioctl_read("X", 125, 4)
-LOGFLUSH, NOLOGFLUSH = 1, 2
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """An ext4 that writes nothing by itself for as long as a test takes."""
-    image, mounted = tmp_path / "image", tmp_path / "disk"
-    with image.open("wb") as made:
-        made.truncate(64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    mounted.mkdir()
-    _mount(mounted)
-    yield mounted
-    subprocess.run(["umount", "-R", "-l", mounted], check=True)
-
-
-def _mount(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "loop,commit=300", disk.parent / "image", disk], check=True)
-
-
-def _cut(disk: Path, flag: int) -> None:
-    """Cut the power, and start again."""
-    descriptor = os.open(disk, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.ioctl(descriptor, SHUTDOWN, struct.pack("i", flag))
-    finally:
-        os.close(descriptor)
-    subprocess.run(["umount", "-R", disk], check=True)
-    _mount(disk)
 
 
 def _content(root: Path) -> dict[str, bytes]:
@@ -64,7 +26,7 @@ def _content(root: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("flag", [LOGFLUSH, NOLOGFLUSH])
+@pytest.mark.parametrize("flag", CUTS)
 @pytest.mark.parametrize("parent", ["", "base"])
 def test_power_cut_after_apply_diff(disk: Path, flag: int, parent: str) -> None:
     driver = Driver(disk / "home", SYNC)
@@ -74,14 +36,14 @@ def test_power_cut_after_apply_diff(disk: Path, flag: int, parent: str) -> None:
     driver.apply_diff("layer", parent, io.BytesIO(ARCHIVE))
     driver.cleanup()
     del driver
-    _cut(disk, flag)
+    cut_power(disk, flag)
 
     driver = Driver(disk / "home")
     assert _content(driver.get("layer")) == FILES
     driver.cleanup()
 
 
-@pytest.mark.parametrize("flag", [LOGFLUSH, NOLOGFLUSH])
+@pytest.mark.parametrize("flag", CUTS)
 def test_power_cut_after_apply_diff_in_place(disk: Path, flag: int) -> None:
     driver = Driver(disk / "home", SYNC)
     driver.create("layer")
@@ -89,19 +51,19 @@ def test_power_cut_after_apply_diff_in_place(disk: Path, flag: int) -> None:
 
     driver.apply_diff("layer", "", io.BytesIO(ARCHIVE))
     del driver
-    _cut(disk, flag)
+    cut_power(disk, flag)
 
     assert _content(Driver(disk / "home").get("layer")) == FILES
 
 
-@pytest.mark.parametrize("flag", [LOGFLUSH, NOLOGFLUSH])
+@pytest.mark.parametrize("flag", CUTS)
 def test_power_cut_after_create(disk: Path, flag: int) -> None:
     """create is durable without an option; its short name is made again."""
     driver = Driver(disk / "home")
     driver.create("base")
     driver.create("child", "base")
     del driver
-    _cut(disk, flag)
+    cut_power(disk, flag)
 
     driver = Driver(disk / "home")
     assert os.listdir(driver.get("child")) == []

@@ -88,3 +88,19 @@ def test_create_on_a_full_disk_leaves_nothing(small: Path) -> None:
     assert before == sorted((small / "home").rglob("*"))
     (small / "filler").unlink()
     driver.create("layer", "base")
+
+
+@pytest.mark.parametrize("factory", [Overlay2, Vfs])
+def test_remove_needs_no_inode(small: Path, factory: type[Overlay2] | type[Vfs]) -> None:
+    driver: DriverProtocol = factory(small / "home")
+    driver.create("base")
+    driver.create("layer", "base")
+    used = os.statvfs(small).f_files - os.statvfs(small).f_ffree
+    remount = f"remount,nr_inodes={used}"
+    subprocess.run(["mount", "-o", remount, small], check=True)
+
+    driver.remove("layer")
+    driver.remove("base")
+
+    assert not driver.exists("layer")
+    assert os.statvfs(small).f_ffree > 0

@@ -196,25 +196,91 @@ def test_child_is_not_made_while_its_parent_is_removed(
     assert os.listdir(driver._home.path) == ["l"]
 
 
-def test_parent_removed_by_another_process_while_a_child_is_made(
+def test_parent_of_a_child_that_is_made_is_neither_removed_nor_changed_by_another_process(
     driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver.create("base")
-    build = driver._home._build
+    """The child would be an orphan, or have the attributes of a root that is gone."""
+    _build(driver, "base")
+    _build(driver, "parent", "base")
+    build, outcomes = driver._home._build, []
 
     with OtherProcess("overlay2", tmp_path / "home") as other:
 
-        def removing(*arguments: object) -> None:
+        def meanwhile(*arguments: object) -> None:
             build(*arguments)  # type: ignore[arg-type]
-            assert other.call("remove", "base") == "ok"
+            outcomes.append(other.call("remove", "parent"))
+            outcomes.append(other.call("apply_diff", "parent", "base", NEW))
+            outcomes.append(other.call("apply_diff", "base", "", NEW))
 
-        monkeypatch.setattr(driver._home, "_build", removing)
+        with monkeypatch.context() as patch:
+            patch.setattr(driver._home, "_build", meanwhile)
+            driver.create("child", "parent")
+        assert outcomes == ["LayerInUse"] * 3
+        assert other.call("apply_diff", "base", "", NEW) == "ok"
 
-        with pytest.raises(errors.LayerNotFound, match="base"):
-            driver.create("child", "base")
 
-    assert sorted(os.listdir(tmp_path / "home")) == ["l"]
-    assert os.listdir(tmp_path / "home" / "l") == []
+@pytest.mark.parametrize("parent", ["middle", "base", ""])
+def test_layers_that_a_diff_reads_are_neither_removed_nor_changed_by_another_process(
+    driver: Driver, tmp_path: Path, parent: str
+) -> None:
+    """Natively and over two views: a part of the archive would be of another tree."""
+    _build(driver, "base")
+    _build(driver, "middle", "base")
+    _build(driver, "top", "middle")
+    (driver.get("top") / "big").write_bytes(b"x" * (4 << 20))
+    driver.put("top")
+
+    with OtherProcess("overlay2", tmp_path / "home") as other:
+        with driver.diff("top", parent) as stream:
+            assert other.call("remove", "top") == "LayerInUse"
+            assert other.call("apply_diff", "base", "", NEW) == "LayerInUse"
+            assert other.call("apply_diff", "middle", "base", NEW) == "LayerInUse"
+            stream.read(1)
+            assert other.call("apply_diff", "base", "", NEW) == "LayerInUse"
+        assert other.call("apply_diff", "base", "", NEW) == "ok"
+        assert other.call("remove", "top") == "ok"
+
+
+def test_base_layer_that_is_compared_is_neither_removed_nor_changed_by_another_process(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """It is held without a mount."""
+    _build(driver, "one")
+    _build(driver, "two")
+
+    with OtherProcess("overlay2", tmp_path / "home") as other:
+        with driver.diff("one", "two"):
+            for id in ("one", "two"):
+                assert other.call("remove", id) == "LayerInUse"
+                assert other.call("apply_diff", id, "", NEW) == "LayerInUse"
+        for id in ("one", "two"):
+            assert other.call("apply_diff", id, "", NEW) == "ok"
+            assert other.call("remove", id) == "ok"
+
+
+def test_layer_that_a_diff_reads_is_not_removed(driver: Driver) -> None:
+    """Its archive would end early and look whole."""
+    _build(driver, "a")
+    with driver.diff("a"):
+        with pytest.raises(errors.LayerInUse, match="it is read"):
+            driver.remove("a")
+        with pytest.raises(errors.LayerInUse, match="it is read"):
+            _apply(driver, "a")
+    driver.remove("a")
+
+    assert not driver.exists("a")
+
+
+def test_reader_that_is_killed_is_in_nobodys_way(driver: Driver, tmp_path: Path) -> None:
+    _build(driver, "a")
+    with OtherProcess("overlay2", tmp_path / "home") as other:
+        assert other.call("diff", "a") == "ok"
+        with pytest.raises(errors.LayerInUse):
+            driver.remove("a")
+        other.kill()
+    driver.remove("a")
+
+    assert not driver.exists("a")
 
 
 @pytest.mark.parametrize("damage", ["", "x", None])

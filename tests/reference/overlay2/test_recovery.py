@@ -224,7 +224,7 @@ def test_applied_archive_is_no_failure_when_the_old_tree_cannot_be_removed(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "graphdriver.overlay2.differs.remove_node",
+            "graphdriver.overlay2.differs.remove_unmounted",
             _failing(errno.EIO, lambda *_: True, lambda: None),
         )
         driver.apply_diff("child", "base", io.BytesIO(NEW))
@@ -240,7 +240,7 @@ def test_remnant_that_could_not_be_deleted_goes_with_the_next_removal(
     driver.create("other")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "graphdriver.overlay2.layout.remove_node",
+            "graphdriver.overlay2.layout.remove_unmounted",
             _failing(errno.EMFILE, lambda *_: True, lambda: None),
         )
         driver.remove("child")
@@ -295,14 +295,38 @@ def test_start_does_not_remove_short_names_that_it_cannot_look_at(
 ) -> None:
     links = sorted(os.listdir(home / "l"))
     with monkeypatch.context() as patch:
-        patch.setattr(
-            os,
-            "stat",
-            _failing(errno.EIO, lambda path, *_: str(path).startswith(f"{home}/l/"), os.stat),
-        )
-        recovery.recover(home, home / "l")
+        for name in ("stat", "readlink"):
+            failing = _failing(
+                errno.EIO,
+                lambda path, *_: str(path).startswith((f"{home}/l/", "l/")),
+                getattr(os, name),
+            )
+            patch.setattr(os, name, failing)
+        Driver(home)
 
     assert sorted(os.listdir(home / "l")) == links
+
+
+def test_start_looks_into_no_layer_that_is_whole(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host has thousands of layers: each start read three files of each."""
+    opened: list[str] = []
+    real = os.open
+
+    def noting(path: str | Path, *arguments: int, **named: int) -> int:
+        opened.append(str(path))
+        return real(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", noting)
+        driver = Driver(home)
+        driver.create("new")
+
+    assert opened
+    assert [path for path in opened if "base" in path or "child" in path] == []
+    with pytest.raises(errors.LayerInUse, match="has children"):
+        driver.remove("base")
 
 
 def test_probe_that_cannot_be_unmounted_at_once_leaves_no_mount(
@@ -316,11 +340,11 @@ def test_probe_that_cannot_be_unmounted_at_once_leaves_no_mount(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         detach(point)
 
-    monkeypatch.setattr(recovery, "detach", failing_once)
+    monkeypatch.setattr("graphdriver.tree.removal.detach", failing_once)
 
     Driver(home)
 
-    assert len(calls) == 2
+    assert calls[0] == calls[1]
     assert _mounts(home) == []
 
 
@@ -330,7 +354,7 @@ def test_cause_of_a_failing_probe_is_the_one_that_is_raised(
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(recovery, "remove_node", refuse)
+    monkeypatch.setattr(recovery, "remove_unmounted", refuse)
     monkeypatch.setattr("graphdriver.overlay2.support.mount", refuse)
 
     with pytest.raises(errors.NotSupported, match="Input/output error"):

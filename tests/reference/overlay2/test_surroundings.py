@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,28 @@ def test_mounts_of_the_host_may_have_any_name(tmp_path: Path, name: str) -> None
         del driver
     finally:
         subprocess.run(["umount", tmp_path / name], check=True)
+
+
+@both
+def test_layer_is_removed_on_a_full_disk(tmp_path: Path, factory: Factory) -> None:
+    (tmp_path / "disk").mkdir()
+    options = "size=1m,nr_inodes=60"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "disk", tmp_path / "disk"], check=True)
+    try:
+        driver: DriverProtocol = factory(tmp_path / "disk" / "home")
+        driver.create("base")
+        driver.create_read_write("child", "base")
+        (driver.get("child") / "data").write_bytes(b"x" * 100_000)
+        driver.put("child")
+        with suppress(OSError):
+            for number in range(100):
+                (tmp_path / "disk" / str(number)).touch()
+        assert os.statvfs(tmp_path / "disk").f_favail == 0
+
+        driver.remove("child")
+
+        assert not driver.exists("child")
+        assert os.statvfs(tmp_path / "disk").f_favail > 0
+        driver.cleanup()
+    finally:
+        subprocess.run(["umount", "-R", "-l", tmp_path / "disk"], check=True)

@@ -1,11 +1,15 @@
 """Trees are removed whatever their depth, on every disk."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from graphdriver.tree.removal import remove_node
+from graphdriver.overlay2 import Driver
+from graphdriver.tree import removal
+from graphdriver.tree.removal import remove_node, remove_unmounted
+from graphdriver.tree.resolve import has_openat2
 
 LEVELS = 1000
 
@@ -32,3 +36,103 @@ def _make_deep(parent: int) -> None:
         os.close(directory)
         directory = inner
     os.close(directory)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts")
+@pytest.mark.parametrize("has_call", [True, False])
+@pytest.mark.parametrize("place", ["tree", "tree/a", "tree/a/b/c", "tree/file"])
+def test_what_is_mounted_in_a_tree_is_unmounted_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, has_call: bool
+) -> None:
+    """A bind mount has the device of its surroundings, so that no number tells."""
+    monkeypatch.setattr(removal, "has_openat2", lambda: has_call)
+    (tmp_path / "tree/a/b/c/d").mkdir(parents=True)
+    (tmp_path / "tree/file").touch()
+    (tmp_path / "others/inner").mkdir(parents=True)
+    (tmp_path / "others/inner/file").write_text("kept")
+    (tmp_path / "other").write_text("kept")
+    source = tmp_path / ("other" if place == "tree/file" else "others")
+    for _ in range(1 if place == "tree" else 2):
+        subprocess.run(["mount", "--bind", source, tmp_path / place], check=True)
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        remove_unmounted(directory, "tree", tmp_path)
+    finally:
+        os.close(directory)
+
+    assert sorted(os.listdir(tmp_path)) == ["other", "others"]
+    assert (tmp_path / "others/inner/file").read_text() == "kept"
+    assert (tmp_path / "other").read_text() == "kept"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts")
+def test_cycle_of_a_layer_does_not_read_the_mount_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a line for each mount on the host: a thousand took remove 4 ms."""
+    if not has_openat2():
+        pytest.skip("needs openat2(2), Linux 5.6")
+    driver = Driver(tmp_path / "home")
+    driver.create("base")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the mount table is read")
+
+    for name in ("tree.removal", "overlay2.layers", "overlay2.mounts"):
+        monkeypatch.setattr(f"graphdriver.{name}.mountinfo", refuse)
+    for _ in range(2):
+        driver.create_read_write("layer", "base")
+        (driver.get("layer") / "d/e").mkdir(parents=True)
+        driver.put("layer")
+        driver.remove("layer")
+    assert sorted(os.listdir(tmp_path / "home")) == ["base", "l"]
+
+
+def test_each_directory_is_listed_once_and_empty_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing takes nine system calls; each directory was listed once more for each in it."""
+    for name in "abc":
+        (tmp_path / "tree" / name / "empty").mkdir(parents=True)
+        (tmp_path / "tree" / name / "file").touch()
+    listed: list[object] = []
+    real = os.listdir
+
+    def noting(descriptor: int) -> list[str]:
+        listed.append(descriptor)
+        return real(descriptor)
+
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "listdir", noting)
+            remove_node(directory, b"tree")
+    finally:
+        os.close(directory)
+
+    assert os.listdir(tmp_path) == []
+    assert len(listed) == 4
+
+
+def test_directory_that_grows_meanwhile_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    (tmp_path / "tree" / "a" / "file").touch()
+    real = os.unlink
+
+    def growing(name: bytes, *, dir_fd: int) -> None:
+        real(name, dir_fd=dir_fd)
+        if name == b"file":
+            (tmp_path / "tree" / "a" / "late").mkdir()
+            (tmp_path / "tree" / "a" / "late" / "late").touch()
+
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", growing)
+            remove_node(directory, b"tree")
+    finally:
+        os.close(directory)
+
+    assert os.listdir(tmp_path) == []

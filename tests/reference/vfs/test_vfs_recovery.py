@@ -43,11 +43,14 @@ def _kill(damage: str, home: Path) -> None:
     elif damage == "empty name without layer":
         (home / "parents" / "child").touch()
     else:
-        (home / ".staging-x" / "tree").mkdir(parents=True)
+        remnant = {"stage": ".staging-x/tree", "removed layer": ".removed-x/undo/base"}[damage]
+        (home / remnant).mkdir(parents=True)
         (home / "parents" / "child").write_text("base")
 
 
-@pytest.mark.parametrize("damage", ["name without layer", "empty name without layer", "stage"])
+@pytest.mark.parametrize(
+    "damage", ["name without layer", "empty name without layer", "stage", "removed layer"]
+)
 @pytest.mark.parametrize("restart", [True, False])
 def test_remnant_does_not_keep_the_parent(tmp_path: Path, damage: str, restart: bool) -> None:
     home = tmp_path / "home"
@@ -116,7 +119,7 @@ def test_removed_layer_is_no_failure_when_its_remnant_cannot_be_deleted(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("graphdriver.vfs.driver.remove_node", refuse)
+        patch.setattr("graphdriver.vfs.driver.remove_unmounted", refuse)
         driver.remove("a")
 
     assert not driver.exists("a")

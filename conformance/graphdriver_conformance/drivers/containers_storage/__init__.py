@@ -9,8 +9,9 @@ choose one; neither is ever sent.
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,8 +20,10 @@ from graphdriver.errors import DriverError, InvalidLayerId, LayerNotFound, NotSu
 from graphdriver_conformance.drivers import deadline
 from graphdriver_conformance.drivers.containers_storage.command import Answer, DriverProgram
 from graphdriver_conformance.drivers.containers_storage.gostring import unquoted
+from graphdriver_conformance.drivers.probing import follows_lower_symlinks
 from graphdriver_conformance.drivers.refusals import refusal
-from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
+from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Enter, Keeper
+from graphdriver_conformance.host.environment import umount_below
 
 __all__ = ["ContainersStorageDriver", "source"]
 
@@ -29,8 +32,8 @@ _SETTINGS = Path(__file__).with_name("containers-storage.conf")
 _ROW = re.compile(rb'^(Add|Modify|Delete) (".*")$')
 _KINDS = {b"Add": ChangeKind.ADD, b"Modify": ChangeKind.MODIFY, b"Delete": ChangeKind.DELETE}
 
-# Without a parent its diff is against the direct one, so FLATTENED_DIFF is nobody's. Archives are
-# unpacked without a look at the layers below, except where those are copied.
+# Without a parent its diff is against the direct one, so FLATTENED_DIFF is nobody's. Whether
+# archives are unpacked with a look at the layers below is tried.
 _ALWAYS = frozenset(
     {
         Capability.RESTARTABLE,
@@ -51,8 +54,8 @@ _CLAIMS: dict[str, frozenset[Capability]] = {
         Capability.MOUNT_LABEL,
         Capability.CONTENT_EXACT_CHANGES,
     },
-    "vfs": _ALWAYS | {Capability.LOWER_SYMLINKS},
-    "btrfs": _ALWAYS | {Capability.LOWER_SYMLINKS},
+    "vfs": _ALWAYS,
+    "btrfs": _ALWAYS,
 }
 _ROOT_MODE = 0o555  # as Fedora's package filesystem has it
 
@@ -60,15 +63,26 @@ _ROOT_MODE = 0o555  # as Fedora's package filesystem has it
 class ContainersStorageDriver:
     """The driver `name` of containers-storage, its root being `home`, its run root within."""
 
-    def __init__(self, name: str, home: Path | str, options: Sequence[str] = ()) -> None:
-        """Ask for its status, which makes the root. Raises DriverProgramMissing, DriverError."""
+    def __init__(
+        self,
+        name: str,
+        home: Path | str,
+        options: Sequence[str] = (),
+        enter: Enter | None = None,
+        probed: frozenset[Capability] = frozenset(),
+    ) -> None:
+        """Ask for its status, which makes the root. Raises DriverProgramMissing, DriverError.
+
+        Every process of the program calls `enter` first; `probed` is claimed beside what always
+        holds.
+        """
         self._name = name
         self._home = Path(home)
-        self._program = DriverProgram(_PROGRAM, _PROGRAM, deadline(), _environment())
+        self._program = DriverProgram(_PROGRAM, _PROGRAM, deadline(), _environment(), enter)
         # The flags stand after the verb: the program wants them there as much as before it.
         self._flags = [f"--graph={home}", f"--run={home}/run", f"--storage-driver={name}"]
         self._flags += [f"--storage-opt={option}" for option in options]
-        self.capabilities = _CLAIMS[name]
+        self.capabilities = _CLAIMS[name] | probed
         if any("mount_program=" in option for option in options):
             self.capabilities -= {Capability.LONG_NAMES, Capability.MOUNT_LABEL}
         self.root_mode = _ROOT_MODE
@@ -147,11 +161,16 @@ class ContainersStorageDriver:
         return _checked(self._program.run("diff", arguments)).output
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Applydiff, which says nothing of the size: diffsize does."""
+        """Applydiff, which says nothing of the size: diffsize does.
+
+        A fault in that one would be none of applydiff.
+        """
         exact = self._exact(id)
         arguments = ["applydiff", *self._flags, "--", exact]
         _checked(self._program.run("apply_diff", arguments, diff)).output.close()
-        return self.diff_size(id, parent)
+        asked = ["diffsize", *self._flags, "--", *self._pair(id, parent)]
+        with _checked(self._program.run("diff_size", asked, enters=False)).output as size:
+            return int(size.read())
 
     def diff_size(self, id: str, parent: str = "") -> int:
         """Diffsize."""
@@ -205,9 +224,10 @@ class ContainersStorageDriver:
 
 @dataclass(frozen=True)
 class _Factory:
-    """Makes the driver `name`; what it claims depends on its options, too."""
+    """Makes the driver `name`; what it claims depends on its options, and on what is tried."""
 
     name: str
+    probed: dict[tuple[str, ...], frozenset[Capability]] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -218,7 +238,43 @@ class _Factory:
     ) -> Driver:
         if uid_maps or gid_maps:
             raise NotSupported(f"{self.name} with id maps", "the program maps layers, not homes")
-        return ContainersStorageDriver(self.name, home, options)
+        key = tuple(options)
+        if key not in self.probed:
+            self.probed[key] = self._seen(home, options)
+        return ContainersStorageDriver(self.name, home, options, probed=self.probed[key])
+
+    def _seen(self, home: Path, options: Sequence[str]) -> frozenset[Capability]:
+        """Try what differs between drivers, on a home beside, which is discarded afterwards."""
+        beside = home.parent if home.parent.is_dir() else None
+        with tempfile.TemporaryDirectory(prefix="graphdriver-probe-", dir=beside) as scratch:
+            try:
+                driver = ContainersStorageDriver(self.name, Path(scratch) / "home", options)
+            except DriverError:  # it will be raised for the home, too
+                return frozenset()
+            try:
+                follows = follows_lower_symlinks(driver)
+            finally:
+                umount_below(Path(scratch))  # the driver's own mount of its home
+        return frozenset({Capability.LOWER_SYMLINKS} if follows else ())
+
+
+@dataclass(frozen=True)
+class _Own:
+    """Nothing to start or to end: each verb is a process; see OwnProcess."""
+
+    name: str
+    enter: Enter | None
+
+    def init(self, home: Path, options: tuple[str, ...]) -> Driver:
+        """Make the driver, whose processes enter."""
+        return ContainersStorageDriver(self.name, home, options, self.enter)
+
+    def processes(self) -> list[int]:
+        """Return nothing: no process outlives its verb."""
+        return []
+
+    def end(self) -> None:
+        """Do nothing."""
 
 
 class _Keeper(Keeper):
@@ -236,7 +292,12 @@ def source(spec: str) -> DriverSource:
         raise BadSpec(f"{spec}: no such driver; there are {', '.join(_CLAIMS)}")
 
     return DriverSource(
-        spec, _Factory(name), in_process=False, offers=frozenset(), keeper=_Keeper()
+        spec,
+        _Factory(name),
+        in_process=False,
+        offers=frozenset(),
+        keeper=_Keeper(),
+        start=lambda enter: _Own(name, enter),
     )
 
 

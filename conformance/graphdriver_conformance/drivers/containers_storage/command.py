@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -48,9 +48,17 @@ class DriverProgram:
     """The program `name` of Debian's package `package`; `deadline` in seconds bounds each call."""
 
     def __init__(
-        self, name: str, package: str, deadline: float, environment: Mapping[str, str]
+        self,
+        name: str,
+        package: str,
+        deadline: float,
+        environment: Mapping[str, str],
+        enter: Callable[[], None] | None = None,
     ) -> None:
-        """Look for it; `environment` is all that it is given. Raises DriverProgramMissing."""
+        """Look for it; `environment` is all that it is given. Raises DriverProgramMissing.
+
+        Every new process calls `enter` before it becomes the program.
+        """
         found = shutil.which(name)
         if found is None:
             raise DriverProgramMissing(
@@ -60,9 +68,19 @@ class DriverProgram:
         self._name = name
         self._environment = dict(environment)
         self._deadline = deadline
+        self._enter = enter
 
-    def run(self, verb: str, arguments: Sequence[str], archive: BinaryIO | None = None) -> Answer:
+    def run(
+        self,
+        verb: str,
+        arguments: Sequence[str],
+        archive: BinaryIO | None = None,
+        *,
+        enters: bool = True,
+    ) -> Answer:
         """Run it, with `archive` as its standard input. Raises ProgramHung.
+
+        Where it is no part of the verb, its process need not enter.
 
         The caller closes the output. An error while reading `archive` ends the program and is
         raised.
@@ -78,6 +96,7 @@ class DriverProgram:
                     env=self._environment,
                     bufsize=0,
                     start_new_session=True,
+                    preexec_fn=self._enter if enters else None,
                 )
                 if archive is not None and not self._feed(process, archive):
                     process.wait()

@@ -15,7 +15,14 @@ from graphdriver.errors import DriverError
 from graphdriver_conformance.drivers.plugin.client import PluginUnreachable, Wire
 from graphdriver_conformance.drivers.plugin.driver import PluginDriver
 from graphdriver_conformance.drivers.plugin.process import PluginProcess, words_of
-from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
+from graphdriver_conformance.drivers.resolve import (
+    BadSpec,
+    DriverSource,
+    Enter,
+    Keeper,
+    OwnProcess,
+)
+from graphdriver_conformance.host.processes import kill_tree
 
 __all__ = ["Listening", "Started", "source"]
 
@@ -32,7 +39,7 @@ def source(spec: str) -> DriverSource:
             started = Started(words_of(rest))
         except ValueError as error:
             raise BadSpec(f"{spec}: {error}") from None
-        return DriverSource(spec, started.make, False, offers, keeper=started)
+        return DriverSource(spec, started.make, False, offers, keeper=started, start=started.start)
     if not rest.startswith("///"):
         raise BadSpec(f"{spec}: name the socket as plugin+unix:///path/of.sock")
     listening = Listening(Path(rest.removeprefix("//")))
@@ -90,6 +97,10 @@ class Started(Keeper):
             process.end(killed=wire.failed)
             raise
 
+    def start(self, enter: Enter | None) -> OwnProcess:
+        """Start a plugin that is used for one driver only."""
+        return _Own(PluginProcess(self._words, enter))
+
     def release(self, driver: Driver) -> None:
         """Keep its process for the next driver, unless it failed to answer."""
         if mine := self._taken(driver):
@@ -134,6 +145,28 @@ class Started(Keeper):
         if mine:
             self._busy.remove(mine)
         return mine
+
+
+class _Own:
+    """A plugin's process before and after Init; see OwnProcess."""
+
+    def __init__(self, process: PluginProcess) -> None:
+        self._process = process
+        self._wire = Wire(process.socket)
+
+    def init(self, home: Path, options: tuple[str, ...]) -> Driver:
+        """Activate and Init."""
+        return PluginDriver(self._wire, home, options, (), (), self._process)
+
+    def processes(self) -> list[int]:
+        """Return the plugin."""
+        return [self._process.id]
+
+    def end(self) -> None:
+        """Kill it, and what has left its group as well."""
+        self._wire.close()
+        kill_tree(self.processes())
+        self._process.end(killed=True)
 
 
 def _end(driver: PluginDriver, *, killed: bool) -> None:

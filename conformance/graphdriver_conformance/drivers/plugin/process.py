@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from graphdriver_conformance.drivers import Fate, deadline
@@ -43,9 +44,12 @@ def words_of(command: str) -> list[str]:
 
 
 class PluginProcess:
-    """A running plugin and its socket. Raises PluginUnreachable when it does not come to listen."""
+    """A running plugin and its socket. Raises PluginUnreachable when it does not come to listen.
 
-    def __init__(self, words: list[str]) -> None:
+    The new process calls `enter` before it becomes the plugin.
+    """
+
+    def __init__(self, words: list[str], enter: Callable[[], None] | None = None) -> None:
         self.name = Path(words[0]).name
         short = len(tempfile.gettempdir()) <= _LONGEST_TMPDIR
         self._directory = Path(
@@ -63,6 +67,7 @@ class PluginProcess:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    preexec_fn=enter,
                 )
             self._await_socket()
         except BaseException:

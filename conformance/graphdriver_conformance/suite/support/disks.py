@@ -8,7 +8,7 @@ from graphdriver_conformance.host.environment import umount
 from graphdriver_conformance.host.own_work import SuiteError, run_program
 from graphdriver_conformance.host.syscalls import mount
 
-__all__ = ["DISKS", "CannotMake", "disk"]
+__all__ = ["DISKS", "OLD_DISKS", "OTHER_DISKS", "CannotMake", "disk"]
 
 _MKFS = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
@@ -20,8 +20,14 @@ _MKFS = {
 # mkfs.xfs makes none below 300 MiB; the files are sparse.
 _SIZE = 320 << 20
 
-DISKS = ("tmpfs", "overlay", "ramfs", *_MKFS)
-"""What `disk` makes; the first three need no tools, the others loop devices and mkfs."""
+DISKS = ("tmpfs", "overlay", "ramfs", "ext4")
+"""What every machine has: the first three need no tools, ext4 loop devices and e2fsprogs."""
+
+OTHER_DISKS = ("xfs", "btrfs")
+"""What needs tools that are not installed everywhere."""
+
+OLD_DISKS = ("vfat", "xfs without d_type")
+"""What lacks something that overlayfs needs; newer kernels mount no such xfs any more."""
 
 
 class CannotMake(Exception):
@@ -32,7 +38,7 @@ class CannotMake(Exception):
 def disk(kind: str, point: Path) -> Iterator[Path]:
     """Make and mount a disk of a kind at `point`, which need not exist. Raises CannotMake.
 
-    Besides DISKS there is `full`, which has room for almost nothing.
+    Besides those of the three lists there is `full`, which has room for almost nothing.
     """
     try:
         point.mkdir(exist_ok=True)

@@ -11,7 +11,12 @@ from hypothesis import HealthCheck, Phase, settings
 __all__ = [
     "PROFILE_VARIABLE",
     "SHRINK_VARIABLE",
+    "by_profile",
+    "error_points",
     "examples",
+    "fault_points",
+    "is_hurried",
+    "is_thorough",
     "scaled",
     "search",
 ]
@@ -20,13 +25,46 @@ PROFILE_VARIABLE = "GRAPHDRIVER_PROFILE"
 SHRINK_VARIABLE = "GRAPHDRIVER_SHRINK"
 """Set to `no` where only the outcome counts: the first example that fails will do then."""
 _PROBING = 5
+_FAULT_POINTS = {"quick": 3, "default": 12, "thorough": 4000}
+_ERROR_POINTS = {"quick": 2, "default": 8, "thorough": 4000}
 _FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
 _Test = TypeVar("_Test", bound=Callable[..., None])
+_Value = TypeVar("_Value")
 
 
 def scaled(count: int) -> int:
     """Return `count` for the default profile, less or more of it for another one; 3 at least."""
-    return max(3, round(count * _FACTORS[os.environ.get(PROFILE_VARIABLE, "default")]))
+    return max(3, round(count * _FACTORS[_profile()]))
+
+
+def is_hurried() -> bool:
+    """Say whether the profile is the quick one, which leaves out what others cover in part."""
+    return _profile() == "quick"
+
+
+def fault_points() -> int:
+    """Return at how many system calls of one verb a fault is tried at most."""
+    return _FAULT_POINTS[_profile()]
+
+
+def error_points() -> int:
+    """Return at how many system calls of one verb an error is tried at most."""
+    return _ERROR_POINTS[_profile()]
+
+
+def is_thorough() -> bool:
+    """Say whether the profile is the one that leaves nothing out."""
+    return _profile() == "thorough"
+
+
+def _profile() -> str:
+    return os.environ.get(PROFILE_VARIABLE, "default")
+
+
+def by_profile(quick: _Value, default: _Value, thorough: _Value) -> _Value:
+    """Return the value for the profile of this run."""
+    values = {"quick": quick, "default": default, "thorough": thorough}
+    return values[os.environ.get(PROFILE_VARIABLE, "default")]
 
 
 def search(count: int, **more: Any) -> settings:

@@ -1,0 +1,25 @@
+"""The same fault by strace(1), for whoever has to see it without this suite."""
+
+import shlex
+
+from graphdriver_conformance.faults.calls import without_random_names
+from graphdriver_conformance.faults.supervisor import Watched
+
+__all__ = ["strace_line"]
+
+
+def strace_line(watched: Watched, inject: str) -> str:
+    """Return the options of strace that make the fault at the call, "" where none can.
+
+    strace counts calls by name and thread, so that it can find only a call that is the first of its
+    name at its path; a path with a random part cannot be named in advance.
+    """
+    hit = watched.hit
+    if hit is None or not hit.places:
+        return ""
+    path = hit.places[-1].decode("utf-8", "backslashreplace")
+    alike = [one for one in watched.calls if one.name == hit.name and hit.places[-1] in one.places]
+    if len(alike) != 1 or without_random_names(path) != path:
+        return ""
+    where = ["-P", path, "-e", f"trace={hit.name}"]
+    return shlex.join(["strace", "-f", *where, "-e", f"inject={hit.name}:{inject}:when=1"])

@@ -1,0 +1,249 @@
+"""Supervision of processes: their system calls counted, and a fault at a chosen one.
+
+    with Supervisor(home, CHANGES) as supervisor:
+        process = start(source, supervisor.enter)   # every process that enters is supervised
+        driver = process.init(home, options)
+        with supervisor.watching(at=5, fault=kill) as watched:
+            driver.create("layer", "parent")        # killed before its 5th call: raises NoAnswer
+        watched.hit                                  # the Call that met the fault
+
+Calls are counted in the order in which they arrive, over all threads and children of all processes
+that entered. A call waits while the fault decides, so that nothing has happened yet: what the fault
+itself does (cut the power of the home's disk, say) comes before the call.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from graphdriver_conformance.faults.calls import Call, CallKind, call_of, filter_for, is_elsewhere
+from graphdriver_conformance.host import seccomp
+from graphdriver_conformance.host.processes import kill_tree
+
+__all__ = [
+    "ALL_CALLS",
+    "CHANGES",
+    "EVERY",
+    "GO_ON",
+    "KILL",
+    "WRITES",
+    "Fault",
+    "Supervisor",
+    "Verdict",
+    "Watched",
+    "failing",
+    "kill",
+]
+
+CHANGES = frozenset({CallKind.CHANGE, CallKind.MOUNT})
+"""The calls between which the disk differs: all points at which a kill can make a difference."""
+WRITES = CHANGES | {CallKind.FLUSH}
+"""Those, and the calls that write out: where the power can be cut, and where a full disk shows."""
+ALL_CALLS = frozenset(CallKind)
+"""Those that read as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a call: it goes on, fails with the errno `error`, or everybody is killed."""
+
+    error: int = 0
+    kills: bool = False
+
+
+EVERY = -1
+"""In place of a number: the fault meets every call."""
+GO_ON, KILL = Verdict(), Verdict(kills=True)
+
+
+class Fault(Protocol):
+    """Decides about the call that it meets; it may do more than that, before the call is made.
+
+    Called in a thread of the supervisor. What it raises goes to whoever watches.
+    """
+
+    def __call__(self, call: Call) -> Verdict:
+        """Return what becomes of the call."""
+
+
+def kill(call: Call) -> Verdict:
+    """Kill all supervised processes before the call."""
+    return KILL
+
+
+def failing(number: int) -> Fault:
+    """Return the fault that makes a call fail with an errno."""
+    return lambda call: Verdict(error=number)
+
+
+@dataclass(slots=True)
+class Watched:
+    """What was seen while somebody watched: the calls that count, and the one that met the fault.
+
+    `trouble` is what went wrong in the supervision itself.
+    """
+
+    at: int = 0
+    fault: Fault = kill
+    calls: list[Call] = field(default_factory=list)
+    hit: Call | None = None
+    trouble: BaseException | None = None
+
+
+class Supervisor:
+    """Answers the calls of all processes that `enter`, in a thread of its own.
+
+    Counted are calls of `kinds` that touch `home` (Call.touches), and all calls of a process that
+    sees other directories than we do, such as a helper in a root directory of its own.
+    """
+
+    def __init__(self, home: Path, kinds: Set[CallKind] = CHANGES) -> None:
+        self._home = os.fsencode(home)
+        self._kinds = kinds
+        self._filter = filter_for(reads=CallKind.READ in kinds)
+        self._ours, self._theirs = socket.socketpair()
+        self._wake, self._woken = os.pipe2(os.O_CLOEXEC)
+        self._listeners: set[int] = set()
+        self._roots: list[int] = []
+        self._lock = threading.Lock()
+        self._watched: Watched | None = None
+        self._thread = threading.Thread(target=self._serve, name="graphdriver-suite", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Supervisor":
+        """Return the supervisor."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Kill what is supervised, and end."""
+        self.kill()
+        os.close(self._woken)
+        self._thread.join()
+        for one in (self._ours, self._theirs):
+            one.close()
+        os.close(self._wake)
+
+    @property
+    def home(self) -> bytes:
+        """The directory whose calls count."""
+        return self._home
+
+    @property
+    def processes(self) -> list[int]:
+        """The processes that entered."""
+        return list(self._roots)
+
+    def enter(self) -> None:
+        """Become supervised: to be called in a new process, before it makes a thread or execs.
+
+        Raises OSError where that cannot be (`seccomp.why_impossible`).
+        """
+        listener = seccomp.install(self._filter)
+        socket.send_fds(self._theirs, [struct.pack("<i", os.getpid())], [listener])
+        os.close(listener)
+
+    @contextmanager
+    def watching(self, at: int = 0, fault: Fault = kill) -> Iterator[Watched]:
+        """Count calls for as long as the block runs; the `at`th meets the fault, 0 for none.
+
+        With EVERY each of them does, and `hit` is the last one.
+
+        Raises what the fault raised.
+        """
+        watched = Watched(at, fault)
+        with self._lock:
+            self._watched = watched
+        try:
+            yield watched
+        finally:
+            with self._lock:
+                self._watched = None
+        if watched.trouble:
+            raise watched.trouble
+
+    def kill(self) -> None:
+        """Kill every process that entered, with its children, and wait for their end."""
+        kill_tree(self._roots)
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        poll.register(self._ours, select.POLLIN)
+        while True:
+            for descriptor, event in poll.poll():
+                if descriptor == self._wake:
+                    self._close_listeners()
+                    return
+                if descriptor == self._ours.fileno():
+                    listener = self._receive_listener()
+                    poll.register(listener, select.POLLIN)
+                elif event & select.POLLIN:
+                    self._answer(descriptor)
+                else:  # all that had this filter have ended
+                    poll.unregister(descriptor)
+                    self._listeners.discard(descriptor)
+                    os.close(descriptor)
+
+    def _receive_listener(self) -> int:
+        data, (listener,), _, _ = socket.recv_fds(self._ours, 4, 1)
+        self._roots.append(struct.unpack("<i", data)[0])
+        self._listeners.add(listener)
+        return listener
+
+    def _close_listeners(self) -> None:
+        """Let go: a call that still waits fails with ENOSYS, as the kernel has it."""
+        for one in self._listeners:
+            os.close(one)
+
+    def _answer(self, listener: int) -> None:
+        notification = seccomp.receive(listener)
+        if notification is None:
+            return
+        with self._lock:
+            watched = self._watched
+        verdict, call = GO_ON, None
+        if watched:
+            try:
+                call = self._counted(watched, call_of(notification))
+                if call and watched.at in (len(watched.calls), EVERY):
+                    watched.hit = call
+                    verdict = watched.fault(call)
+            except BaseException as error:
+                watched.trouble = error
+        if verdict.kills:
+            self.kill()
+        elif verdict.error:
+            seccomp.return_error(listener, notification.id, verdict.error)
+        elif not seccomp.go_on(listener, notification.id) and watched and call:
+            # A signal has interrupted the call (before Linux 5.19): it is made, and asked, again.
+            with contextlib.suppress(ValueError):
+                watched.calls.remove(call)
+
+    def _counted(self, watched: Watched, call: Call) -> Call | None:
+        """Count a call if it counts."""
+        if call.kind not in self._kinds:
+            return None
+        if not call.touches(self._home) and not is_elsewhere(call.thread):
+            return None
+        watched.calls.append(call)
+        return call
+
+
+def name_of(number: int) -> str:
+    """Return the name of an errno."""
+    return errno.errorcode.get(number, str(number))

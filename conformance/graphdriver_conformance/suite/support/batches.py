@@ -1,0 +1,301 @@
+"""Many small archives in one: each case in a directory of its own, so that a layer shows them all.
+
+A case that fails, or is refused with the others, is tried again in a layer of its own: the report
+then has a program of three verbs.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.oracle.archive import (
+    OPAQUE,
+    PLAIN,
+    Dialect,
+    LayerEntry,
+    UnreadableArchive,
+    build_archive,
+    whiteout,
+)
+from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree, differences
+from graphdriver_conformance.oracle.layer import apply_layer
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree, directory, file, parents
+
+__all__ = [
+    "Case",
+    "applied",
+    "archive_of",
+    "assert_cases",
+    "cases_of",
+    "layer_for",
+    "look",
+    "refused_cases",
+]
+
+
+_DEEPEST = 2
+"""Of directories below this no file was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An archive of `entries` for a layer on `below`, and the tree that it makes."""
+
+    below: Tree
+    entries: tuple[LayerEntry, ...]
+    wanted: Tree
+
+    def __str__(self) -> str:
+        """Name the members in their order."""
+        return " ".join(map(_shown, self.entries))
+
+
+def cases_of(below: Tree, archives: Iterable[Sequence[LayerEntry]]) -> list[Case]:
+    """Return a case for each archive that means something by the image-spec, and for none twice.
+
+    Of `below` it has what its members could meet.
+    """
+    found: dict[tuple[LayerEntry, ...], Case] = {}
+    for entries in archives:
+        key = tuple(entries)
+        if key in found:
+            continue
+        met = _met(below, key)
+        try:
+            found[key] = Case(met, key, apply_layer(met, key))
+        except UnreadableArchive:
+            continue
+    return list(found.values())
+
+
+def _met(below: Tree, entries: Sequence[LayerEntry]) -> Tree:
+    """Return what is below the names in the root that entries speak of, or symlinks there."""
+    tops: set[bytes] = set()
+    todo = [path for entry in entries for path in (entry.name, entry.hardlink or b"")]
+    while todo:
+        base = todo.pop().lstrip(b"/").partition(b"/")[0]
+        if base == OPAQUE:
+            return below
+        top = base.removeprefix(b".wh.")
+        if top not in tops:
+            tops.add(top)
+            todo += [below[top].target] if top in below else []
+    return Tree({name: node for name, node in below.items() if name.partition(b"/")[0] in tops})
+
+
+def assert_cases(
+    graphdriver: Subject,
+    cases: Sequence[Case],
+    aspects: Aspect = Aspect.DEFAULT,
+    dialect: Dialect = PLAIN,
+) -> str:
+    """Apply the cases as one archive, compare listing, stat and content; return the layer's id."""
+    layer = layer_for(graphdriver, cases)
+    graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive_of(cases, dialect))
+    _assert_shown(graphdriver, layer, cases, aspects, dialect)
+    return layer
+
+
+def refused_cases(
+    graphdriver: Subject, cases: Sequence[Case], aspects: Aspect = Aspect.DEFAULT
+) -> list[Case]:
+    """Do as `assert_cases`, but return the cases that are refused, instead of raising."""
+    layer = layer_for(graphdriver, cases)
+    if applied(graphdriver, layer, archive_of(cases)):
+        _assert_shown(graphdriver, layer, cases, aspects, PLAIN)
+        return []
+    refused = []
+    for case in cases:
+        graphdriver.start_example()
+        layer = _on(graphdriver, case.below)
+        if applied(graphdriver, layer, build_archive(case.entries)):
+            assert_same_tree(case.wanted, look(graphdriver, layer, case), str(case), aspects)
+        else:
+            refused.append(case)
+    return refused
+
+
+def layer_for(graphdriver: Subject, cases: Sequence[Case]) -> str:
+    """Return a layer on what the cases have below them, each in a directory of its own."""
+    return _on(graphdriver, Tree(_below(cases)))
+
+
+def archive_of(cases: Sequence[Case], dialect: Dialect = PLAIN) -> bytes:
+    """Return the archives of the cases as one, for `layer_for`."""
+    return build_archive(_all_entries(cases), dialect)
+
+
+def applied(graphdriver: Subject, layer: str, archive: bytes) -> bool:
+    """Apply an archive; say whether it was taken."""
+    try:
+        graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive)
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"refused: {error}")
+        return False
+    return True
+
+
+def look(graphdriver: Subject, layer: str, *cases: Case) -> Tree:
+    """Return what the layer shows. AssertionError where listings and stat disagree.
+
+    Every name that the cases speak of is looked up by itself, listed or not.
+    """
+    names = {name for case in cases for name in (*case.below, *case.wanted, *_names(case))}
+    return _seen(graphdriver, layer, names)
+
+
+def _on(graphdriver: Subject, below: Tree) -> str:
+    """Return a new layer on two that archives have made, and that hold `below` together.
+
+    Every other file is in the upper one of them, which also deletes a file of the lower one in each
+    directory: that must not come back.
+    """
+    names = sorted(name for name in below if name)
+    files = [name for name in names if not below[name].is_directory]
+    in_upper = set(files[::2]) if not any(below[name].link for name in files) else set()
+    directories = [name for name in names if below[name].is_directory]
+    ghosts = [name + b"/ghost" for name in directories if name.count(b"/") < _DEEPEST]
+    lower = [LayerEntry(name, below[name]) for name in names if name not in in_upper]
+    lower += [LayerEntry(name, file(b"deleted")) for name in ghosts]
+    needed = {above for name in in_upper for above in parents(name)}
+    upper = [LayerEntry(name, below[name]) for name in names if name in in_upper | needed]
+    upper += [whiteout(name) for name in ghosts]
+    base = graphdriver.new_layer()
+    graphdriver.apply_diff(base, "", build_archive(lower))
+    middle = graphdriver.new_layer(base)
+    graphdriver.apply_diff(middle, base, build_archive(upper))
+    return graphdriver.new_layer(middle)
+
+
+def _assert_shown(
+    graphdriver: Subject, layer: str, cases: Sequence[Case], aspects: Aspect, dialect: Dialect
+) -> None:
+    names = {
+        b"%d/%b" % (number, name)
+        for number, case in enumerate(cases)
+        for name in (*case.below, *_names(case))
+        if name
+    }
+    try:
+        shown = _split(_seen(graphdriver, layer, names))
+        failed = [
+            case
+            for number, case in enumerate(cases)
+            if differences(case.wanted, shown.get(b"%d" % number, Tree()), aspects)
+        ]
+    except AssertionError:
+        failed = list(cases)
+        _assert_alone(graphdriver, failed, aspects, dialect)
+        raise
+    _assert_alone(graphdriver, failed, aspects, dialect)
+    for number, case in enumerate(cases):
+        assert_same_tree(case.wanted, shown.get(b"%d" % number, Tree()), str(case), aspects)
+
+
+def _assert_alone(
+    graphdriver: Subject, cases: Sequence[Case], aspects: Aspect, dialect: Dialect
+) -> None:
+    """Assert that each case by itself is as it has to be, the shortest first."""
+    for case in sorted(cases, key=lambda case: len(case.entries)):
+        graphdriver.start_example()
+        layer = _on(graphdriver, case.below)
+        graphdriver.apply_diff(
+            layer, graphdriver.parent_of(layer), build_archive(case.entries, dialect)
+        )
+        assert_same_tree(case.wanted, look(graphdriver, layer, case), str(case), aspects)
+
+
+def _seen(graphdriver: Subject, layer: str, names: Iterable[bytes]) -> Tree:
+    with graphdriver.program.folded(f"look({layer!r})"), graphdriver.view(layer) as root:
+        ghosts = _ghosts(os.fsencode(root))
+        assert [] == ghosts, f"{ghosts} are listed, but cannot be looked up"
+        tree = observe(root)
+        top = os.fsencode(root) + b"/"
+        missing = [one for one in names if one not in tree and not _is_behind_symlink(tree, one)]
+        found = sorted(one for one in missing if os.path.lexists(top + one))
+        assert [] == found, f"{found} are not listed, but can be looked up"
+    return tree
+
+
+def _is_behind_symlink(tree: Tree, name: bytes) -> bool:
+    return any(above in tree and tree[above].target for above in parents(name))
+
+
+def _ghosts(root: bytes) -> list[bytes]:
+    """Return names below `root` that are listed, and are not there."""
+    found = []
+    todo = [b""]
+    while todo:
+        name = todo.pop()
+        try:
+            entries = list(os.scandir(root + b"/" + name))
+        except FileNotFoundError:
+            found.append(name)
+            continue
+        for entry in entries:
+            child = name + b"/" + entry.name if name else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(child)
+            elif not os.path.lexists(root + b"/" + child):
+                found.append(child)
+    return found
+
+
+def _names(case: Case) -> list[bytes]:
+    """Return the names that the members have, and those that markers speak of."""
+    names = [entry.name.strip(b"/") for entry in case.entries]
+    return [*names, *(name.replace(b".wh.", b"", 1) for name in names)]
+
+
+def _split(tree: Tree) -> dict[bytes, Tree]:
+    """Return the trees of the directories in a tree's root."""
+    found: dict[bytes, dict[bytes, Node]] = {}
+    for name, node in tree.items():
+        top, slash, rest = name.partition(b"/")
+        if slash:
+            target = node.target.removeprefix(b"/" + top) if node.target else b""
+            own = node.but(link=node.link.partition(b"/")[2], target=target)
+            found.setdefault(top, {})[rest] = own
+    return {top: Tree(nodes) for top, nodes in found.items()}
+
+
+def _below(cases: Sequence[Case]) -> dict[bytes, Node]:
+    found: dict[bytes, Node] = {}
+    for number, case in enumerate(cases):
+        top = b"%d" % number
+        found[top] = directory()
+        for name, node in case.below.items():
+            if name:
+                found[top + b"/" + name] = _moved(node, top)
+    return found
+
+
+def _all_entries(cases: Sequence[Case]) -> list[LayerEntry]:
+    return [
+        LayerEntry(
+            b"%d/%b" % (number, entry.name),
+            _moved(entry.node, b"%d" % number),
+            None if entry.hardlink is None else b"%d/%b" % (number, entry.hardlink),
+        )
+        for number, case in enumerate(cases)
+        for entry in case.entries
+    ]
+
+
+def _moved(node: Node, top: bytes) -> Node:
+    """Return the node in the directory `top`: absolute targets go there, too."""
+    if node.kind is NodeKind.SYMLINK and node.target.startswith(b"/"):
+        return node.but(target=b"/" + top + node.target)
+    return node
+
+
+def _shown(entry: LayerEntry) -> str:
+    name = entry.name.decode("utf-8", "backslashreplace")
+    if entry.hardlink is not None:
+        return f"{name} (hard link to {entry.hardlink.decode()})"
+    if entry.node.kind is NodeKind.SYMLINK:
+        return f"{name} -> {entry.node.target.decode()}"
+    return name + "/" if entry.node.is_directory else name

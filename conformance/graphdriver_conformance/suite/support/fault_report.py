@@ -1,0 +1,213 @@
+"""What a try of a fault has shown, as findings; shared by sweeps of kills and of errors."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from graphdriver.contract import Driver
+from graphdriver.errors import DriverError
+from graphdriver_conformance.drivers import NoAnswer
+from graphdriver_conformance.faults.calls import Call, CallKind, without_random_names
+from graphdriver_conformance.faults.findings import Finding, Swept, Where
+from graphdriver_conformance.faults.processes import start
+from graphdriver_conformance.host.mountinfo import mounts_below
+from graphdriver_conformance.oracle.compare import Aspect, differences
+from graphdriver_conformance.oracle.tree import Tree
+from graphdriver_conformance.suite.support.fault_scene import TOP, Log, Scene, first_line
+
+__all__ = [
+    "AfterRestart",
+    "Broken",
+    "Reporter",
+    "State",
+    "chosen_points",
+    "described",
+    "is_one_of",
+    "same",
+    "shown_names",
+    "state_of",
+]
+
+State = Tree | Exception | None
+"""What is there of a layer: its tree, the error of get, or nothing."""
+
+_ASPECTS = Aspect.DEFAULT | Aspect.HARDLINKS | Aspect.ROOT
+_MOST_LINES = 6
+
+
+def same(expected: Tree, actual: Tree) -> list[str]:
+    """Return how a tree differs from what it has to be."""
+    return differences(expected, actual, _ASPECTS)
+
+
+def chosen_points(calls: list[Call], most: int) -> list[int]:
+    """Return at which calls to try a fault: all, or where they are too many, `most` of them.
+
+    Calls after which a layer has another name, and changes of mounts, come first: there most
+    drivers break. The others are spread evenly.
+    """
+    everywhere = range(1, len(calls) + 1)
+    if len(calls) <= most:
+        return list(everywhere)
+    telling = [
+        point
+        for point, call in enumerate(calls, 1)
+        if call.kind is CallKind.MOUNT or call.name.startswith(("rename", "symlink", "link"))
+    ]
+    behind = [point + 1 for point in telling if point < len(calls)]
+    picked = sorted({1, len(calls), *_spread(sorted({*telling, *behind}), most // 2)})
+    rest = [point for point in everywhere if point not in picked]
+    return sorted({*picked, *_spread(rest, max(0, most - len(picked)))})
+
+
+def _spread(points: list[int], most: int) -> list[int]:
+    if len(points) <= most:
+        return points
+    return [points[index * len(points) // most] for index in range(most)]
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Makes findings of one try: where, what happened, and the calls so far."""
+
+    scene: Scene
+    swept: Swept
+    where: Where
+    happened: str = ""
+    strace: str = ""
+    is_dirty: bool = False
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Log(self.scene.graphdriver)
+
+    def found(
+        self, requirement: str, expected: str, actual: str, tree: list[str] | None = None
+    ) -> None:
+        """Write down that a requirement is broken; the home is not used again."""
+        self.is_dirty = True
+        home = str(self.scene.home)
+        rows = [str(row).replace(home, "HOME")[:300] for row in mounts_below(self.scene.home)]
+        self.swept.findings.append(
+            Finding(
+                requirement,
+                self.where,
+                self.happened,
+                expected,
+                actual.replace(home, "HOME"),
+                tuple((tree or [])[:_MOST_LINES]),
+                tuple(line.replace(home, "HOME") for line in self.log.lines),
+                tuple(rows[:_MOST_LINES]),
+                self.strace,
+            )
+        )
+
+    @contextmanager
+    def succeeds(self, requirement: str, call: str) -> Iterator[None]:
+        """Run a block whose call has to succeed; the rest of the check is left out otherwise."""
+        try:
+            yield
+        except (DriverError, OSError) as error:
+            self.found(requirement, f"{call} succeeds", f"{call} raises {described(error)}")
+            raise Broken from error
+
+
+class Broken(Exception):
+    """What was found leaves nothing to look at in this try."""
+
+
+@dataclass(frozen=True, slots=True)
+class AfterRestart:
+    """What a driver that is started again has to do, and the requirements that say so."""
+
+    report: Reporter
+    starts: str
+    others: str
+    removes: str
+    cleans: str
+
+    @contextmanager
+    def driver(self) -> Iterator[Driver]:
+        """Start a driver on the home for the block. Raises Broken."""
+        scene, log = self.report.scene, self.report.log
+        process = start(scene.graphdriver.source)
+        try:
+            with self.report.succeeds(self.starts, "the next init(HOME)"):
+                driver = scene.init(process, log)
+            yield driver
+        finally:
+            process.end()
+
+    def check_others(self, driver: Driver) -> None:
+        """The one on top shows what is below it; the others are compared where it differs."""
+        report, scene = self.report, self.report.scene
+        log = report.log
+        lost = [id for id in scene.trees if not log.call(driver, "exists", id)]
+        if lost:
+            report.found(self.others, "every other layer exists", f"{', '.join(lost)} do not exist")
+            raise Broken
+        for id in scene.trees if report.is_dirty else [TOP]:
+            with report.succeeds(self.others, f"get({id!r}) of another layer"):
+                shown = log.tree(driver, id)
+            if lines := same(scene.trees[id], shown):
+                report.found(self.others, f"layer {id!r} is as before", "it is not", lines)
+
+    def remove(self, driver: Driver, id: str) -> None:
+        """Remove the victim, if it exists."""
+        log, call = self.report.log, f"remove({id!r}) after the restart"
+        if not log.call(driver, "exists", id):
+            return
+        with self.report.succeeds(self.removes, call):
+            log.call(driver, "remove", id)
+        if log.call(driver, "exists", id):
+            self.report.found(self.removes, f"{id!r} does not exist after {call}", "it exists")
+            raise Broken
+
+    def check_cleanup(self, driver: Driver) -> None:
+        """No mount is left."""
+        with self.report.succeeds(self.cleans, "cleanup() after the restart"):
+            self.report.log.call(driver, "cleanup")
+        if left := mounts_below(self.report.scene.home):
+            points = ", ".join(row.point for row in left)
+            wanted = "no mount is left below the home after cleanup()"
+            self.report.found(self.cleans, wanted, f"left: {points}")
+
+
+def state_of(log: Log, driver: Driver, id: str) -> State:
+    """Return what is there of a layer. Raises NoAnswer."""
+    if not log.call(driver, "exists", id):
+        return None
+    try:
+        return log.tree(driver, id)
+    except NoAnswer:
+        raise
+    except (DriverError, OSError) as error:
+        return error
+
+
+def is_one_of(state: State, allowed: Sequence[Tree | None]) -> bool:
+    """Say whether a layer is in one of the states that are allowed."""
+    return any(
+        state is one
+        if state is None or one is None
+        else isinstance(state, Tree) and not same(one, state)
+        for one in allowed
+    )
+
+
+def described(error: BaseException) -> str:
+    """Return an exception for a report."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
+    """Return names that have come and gone, for a report."""
+    parts = [f"left: {_first(come)}"] * bool(come) + [f"missing: {_first(gone)}"] * bool(gone)
+    return "; ".join(parts)
+
+
+def _first(names: frozenset[str]) -> str:
+    masked = {without_random_names(name) for name in names}
+    shown = sorted(masked, key=lambda name: (name.count("/"), name))[:3]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

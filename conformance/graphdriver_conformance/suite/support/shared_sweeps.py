@@ -1,0 +1,161 @@
+"""Sweeps that several requirements read: each is made once in a run, by whoever needs it first.
+
+The processes of a run share what was found as files. One that needs several sweeps makes those that
+nobody else is making, and waits for the rest.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from graphdriver_conformance.drivers.resolve import DriverSource
+from graphdriver_conformance.faults.findings import KILL_NAME, FaultFound, Swept, Where
+from graphdriver_conformance.faults.processes import cannot_start
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.suite.support.effort import (
+    error_points,
+    fault_points,
+    is_hurried,
+    is_thorough,
+)
+from graphdriver_conformance.suite.support.error_sweep import error_sweep
+from graphdriver_conformance.suite.support.fault_scene import ACTS, Scene
+from graphdriver_conformance.suite.support.kill_sweep import FIRST_INIT, INIT, kill_sweep
+
+__all__ = ["assert_met", "errors", "kills", "swept"]
+
+Sweep = Callable[[Scene, str, Where | None], Swept]
+"""Makes the sweep of an act, or of one fault in it only."""
+
+_ERROR = "error"
+
+
+def kills(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
+    """Kill the driver in each of the acts that it has; return what was found."""
+
+    def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
+        return kill_sweep(scene, name, fault_points(), only.point if only else None)
+
+    return swept(graphdriver, KILL_NAME, _asked(graphdriver, names), sweep)
+
+
+def errors(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
+    """Let system calls of each of the acts fail; return what was found."""
+
+    def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
+        return error_sweep(scene, name, error_points(), every=is_thorough(), only=only)
+
+    return swept(graphdriver, _ERROR, _asked(graphdriver, names), sweep)
+
+
+def assert_met(graphdriver: Subject, requirement: str, sweeps: Sequence[Swept]) -> None:
+    """Raise FaultFound for the first finding about a requirement; count what was tried."""
+    graphdriver.examples = max(1, sum(len(one.tried) for one in sweeps))
+    for sweep in sweeps:
+        for note in sweep.notes:
+            graphdriver.note(note)
+    findings = [one for sweep in sweeps for one in sweep.findings if one.requirement == requirement]
+    if not findings:
+        return
+    first = findings[0]
+    graphdriver.fault = first.where
+    graphdriver.program.clear()
+    for line in first.program:
+        graphdriver.program.line(line)
+    for line in _counts(sweeps, requirement):
+        graphdriver.note(line)
+    if first.strace:
+        graphdriver.note(f"the same fault, by hand: {first.strace} PROGRAM")
+    raise FaultFound(first)
+
+
+def _counts(sweeps: Sequence[Swept], requirement: str) -> Iterator[str]:
+    for sweep in sweeps:
+        points = [one.where.point for one in sweep.findings if one.requirement == requirement]
+        if points:
+            shown = ", ".join(map(str, sorted(set(points))[:12]))
+            yield (
+                f"{sweep.act}: broken at {len(set(points))} of {len(sweep.tried)} points that were "
+                f"tried, of {sweep.calls} (0 is after the last one): {shown}"
+            )
+
+
+def _require_supervision(graphdriver: Subject) -> None:
+    """End the test where no process of this driver can be supervised."""
+    if graphdriver.asked.unclaimed:
+        graphdriver.not_claimed("the driver does not claim restartable", "restartable")
+    if reason := cannot_start(graphdriver.source):
+        graphdriver.not_provable(reason)
+
+
+def _asked(graphdriver: Subject, names: Iterable[str]) -> list[str]:
+    """Return the acts that the driver has and the profile has time for."""
+    quick = {FIRST_INIT, INIT} | {name for name, act in ACTS.items() if act.is_quick}
+    return [
+        name
+        for name in names
+        if (not is_hurried() or name in quick)
+        and (name not in ACTS or all(map(graphdriver.claims, ACTS[name].needs)))
+    ]
+
+
+def swept(
+    graphdriver: Subject,
+    kind: str,
+    names: Sequence[str],
+    sweep: Sweep,
+    scene: Scene | None = None,
+) -> list[Swept]:
+    """Return the sweeps of these acts, made here or elsewhere; `kind` is that of their faults."""
+    _require_supervision(graphdriver)
+    scene = scene or Scene(graphdriver)
+
+    def make(name: str, only: Where | None = None) -> Swept:
+        if not scene.trees:
+            scene.build()
+        return sweep(scene, name, only)
+
+    if graphdriver.only_fault:
+        return [make(graphdriver.only_fault.act, graphdriver.only_fault)]
+    place = graphdriver.shared / "faults"
+    place.mkdir(exist_ok=True)
+    key = _key(graphdriver.source, graphdriver.options)
+    found: dict[str, Swept] = {}
+    for waits in (False, True):
+        for name in names:
+            if name in found:
+                continue
+            path = place / f"{key}-{kind}-{name}.json"
+            with _locked(path, waits=waits) as is_mine:
+                if is_mine and not path.exists():
+                    _write(path, make(name))
+                if is_mine:
+                    found[name] = Swept.from_data(json.loads(path.read_text()))
+    return [found[name] for name in names]
+
+
+def _write(path: Path, swept: Swept) -> None:
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(swept.to_data()))
+    os.replace(beside, path)
+
+
+def _key(source: DriverSource, options: tuple[str, ...]) -> str:
+    """Return a file name's part that stands for a driver and its options."""
+    return hashlib.sha256(repr((source.spec, options)).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _locked(path: Path, *, waits: bool) -> Iterator[bool]:
+    """Hold the lock of a sweep for the block; False where another process makes it."""
+    with path.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

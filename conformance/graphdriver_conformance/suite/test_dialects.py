@@ -1,0 +1,131 @@
+"""ARC-021 to ARC-026: archives as tar programs write them, byte by byte.
+
+Members of all forms are in one archive; where that is refused each is tried by itself, so that the
+report says which.
+"""
+
+from collections.abc import Sequence
+
+import pytest
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.oracle.archive import build_archive, entry_of
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.tar_blocks import BLOCK, END
+from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.suite.support.forms import (
+    COMMON,
+    DIALECTS,
+    FOREIGN,
+    RARE,
+    ROOTS,
+    SPARSE,
+    Form,
+    nodes_of,
+)
+
+
+def _applied(graphdriver: Subject, archive: bytes) -> Tree | str:
+    """Return what a fresh layer shows after the archive was applied, or why it was refused."""
+    layer = graphdriver.new_layer()
+    try:
+        graphdriver.apply_diff(layer, "", archive)
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"refused: {error}")
+        return str(error)
+    return graphdriver.tree(layer)
+
+
+def _refusals(graphdriver: Subject, forms: Sequence[Form]) -> dict[str, str]:
+    """Return which forms are refused, and why; AssertionError for those that are misread."""
+    shown = _applied(graphdriver, b"".join(form.blocks for form in forms) + END)
+    if isinstance(shown, Tree):
+        assert_same_tree(nodes_of(forms), shown, "members are not what their headers say")
+        return {}
+    found: dict[str, str] = {}
+    for form in forms:
+        shown = _applied(graphdriver, form.blocks + END)
+        if isinstance(shown, Tree):
+            assert_same_tree(nodes_of([form]), shown, f"misread: {form.name}")
+        else:
+            found[form.name] = shown
+    return found
+
+
+@verifies("ARC-021")
+def test_rare_members_are_read_right_or_refused(graphdriver: Subject) -> None:
+    """Docker took a sparse file's map for its content; others left out members without a word."""
+    refused = _refusals(graphdriver, [form for form in RARE if form.name not in _REFUSED_BY_MANY])
+    for form in RARE:
+        if form.name in _REFUSED_BY_MANY:
+            refused.update(_refusals(graphdriver, [form]))
+
+    graphdriver.note(f"refused, which is allowed: {sorted(refused)}")
+
+
+_REFUSED_BY_MANY = ("type of a vendor", "directory of an incremental dump", "volume label")
+
+
+@verifies("ARC-023")
+def test_what_common_programs_write_is_read(graphdriver: Subject) -> None:
+    """GNU tar, bsdtar, busybox, Go, Python and star, in each of their formats."""
+    refused = _refusals(graphdriver, COMMON)
+
+    assert {} == refused, f"refused: {refused}"
+
+
+@verifies("ARC-023")
+def test_root_may_be_a_member(graphdriver: Subject) -> None:
+    """`tar -C dir -c .` begins with it."""
+    refused = _refusals(graphdriver, ROOTS)
+
+    assert {} == refused, f"refused: {refused}"
+
+
+@verifies("ARC-024")
+def test_sparse_members_are_read(graphdriver: Subject) -> None:
+    """`tar -S` in each of its formats."""
+    refused = _refusals(graphdriver, SPARSE)
+
+    assert {} == refused, f"refused: {refused}"
+
+
+@verifies("ARC-025")
+@pytest.mark.parametrize("padding", [0, 9 * BLOCK], ids=["bare", "padded"])
+def test_one_block_of_zeros_ends_an_archive(graphdriver: Subject, padding: int) -> None:
+    """With one member before it, and with none."""
+    for entries in ([], [entry_of("f", file(b"content"))]):
+        members = build_archive(entries).rstrip(b"\0")
+        members += bytes(-len(members) % BLOCK)
+
+        shown = _applied(graphdriver, members + bytes(BLOCK) + bytes(padding))
+
+        wanted = Tree({entry.name: entry.node for entry in entries})
+        assert isinstance(shown, Tree), f"refused: {shown}"
+        assert_same_tree(wanted, shown, "what the members say")
+
+
+@verifies("ARC-022")
+@pytest.mark.parametrize("form", FOREIGN, ids=lambda form: str(form.name))
+def test_foreign_attributes_do_not_end_an_apply(graphdriver: Subject, form: Form) -> None:
+    """An image built on macOS, or with labels, is pulled all the same."""
+    refused = _refusals(graphdriver, [form])
+
+    assert {} == refused, f"refused: {refused}"
+
+
+@verifies("ARC-026")
+def test_owners_are_read_in_every_dialect(graphdriver: Subject) -> None:
+    """Octal, base 256, records."""
+    entries = [
+        entry_of(f"{name}-{uid}", node.but(uid=uid, gid=uid + 1))
+        for name, node in (("f", file(b"x")), ("d", directory()))
+        for uid in (7, 8**7 - 2, 8**7, 2**31, 2**32 - 3)
+    ]
+    for name, dialect in DIALECTS.items():
+        shown = _applied(graphdriver, build_archive(entries, dialect))
+
+        assert isinstance(shown, Tree), f"{name}: refused: {shown}"
+        assert_same_tree(Tree({entry.name: entry.node for entry in entries}), shown, name)

@@ -1,0 +1,208 @@
+"""CRS-020 to CRS-027: disks that run out of blocks or inodes while a verb runs, and before.
+
+Each verb is called with more and more room, from none to enough, on a tmpfs and on an ext4: which
+of its writes is the one that fails is then left to no chance.
+"""
+
+import errno
+from itertools import product
+
+import pytest
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.drivers import NoAnswer
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.oracle.compare import assert_same_tree
+from graphdriver_conformance.oracle.tree import file
+from graphdriver_conformance.suite.support.effort import by_profile
+from graphdriver_conformance.suite.support.full_disks import (
+    BASE,
+    GET,
+    VERBS,
+    ground,
+)
+from graphdriver_conformance.suite.support.names import assert_same_names, home_names
+from graphdriver_conformance.suite.support.small_disks import Resource
+
+_TYPES = by_profile(("tmpfs",), ("tmpfs", "ext4"), ("tmpfs", "ext4"))
+_DISKS = [
+    pytest.param(type, resource, id=f"{type}-{resource.value}")
+    for type, resource in product(_TYPES, Resource)
+]
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@verifies("CRS-020")
+@pytest.mark.parametrize(("type", "resource"), _DISKS)
+def test_success_on_a_full_disk_is_a_right_result(
+    graphdriver: Subject, type: str, resource: Resource
+) -> None:
+    """A pull that reports success is believed: nobody looks into the layer again."""
+    with ground(graphdriver, type) as small:
+        for verb in VERBS.values():
+            for attempt in small.attempts(verb, resource):
+                if attempt.error is None:
+                    small.disk.relieve()
+                    found = graphdriver.tree(attempt.layer)
+                    assert_same_tree(verb.after, found, f"{attempt.said} on {type} succeeded")
+
+
+@verifies("CRS-021")
+@pytest.mark.parametrize(("type", "resource"), _DISKS)
+def test_full_disk_harms_no_other_layer(
+    graphdriver: Subject, type: str, resource: Resource
+) -> None:
+    """Images that were there before have to start after somebody has made room, and rebooted."""
+    with ground(graphdriver, type) as small:
+        for verb in VERBS.values():
+            for attempt in small.attempts(verb, resource):
+                if attempt.error is not None:
+                    small.disk.relieve()
+                    small.assert_others_whole(f"{attempt.said} on {type}")
+                    graphdriver.reopen()
+                    small.assert_others_whole(f"{attempt.said} on {type} and a restart")
+
+
+@verifies("CRS-022")
+@pytest.mark.parametrize(("type", "resource"), _DISKS)
+def test_what_fails_on_a_full_disk_changes_nothing(
+    graphdriver: Subject, type: str, resource: Resource
+) -> None:
+    """What is left of each failed pull makes the disk fuller still, and is found by nobody."""
+    with ground(graphdriver, type) as small:
+        for verb in VERBS.values():
+            for attempt in small.attempts(verb, resource):
+                if attempt.error is None:
+                    continue
+                failed = f"the failed {attempt.said} on {type}"
+                assert attempt.mounts == graphdriver.mounts(), f"{failed} left a mount"
+                small.disk.relieve()
+                if verb.before is None:
+                    assert not graphdriver.exists(attempt.layer), f"{failed} left the layer"
+                if verb is not GET:  # the first mount of a layer may make its directories
+                    message = f"{failed} changed the home"
+                    assert_same_names(attempt.names, home_names(graphdriver.home), message)
+                if verb.before is not None:
+                    assert_same_tree(verb.before, graphdriver.tree(attempt.layer), failed)
+
+
+@verifies("CRS-023")
+@pytest.mark.parametrize(("type", "resource"), _DISKS)
+def test_what_failed_succeeds_once_there_is_room(
+    graphdriver: Subject, type: str, resource: Resource
+) -> None:
+    """A pull is tried again after `docker system prune`, and not after a restart of the daemon."""
+    with ground(graphdriver, type) as small:
+        for verb in VERBS.values():
+            for attempt in small.attempts(verb, resource):
+                if attempt.error is None:
+                    continue
+                small.disk.relieve()
+                graphdriver.note(f"{attempt.said} had failed: {attempt.error}")
+                verb.call(graphdriver, attempt.layer, small.base)
+                again = f"{verb.name} again, after {attempt.said} on {type} had failed"
+                assert_same_tree(verb.after, graphdriver.tree(attempt.layer), again)
+                if verb is GET:
+                    graphdriver.put(attempt.layer)
+
+
+@verifies("CRS-024")
+@pytest.mark.parametrize(("type", "resource"), _DISKS)
+def test_error_of_a_full_disk_names_the_cause(
+    graphdriver: Subject, type: str, resource: Resource
+) -> None:
+    """`read-only file system` or `no such layer` sends an administrator the wrong way."""
+    with ground(graphdriver, type) as small:
+        for verb in VERBS.values():
+            for attempt in small.attempts(verb, resource):
+                if attempt.error is not None:
+                    shown = f"{attempt.said} on {type} raised {attempt.error!r}"
+                    assert _names_full_disk(attempt.error), f"{shown}, which is not ENOSPC"
+
+
+def _names_full_disk(error: BaseException) -> bool:
+    text = "\n".join([str(error), *getattr(error, "__notes__", ())]).lower()
+    return getattr(error, "errno", None) in _FULL or "no space" in text or "quota" in text
+
+
+@verifies("CRS-025")
+@pytest.mark.parametrize(("type", "resource"), _DISKS)
+def test_layers_are_put_and_removed_on_a_full_disk(
+    graphdriver: Subject, type: str, resource: Resource
+) -> None:
+    """That is how room is made: containers are stopped, and images removed."""
+    with ground(graphdriver, type) as small:
+        written = BASE.with_(b"own", file(b"x" * 9000))
+        first, second = graphdriver.build(written, small.base), graphdriver.build(BASE)
+        held = graphdriver.new_layer(small.base, writable=True)
+        mounts = graphdriver.mounts()
+        graphdriver.get(first)
+        graphdriver.get(held)
+        small.disk.leave(resource, 0)
+        before = small.disk.used()
+
+        graphdriver.put(first)
+        graphdriver.remove(first)
+        graphdriver.remove(second)
+        graphdriver.cleanup()
+
+        assert small.disk.used() < before, "remove of two layers freed nothing"
+        left = [id for id in (first, second) if graphdriver.exists(id)]
+        assert [] == left, f"remove succeeded on a full {type}, the layers exist"
+        assert mounts == graphdriver.mounts(), f"mounts after cleanup on a full {type}"
+        small.disk.relieve()
+        assert_same_tree(BASE, graphdriver.tree(held), "the layer that was held")
+        small.assert_others_whole("remove and cleanup")
+
+
+@verifies("CRS-026")
+@pytest.mark.parametrize(("type", "resource"), _DISKS)
+def test_view_from_a_full_disk_can_be_written(
+    graphdriver: Subject, type: str, resource: Resource
+) -> None:
+    """Overlay mounts read-only where it cannot make its directory in `work`, and stays so."""
+    with ground(graphdriver, type) as small:
+        for attempt in small.attempts(GET, resource):
+            if attempt.error is not None:
+                continue
+            small.disk.relieve()
+            wanted = BASE.with_(b"own", file(b"own"))
+            try:
+                graphdriver.fill(attempt.layer, wanted)
+            except OSError as error:
+                if isinstance(error, NoAnswer):
+                    raise
+                message = f"{attempt.said} on {type} succeeded; a write with room again: {error}"
+                raise AssertionError(message) from error
+            assert_same_tree(wanted, graphdriver.tree(attempt.layer), "what was written")
+
+
+@verifies("CRS-027")
+@pytest.mark.parametrize(("type", "resource"), _DISKS)
+def test_driver_starts_again_after_the_disk_was_full(
+    graphdriver: Subject, type: str, resource: Resource
+) -> None:
+    """The daemon starts when the machine does, and the disk is as full as it was before."""
+    with ground(graphdriver, type) as small:
+        for count in by_profile((0, 1, 3), range(8), range(40)):
+            graphdriver.cleanup()
+            small.disk.leave(resource, count)
+            failed = _fails_to_start(graphdriver)
+            small.disk.relieve()
+            graphdriver.note(f"Init with {count} {resource.value} left: {failed or 'succeeded'}")
+            graphdriver.reopen(cleanup=False)
+            small.assert_others_whole(f"Init with {count} {resource.value} left on {type}")
+            if not failed:
+                return
+
+
+def _fails_to_start(graphdriver: Subject) -> str:
+    """Start the driver again; return its error, "" for none."""
+    try:
+        graphdriver.reopen(cleanup=False)
+    except NoAnswer:
+        raise
+    except (DriverError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

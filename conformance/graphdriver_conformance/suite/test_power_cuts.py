@@ -1,0 +1,207 @@
+"""CRS-030 to CRS-038: the power cut inside a verb, and right after it has returned.
+
+The home is on an ext4 or xfs in memory. Of what was not synced either nothing is on the disk after
+the cut, or its names are and its content is not: the two states that are found in the field.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.faults.findings import Swept, Where
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.oracle.tree import Tree
+from graphdriver_conformance.suite.support.beside import directory_beside
+from graphdriver_conformance.suite.support.cut_sweep import (
+    Cut,
+    CutScene,
+    HomeRefused,
+    cut_sweep,
+    flush_sweep,
+)
+from graphdriver_conformance.suite.support.disks import CannotMake
+from graphdriver_conformance.suite.support.effort import by_profile, is_thorough
+from graphdriver_conformance.suite.support.fault_scene import Scene
+from graphdriver_conformance.suite.support.images import ImageDisk, Survives
+from graphdriver_conformance.suite.support.kill_sweep import INIT
+from graphdriver_conformance.suite.support.shared_sweeps import (
+    assert_met,
+    swept,
+)
+
+_CREATES = by_profile(
+    ("create_child",), ("create_child",), ("create_base", "create_child", "create_writable")
+)
+_REMOVES = by_profile(
+    ("remove_child",), ("remove_child",), ("remove_base", "remove_child", "remove_written")
+)
+_APPLIES = by_profile(
+    ("apply_child",), ("apply_child",), ("apply_base", "apply_child", "apply_held")
+)
+_OTHERS = by_profile((), (*_APPLIES, "put"), (*_APPLIES, "get", "put", "cleanup"))
+_VERBS = (*_CREATES, *_REMOVES, *_OTHERS)
+_FORMATS = by_profile(("ext4",), ("ext4",), ("ext4", "xfs", "btrfs"))
+_POINTS = by_profile(2, 10, 4000)
+
+
+def _cuts(graphdriver: Subject, names: tuple[str, ...]) -> list[Swept]:
+    """Cut the power in each of the acts; return what was found."""
+    found: list[Swept] = []
+    refusals: list[str] = []
+    for format in _FORMATS:
+        scene = CutScene(graphdriver, format)
+        try:
+            for cut in _cuts_on(format):
+                if graphdriver.only_fault is None or graphdriver.only_fault.fault == cut.name:
+                    found += _swept(graphdriver, scene, cut, names)
+        except HomeRefused as error:
+            refusals.append(str(error))
+        finally:
+            scene.close()
+    if not found:
+        graphdriver.not_provable("; ".join(refusals) or "this fault is of another requirement")
+    for one in refusals:
+        graphdriver.note(one)
+    return found
+
+
+def _cuts_on(format: str) -> list[Cut]:
+    """Return the kinds of power cuts: btrfs has no journal that could be committed by itself."""
+    shut_down = [Cut(format, survives) for survives in Survives if format != "btrfs"]
+    return [*shut_down, *([Cut(format)] if is_thorough() else [])]
+
+
+def _swept(graphdriver: Subject, scene: CutScene, cut: Cut, names: tuple[str, ...]) -> list[Swept]:
+    def sweep(_: Scene, name: str, only: Where | None) -> Swept:
+        point = only.point if only else None
+        if cut.survives is None:
+            return flush_sweep(scene, cut, name, point)
+        return cut_sweep(scene, cut, name, _POINTS, point)
+
+    if cut.survives is None:
+        names = tuple(name for name in names if name != INIT)
+    return swept(graphdriver, cut.name, names, sweep, scene)
+
+
+@verifies("CRS-030")
+def test_power_cut_changes_no_other_layer(graphdriver: Subject) -> None:
+    """A host that comes back without the images that it had cannot start its containers."""
+    assert_met(graphdriver, "CRS-030", _cuts(graphdriver, (*_VERBS, INIT)))
+
+
+@verifies("CRS-031")
+def test_created_layer_survives_a_power_cut(graphdriver: Subject) -> None:
+    """The daemon has written down that it is there, and synced that."""
+    assert_met(graphdriver, "CRS-031", _cuts(graphdriver, _CREATES))
+
+
+@verifies("CRS-032")
+def test_layer_can_be_removed_after_a_power_cut(graphdriver: Subject) -> None:
+    """Whatever is left of it: its space is needed, and so is its id by the next pull."""
+    assert_met(graphdriver, "CRS-032", _cuts(graphdriver, _VERBS))
+
+
+@verifies("CRS-033")
+def test_power_cut_in_create_leaves_no_half_layer(graphdriver: Subject) -> None:
+    """Files of no bytes look like a layer without a parent."""
+    assert_met(graphdriver, "CRS-033", _cuts(graphdriver, _CREATES))
+
+
+@verifies("CRS-034")
+def test_power_cut_in_remove_leaves_no_half_layer(graphdriver: Subject) -> None:
+    """One that exists is used again by the next pull of the image."""
+    assert_met(graphdriver, "CRS-034", _cuts(graphdriver, _REMOVES))
+
+
+@verifies("CRS-035")
+def test_applied_archive_survives_a_power_cut(graphdriver: Subject) -> None:
+    """Nobody pulls a layer again that is there."""
+    assert_met(graphdriver, "CRS-035", _cuts(graphdriver, _APPLIES))
+
+
+@verifies("CRS-036")
+def test_power_cut_in_apply_diff_leaves_no_half_layer(graphdriver: Subject) -> None:
+    """Names without content are not seen to be damaged."""
+    assert_met(graphdriver, "CRS-036", _cuts(graphdriver, _APPLIES))
+
+
+@verifies("CRS-037")
+@pytest.mark.parametrize("survives", Survives, ids=lambda one: one.name.lower())
+def test_what_was_synced_in_a_view_survives_a_power_cut(
+    graphdriver: Subject, survives: Survives
+) -> None:
+    """A new file, and one of the image that was changed: both as databases write them."""
+    for format in [one for one in _FORMATS if one != "btrfs"]:
+        disk = _disk(graphdriver, format)
+        try:
+            _sync_in_a_view(graphdriver, disk, survives)
+        finally:
+            graphdriver.cleanup()
+            disk.close()
+
+
+def _disk(graphdriver: Subject, format: str) -> ImageDisk:
+    """Move the driver to a disk whose power can be cut."""
+    point = directory_beside(graphdriver, graphdriver.new_id(format))
+    try:
+        disk = ImageDisk(format, point)
+    except CannotMake as error:
+        graphdriver.not_provable(str(error))
+    try:
+        graphdriver.move(point / "home")
+    except (DriverError, OSError) as error:
+        disk.close()
+        graphdriver.not_provable(f"the driver's home cannot be on {format}: {error}")
+    return disk
+
+
+def _sync_in_a_view(graphdriver: Subject, disk: ImageDisk, survives: Survives) -> None:
+    base = graphdriver.build(Tree.of({"data/old": b"old\n" * 2000, "other": b""}))
+    layer = graphdriver.new_layer(base, writable=True)
+    root = graphdriver.get(layer)
+    disk.sync()
+    wanted = {"data/old": b"new\n" * 2000, "data/fresh": b"fresh\n" * 2000}
+    for name, content in wanted.items():
+        _write_synced(root / name, content)
+    for directory in (root / "data", root):
+        _sync(directory)
+
+    try:
+        disk.cut(survives)
+    except CannotMake as error:
+        graphdriver.not_provable(str(error))
+    graphdriver.program.line(f"power cut: {survives.name.lower()} of what was not synced survives")
+    graphdriver.reopen(cleanup=False)
+
+    with graphdriver.view(layer) as root:
+        found = {name: _content(root / name) for name in wanted}
+    lost = [name for name, content in wanted.items() if content != found[name]]
+    assert [] == lost, f"files that fsync wrote out in a view, lost in a power cut on {disk.type}"
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+@verifies("CRS-038")
+def test_power_cut_leaves_nothing_for_good(graphdriver: Subject) -> None:
+    """A machine on a bad power line would fill up with what nobody knows."""
+    assert_met(graphdriver, "CRS-038", _cuts(graphdriver, _VERBS))

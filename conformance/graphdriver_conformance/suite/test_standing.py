@@ -1,0 +1,483 @@
+"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028: layers that stand on each other.
+
+Every verb that changes a layer against every verb of those that stand on it, in turn with holders
+and at once (docs/rulings.md, 5 and 30).
+"""
+
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from graphdriver.contract import Capability
+from graphdriver.errors import DriverError
+from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.oracle.archive import (
+    build_archive,
+    entry_of,
+    read_archive,
+    whiteout,
+)
+from graphdriver_conformance.oracle.compare import assert_same_tree, differences
+from graphdriver_conformance.oracle.history import (
+    Call,
+    FamilyModel,
+    is_linearisable,
+    marked_busy,
+)
+from graphdriver_conformance.oracle.layer import apply_layer, make_layer
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.suite.support.crew import at_once
+from graphdriver_conformance.suite.support.effort import scaled
+
+GROUND = Tree.of({"base": b"base", "etc/hosts": b"one\n", "gone": b"", "usr/lib/a": b"a"})
+PARENT = GROUND.without(b"gone").with_(b"parent", file(b"parent"))
+LAYER = PARENT.with_(b"etc/hosts", file(b"two\n")).with_(b"layer", file(b"layer"))
+CHILD = LAYER.without(b"usr/lib/a").with_(b"child", file(b"child"))
+_CHANGE = [entry_of("added", file(b"added")), entry_of("usr/lib/b", file(b"b")), whiteout("base")]
+_MANY = 12
+# Together more than drivers and pipes keep ahead of who reads.
+_SIZE = 150_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """A base, a layer on it, one on that, one on that; and a sibling of the third."""
+
+    ids: tuple[str, str, str, str]
+    sibling: str
+    trees: Mapping[str, Tree]
+    parents: Mapping[str, str]
+
+    @classmethod
+    def made(cls, graphdriver: Subject) -> "_Chain":
+        ids: list[str] = []
+        for tree in (GROUND, PARENT, LAYER, CHILD):
+            ids.append(graphdriver.build(tree, ids[-1] if ids else ""))
+        sibling = graphdriver.build(LAYER, ids[1])
+        base, parent, layer, child = ids
+        return cls(
+            (base, parent, layer, child),
+            sibling,
+            {base: GROUND, parent: PARENT, layer: LAYER, child: CHILD, sibling: LAYER},
+            {base: "", parent: base, layer: parent, child: layer, sibling: parent},
+        )
+
+    def changed(self, id: str, ancestor: str) -> Tree:
+        """Return what a layer shows when _CHANGE was applied to a layer below it."""
+        if id == ancestor:
+            return apply_layer(self.trees[id], _CHANGE)
+        above = self.changed(self.parents[id], ancestor)
+        return apply_layer(above, make_layer(self.trees[self.parents[id]], self.trees[id]))
+
+
+def _refusal(call: Callable[[], object]) -> DriverError | OSError | None:
+    try:
+        call()
+    except (DriverError, OSError) as error:
+        return error
+    return None
+
+
+def _verbs(
+    graphdriver: Subject, id: str, parent: str
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield calls on a layer and on one that they make on it, none of which changes the layer."""
+    new = graphdriver.new_id("new")
+    yield f"exists({id})", partial(graphdriver.exists, id)
+    yield f"get_metadata({id})", partial(graphdriver.get_metadata, id)
+    yield f"get({id})", partial(graphdriver.get, id)
+    yield f"put({id})", partial(graphdriver.put, id)
+    yield f"diff({id}, {parent})", partial(graphdriver.diff_bytes, id, parent)
+    yield f"diff({id}), closed early", lambda: graphdriver.diff(id, parent).close()
+    if graphdriver.claims(Capability.FLATTENED_DIFF):
+        yield f"diff({id}, '')", partial(graphdriver.diff_bytes, id)
+    if graphdriver.claims(Capability.CHANGES):
+        yield f"changes({id}, {parent})", partial(graphdriver.changes, id, parent)
+    if graphdriver.claims(Capability.DIFF_SIZE):
+        yield f"diff_size({id}, {parent})", partial(graphdriver.diff_size, id, parent)
+    yield f"create({new}, {id})", partial(graphdriver.create, new, id)
+    yield f"get({new})", partial(graphdriver.get, new)
+    yield f"put({new})", partial(graphdriver.put, new)
+    archive = build_archive(_CHANGE)
+    yield f"apply_diff({new})", partial(graphdriver.apply_diff, new, id, archive)
+    yield f"remove({new})", partial(graphdriver.remove, new)
+
+
+@verifies("MNT-027")
+@pytest.mark.parametrize("held", ["one layer", "all layers"])
+def test_verbs_of_relatives_leave_a_held_view(graphdriver: Subject, held: str) -> None:
+    """A container goes on while others of its image come and go, and it is committed."""
+    chain = _Chain.made(graphdriver)
+    base, parent, layer, child = chain.ids
+    holders = [parent, layer, child] if held == "all layers" else [layer]
+    others = [base, layer, chain.sibling] if held == "all layers" else [parent, child]
+    views = {id: graphdriver.get(id) for id in holders}
+
+    for id in others:
+        for shown, call in _verbs(graphdriver, id, chain.parents[id]):
+            call()
+            for holder, root in views.items():
+                assert_same_tree(chain.trees[holder], observe(root), f"{holder}, after {shown}")
+    for id in (one for one in (chain.sibling, child) if one not in views):
+        graphdriver.remove(id)
+        for holder, root in views.items():
+            assert_same_tree(chain.trees[holder], observe(root), f"{holder}, after remove({id})")
+
+    for id in holders:
+        graphdriver.put(id)
+    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+
+
+@verifies("LIF-029")
+@pytest.mark.parametrize("restarted", [False, True], ids=["same driver", "new driver"])
+@pytest.mark.parametrize("holder", [2, 3], ids=["child", "grandchild"])
+def test_ancestors_of_a_held_layer_are_removed(
+    graphdriver: Subject, holder: int, restarted: bool
+) -> None:
+    """By a prune that knows nothing of the container; and after the daemon was started again."""
+    chain = _Chain.made(graphdriver)
+    held = chain.ids[holder]
+    if restarted and graphdriver.claims(Capability.RESTARTABLE):
+        graphdriver.reopen()
+    root = graphdriver.get(held)
+
+    for ancestor in reversed(chain.ids[:holder]):
+        refusal = _refusal(partial(graphdriver.remove, ancestor))
+        is_there = graphdriver.exists(ancestor)
+        assert bool(refusal) is is_there, f"remove({ancestor}) gave {refusal!r}, exists {is_there}"
+        shown = f"the held view after remove({ancestor})"
+        assert_same_tree(chain.trees[held], observe(root), shown)
+
+    graphdriver.put(held)
+
+
+@verifies("DIF-051")
+@pytest.mark.parametrize("ancestor", [0, 1], ids=["grandparent", "parent"])
+def test_archive_is_applied_below_a_held_layer(graphdriver: Subject, ancestor: int) -> None:
+    """The tree below a running container was exchanged, and the container's view was empty."""
+    chain = _Chain.made(graphdriver)
+    below, held = chain.ids[ancestor], chain.ids[2:]
+    views = {id: graphdriver.get(id) for id in held}
+
+    archive, parent = build_archive(_CHANGE), chain.parents[below]
+    refusal = _refusal(partial(graphdriver.apply_diff, below, parent, archive))
+
+    for id, root in views.items():
+        _assert_whole(chain, id, below, observe(root), refusal, "the held view")
+        graphdriver.put(id)
+    for id in held:
+        _assert_whole(chain, id, below, graphdriver.tree(id), refusal, "the next view")
+    wanted = chain.trees[below] if refusal else chain.changed(below, below)
+    assert_same_tree(wanted, graphdriver.tree(below), f"after apply_diff, which gave {refusal!r}")
+
+
+def _assert_whole(
+    chain: _Chain,
+    id: str,
+    below: str,
+    shown: Tree,
+    refusal: DriverError | OSError | None,
+    what: str,
+) -> None:
+    """A layer shows what it did before, or what it does on the changed ancestor."""
+    if refusal or differences(chain.changed(id, below), shown):
+        message = f"{what} of {id}, after apply_diff({below}), which gave {refusal!r}"
+        assert_same_tree(chain.trees[id], shown, message)
+
+
+@verifies("DIF-050")
+@pytest.mark.parametrize(
+    ("change", "flattened"),
+    [
+        ("apply to the layer", False),
+        ("apply to the layer", True),
+        ("apply to its parent", True),
+        ("remove it", False),
+        ("remove its parent", True),
+    ],
+)
+def test_layer_changes_while_its_archive_is_read(
+    graphdriver: Subject, change: str, flattened: bool
+) -> None:
+    """A push that goes on while the image is pulled again, or pruned: no mixture is pushed."""
+    whole = flattened and graphdriver.claims(Capability.FLATTENED_DIFF)
+    old = {f"d/{number:02}".encode(): file(b"o" * _SIZE) for number in range(_MANY)}
+    below = Tree({**Tree.of({"d": directory(), "etc/hosts": b"one\n"}), **old})
+    above = Tree({**below, **{name: file(b"t" * _SIZE) for name in sorted(old)[::2]}})
+    parent = graphdriver.build(below)
+    layer = graphdriver.build(above, parent)
+    entries = [entry_of(name, file(b"n" * _SIZE)) for name in old]
+    target = layer if change in ("apply to the layer", "remove it") else parent
+    call = (
+        partial(graphdriver.remove, target)
+        if change.startswith("remove")
+        else partial(
+            graphdriver.apply_diff, target, graphdriver.parent_of(target), build_archive(entries)
+        )
+    )
+
+    with graphdriver.diff(layer, "" if whole else parent) as stream:
+        data = b""
+        while len(data) < 2 * _SIZE and (piece := stream.read(_SIZE)):
+            data += piece
+        refusal = _refusal(call)
+        try:
+            while piece := stream.read(1 << 16):
+                data += piece
+        except (DriverError, OSError) as error:
+            graphdriver.note(f"the stream ended with {error}")
+            return
+
+    shown = apply_layer(Tree() if whole else below, read_archive(data))
+    after = apply_layer(above, entries)
+    on_changed = Tree({**after, **{name: above[name] for name in sorted(old)[::2]}})
+    others = [] if refusal else [after] if target == layer else [on_changed]
+    if not any(not differences(other, shown) for other in others):
+        message = f"{change} gave {refusal!r}; the archive that was being read"
+        assert_same_tree(above, shown, message)
+
+
+@verifies("MNT-028")
+def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
+    """After a crash the next get stacked a second mount; one put left the first one for good."""
+    wanted = GROUND
+    layer = graphdriver.new_layer(graphdriver.build(GROUND), writable=True)
+    for generation in range(2):
+        root = graphdriver.get(layer)
+        (root / f"generation-{generation}").write_bytes(b"")
+        os.utime(root / f"generation-{generation}", (wanted[b""].mtime,) * 2)
+        wanted = wanted.with_(f"generation-{generation}".encode(), file(b""))
+        graphdriver.reopen(cleanup=False)
+        for turn in ("first", "second"):
+            root = graphdriver.get(layer)
+            point = os.path.realpath(root)
+            stacked = [str(row) for row in graphdriver.mount_table() if row.point == point]
+            assert 1 == len(stacked), f"after the {turn} get {len(stacked)} mounts at {root}"
+            assert_same_tree(wanted, observe(root), f"after the {turn} get")
+            graphdriver.put(layer)
+            left = graphdriver.mounts()
+            assert [] == left, f"after the {turn} get and its put mounts are left"
+    graphdriver.remove(layer)
+    assert not graphdriver.exists(layer), "remove left the layer"
+
+
+@dataclass(slots=True)
+class _Race:
+    """Two calls at once, of which the second begins `offset` looks at a layer after the first.
+
+    The offset follows which of them was faster, so that after some rounds both are at work.
+    """
+
+    graphdriver: Subject
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
+    offset: int = 0
+
+    def run(
+        self, id: str, first: Callable[[], object], second: Callable[[], object]
+    ) -> tuple[object, object]:
+        """Return what each call gave: True, or something that is true, or the error."""
+        offset = self.offset + self.chance.randint(-3, 3)
+        delays = (max(0, -offset), max(0, offset))
+        calls = [
+            partial(self._after, delay, id, call)
+            for delay, call in zip(delays, (first, second), strict=True)
+        ]
+        one, other = at_once(calls)
+        self.offset += _is_refusal(one) - _is_refusal(other)
+        return one, other
+
+    def _after(self, looks: int, id: str, call: Callable[[], object]) -> object:
+        for _ in range(looks):
+            self.graphdriver.driver.exists(id)
+        return call() or True
+
+
+def _is_refusal(outcome: object) -> bool:
+    return isinstance(outcome, (DriverError, OSError))
+
+
+def _lets_parents_go(graphdriver: Subject) -> bool:
+    """Say whether a parent can be removed although it has a child, whose get fails then."""
+    parent = graphdriver.build(GROUND)
+    child = graphdriver.new_layer(parent)
+    if _refusal(partial(graphdriver.remove, parent)):
+        graphdriver.remove(child)
+        graphdriver.remove(parent)
+        return False
+    return _refusal(partial(graphdriver.tree, child)) is not None
+
+
+@verifies("CON-015")
+def test_create_against_removal_of_the_parent(graphdriver: Subject) -> None:
+    """A build goes on from an image that is being pruned: one of both comes first."""
+    may_fail = _lets_parents_go(graphdriver)
+    ground = graphdriver.build(GROUND)
+    race = _Race(graphdriver)
+    driver = graphdriver.driver
+    for _ in range(scaled(200)):
+        parent, child = graphdriver.new_id("parent"), graphdriver.new_id("child")
+        driver.create(parent, ground)
+
+        made, removed = race.run(
+            parent, partial(driver.create, child, parent), partial(driver.remove, parent)
+        )
+
+        is_made, is_removed = not _is_refusal(made), not _is_refusal(removed)
+        assert is_made is driver.exists(child), f"exists of the child, after create gave {made!r}"
+        assert is_removed is not driver.exists(parent), f"exists, after remove gave {removed!r}"
+        assert is_made or is_removed, f"neither came first: {made!r}, {removed!r}"
+        if is_made and is_removed:
+            if may_fail and _refusal(partial(graphdriver.tree, child)):
+                continue
+            shown = "a child whose parent was removed while it was made"
+            assert_same_tree(GROUND, graphdriver.tree(child), shown)
+        for id in [child] * is_made + [parent] * (not is_removed):
+            driver.remove(id)
+    assert [] == graphdriver.mounts(), "mounts are left"
+
+
+@verifies("CON-016")
+@pytest.mark.parametrize("depth", [1, 2], ids=["child", "grandchild"])
+def test_archive_is_applied_while_a_child_is_made(graphdriver: Subject, depth: int) -> None:
+    """A container is started from a layer that is still being unpacked."""
+    race = _Race(graphdriver)
+    archive, changed = build_archive(_CHANGE), apply_layer(GROUND, _CHANGE)
+    for _ in range(scaled(20)):
+        parent = graphdriver.build(GROUND)
+        middle = graphdriver.new_layer(parent) if depth == 2 else parent
+        child = graphdriver.new_id("child")
+
+        def start(middle: str = middle, child: str = child) -> Path:
+            graphdriver.driver.create(child, middle)
+            return Path(graphdriver.driver.get(child))
+
+        def apply(parent: str = parent) -> None:
+            with open(os.memfd_create("archive"), "w+b") as stream:
+                stream.write(archive)
+                stream.seek(0)
+                graphdriver.driver.apply_diff(parent, "", stream)
+
+        got, applied = race.run(parent, start, apply)
+        refused = _is_refusal(applied)
+        if isinstance(got, Path):
+            shown = observe(got)
+            if refused or differences(changed, shown):
+                assert_same_tree(GROUND, shown, f"a view, apply_diff below gave {applied!r}")
+            graphdriver.put(child)
+        wanted = GROUND if refused else changed
+        assert_same_tree(wanted, graphdriver.tree(parent), f"apply_diff gave {applied!r}")
+    assert [] == graphdriver.mounts(), "mounts are left"
+
+
+@dataclass(slots=True)
+class _History:
+    """What threads did to a family of three layers on a ground, and what they saw."""
+
+    graphdriver: Subject
+    ground: str
+    ids: tuple[str, str, str]
+    clock: Iterator[int] = field(default_factory=itertools.count)
+    calls: list[Call] = field(default_factory=list)
+    views: list[tuple[str, int, int, Tree | OSError]] = field(default_factory=list)
+
+    def make(self, verb: str, id: str) -> bool:
+        """Make a call, and note it with its answer; of a view that it gets also what it shows."""
+        parent = ([self.ground, *self.ids])[self.ids.index(id)]
+        driver = self.graphdriver.driver
+        calls: dict[str, Callable[[], object]] = {
+            "create": partial(driver.create, id, parent),
+            "exists": partial(driver.exists, id),
+            "get": partial(driver.get, id),
+            "put": partial(driver.put, id),
+            "remove": partial(driver.remove, id),
+            "apply": partial(self._apply, id, parent),
+        }
+        began = next(self.clock)
+        try:
+            result = calls[verb]()
+            answer = bool(result) if verb == "exists" else True
+        except (DriverError, OSError):
+            result, answer = None, False
+        self.calls.append(Call(verb, began, next(self.clock), answer, id, parent))
+        if verb == "get" and answer:
+            self._look(id, began, Path(str(result)))
+        return answer
+
+    def _look(self, id: str, began: int, root: Path) -> None:
+        try:
+            shown: Tree | OSError = observe(root)
+        except OSError as error:
+            shown = error
+        self.views.append((id, began, next(self.clock), shown))
+
+    def _apply(self, id: str, parent: str) -> None:
+        with open(os.memfd_create("archive"), "w+b") as stream:
+            stream.write(build_archive([entry_of("added/a", file()), entry_of("added/b", file())]))
+            stream.seek(0)
+            self.graphdriver.driver.apply_diff(id, parent, stream)
+
+    def wrong_views(self) -> list[str]:
+        """Return what views showed that is no whole tree; what was removed meanwhile may."""
+        added = Tree({**GROUND, **Tree.of({"added/a": file(), "added/b": file()})})
+        removals = [one for one in self.calls if one.verb == "remove" and one.answer]
+        found = []
+        for id, began, ended, shown in self.views:
+            if any(one.id == id and one.began < ended and one.ended > began for one in removals):
+                continue
+            if isinstance(shown, OSError):
+                found.append(f"{id}: {shown}")
+            elif differences(added, shown) and (lines := differences(GROUND, shown)):
+                found.append(f"{id}: {'; '.join(lines)}")
+        return found
+
+
+_CALLS = ("create", "create", "exists", "get", "put", "remove", "remove", "apply")
+
+
+@verifies("CON-017")
+def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -> None:
+    """Builders, pulls and prunes meet at one image; each acts on the answers that it gets."""
+    orphans = _lets_parents_go(graphdriver)
+    ground = graphdriver.build(GROUND)
+    below = graphdriver.new_layer(ground)
+    replaces = not _refusal(partial(graphdriver.create, below, ground))
+    graphdriver.new_layer(below)
+    copies = not orphans and not _refusal(partial(graphdriver.remove, below))
+    for round in range(scaled(10)):
+        ids = (f"parent-{round}", f"child-{round}", f"grandchild-{round}")
+        history = _History(graphdriver, ground, ids)
+
+        def live(seed: int, history: _History = history) -> None:
+            own = random.Random(seed)
+            held: list[str] = []
+            for _ in range(12):
+                id, verb = own.choice(history.ids), own.choice(_CALLS)
+                if verb == "put" and id not in held:
+                    continue
+                answer = history.make(verb, id)
+                if verb == "put":
+                    held.remove(id)
+                elif verb == "get" and answer:
+                    held.append(id)
+            for id in held:
+                history.make("put", id)
+
+        chance = random.Random(round)
+        at_once([partial(live, chance.randrange(1 << 30)) for _ in range(3)])
+        # By one thread, so that no overlap explains an answer away.
+        for id in reversed(ids):
+            for verb in ("exists", "remove", "exists"):
+                history.make(verb, id)
+        assert [] == history.wrong_views(), "get returned views that are not whole"
+        calls = marked_busy(history.calls)
+        shown = "\n  ".join(map(str, sorted(calls, key=lambda call: call.began)))
+        start = FamilyModel(ground, copies=copies, orphans=orphans, replaces=replaces)
+        assert is_linearisable(calls, start), f"no order fits:\n  {shown}"

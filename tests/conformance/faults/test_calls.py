@@ -1,0 +1,42 @@
+"""The table of system calls against the kernel's own headers, where they are installed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from graphdriver_conformance.faults import calls
+
+# New calls have one number everywhere, and may be newer than the headers.
+_FIRST_SHARED = 424
+_HEADERS = {
+    "x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
+    "aarch64": "/usr/include/asm-generic/unistd.h",
+}
+# In the generic header this call has an older name, under which other machines know it.
+_GENERIC_NAMES = {"newfstatat": "fstatat"}
+
+
+@pytest.mark.parametrize("machine", _HEADERS)
+def test_numbers_are_those_of_the_headers(machine: str) -> None:
+    header = Path(_HEADERS[machine])
+    if not header.exists():
+        pytest.skip(f"{header} is not installed")
+    rows = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())
+    known = {name: int(number) for name, number in rows}
+
+    wrong = {
+        row.name: (getattr(row, machine), number)
+        for row in calls._TABLE
+        for number in [known.get(row.name, known.get(_GENERIC_NAMES.get(row.name, ""), -1))]
+        if getattr(row, machine) != number and not (number < 0 and row.x86_64 > _FIRST_SHARED)
+    }
+
+    assert {} == wrong
+
+
+def test_no_number_stands_twice() -> None:
+    for machine in _HEADERS:
+        numbers = [getattr(row, machine) for row in calls._TABLE if getattr(row, machine) >= 0]
+
+        assert len(numbers) == len(set(numbers))

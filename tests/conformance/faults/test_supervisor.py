@@ -1,0 +1,220 @@
+"""The supervisor counts, kills and fails the calls that it is asked to, and no others."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from graphdriver_conformance.faults.calls import Call, CallKind
+from graphdriver_conformance.faults.supervisor import (
+    ALL_CALLS,
+    CHANGES,
+    GO_ON,
+    WRITES,
+    Supervisor,
+    Verdict,
+    Watched,
+    failing,
+    kill,
+)
+from graphdriver_conformance.host import seccomp
+from graphdriver_conformance.host.syscalls import call
+
+pytestmark = pytest.mark.skipif(
+    bool(seccomp.why_impossible()), reason=f"cannot be supervised: {seccomp.why_impossible()}"
+)
+
+
+def _in_child(supervisor: Supervisor, work: Callable[[], object]) -> int:
+    """Do `work` in a supervised child; return its exit status, negative for a signal.
+
+    0 when it returned, the errno when it raised one.
+    """
+    child = os.fork()
+    if not child:
+        status = 255
+        try:
+            supervisor.enter()
+            work()
+            status = 0
+        except OSError as error:
+            status = error.errno or 254
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    made = tmp_path / "home"
+    made.mkdir()
+    return made
+
+
+def _names(watched: Watched, home: Path) -> list[str]:
+    return [one.shown(os.fsencode(home)) for one in watched.calls]
+
+
+def test_calls_below_the_home_are_counted_in_order(home: Path) -> None:
+    def work() -> None:
+        (home / "d").mkdir()
+        (home.parent / "elsewhere").mkdir()
+        (home / "d" / "f").write_bytes(b"x")
+        descriptor = os.open(home, os.O_RDONLY)
+        os.symlink("f", "d/link", dir_fd=descriptor)
+        os.chdir(home / "d")
+        os.rename("f", "g")
+
+    with Supervisor(home) as supervisor, supervisor.watching() as watched:
+        assert 0 == _in_child(supervisor, work)
+
+    assert ["mkdir d", "openat d/f", "write d/f", "symlinkat f d/link", "rename d/f d/g"] == _names(
+        watched, home
+    )
+
+
+def test_child_is_killed_before_the_call(home: Path) -> None:
+    def work() -> None:
+        for name in "abc":
+            (home / name).mkdir()
+
+    with Supervisor(home) as supervisor, supervisor.watching(2, kill) as watched:
+        assert -9 == _in_child(supervisor, work)
+
+    assert ["a"] == os.listdir(home)
+    assert watched.hit
+    assert "mkdir b" == watched.hit.shown(os.fsencode(home))
+
+
+def test_call_fails_once(home: Path) -> None:
+    def work() -> None:
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            (home / "a").mkdir()
+        (home / "b").mkdir()
+
+    with Supervisor(home) as supervisor, supervisor.watching(1, failing(errno.ENOSPC)):
+        assert 0 == _in_child(supervisor, work)
+
+    assert ["b"] == os.listdir(home)
+
+
+def test_calls_of_threads_and_programs_are_counted_together(home: Path) -> None:
+    def work() -> None:
+        thread = threading.Thread(target=(home / "thread").mkdir)
+        thread.start()
+        thread.join()
+        subprocess.run(["mkdir", home / "program"], check=True)
+
+    with Supervisor(home) as supervisor, supervisor.watching() as watched:
+        assert 0 == _in_child(supervisor, work)
+
+    assert ["mkdir thread", "mkdir program"] == _names(watched, home)
+
+
+def test_kill_reaches_children_in_sessions_of_their_own(home: Path) -> None:
+    done = home.parent / "done"
+    script = f"import os; os.mkdir({str(home / 'a')!r}); os.mkdir({str(done)!r})"
+
+    def work() -> None:
+        subprocess.run([sys.executable, "-c", script], check=False, start_new_session=True)
+        done.mkdir()
+
+    with Supervisor(home) as supervisor, supervisor.watching(1, kill):
+        assert -9 == _in_child(supervisor, work)
+
+    assert not done.exists()
+
+
+def test_fault_acts_before_the_call(home: Path) -> None:
+    seen: list[list[str]] = []
+
+    def look(call: Call) -> Verdict:
+        seen.append(os.listdir(home))
+        return GO_ON
+
+    with Supervisor(home) as supervisor, supervisor.watching(1, look):
+        assert 0 == _in_child(supervisor, (home / "a").mkdir)
+
+    assert [[]] == seen
+    assert ["a"] == os.listdir(home)
+
+
+def test_what_a_fault_raises_is_raised_by_whoever_watches(home: Path) -> None:
+    def broken(call: Call) -> Verdict:
+        raise RuntimeError("cannot cut the power")
+
+    def watch() -> None:
+        with Supervisor(home) as supervisor, supervisor.watching(1, broken):
+            assert 0 == _in_child(supervisor, (home / "a").mkdir)
+
+    with pytest.raises(RuntimeError, match="cannot cut the power"):
+        watch()
+
+
+def test_process_below_another_root_is_counted(home: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root")
+
+    def work() -> None:
+        os.chroot(home)
+        os.mkdir("/inside")
+
+    with Supervisor(home) as supervisor, supervisor.watching() as watched:
+        assert 0 == _in_child(supervisor, work)
+
+    assert ["mkdir"] == [one.name for one in watched.calls]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (CHANGES, ["openat"]),
+        (WRITES, ["openat", "fsync"]),
+        (ALL_CALLS, ["openat", "fsync", "openat"]),
+    ],
+    ids=["changes", "writes", "all"],
+)
+def test_kinds_of_calls(home: Path, kinds: frozenset[CallKind], expected: list[str]) -> None:
+    def work() -> None:
+        os.fsync(os.open(home / "f", os.O_WRONLY | os.O_CREAT))
+        os.open(home / "f", os.O_RDONLY)
+
+    with Supervisor(home, kinds) as supervisor, supervisor.watching() as watched:
+        assert 0 == _in_child(supervisor, work)
+
+    assert expected == [one.name for one in watched.calls if one.name in ("openat", "fsync")]
+
+
+def test_ioctls_that_change_a_file_are_counted(home: Path) -> None:
+    def work() -> None:
+        source = os.open(home / "f", os.O_RDWR | os.O_CREAT)
+        target = os.open(home / "g", os.O_RDWR | os.O_CREAT)
+        fcntl.ioctl(target, 0x40049409, source)  # FICLONE, which not every file system has
+
+    with Supervisor(home) as supervisor, supervisor.watching(3, failing(errno.ENOSPC)) as watched:
+        assert errno.ENOSPC == _in_child(supervisor, work)
+
+    assert ["openat f", "openat g", "ioctl g FICLONE"] == _names(watched, home)
+
+
+def test_io_uring_cannot_be_set_up(home: Path) -> None:
+    with Supervisor(home) as supervisor:
+        status = _in_child(supervisor, lambda: call("syscall", 425, 8, None))
+
+    assert errno.ENOSYS == status
+
+
+def test_second_listener_is_the_reason(home: Path) -> None:
+    reasons = home.parent / "reason"
+
+    with Supervisor(home) as supervisor:
+        status = _in_child(supervisor, lambda: reasons.write_text(seccomp.why_impossible()))
+
+    assert 0 == status
+    assert "another supervisor" in reasons.read_text()

@@ -1,0 +1,103 @@
+"""Sweeps try the same points with the same names each time, and say where they cannot."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from graphdriver_conformance.drivers.resolve import resolve
+from graphdriver_conformance.faults.calls import Call, CallKind, without_random_names
+from graphdriver_conformance.faults.findings import Finding, Swept, Where, ordinal
+from graphdriver_conformance.faults.processes import cannot_start
+from graphdriver_conformance.host import seccomp
+from graphdriver_conformance.suite.support.fault_report import chosen_points
+
+SWEEP = """
+import json, sys
+from graphdriver_conformance.drivers.resolve import resolve
+from graphdriver_conformance.fixture.homes import Homes
+from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.host import namespaces
+from graphdriver_conformance.host.environment import probe
+from graphdriver_conformance.suite.support.error_sweep import error_sweep
+from graphdriver_conformance.suite.support.fault_scene import Scene
+from graphdriver_conformance.suite.support.kill_sweep import kill_sweep
+privileges = namespaces.enter()
+homes = Homes.make(None, True)
+subject = Subject(resolve("overlay2"), homes.new(), (), probe(homes.base, privileges))
+scene = Scene(subject)
+scene.build()
+found = [kill_sweep(scene, name, 4) for name in ("create_child", "apply_child", "init")]
+found.append(error_sweep(scene, "remove_child", 3, every=False))
+json.dump([one.to_data() for one in found], sys.stdout)
+subject.close()
+homes.discard_all()
+"""
+
+
+def _calls(*names: str) -> list[Call]:
+    kinds = {"mount": CallKind.MOUNT}
+    return [Call(name, kinds.get(name, CallKind.CHANGE), 1, (b"/h/x",), "/h/x") for name in names]
+
+
+@pytest.mark.skipif(bool(seccomp.why_impossible()), reason="processes cannot be supervised here")
+def test_same_points_with_the_same_names() -> None:
+    command = [sys.executable, "-c", SWEEP]
+    first, second = (
+        json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in "12"
+    )
+
+    assert first == second
+    assert [[]] * 4 == [one["findings"] for one in first]
+    assert [5, 5, 5, 3] == [len(one["tried"]) for one in first]
+    assert "(renameat2 .creating-LINK layer-12)" in first[0]["tried"][-1]
+
+
+def test_all_points_are_tried_where_they_are_few() -> None:
+    assert [1, 2, 3] == chosen_points(_calls("mkdir", "write", "rename"), 3)
+    assert [] == chosen_points([], 3)
+
+
+def test_points_around_renames_and_mounts_come_first() -> None:
+    calls = _calls(*["write"] * 40, "rename", *["write"] * 40, "mount", *["write"] * 40)
+
+    points = chosen_points(calls, 12)
+
+    assert {1, 41, 42, 82, 83, 122} <= set(points)
+    assert 12 == len(points)
+    assert points == chosen_points(calls, 12)
+
+
+def test_random_parts_of_names_are_masked() -> None:
+    text = "h/.creating-AAAABBBBCCCCDDDDEEEEFFFF23/l .probe-a1b2c3d4 .tmp-layers.json123456789"
+
+    assert "h/.creating-LINK/l .probe-RANDOM .tmp-layers.jsonNUMBER" == without_random_names(text)
+
+
+@pytest.mark.parametrize(
+    "spec", ["plugin+unix:///run/some.sock", "containerd+unix:///c.sock?snapshotter=overlayfs"]
+)
+def test_driver_that_others_started_cannot_be_supervised(spec: str) -> None:
+    try:
+        source = resolve(spec)
+    except ImportError as error:
+        pytest.skip(str(error))
+
+    assert "the suite did not start the driver" in cannot_start(source)
+
+
+def test_findings_survive_the_file_between_processes() -> None:
+    where = Where("create_child", "ENOSPC", 3, with_reads=True)
+    found = Finding(
+        "CRS-040", where, "it failed", "a", "b", ("- /x",), ("get()",), ("m",), "strace"
+    )
+    swept = Swept("create_child", 9, ["one"], [found], ["a note"])
+
+    assert swept == Swept.from_data(json.loads(json.dumps(swept.to_data())))
+
+
+def test_ordinals() -> None:
+    wanted = ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]
+
+    assert wanted == [ordinal(int(one[:-2])) for one in wanted]

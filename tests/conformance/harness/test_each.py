@@ -1,0 +1,87 @@
+"""`--dist each`: every machine runs the suite, and has a verdict and a result file of its own.
+
+The machines are processes of this one, which the drivers here tell apart by xdist's variable.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphdriver_conformance.results.grid import labels
+from graphdriver_conformance.results.result_file import read_results
+
+pytest.importorskip("xdist")
+pytest_plugins = ("pytester",)
+
+BROKEN_ON_ONE = """
+import os
+from graphdriver.vfs import Driver
+class Mine(Driver):
+    def exists(self, id):
+        return os.environ.get("PYTEST_XDIST_WORKER") != "gw1" and super().exists(id)
+"""
+ABSENT_ON_ONE = """
+import os
+if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+    os._exit(3)
+from graphdriver.vfs import Driver as Mine
+"""
+KILLS_ITS_WORKER_ON_ONE = """
+import os, signal
+from graphdriver.vfs import Driver
+class Mine(Driver):
+    def exists(self, id):
+        if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+            os.kill(os.getppid(), signal.SIGKILL)
+        return super().exists(id)
+"""
+
+
+def _run(pytester: pytest.Pytester, driver: str, *more: str) -> pytest.RunResult:
+    pytester.makepyfile(mine=driver)
+    return pytester.runpytest_subprocess(
+        *("--driver=mine:Mine", "--dist=each", "--tx=2*popen", "--graphdriver-profile=quick"),
+        *("--graphdriver-report=r.json", "-p", "no:cacheprovider", *more),
+    )
+
+
+def _outcomes(path: Path) -> dict[str, str]:
+    data: dict[str, Any] = json.loads(path.read_text())
+    return {
+        one["id"]: one["outcome"]
+        for one in data["requirements"]
+        if one["outcome"] != "not-selected"
+    }
+
+
+def test_each_machine_has_a_verdict_and_a_file(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, BROKEN_ON_ONE, "--requirement=LIF-001", "--requirement=LIF-002")
+
+    assert 1 == result.ret
+    result.stdout.fnmatch_lines(["*verdict on mine:Mine on gw0*", "*verdict on mine:Mine on gw1*"])
+    sound, broken = (pytester.path / f"r-gw{number}.json" for number in (0, 1))
+    assert {"met"} == set(_outcomes(sound).values())
+    assert "violated" == _outcomes(broken)["LIF-001"]
+    assert _outcomes(sound).keys() == _outcomes(broken).keys()
+    assert ["mine:Mine · gw0", "mine:Mine · gw1"] == labels(read_results([sound, broken]))
+
+
+def test_machine_whose_worker_dies_has_the_violation(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, KILLS_ITS_WORKER_ON_ONE, "--requirement=LIF-001")
+
+    assert 1 == result.ret
+    assert {"LIF-001": "met"} == _outcomes(pytester.path / "r-gw0.json")
+    # It had reported nothing before: which tests it has is not known.
+    result.stdout.fnmatch_lines(["FAILED*gw1: no test was reported*"])
+
+
+def test_driver_that_one_machine_lacks_is_no_success_there(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, ABSENT_ON_ONE, "--requirement=LIF-001")
+
+    assert 1 == result.ret
+    assert {"LIF-001": "met"} == _outcomes(pytester.path / "r-gw0.json")
+    data = json.loads((pytester.path / "r-gw1.json").read_text())
+    assert "process-died" == data["driver"]["init_error"]["reason"]
+    assert "inconclusive" == data["verdict"] or "not-conformant" == data["verdict"]

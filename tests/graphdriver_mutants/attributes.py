@@ -1,0 +1,121 @@
+"""Mutants that keep most of a node when they copy it: each loses what one name space holds."""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+from graphdriver_mutants.filesystem import _Touches
+from graphdriver_mutants.registry import Mutant, mutant
+
+__all__: list[str] = []
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    for path in directory.rglob("*"):
+        if not path.is_symlink():
+            yield path
+
+
+def _lose(path: Path, spaces: tuple[str, ...]) -> None:
+    for name in os.listxattr(path, follow_symlinks=False):
+        if name.startswith(spaces) and not name.startswith("trusted.overlay."):
+            os.removexattr(path, name, follow_symlinks=False)
+
+
+class _CopyUpLoses(_Touches):
+    """What was copied up is spoilt when the layer is put."""
+
+    spaces: ClassVar[tuple[str, ...]] = ()
+
+    def after_last_put(self, upper: Path) -> None:
+        """Spoil what is in a lower layer, too."""
+        lowers = self.sound.get_metadata(upper.parent.name).get("LowerDir", "").split(":")
+        for path in _below(upper):
+            name = path.relative_to(upper)
+            if any(os.path.lexists(Path(lower) / name) for lower in lowers if lower):
+                self.spoil(path)
+
+    def spoil(self, path: Path) -> None:
+        """Spoil a node."""
+        _lose(path, self.spaces)
+
+
+@mutant("FSX-021", bug="moby #20240, of capabilities; kernels whose copy-up drops security.*")
+class CopyUpLosesCapabilities(_CopyUpLoses):
+    """A file that was copied up has no capabilities."""
+
+    spaces = ("security.capability",)
+
+
+@mutant("FSX-022", bug="Linux before 4.8: overlayfs did not copy default ACLs up")
+class CopyUpLosesAccessLists(_CopyUpLoses):
+    """What was copied up has no ACLs."""
+
+    spaces = ("system.posix_acl",)
+
+
+@mutant("FSX-023", bug="a copy by tar, which leaves trusted.* out")
+class CopyUpLosesTrusted(_CopyUpLoses):
+    """What was copied up has none of root's own attributes."""
+
+    spaces = ("trusted.",)
+
+
+@mutant("FSX-002", bug="gvisor #12523")
+class CopyUpLosesSetgid(_CopyUpLoses):
+    """A setgid directory that was copied up is setgid no more."""
+
+    def spoil(self, path: Path) -> None:
+        """Clear the bit."""
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if path.is_dir() and mode & stat.S_ISGID:
+            path.chmod(mode & ~stat.S_ISGID)
+
+
+@mutant("FSX-025", bug="fuse-overlayfs: a file that was copied up belongs to who runs it")
+class CopyUpLosesOwner(_CopyUpLoses):
+    """What was copied up belongs to root."""
+
+    def spoil(self, path: Path) -> None:
+        """Change the owner, and keep the mode."""
+        mode = stat.S_IMODE(path.stat().st_mode)
+        os.chown(path, 0, 0)
+        path.chmod(mode)
+
+
+class _CopyLoses(Mutant):
+    """The copy of a parent, with which a vfs layer begins, is spoilt."""
+
+    sound_name = "vfs"
+    spaces: ClassVar[tuple[str, ...]] = ()
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        if parent:
+            for path in _below(self.home / "dir" / id):
+                with suppress(FileNotFoundError):
+                    _lose(path, self.spaces)
+
+
+@mutant("LIF-031", bug="moby #20240: vfs copied files without security.capability")
+class CopyLosesCapabilities(_CopyLoses):
+    """A child's files have no capabilities."""
+
+    spaces = ("security.capability",)
+
+
+@mutant("LIF-032", bug="cp -R instead of cp -a: ACLs stay behind")
+class CopyLosesAccessLists(_CopyLoses):
+    """A child's files have no ACLs."""
+
+    spaces = ("system.posix_acl",)
+
+
+@mutant("LIF-033", bug="moby #20331: a copy by tar leaves trusted.* out")
+class CopyLosesTrusted(_CopyLoses):
+    """A child's files have none of root's own attributes."""
+
+    spaces = ("trusted.",)

@@ -1,0 +1,272 @@
+"""Mutants that are sound until they are killed inside a verb."""
+
+import errno
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from graphdriver.errors import DriverError
+from graphdriver_conformance.host.mountinfo import mounts_at
+from graphdriver_conformance.host.syscalls import mount, umount
+from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.rewriting import archive_of, members_of
+
+__all__: list[str] = []
+
+# As long as one of overlay2, of other letters than its own: nobody makes it a second time.
+_LINK = "A" * 26
+
+
+class _MakesInPlace(Mutant):
+    """Makes a layer under its own name, file by file, as moby's overlay2 does."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if not parent or self.sound.exists(id) or not self.sound.exists(parent):
+            super().make(id, parent, storage_opt)
+            return
+        layer = self.home / id
+        layer.mkdir(0o700)
+        above = (self.home / parent / "diff").stat()
+        self.begin(layer)
+        (layer / "diff").mkdir()
+        os.chown(layer / "diff", above.st_uid, above.st_gid)
+        (layer / "diff").chmod(above.st_mode & 0o7777)
+        link = os.urandom(4).hex().translate(str.maketrans("0189abcdef", "ABCDEFGHIJ")).upper()
+        link = (link + _LINK)[:26]
+        (self.home / "l" / link).symlink_to(f"../{id}/diff")
+        (layer / "link").write_text(link)
+        lowers = self.home / parent / "lower"
+        below = lowers.read_text().split(":") if lowers.exists() else []
+        (layer / "work").mkdir()
+        (layer / "merged").mkdir()
+        parents_link = (self.home / parent / "link").read_text()
+        (layer / "lower").write_text(":".join([f"l/{parents_link}", *below]))
+        self.end(layer)
+
+    def begin(self, layer: Path) -> None:
+        """Write down that a layer is being made."""
+
+    def end(self, layer: Path) -> None:
+        """Write down that it is whole."""
+
+
+@mutant("CRS-005", bug="moby overlay2 20.10 and 28: killed in Create before `lower` is written")
+class CreatesInPlace(_MakesInPlace):
+    """A layer whose creation was cut off shows an empty base layer."""
+
+
+@mutant("CRS-002", bug="moby #36161")
+class RemovesLinksByAnEmptyName(_MakesInPlace):
+    """remove joins `l` with what the link file holds, and that may be nothing after a crash."""
+
+    def begin(self, layer: Path) -> None:
+        (layer / "link").touch()
+
+    def remove(self, id: str) -> None:
+        link = self.home / id / "link"
+        if link.is_file() and not link.read_text():
+            for path in (self.home / "l").iterdir():
+                path.unlink()
+            shutil.rmtree(self.home / id)
+            return
+        super().remove(id)
+
+
+@mutant("CRS-003", bug="a store that will not touch what it calls damaged")
+class RefusesToRemoveHalfLayers(_MakesInPlace):
+    """A layer whose creation was cut off can neither be used nor removed."""
+
+    def begin(self, layer: Path) -> None:
+        (layer / "incomplete").touch()
+        (layer / "diff").mkdir()
+        (layer / "diff").rmdir()
+
+    def end(self, layer: Path) -> None:
+        (layer / "incomplete").unlink()
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        self._require_whole(id)
+        return super().get(id, mount_label)
+
+    def remove(self, id: str) -> None:
+        self._require_whole(id)
+        super().remove(id)
+
+    def _require_whole(self, id: str) -> None:
+        if (self.home / id / "incomplete").exists():
+            raise DriverError(f"layer {id} is damaged")
+
+
+@mutant("CRS-007", bug="moby overlay2: Remove deletes the layer's tree in its place")
+class RemovesInPlace(Mutant):
+    """A removal that was cut off leaves a layer with part of its files."""
+
+    def remove(self, id: str) -> None:
+        diff = self.home / id / "diff"
+        if id and diff.is_dir():
+            for path in sorted(diff.iterdir()):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        super().remove(id)
+
+
+@mutant("CRS-006", bug="moby overlay2 and containers-storage: archives are unpacked in place")
+class AppliesInPlace(Mutant):
+    """An archive whose application was cut off is there in part."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        try:
+            members = members_of(data)
+        except Exception:
+            return super().apply_diff(id, parent, io.BytesIO(data))
+        half = len(members) // 2
+        size = super().apply_diff(id, parent, archive_of(members[:half])) if half else 0
+        return size + super().apply_diff(id, parent, archive_of(members[half:]))
+
+
+@mutant("CRS-008", bug="a driver that takes a mount that it did not make for an error")
+class RefusesStaleMounts(Mutant):
+    """get fails while the mount of a killed process is there."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._mine: set[str] = set()
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        if id not in self._mine and mounts_at(self.home / id / "merged"):
+            raise OSError(errno.EBUSY, f"{id} is mounted already")
+        self._mine.add(id)
+        return super().get(id, mount_label)
+
+    def put(self, id: str) -> None:
+        super().put(id)
+        self._mine.discard(id)
+
+
+@mutant("CRS-004", bug="moby overlay2: the reference counter takes a stale mount for a hold")
+class AdoptsStaleMountsAsHolds(Mutant):
+    """A mount of a killed process counts as a hold, which outlives the layer."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._adopted: set[str] = set()
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        merged = self.home / id / "merged"
+        if id not in self._adopted and mounts_at(merged):
+            self._adopted.add(id)
+        return merged if id in self._adopted else super().get(id, mount_label)
+
+    def put(self, id: str) -> None:
+        if id not in self._adopted:
+            super().put(id)
+
+
+class _Probes(Mutant):
+    """Mounts something in a directory of the home before it is used, to see whether that works."""
+
+    def __init__(self, home: str | os.PathLike[str], *arguments: Any) -> None:
+        place = self.place(Path(home))
+        place.mkdir(parents=True)
+        mount("tmpfs", place, "tmpfs", 0)
+        umount(place)
+        place.rmdir()
+        super().__init__(home, *arguments)
+
+    def place(self, home: Path) -> Path:
+        """Return where to mount."""
+        raise NotImplementedError
+
+
+@mutant("CRS-001", bug="graphdriver overlay2 0.1, killed with its probe mounted")
+class ProbeMustBeRemovable(_Probes):
+    """Init removes the directory of an earlier probe without unmounting it."""
+
+    def place(self, home: Path) -> Path:
+        probe = home / "probe"
+        if probe.exists():
+            shutil.rmtree(probe)
+        return probe
+
+
+@mutant("CRS-009", "CRS-010", bug="moby overlay2: opaque-bug-check directories of killed daemons")
+class ProbesAreForgotten(_Probes):
+    """Each Init probes in a new directory, and nobody knows of the old ones."""
+
+    def place(self, home: Path) -> Path:
+        home.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="probe", dir=home)) / "mount"
+
+    def cleanup(self) -> None:
+        # What overlay2 does not know it does not unmount.
+        super().cleanup()
+
+
+@mutant(
+    "CRS-011", bug="graphdriver overlay2 0.1: the probe is made beside a home that is not there"
+)
+class ProbesBesideTheHome(_Probes):
+    """The first Init probes beside the home; a killed one leaves its directory there."""
+
+    def place(self, home: Path) -> Path:
+        above = home if home.exists() else home.parent
+        return Path(tempfile.mkdtemp(prefix="probe", dir=above)) / "mount"
+
+
+@mutant("CRS-010", bug="moby overlay2: what a killed Create has made is nobody's")
+class RemnantsStay(Mutant):
+    """Init keeps what a killed driver has left."""
+
+    def __init__(self, home: str | os.PathLike[str], *arguments: Any) -> None:
+        aside = Path(home).with_name("aside")
+        left = list(Path(home).glob(".*")) if Path(home).exists() else []
+        if left:
+            aside.mkdir()
+        for path in left:
+            path.rename(aside / path.name)
+        super().__init__(home, *arguments)
+        for path in left:
+            (aside / path.name).rename(path)
+        if left:
+            aside.rmdir()
+
+
+@mutant("CRS-012", bug="a store that writes its index when it has time")
+class WritesBehind(Mutant):
+    """create returns before there is a layer; the next call makes it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._pending: list[tuple[str, str, Mapping[str, str] | None]] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("remove", "get", "exists", "diff", "changes", "apply_diff", "get_metadata"):
+            pending, self._pending = self._pending, []
+            for one in pending:
+                Mutant.make(self, *one)
+        return super().__getattribute__(name)
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if self.sound.exists(id) or (parent and not self.sound.exists(parent)):
+            super().make(id, parent, storage_opt)
+        else:
+            self._pending.append((id, parent, storage_opt))
+
+
+@mutant("CRS-013", bug="graphdriver overlay2 0.1: the mounted stage of a killed apply_diff")
+class StageOfApplyStays(Mutant):
+    """apply_diff cannot be called again on a layer in which it was killed."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        stage = self.home / id / "unpacking"
+        if stage.parent.is_dir():
+            stage.mkdir()
+        try:
+            return super().apply_diff(id, parent, diff)
+        finally:
+            if stage.is_dir():
+                stage.rmdir()

@@ -1,0 +1,167 @@
+"""Mutants of header dialects: members that are misread, left out or refused."""
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+
+from graphdriver.errors import BadArchive
+from graphdriver_mutants.raw import Blocks, RewritesBlocks
+from graphdriver_mutants.registry import mutant
+
+__all__: list[str] = []
+
+_GNU = b"ustar  \0"
+
+
+def _clean(name: bytes) -> bytes:
+    return os.path.normpath(b"/" + name).strip(b"/")
+
+
+@mutant("ARC-021", bug="moby #10907, docker/for-linux #112: types that a reader does not know")
+class UnusualTypesSkipped(RewritesBlocks):
+    """Members of types 7, D and V, and of unknown ones, are passed over."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterable[bytes]:
+        return (one.raw for one in members if one.flag in b"\x000123456S")
+
+
+@mutant("ARC-021", "ARC-024", bug="python/cpython #83869: the map and the data are the content")
+class SparseMapIsContent(RewritesBlocks):
+    """The records of PAX sparse members are passed over."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            is_sparse = any(key.startswith(b"GNU.sparse.") for key in one.records)
+            yield one.header + one.data if is_sparse else one.raw
+
+
+@mutant("ARC-021", bug="python/cpython #141707: the slash is looked for in the cut name")
+class CutNameIsADirectory(RewritesBlocks):
+    """A header of type NUL whose name field ends in a slash is a directory's."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            is_taken = one.flag == b"\0" and one.header[:100].rstrip(b"\0").endswith(b"/")
+            if is_taken:
+                head = one.with_header(at_124=b"%011o\0" % 0, at_156=b"5")
+                yield head[: len(head) - len(one.data)]
+            else:
+                yield one.raw
+
+
+@mutant("ARC-021", bug="confidential-containers/guest-components #1737, the other way round")
+class EmptyRecordsOverrule(RewritesBlocks):
+    """A PAX record `path` without a value leaves a member without its name, which is dropped."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterable[bytes]:
+        return (one.raw for one in members if one.records.get(b"path") != b"")
+
+
+@mutant("ARC-023", bug="osscontainertools/kaniko #959")
+class AbsoluteTargetsRefused(RewritesBlocks):
+    """A hard link whose target begins with a slash is refused."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            if one.flag == b"1" and one.link.startswith(b"/"):
+                raise BadArchive(f"invalid hard link target {one.link!r}")
+            yield one.raw
+
+
+@mutant("ARC-023", bug="containers/storage #2191, kaniko #1375: mkdirat of the root")
+class RootMemberRefused(RewritesBlocks):
+    """The root as a member ends the apply."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            if not _clean(one.name):
+                raise BadArchive("mkdirat /: no such file or directory")
+            yield one.raw
+
+
+@mutant("ARC-023", bug="apple/container #1797")
+class LinkNeedsItsDirectory(RewritesBlocks):
+    """A hard link below a directory that has no member is refused, if it comes first there."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        known = {b""}
+        for one in members:
+            name = _clean(one.name)
+            above = os.path.dirname(name)
+            if one.flag == b"1" and above not in known:
+                raise BadArchive(f"{above!r} is not there")
+            while name:
+                known.add(name)
+                name = os.path.dirname(name)
+            yield one.raw
+
+
+@mutant("ARC-023", bug="golang/go #12594")
+class GnuTimesArePrefix(RewritesBlocks):
+    """The times in GNU's headers are taken for the front of the path."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            is_gnu = (
+                one.header[257:265] == _GNU
+                and one.header[345]
+                and one.header.startswith(one.name + b"\0")
+            )
+            yield one.with_header(at_257=b"ustar\x0000") if is_gnu else one.raw
+
+
+@mutant("ARC-024", bug="docker/cli #6153, moby #4066: unhandled tar header type 83")
+class SparseTypeRefused(RewritesBlocks):
+    """GNU's type S is refused."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            if one.flag == b"S":
+                raise BadArchive("unhandled tar header type 83")
+            yield one.raw
+
+
+@mutant("ARC-025", bug="quay/claircore #683, for one block that is missing instead of two")
+class OneBlockIsTruncation(RewritesBlocks):
+    """An archive that ends with one block of zeros is taken for one that was cut."""
+
+    def ended(self, rest: bytes) -> bytes:
+        if len(rest) == 512:
+            raise BadArchive("unexpected EOF")
+        return rest
+
+
+@mutant("ARC-022", bug="moby #47517, ko-build/ko #1525")
+class ForeignAttributesFatal(RewritesBlocks):
+    """An attribute of a name space that Linux lacks is ENOTSUP."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        known = (b"user", b"trusted", b"security", b"system")
+        for one in members:
+            for key in one.records:
+                space = key.removeprefix(b"SCHILY.xattr.").partition(b".")[0]
+                if key.startswith(b"SCHILY.xattr.") and space not in known:
+                    raise OSError(errno.ENOTSUP, "operation not supported", os.fsdecode(key))
+            yield one.raw
+
+
+@mutant("ARC-026", bug="busybox tar: numbers in base 256 are not octal, and count as 0")
+class OctalOnly(RewritesBlocks):
+    """Owners in base 256 become root."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            patches = {f"at_{at}": b"%07o\0" % 0 for at in (108, 116) if one.header[at] & 0x80}
+            yield one.with_header(**patches) if patches else one.raw
+
+
+@mutant("SEC-013", bug="golang/go #32264; int() and symlink(2) of the record as it stands")
+class RecordsAreTrusted(RewritesBlocks):
+    """A number that is none, or a NUL in a target, ends in ValueError."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            if b"\0" in one.records.get(b"linkpath", b""):
+                raise ValueError("embedded null byte")
+            int(one.records.get(b"uid") or b"0")
+            yield one.raw

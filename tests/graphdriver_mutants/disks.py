@@ -1,0 +1,164 @@
+"""Mutants that are sound as long as the disk has room."""
+
+import errno
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from graphdriver.contract import IDMap
+from graphdriver.errors import DriverError, LayerExists, LayerNotFound, PrerequisitesNotMet
+from graphdriver_mutants.registry import Mutant, mutant
+
+__all__: list[str] = []
+
+
+@mutant("CRS-020", bug="io.Copy without a look at its error: a layer without its last files")
+class FullDiskSwallowed(Mutant):
+    """apply_diff on a full disk reports success."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff; the error of the disk is lost."""
+        try:
+            return super().apply_diff(id, parent, diff)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return 0
+
+
+@mutant("CRS-021", bug="containers/storage: layers.json cut off by a full disk, all layers unknown")
+class IndexRewrittenInPlace(Mutant):
+    """The layers are those of an index, which is truncated and written again with each create."""
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        super().__init__(home, options, uid_maps, gid_maps)
+        self._index = self.home / "index.json"
+        self._layers: dict[str, str] = {}
+        with suppress(FileNotFoundError, ValueError):
+            self._layers = json.loads(self._index.read_text())
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, then write the index."""
+        super().make(id, parent, storage_opt)
+        self._layers[id] = "x" * 3000
+        try:
+            self._index.write_text(json.dumps(self._layers))
+        except OSError:
+            del self._layers[id]
+            self.sound.remove(id)
+            raise
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get of what the index has."""
+        if id not in self._layers:
+            raise LayerNotFound(f"there is no layer {id}")
+        return super().get(id, mount_label)
+
+
+@mutant("CRS-022", bug="moby #40704, #40709: any error after symlink() leaves the name in l/")
+class FailedCreateLeavesLink(Mutant):
+    """A create that fails leaves a short name."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create; the first thing that is made is the last that is thought of."""
+        link = self.home / "l" / f"link-of-{id}"
+        link.symlink_to(f"../{id}/diff")
+        super().make(id, parent, storage_opt)
+        link.unlink()
+
+
+@mutant("CRS-023", bug="this project's overlay2 before 0.3: a failed create left an id that exists")
+class FailedIdStaysTaken(Mutant):
+    """An id whose create has failed is taken until the next start."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._begun: set[str] = set()
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, unless it was begun before."""
+        if id in self._begun:
+            raise LayerExists(f"layer {id} is being made")
+        self._begun.add(id)
+        super().make(id, parent, storage_opt)
+        self._begun.discard(id)
+
+
+@mutant("CRS-024", bug="this project's overlay2 before 0.3: EROFS for a disk without inodes")
+class CauseHidden(Mutant):
+    """Whatever create meets, it says that the layer cannot be made."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create; the error is a sentence."""
+        try:
+            super().make(id, parent, storage_opt)
+        except OSError:
+            raise DriverError(f"layer {id} cannot be made") from None
+
+
+@mutant("CRS-025", bug="this project's vfs before 0.3: a stage to move the layer to")
+class RemoveNeedsRoom(Mutant):
+    """remove makes a directory first."""
+
+    def remove(self, id: str) -> None:
+        """Driver.remove, by way of a stage."""
+        stage = self.home / ".stage"
+        stage.mkdir()
+        try:
+            super().remove(id)
+        finally:
+            stage.rmdir()
+
+
+@mutant("CRS-025", bug="containers/storage: mountpoints.json is written by each unmount")
+class PutWritesState(Mutant):
+    """put writes down who holds what, and then unmounts."""
+
+    def put(self, id: str) -> None:
+        """Driver.put, after a file of a few pages was replaced."""
+        new = self.home / ".holds.new"
+        new.write_bytes(b"x" * 9000)
+        new.rename(self.home / ".holds")
+        super().put(id)
+
+
+@mutant("CRS-026", bug="this project's overlay2 before 0.3; the kernel only logs it")
+class ViewsOfAFullDisk(Mutant):
+    """get does not look whether the kernel has mounted the view read-only."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        mounts: Any = self.sound._mounts  # type: ignore[attr-defined]
+        mounts._require_writable = lambda *_: None
+
+
+@mutant("CRS-027", bug="an atomic write whose error nobody looks at: an empty file has the name")
+class VersionWrittenBlindly(Mutant):
+    """Init replaces the file with the version of the home, and refuses a home without one."""
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        version = Path(home) / "version"
+        if version.exists() and not version.read_text().startswith("1"):
+            raise PrerequisitesNotMet("the home has no version", "restore a backup")
+        super().__init__(home, options, uid_maps, gid_maps)
+        new = version.with_name("version.new")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        with suppress(OSError):
+            os.write(descriptor, b"1\n")
+        os.close(descriptor)
+        new.rename(version)

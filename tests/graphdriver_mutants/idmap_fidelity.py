@@ -1,0 +1,120 @@
+"""Mutants of what else of a node has to survive mapping."""
+
+import io
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from graphdriver_mutants.idmap import Mapped
+from graphdriver_mutants.registry import mutant
+from graphdriver_mutants.rewriting import Member, RewritesApply, archive_of, members_of
+
+__all__: list[str] = []
+
+_CAPABILITY = "SCHILY.xattr.security.capability"
+_ACLS = ("SCHILY.xattr.system.posix_acl_access", "SCHILY.xattr.system.posix_acl_default")
+
+
+class _MapsLast(Mapped):
+    """Lets a subclass change what was applied under maps, in the layer's directory."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        if not self.uid_maps or not data:
+            return self.sound.apply_diff(id, parent, io.BytesIO(data))
+        members = members_of(data)
+        size = self.sound.apply_diff(id, parent, self.given(data, members))
+        self.after(self.home / id / "diff", members)
+        return size
+
+    def given(self, data: bytes, members: list[Member]) -> BinaryIO:
+        """Return what the sound driver gets of the archive."""
+        return io.BytesIO(data)
+
+    def after(self, upper: Path, members: list[Member]) -> None:
+        """Change `upper`, to which the members were applied."""
+        raise NotImplementedError
+
+
+def _set_again(upper: Path, members: list[Member], *keys: str) -> None:
+    """Set attributes as they stand in the archive."""
+    for member, _ in members:
+        for key in keys:
+            path = upper / member.name
+            if key in member.pax_headers and os.path.lexists(path):
+                value = member.pax_headers[key].encode("utf-8", "surrogateescape")
+                os.setxattr(path, key.removeprefix("SCHILY.xattr."), value, follow_symlinks=False)
+
+
+@mutant("IDM-007", bug="moby #3845: chown(2) to the mapped owner comes after chmod(2)")
+class SetuidLostByMapping(RewritesApply, Mapped):
+    """Under maps setuid and setgid bits are lost."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            if self.uid_maps and member.isreg():
+                member.mode &= 0o1777
+            yield member, data
+
+
+@mutant("IDM-008", bug="moby #41724: the root id of the capability is that of the archive")
+class CapabilityRootNotMapped(_MapsLast):
+    """The root id of a file capability stays as it is in the archive."""
+
+    def after(self, upper: Path, members: list[Member]) -> None:
+        _set_again(upper, members, _CAPABILITY)
+
+
+@mutant("IDM-009", bug="container-libs #1126: ACLs are copied as bytes")
+class AclIdsNotMapped(_MapsLast):
+    """Users and groups in ACLs stay as they are in the archive."""
+
+    def after(self, upper: Path, members: list[Member]) -> None:
+        _set_again(upper, members, *_ACLS)
+
+
+@mutant("IDM-010", bug="moby pkg/archive, UnpackLayer: MkdirAll makes them the daemon's")
+class ImpliedDirectoriesAreRoots(_MapsLast):
+    """Directories without an entry belong to root of the host."""
+
+    def after(self, upper: Path, members: list[Member]) -> None:
+        known = {member.name for member, _ in members}
+        for member, _ in members:
+            above = os.path.dirname(member.name)
+            while above:
+                if above not in known and (upper / above).is_dir():
+                    os.chown(upper / above, 0, 0)
+                above = os.path.dirname(above)
+
+
+@mutant("IDM-011", bug="moby #41724: whatever id the archive names is set")
+class UnmappedAttributesSet(_MapsLast):
+    """Attributes go around the maps."""
+
+    def given(self, data: bytes, members: list[Member]) -> BinaryIO:
+        self._kept = [(dict(member.pax_headers), member.name) for member, _ in members]
+        return archive_of(self._without(members))
+
+    def _without(self, members: list[Member]) -> Iterator[Member]:
+        for member, content in members:
+            headers = member.pax_headers.items()
+            kept = {key: value for key, value in headers if key not in (_CAPABILITY, *_ACLS)}
+            member.pax_headers = kept
+            yield member, content
+
+    def after(self, upper: Path, members: list[Member]) -> None:
+        for (headers, _), (member, _) in zip(self._kept, members, strict=True):
+            member.pax_headers = headers
+        _set_again(upper, members, _CAPABILITY, *_ACLS)
+
+
+@mutant("IDM-012", bug="a second pass over the layer, which maps owners, dates its directories")
+class MappingDatesDirectories(_MapsLast):
+    """Directories have the time at which they were mapped."""
+
+    def after(self, upper: Path, members: list[Member]) -> None:
+        for member, _ in members:
+            if member.isdir() and (upper / member.name).is_dir():
+                os.utime(upper / member.name, (time.time(), time.time()))

@@ -1,0 +1,322 @@
+"""Mutants of markers and members that meet."""
+
+import errno
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.rewriting import (
+    Member,
+    RewritesApply,
+    archive_of,
+    is_whiteout,
+    members_of,
+)
+
+__all__: list[str] = []
+
+_OPAQUE = ".wh..wh..opq"
+
+
+def _clean(name: str) -> str:
+    return os.path.normpath("/" + name).strip("/")
+
+
+class _Afterwards(Mutant):
+    """Lets a subclass change the layer's directory after an archive was applied."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        size = self.sound.apply_diff(id, parent, io.BytesIO(data))
+        names = [_clean(member.name) for member, _ in members_of(data)] if data else []
+        self.after(self.home / id / "diff", names)
+        return size
+
+    def after(self, upper: Path, names: list[str]) -> None:
+        """Change `upper`, to which members of these names were applied."""
+        raise NotImplementedError
+
+
+class _SeesBelow(RewritesApply):
+    """Lets a subclass look at the layer's view before the archive is applied."""
+
+    view = Path()
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        if not self.sound.exists(id):
+            return self.sound.apply_diff(id, parent, diff)
+        self.view = self.sound.get(id)
+        try:
+            changed = self._changed(diff.read())
+        finally:
+            self.sound.put(id)
+        return self.sound.apply_diff(id, parent, changed)
+
+    def _changed(self, data: bytes) -> BinaryIO:
+        try:
+            return archive_of(self.rewritten(members_of(data)))
+        except (OSError, ValueError):
+            return io.BytesIO(data)
+
+    def target(self, name: str) -> str:
+        """Return where the symlink `name` leads in the view, "" for none."""
+        path = self.view / name
+        if not path.is_symlink():
+            return ""
+        return _clean(os.path.join(os.path.dirname(name), os.readlink(path)))
+
+
+@mutant("DIF-036", bug="anchore/stereoscope #696")
+class OpaqueByPrefix(RewritesApply):
+    """Any name that begins as the opaque marker hides the directory."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            above, base = os.path.split(member.name)
+            if base.startswith(_OPAQUE):
+                member.name = os.path.join(above, _OPAQUE)
+            yield member, data
+
+
+@mutant("DIF-036", bug="fuse-overlayfs #306, stargz-snapshotter #2214")
+class WhiteoutListedInOpaque(_Afterwards):
+    """An explicit whiteout in an opaque directory becomes a device there, which readdir shows."""
+
+    def after(self, upper: Path, names: list[str]) -> None:
+        opaque = {os.path.dirname(name) for name in names if os.path.basename(name) == _OPAQUE}
+        for name in names:
+            above, base = os.path.split(name)
+            path = upper / above / base[4:]
+            is_explicit = base.startswith(".wh.") and base != _OPAQUE and above in opaque - {""}
+            if is_explicit and (upper / above).is_dir() and not os.path.lexists(path):
+                os.mknod(path, stat.S_IFCHR)
+
+
+@mutant("DIF-036", "DIF-031", bug="an early release of this project: the opaque root forgot them")
+class RootOpaqueBringsBack(_Afterwards):
+    """Beside an opaque root explicit whiteouts are dropped."""
+
+    def after(self, upper: Path, names: list[str]) -> None:
+        if _OPAQUE not in names:
+            return
+        for name in names:
+            path = upper / name.replace(".wh.", "", 1)
+            is_explicit = "/" not in name and name.startswith(".wh.") and name != _OPAQUE
+            if is_explicit and path.is_char_device():
+                path.unlink()
+
+
+@mutant("DIF-036", bug="an explicit whiteout replaces the opaque mark of its directory")
+class WhiteoutEndsOpaque(RewritesApply):
+    """In a directory with an explicit whiteout the opaque marker does not count."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        marked = {
+            os.path.dirname(member.name)
+            for member, _ in members
+            if is_whiteout(member) and os.path.basename(member.name) != _OPAQUE
+        }
+        for member, data in members:
+            above, base = os.path.split(member.name)
+            if base != _OPAQUE or not above or above not in marked:
+                yield member, data
+
+
+@mutant("DIF-037", bug="kaniko #2308: a directory became a symlink, and its whiteouts went along")
+class MarkersThroughNewSymlinks(RewritesApply):
+    """A marker below a symlink of its own archive hides in the symlink's target."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        links = {member.name: member.linkname for member, _ in members if member.issym()}
+        for member, data in members:
+            above, base = os.path.split(member.name)
+            if base.startswith(".wh.") and above in links:
+                to = _clean(os.path.join(os.path.dirname(above), links[above]))
+                member.name = os.path.join(to, base)
+            yield member, data
+
+
+@mutant("DIF-037", bug="apptainer/singularity #1605")
+class WhiteoutDeletesTheTarget(_SeesBelow):
+    """A whiteout of a symlink deletes the file that the symlink points to."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            above, base = os.path.split(member.name)
+            is_explicit = base.startswith(".wh.") and base != _OPAQUE
+            if is_explicit and (to := self.target(os.path.join(above, base[4:]))):
+                member.name = os.path.join(os.path.dirname(to), ".wh." + os.path.basename(to))
+            yield member, data
+
+
+@mutant("DIF-038", bug="nixpkgs #107021, diffoci #183")
+class OldSymlinkStays(_SeesBelow):
+    """A directory's member leaves a lower symlink to a directory in its place."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            is_kept = member.isdir() and (self.view / member.name).is_dir()
+            if not is_kept or not self.target(member.name):
+                yield member, data
+
+
+@mutant("DIF-039", bug="moby #5632: the linked name was copied up over its whiteout")
+class LinkedNameStays(RewritesApply):
+    """A whiteout of a file that has a new name in the archive is dropped."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        linked = {member.linkname for member, _ in members if member.islnk()}
+        for member, data in members:
+            if not is_whiteout(member) or member.name.replace(".wh.", "", 1) not in linked:
+                yield member, data
+
+
+@mutant("DIF-040", bug="moby #43279")
+class NamesBelowWhiteoutsShow(RewritesApply):
+    """A name below a `.wh.` directory is a file like any other."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        self._left: list[str] = []
+        size = super().apply_diff(id, parent, diff)
+        for name in self._left:
+            path = self.home / id / "diff" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return size
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            if "/.wh." in "/" + os.path.dirname(member.name):
+                self._left.append(member.name)
+            else:
+                yield member, data
+
+
+@mutant("DIF-040", bug="a whiteout of a file that diff does not find below it")
+class ExportFailsOnWhiteouts(Mutant):
+    """diff of a layer that was applied with an opaque marker ends with ENODATA."""
+
+    def __init__(self, *arguments: object, **named: object) -> None:
+        super().__init__(*arguments, **named)  # type: ignore[arg-type]
+        self._opaque: set[str] = set()
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        if _OPAQUE.encode() in data:
+            self._opaque.add(id)
+        return super().apply_diff(id, parent, io.BytesIO(data))
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        if id in self._opaque:
+            raise OSError(errno.ENODATA, "trusted.overlay.opaque")
+        return super().diff(id, parent)
+
+
+@mutant("WHT-016", bug="moby pkg/archive, overlayWhiteoutConverter: a device wherever a marker is")
+class WhiteoutNodesInBaseLayers(_Afterwards):
+    """In a layer without a parent whiteouts become devices, which its view shows."""
+
+    def after(self, upper: Path, names: list[str]) -> None:
+        if (upper.parent / "lower").exists():
+            return
+        for name in names:
+            above, base = os.path.split(name)
+            path = upper / above / base[4:]
+            is_marker = base.startswith(".wh.") and not base.startswith(".wh..wh.")
+            if is_marker and (upper / above).is_dir() and not os.path.lexists(path):
+                os.mknod(path, stat.S_IFCHR)
+
+
+@mutant("DIF-041", bug="jib #1650: a directory that is there is not made again")
+class LateDirectoriesIgnored(RewritesApply):
+    """A directory's entry after its first member does not count."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        made: set[str] = set()
+        for member, data in members:
+            if member.isdir() and member.name in made:
+                continue
+            made.add(os.path.dirname(member.name))
+            yield member, data
+
+
+@mutant("DIF-041", bug="bazel #693, jib #1270: what is there keeps its mode")
+class ReplacedFileKeepsItsMode(RewritesApply):
+    """The second of two files of one name has the mode of the first."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        modes: dict[str, int] = {}
+        for member, data in members:
+            if member.isreg() and not is_whiteout(member):
+                member.mode = modes.setdefault(member.name, member.mode)
+            elif not is_whiteout(member):
+                modes.pop(member.name, None)
+            yield member, data
+
+
+@mutant("DIF-042", bug="GNU tar --overwrite: the file is written in place, under all its names")
+class OverwritesAllNames(RewritesApply):
+    """A file that replaces a name changes what its other names show."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        last = {member.name: data for member, data in members if member.isreg()}
+        linked = {member.linkname for member, _ in members if member.islnk()}
+        for member, data in members:
+            if member.isreg() and member.name in linked:
+                data = last[member.name]
+                member.size = len(data)
+            yield member, data
+
+
+class _KeepsAttributes(_SeesBelow):
+    def keep(self, member: tarfile.TarInfo) -> None:
+        """Add what the view's inode of that name has, and the member has not."""
+        path = self.view / member.name
+        for key in os.listxattr(path):
+            if key.startswith("user."):
+                value = os.getxattr(path, key).decode("utf-8", "surrogateescape")
+                member.pax_headers = {f"SCHILY.xattr.{key}": value, **member.pax_headers}
+
+
+@mutant("DIF-043", bug="open(2) with O_TRUNC keeps the inode, and with it its attributes")
+class ReplacedFileKeepsAttributes(_KeepsAttributes):
+    """A file over one of a lower layer has that one's attributes, too."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            path = self.view / member.name
+            if member.isreg() and path.is_file() and not path.is_symlink():
+                self.keep(member)
+            yield member, data
+
+
+@mutant("DIF-044", bug="moby pkg/archive: attributes are added to a directory that is there")
+class DirectoryKeepsAttributes(_KeepsAttributes):
+    """A directory's entry adds its attributes to those of the directory below."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        for member, data in members:
+            path = self.view / member.name
+            if member.isdir() and path.is_dir() and not path.is_symlink():
+                self.keep(member)
+            yield member, data
+
+
+@mutant("DIF-045", bug="moby pkg/archive: open(2) and mkdir(2) inherit the default ACL")
+class DefaultListsInherited(_Afterwards):
+    """What is made in a directory with a default ACL has it for its own."""
+
+    def after(self, upper: Path, names: list[str]) -> None:
+        for name in names:
+            path = upper / name
+            above = path.parent
+            if not path.is_file() or path.is_symlink() or path == upper:
+                continue
+            if "system.posix_acl_default" in os.listxattr(above):
+                value = os.getxattr(above, "system.posix_acl_default")
+                os.setxattr(path, "system.posix_acl_access", value)

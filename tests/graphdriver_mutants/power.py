@@ -1,0 +1,157 @@
+"""Mutants that are sound as long as the power stays on."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+from unittest import mock
+
+from graphdriver.contract import Capability
+from graphdriver.errors import DriverError, LayerNotFound
+from graphdriver_mutants.registry import Mutant, mutant
+
+__all__: list[str] = []
+
+
+@contextmanager
+def _without_fsync() -> Iterator[None]:
+    with mock.patch("os.fsync"):
+        yield
+
+
+@mutant("CRS-031", bug="moby #42964: Create syncs nothing")
+class CreateSyncsNothing(Mutant):
+    """create writes its files, and leaves it to the kernel when they get to the disk."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, without fsync."""
+        with _without_fsync():
+            super().make(id, parent, storage_opt)
+
+
+@mutant("CRS-033", bug="moby #42964, #46471: link and lower of no bytes after a power cut")
+class EmptyLowerIsNoParent(CreateSyncsNothing):
+    """A file `lower` of no bytes is read as that of a layer without a parent."""
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get; a layer without lowers is its own directory."""
+        lower = self.home / id / "lower"
+        if lower.exists() and not lower.read_text():
+            return self.home / id / "diff"
+        return super().get(id, mount_label)
+
+    def put(self, id: str) -> None:
+        """Driver.put, of what is mounted."""
+        lower = self.home / id / "lower"
+        if not lower.exists() or lower.read_text():
+            super().put(id)
+
+
+@mutant("CRS-032", bug="a store that will not touch what it calls damaged")
+class DamagedLayersStay(CreateSyncsNothing):
+    """A layer whose files a power cut has emptied cannot be removed."""
+
+    def remove(self, id: str) -> None:
+        """Driver.remove, of layers whose files are as they should be."""
+        link = self.home / id / "link"
+        if link.exists() and not link.read_text():
+            raise DriverError(f"layer {id} is damaged")
+        super().remove(id)
+
+
+@mutant("CRS-030", bug="containers/storage: layers.json of no bytes after a power cut")
+class IndexReplacedUnsynced(Mutant):
+    """The layers are those of an index, which is written as a new file and not synced."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._index = self.home / "index.json"
+        self._layers: list[str] = []
+        with suppress(FileNotFoundError, ValueError):
+            self._layers = json.loads(self._index.read_text())
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, then write the index."""
+        super().make(id, parent, storage_opt)
+        self._layers.append(id)
+        new = self._index.with_suffix(".new")
+        new.write_text(json.dumps(self._layers))
+        self._index.unlink(missing_ok=True)
+        new.rename(self._index)
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get of what the index has."""
+        if id not in self._layers:
+            raise LayerNotFound(f"there is no layer {id}")
+        return super().get(id, mount_label)
+
+
+@mutant("CRS-034", bug="moby vfs: Remove is os.RemoveAll of the layer's directory")
+class TreeDeletedInItsPlace(Mutant):
+    """remove deletes the files of a layer before the layer."""
+
+    sound_name = "vfs"
+
+    def remove(self, id: str) -> None:
+        """Driver.remove, of an empty directory."""
+        layer = self.home / "dir" / id
+        if id and layer.is_dir():
+            for path in sorted(layer.iterdir()):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        super().remove(id)
+
+
+@mutant("CRS-035", bug="containerd #5854; containers/storage #920: content is never synced")
+class ContentNotSynced(Mutant):
+    """Claims that apply_diff is durable, and syncs nothing."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.capabilities = frozenset(self.capabilities or Capability) | {Capability.DURABLE}
+
+
+@mutant("CRS-036", bug="a layer is marked as complete before it is synced")
+class ContentSyncedTooLate(ContentNotSynced):
+    """Syncs when the archive has replaced what the layer was."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff, and then sync."""
+        size = super().apply_diff(id, parent, diff)
+        os.sync()
+        return size
+
+
+@mutant("CRS-037", bug="overlayfs `volatile`, which podman and buildah mount with for builds")
+class VolatileViews(Mutant):
+    """fsync in a view does nothing."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        mounts: Any = self.sound._mounts  # type: ignore[attr-defined]
+        mounts._prefix = f"volatile,{mounts._prefix}"
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get; the kernel's mark of a volatile mount would keep the layer from the next."""
+        mark = self.home / id / "work" / "work" / "incompat"
+        if mark.exists() and not os.path.ismount(self.home / id / "merged"):
+            shutil.rmtree(mark)
+        return super().get(id, mount_label)
+
+
+@mutant("CRS-038", bug="moby overlay2: what a Create has made that was cut off is nobody's")
+class RemnantsOfACutStay(Mutant):
+    """Init keeps the stages that a power cut has left."""
+
+    def __init__(self, home: str | os.PathLike[str], *arguments: Any) -> None:
+        names = [path.name for path in Path(home).glob(".*")] if Path(home).exists() else []
+        aside = Path(home).with_name("aside")
+        aside.mkdir(exist_ok=True)
+        for name in names:
+            (Path(home) / name).rename(aside / name)
+        super().__init__(home, *arguments)
+        for name in names:
+            (aside / name).rename(Path(home) / name)
+        aside.rmdir()

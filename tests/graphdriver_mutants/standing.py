@@ -1,0 +1,228 @@
+"""Mutants that look at one layer only, and not at those that stand on it or below it."""
+
+import io
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from graphdriver.errors import LayerInUse
+from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.rewriting import members_of
+
+__all__: list[str] = []
+
+# How long a mutant that has a gap waits in it, in seconds, for another thread to step in.
+_GAP = 0.1
+
+
+@mutant("MNT-027", bug="moby #22116, by way of the parent that a naive diff gets and puts")
+class DiffUnmountsTheParent(Mutant):
+    """diff against a parent unmounts that parent's view, whoever holds it."""
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        """Driver.diff, and umount(8)."""
+        stream = super().diff(id, parent)
+        if parent and os.path.ismount(self.home / parent / "merged"):
+            subprocess.run(["umount", "--lazy", self.home / parent / "merged"], check=True)
+        return stream
+
+
+class _Forces(Mutant):
+    """Lets a subclass do what the sound driver refuses because of other layers."""
+
+    def force_removal(self, id: str) -> None:
+        """Remove a layer with its short name, whoever stands on it."""
+        link = (self.home / id / "link").read_text()
+        shutil.rmtree(self.home / id)
+        (self.home / "l" / link).unlink()
+
+    def force_exchange(self, id: str, parent: str, data: bytes) -> int:
+        """Apply an archive to a copy of a layer's directory, and exchange the two."""
+        new = f"{id}-exchanged"
+        self.sound.create(new, parent)
+        mine, theirs = self.home / id / "diff", self.home / new / "diff"
+        shutil.copytree(mine, theirs, symlinks=True, dirs_exist_ok=True)
+        size = self.sound.apply_diff(new, parent, io.BytesIO(data))
+        mine.rename(mine.with_name("old"))
+        theirs.rename(mine)
+        mine.with_name("old").rename(theirs)
+        self.sound.remove(new)
+        return size
+
+
+@mutant("LIF-029", bug="buildkit #6977: who stands on whom is known to one process, until its end")
+class ChildrenForgottenAtRestart(_Forces):
+    """remove knows the children that were made since the driver was."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._parents: set[str] = set()
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, and note the parent."""
+        super().make(id, parent, storage_opt)
+        self._parents.add(parent)
+
+    def remove(self, id: str) -> None:
+        """Driver.remove; by force of a layer without known children that nobody holds."""
+        try:
+            super().remove(id)
+        except LayerInUse:
+            if id in self._parents or os.path.ismount(self.home / id / "merged"):
+                raise
+            self.force_removal(id)
+
+
+@mutant("LIF-029", bug="moby #13261: the daemon asks for containers of the image itself")
+class OnlyChildrenCount(_Forces):
+    """remove of a layer is refused for its children that are held, not for what is above them."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._parents: dict[str, str] = {}
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, and note the parent."""
+        super().make(id, parent, storage_opt)
+        self._parents[id] = parent
+
+    def remove(self, id: str) -> None:
+        """Driver.remove; by force unless the layer or a child is mounted."""
+        try:
+            super().remove(id)
+        except LayerInUse:
+            near = [id, *(one for one, parent in self._parents.items() if parent == id)]
+            if any(os.path.ismount(self.home / one / "merged") for one in near):
+                raise
+            self.force_removal(id)
+
+
+@mutant("DIF-051", bug="moby #13261; overlay2 of this project until 2026")
+class ExchangesBelowHolders(_Forces):
+    """apply_diff exchanges a layer's directory, whoever has it below a mount."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff, by force where a descendant is held."""
+        data = diff.read()
+        try:
+            return super().apply_diff(id, parent, io.BytesIO(data))
+        except LayerInUse:
+            return self.force_exchange(id, parent, data)
+
+
+@mutant("CON-016", bug="moby #13261, when the child is made and got meanwhile")
+class AppliesBelowNewHolders(_Forces):
+    """apply_diff unpacks, and exchanges the directory without asking again who is above it."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._got = threading.Event()
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, noticed by an apply_diff that is unpacking."""
+        view = super().get(id, mount_label)
+        if os.path.ismount(view):
+            self._got.set()
+        return view
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff, after which someone may have got a child."""
+        data = diff.read()
+        self._got.clear()
+        self._got.wait(_GAP)
+        try:
+            return super().apply_diff(id, parent, io.BytesIO(data))
+        except LayerInUse:
+            return self.force_exchange(id, parent, data)
+
+
+@mutant(
+    "DIF-050", bug="vfs of this project until 2026: a diff holds the layer, so apply is in place"
+)
+class AppliesUnderReaders(Mutant):
+    """apply_diff to a layer whose archive is being read writes into the files that are next."""
+
+    sound_name = "vfs"
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff, in place where that is refused."""
+        data = diff.read()
+        try:
+            return super().apply_diff(id, parent, io.BytesIO(data))
+        except LayerInUse:
+            found = [(member, content) for member, content in members_of(data) if member.isreg()]
+            for member, content in found:
+                (self.home / "dir" / id / member.name).write_bytes(content)
+            return sum(len(content) for _, content in found)
+
+
+@mutant("MNT-028", bug="moby #29721, #30811")
+class MountsOverStale(Mutant):
+    """get mounts once more over what a process that died has left; put takes one mount away."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._counts: dict[str, int] = {}
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, and a bind mount over a mount that nobody here has made."""
+        was_mounted = os.path.ismount(self.home / id / "merged")
+        view = super().get(id, mount_label)
+        if was_mounted and not self._counts.get(id):
+            subprocess.run(["mount", "--bind", view, view], check=True)
+        self._counts[id] = self._counts.get(id, 0) + 1
+        return view
+
+    def put(self, id: str) -> None:
+        """Driver.put, counted."""
+        self._counts[id] = max(0, self._counts.get(id, 0) - 1)
+        super().put(id)
+
+
+@mutant("CON-015", bug="buildkit #6977; overlay2 of this project until 2026")
+class AsksForChildrenTooEarly(_Forces):
+    """remove asks whether there are children, and some time later removes the layer."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._parents: dict[str, str] = {}
+        self._made = threading.Event()
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, noticed by a remove that has asked already."""
+        super().make(id, parent, storage_opt)
+        self._parents[id] = parent
+        if parent:
+            self._made.set()
+
+    def remove(self, id: str) -> None:
+        """Ask, then remove, by force where it is too late."""
+        if id and self.sound.exists(id) and id not in self._parents.values():
+            self._made.clear()
+            self._made.wait(_GAP)
+            try:
+                super().remove(id)
+            except LayerInUse:
+                self.force_removal(id)
+        else:
+            super().remove(id)
+            self._parents.pop(id, None)
+
+
+@mutant("CON-017", bug="a cache of layers by which create finds its parent")
+class ParentIsRemembered(Mutant):
+    """create on a parent that is gone succeeds, and there is no layer."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._known: set[str] = set()
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, unless the parent only was there once."""
+        if parent not in self._known or self.sound.exists(parent):
+            super().make(id, parent, storage_opt)
+            self._known.add(id)

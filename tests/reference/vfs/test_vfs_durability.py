@@ -1,0 +1,68 @@
+"""create is durable when it returns: a power cut leaves the whole layer."""
+
+import errno
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from graphdriver.vfs import Driver
+from graphdriver_conformance.oracle.archive import build_archive, entry_of
+from graphdriver_conformance.oracle.tree import file
+from powercut import CUTS, cut_power
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: a loop mount")
+
+ARCHIVE = build_archive([entry_of(f"d/f{n}", file(b"content %d" % n)) for n in range(20)])
+
+
+@pytest.mark.parametrize("flag", CUTS)
+def test_power_cut_after_create(disk: Path, flag: int) -> None:
+    """Also of a child, which is a copy: its content is what makes it whole."""
+    driver = Driver(disk / "home")
+    driver.create("base")
+    driver.apply_diff("base", "", io.BytesIO(ARCHIVE))
+    driver.create("child", "base")
+    driver.create("empty")
+    del driver
+    cut_power(disk, flag)
+
+    driver = Driver(disk / "home")
+    files = {path.name: path.read_bytes() for path in driver.get("child").glob("d/*")}
+    assert files == {f"f{n}": b"content %d" % n for n in range(20)}
+    assert os.listdir(driver.get("empty")) == []
+    assert driver.changes("child", "base") == []
+    driver.create("grandchild", "child")
+
+
+@pytest.mark.parametrize("call", ["fsync", "syncfs"])
+def test_layer_that_cannot_be_made_durable_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """At whichever of the calls the disk fails; the same create succeeds afterwards."""
+    driver = Driver(tmp_path / "home")
+    driver.create("base")
+    before = sorted(tmp_path.rglob("*"))
+    name = "os.fsync" if call == "fsync" else "graphdriver.vfs.driver.syncfs"
+    calls, failing_at = 0, 1
+
+    def failing(_descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing_at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    while not driver.exists("child"):
+        calls = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(name, failing)
+            with suppress(OSError):
+                driver.create("child", "base")
+        assert driver.exists("child") is (calls < failing_at)
+        if not driver.exists("child"):
+            assert sorted(tmp_path.rglob("*")) == before
+        failing_at += 1
+
+    assert calls > 0

@@ -1,0 +1,84 @@
+"""broken_kernels.toml, and how broken kernels are judged."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from graphdriver_vms.broken_run import Finding, cell_of, findings_of
+from graphdriver_vms.cells import load_cells
+from graphdriver_vms.errors import CannotBuild
+from graphdriver_vms.images.broken import SOUND, load_broken
+from graphdriver_vms.results.judge import Cell, Row, State
+from graphdriver_vms.results.result import Entry, Result
+
+
+def test_each_breaks_a_requirement_that_there_is_in_a_cell_that_there_is() -> None:
+    command = [sys.executable, "-m", "graphdriver_conformance", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    known = {line.split()[0] for line in listed.splitlines() if line.strip()}
+    broken = load_broken()
+
+    assert 8 <= len(broken)
+    assert set() == {one.requirement for one in broken.values()} - known
+    assert set() == {one.cell for one in broken.values()} - set(load_cells())
+    assert [] == [one.name for one in broken.values() if one.before == one.after]
+    assert len(broken) == len({(one.file, one.before) for one in broken.values()})
+
+
+def test_bug_is_put_where_its_place_is_once() -> None:
+    bug = next(iter(load_broken().values()))
+    place = bug.before.strip("\n")
+
+    assert f"a\n{bug.after}\nb" == bug.edited(f"a\n{place}\nb")
+    for text in ("a", f"{place}\n{place}"):
+        with pytest.raises(CannotBuild, match="adapt broken_kernels"):
+            bug.edited(text)
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken", "is_caught"),
+    [
+        ("met", "violated", True),
+        ("met", "met", False),
+        ("violated", "violated", False),
+        ("not-provable", "violated", False),
+        ("met", None, False),
+    ],
+)
+def test_broken_kernel_is_caught_by_its_requirement_only(
+    sound: str, broken: str | None, is_caught: bool
+) -> None:
+    bug = next(iter(load_broken().values()))
+
+    def row(name: str, outcome: str) -> Row:
+        result = Result((Entry(bug.requirement, "MUST", "title", outcome),))
+        cell = Cell(bug.name, "overlay2", State.MET, "", result=result)
+        return Row(name, cells=[cell])
+
+    after = row(bug.name, broken) if broken else Row(bug.name, trouble="panic", failed=True)
+
+    assert is_caught is Finding(bug, *findings_of(bug, row(SOUND, sound), after)).is_caught
+
+
+def test_cell_of_a_bug_asks_its_requirement_only() -> None:
+    bug = replace(next(iter(load_broken().values())), cell="redirect_dir")
+
+    cell = cell_of(bug)
+
+    assert (bug.name, [bug.requirement]) == (cell.name, cell.requirements)
+    assert {"redirect_dir": "Y"} == cell.parameters
+
+
+def test_two_of_a_name_are_refused(tmp_path: Path) -> None:
+    entry = "\n".join(
+        f'{key} = "x"'
+        for key in ("name", "about", "bug", "file", "before", "after", "requirement", "cell")
+    )
+    file = tmp_path / "broken.toml"
+    file.write_text(f"[[broken]]\n{entry}\n[[broken]]\n{entry}\n")
+
+    with pytest.raises(ValueError, match="twice"):
+        load_broken(file)

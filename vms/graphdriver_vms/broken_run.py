@@ -1,0 +1,86 @@
+"""`graphdriver matrix broken`: broken kernels, and whether the suite catches them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from graphdriver_vms.cells import Cell, load_cells
+from graphdriver_vms.images.broken import SOUND, BrokenKernel
+from graphdriver_vms.kernels import Kernel
+from graphdriver_vms.machines.engine import Engine
+from graphdriver_vms.progress import Progress
+from graphdriver_vms.results.judge import Row
+from graphdriver_vms.run import Order, run_kernels
+
+__all__ = ["Finding", "cell_of", "distinguished", "findings_of"]
+
+_ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcomes of the requirement that a broken kernel breaks."""
+
+    kernel: BrokenKernel
+    sound: str
+    broken: str
+
+    @property
+    def is_caught(self) -> bool:
+        """Whether the suite distinguishes the broken kernel from the sound one."""
+        return (self.sound, self.broken) == ("met", "violated")
+
+    def __str__(self) -> str:
+        word = "caught" if self.is_caught else "NOT CAUGHT"
+        return (
+            f"{word:<10} {self.kernel.name:<18} {self.kernel.requirement}: "
+            f"{self.sound} on the sound kernel, {self.broken} on the broken one"
+        )
+
+
+def cell_of(kernel: BrokenKernel) -> Cell:
+    """Return the cell that judges a broken kernel, by its name."""
+    cell = load_cells()[kernel.cell]
+    return replace(cell, name=kernel.name, requirements=[kernel.requirement])
+
+
+def distinguished(
+    kernels: Sequence[BrokenKernel], engine: Engine, order: Order, out: Path, progress: Progress
+) -> list[Finding]:
+    """Run the sound kernel with the cells of all, and each broken one with its own."""
+    cells = {one.name: cell_of(one) for one in kernels}
+    works = Kernel(SOUND, "works", "a sound kernel")
+    whole = replace(order, cells=tuple(cells.values()))
+    (sound,) = run_kernels([works], engine, {}, whole, out, progress)
+    found = []
+    for one in kernels:
+        only = replace(order, cells=(cells[one.name],))
+        (row,) = run_kernels([replace(works, name=one.name)], engine, {}, only, out, progress)
+        found.append(Finding(one, *findings_of(one, sound, row)))
+    text = json.dumps(
+        [
+            {
+                "name": one.kernel.name,
+                "requirement": one.kernel.requirement,
+                "sound": one.sound,
+                "broken": one.broken,
+            }
+            for one in found
+        ],
+        indent=1,
+    )
+    (out / "broken.json").write_text(text + "\n")
+    return found
+
+
+def findings_of(kernel: BrokenKernel, sound: Row, broken: Row) -> tuple[str, str]:
+    """Return the outcomes of the kernel's requirement in both rows, "-" where there is none."""
+    cells = [
+        next((cell for cell in row.cells if cell.name == kernel.name), None)
+        for row in (sound, broken)
+    ]
+    before, after = (
+        cell.outcomes().get(kernel.requirement, _ABSENT) if cell else _ABSENT for cell in cells
+    )
+    return before, after

@@ -1,0 +1,1 @@
+"""Machines of each engine: how they come up, run a plan, and go."""

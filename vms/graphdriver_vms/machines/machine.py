@@ -1,0 +1,187 @@
+"""One machine: up, run, collect, destroy; every step under a watchdog, everything logged."""
+
+import contextlib
+import re
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from graphdriver_vms.errors import MachineFailed
+from graphdriver_vms.machines.surroundings import Surroundings, end, lines_of, run_step, wait_for
+
+__all__ = ["Machine"]
+
+# Seconds; for `up` there is a limit of each kind of machine.
+_STEP, _SILENCE = 240, 1200
+_BOOT_FAILED = re.compile(r"graphdriver-guest: FAILED.*|Kernel panic.*|end Kernel panic.*")
+_PLAN, _RESULTS = "/var/tmp/plan.json", "/var/tmp/results"
+# By these an OpenSSH of today still talks to those of ten years ago, which sign with SHA-1 only.
+_OLD_SSH = ("-o", "PubkeyAcceptedKeyTypes=+ssh-rsa", "-o", "HostKeyAlgorithms=+ssh-rsa")
+
+
+class Machine:
+    """A machine of the Vagrantfile, of the box that is built here. `destroy` it in every case."""
+
+    # Under emulation, with two machines on two cores, an `up` takes 30 to 100 seconds.
+    up_limit: ClassVar[int] = 420
+    # Where the guest's file system is in it, and the command that enters that.
+    root: ClassVar[str] = ""
+    enter: ClassVar[str] = ""
+    _interrupted = threading.Event()
+
+    @classmethod
+    def interrupt_all(cls) -> None:
+        """End the present step of every machine, as after Ctrl-C; they can still be destroyed."""
+        cls._interrupted.set()
+
+    def __init__(self, name: str, where: Surroundings) -> None:
+        self.name = name
+        self._where = where
+        self._log = where.log(name)
+        self._console = where.logs / f"{name}.console"
+        self._ssh_config = where.state / f"{name}.ssh"
+
+    def up(self) -> None:
+        """Bring it up. Raises MachineFailed with the tail of its console."""
+        self._console.unlink(missing_ok=True)
+        self._vagrant("up", self.up_limit, watch=self._boot_failure)
+        self._ssh_config.write_text(self._vagrant("ssh-config", _STEP))
+
+    def kernel(self) -> str:
+        """Return the release of the kernel that answers."""
+        return self._ssh("uname -r").strip()
+
+    def prepare(self, tell: Callable[[str], None]) -> None:
+        """Bring what box and `up` did not: nothing here. Raises MachineFailed."""
+
+    def run(self, plan: str, on_line: Callable[[str], None]) -> None:
+        """Run a plan in it, telling `on_line` what it says. Raises MachineFailed."""
+        self._ssh(f"sudo sh -c 'cat > {self.root}{_PLAN}'", given=plan)
+        command = (
+            f"sudo {self.enter} env PYTHONPATH=/opt/graphdriver/site-packages LC_ALL=C.UTF-8 "
+            f"python3 -m graphdriver_vms.guest {_PLAN} {_RESULTS}"
+        )
+        with self._ssh_process(command) as process:
+            try:
+                for line in lines_of(process, _SILENCE, self._interruption):
+                    on_line(line)
+            except TimeoutError as error:
+                end(process)
+                raise MachineFailed(
+                    f"{self.name}: {error}{self._tail()}", f"see {self._log}"
+                ) from None
+        if process.returncode:
+            raise MachineFailed(
+                f"{self.name}: the guest's part ended with {process.returncode}{self._tail()}",
+                f"see {self._log}",
+            )
+
+    def collect(self, target: Path) -> None:
+        """Fetch what the run left. Raises MachineFailed."""
+        target.mkdir(parents=True, exist_ok=True)
+        sending = self._ssh_process(
+            f"sudo tar -C {self.root}{_RESULTS} -cf - .", stderr=subprocess.DEVNULL
+        )
+        assert sending.stdout is not None
+        # However this ends, no ssh is left that waits for somebody to read.
+        try:
+            unpacking = subprocess.Popen(
+                ["tar", "-C", target, "--no-same-owner", "-xf", "-"],
+                stdin=sending.stdout,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            # Only the reader's end is left: ssh learns when it is gone.
+            sending.stdout.close()
+            sending.stdout = None
+            _, trouble = wait_for(unpacking, _STEP, self._interruption)
+            if not trouble and not unpacking.returncode:
+                _, trouble = wait_for(sending, _STEP, self._interruption)
+        finally:
+            if sending.poll() is None:
+                end(sending)
+        codes = (sending.returncode, unpacking.returncode)
+        if trouble or any(codes):
+            reason = trouble or f"ssh and tar ended with {codes[0]} and {codes[1]}"
+            raise MachineFailed(f"{self.name}: results not collected: {reason}")
+
+    def destroy(self) -> None:
+        """Destroy it, whatever state it is in. Raises MachineFailed."""
+        self._vagrant("destroy", _STEP, watch=lambda: "")
+
+    def _vagrant(self, step: str, limit: float, watch: Callable[[], str] | None = None) -> str:
+        said, trouble = run_step(
+            self._where, (step, self.name), self._log, limit, watch or self._interruption
+        )
+        if trouble:
+            raise MachineFailed(
+                f"{self.name}: vagrant {step} {trouble}{self._tail()}", f"see {self._log}"
+            )
+        return said
+
+    def _interruption(self) -> str:
+        return "was interrupted" if self._interrupted.is_set() else ""
+
+    def _boot_failure(self) -> str:
+        if self._interrupted.is_set():
+            return self._interruption()
+        with contextlib.suppress(OSError):
+            found = _BOOT_FAILED.search(self._console.read_text("utf-8", "replace"))
+            return f"saw the guest fail: {found[0]}" if found else ""
+        return ""
+
+    def _tail(self) -> str:
+        if self._interrupted.is_set():
+            return ""
+        try:
+            lines = self._console.read_text("utf-8", "replace").splitlines()[-6:]
+        except OSError:
+            return ""
+        return "".join(f"\n    console: {line[:100]}" for line in lines)
+
+    def _ssh_command(self) -> list[str]:
+        options = ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=8", *_OLD_SSH]
+        return ["ssh", "-F", str(self._ssh_config), "-o", "LogLevel=ERROR", *options, self.name]
+
+    def _ssh_process(
+        self, command: str, given: int = subprocess.DEVNULL, stderr: int = subprocess.STDOUT
+    ) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*self._ssh_command(), command],
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+
+    def _send(self, command: str, given: int, limit: float) -> None:
+        """Run a command in it that reads the file `given`. Raises MachineFailed."""
+        process = self._ssh_process(command, given)
+        said, trouble = wait_for(process, limit, self._interruption)
+        if trouble or process.returncode:
+            reason = trouble or f"failed: {said.strip()[-300:]}"
+            raise MachineFailed(f"{self.name}: {command} {reason}", f"see {self._log}")
+
+    def _ssh(self, command: str, given: str = "") -> str:
+        try:
+            done = subprocess.run(
+                [*self._ssh_command(), command],
+                input=given,
+                capture_output=True,
+                text=True,
+                timeout=_STEP,
+                check=False,
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired:
+            raise MachineFailed(f"{self.name}: no answer to {command} in {_STEP} s") from None
+        if done.returncode:
+            raise MachineFailed(f"{self.name}: {command} failed: {done.stderr.strip()[-300:]}")
+        return done.stdout

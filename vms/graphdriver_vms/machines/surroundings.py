@@ -1,0 +1,145 @@
+"""Where the machines of a run are, and steps of Vagrant there, each under a watchdog."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphdriver_vms.kernels import data_file
+from graphdriver_vms.machines.provider import VARIABLE, chosen_provider
+
+__all__ = ["Surroundings", "end", "lines_of", "run_step", "wait_for"]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where the machines of a run are: cache, scratch for Vagrant, place of the logs."""
+
+    cache: Path
+    state: Path
+    logs: Path
+
+    @property
+    def payload(self) -> Path:
+        """What is copied into the guests; each run has its own."""
+        return self.state / "payload"
+
+    def log(self, name: str) -> Path:
+        """Return where Vagrant's own words about a machine go."""
+        return self.logs / f"{name}.vagrant.log"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that the Vagrantfile and Vagrant read."""
+        return {
+            **os.environ,
+            "GRAPHDRIVER_MATRIX_CACHE": str(self.cache),
+            "GRAPHDRIVER_MATRIX_PAYLOAD": str(self.payload),
+            "GRAPHDRIVER_MATRIX_CONSOLES": str(self.logs),
+            "VAGRANT_HOME": str(self.cache / "vagrant"),
+            "VAGRANT_DOTFILE_PATH": str(self.state / "machines"),
+            "VAGRANT_CHECKPOINT_DISABLE": "1",
+            "VAGRANT_NO_PARALLEL": "1",
+            VARIABLE: chosen_provider(),
+        }
+
+
+def run_step(
+    where: Surroundings,
+    step: tuple[str, str],
+    log: Path,
+    limit: float,
+    watch: Callable[[], str],
+) -> tuple[str, str]:
+    """Run a step of Vagrant, (what, on what); return what it said, and why it failed if it did.
+
+    It is ended after `limit` seconds, and as soon as `watch` returns a reason.
+    """
+    if trouble := watch():
+        return "", trouble
+    vagrantfile = data_file("Vagrantfile").parent
+    command = [sys.executable, "-m", "graphdriver_vms.machines.step", str(vagrantfile), *step]
+    with log.open("ab") as out:
+        begin = out.tell()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=out,
+            text=True,
+            env=where.environment(),
+            # So that Ctrl-C is ours to handle, and the step can be ended as a whole.
+            start_new_session=True,
+        )
+        said, trouble = wait_for(process, limit, watch)
+    if not trouble and process.returncode:
+        words = _last_words(log.read_bytes()[begin:].decode("utf-8", "replace"))
+        trouble = f"ended with {process.returncode}: {words}"
+    return said, trouble
+
+
+def _last_words(text: str) -> str:
+    """Return the line of Vagrant's that tells best what went wrong."""
+    lines = text.replace("\r", "\n").splitlines()
+    told = [one.strip() for one in lines if one.strip() and not one.startswith(("==>", " "))]
+    errors = [one for one in told if "rror" in one]
+    return (errors or told or ["it said nothing"])[-1][:300]
+
+
+def wait_for(
+    process: "subprocess.Popen[str]", limit: float, watch: Callable[[], str]
+) -> tuple[str, str]:
+    """Wait for a process; return what it said, and why it was ended if it was."""
+    until = time.monotonic() + limit
+    try:
+        while True:
+            try:
+                return process.communicate(timeout=0.5)[0], ""
+            except subprocess.TimeoutExpired:
+                trouble = watch()
+                if not trouble and time.monotonic() > until:
+                    trouble = f"did not end in {limit:.0f} s"
+                if trouble:
+                    end(process)
+                    return "", trouble
+    except BaseException:
+        end(process)
+        raise
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """End a step and all that it started: Vagrant cleans up on the first signal, if it can."""
+    for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=patience)
+            return
+
+
+def lines_of(
+    process: "subprocess.Popen[str]", silence: float, watch: Callable[[], str]
+) -> Iterator[str]:
+    """Yield the lines of a process. Raises TimeoutError once it is silent too long, or watched."""
+    assert process.stdout is not None
+    stream = process.stdout.fileno()
+    pending, heard = b"", time.monotonic()
+    while True:
+        if trouble := watch():
+            raise TimeoutError(trouble)
+        if time.monotonic() - heard > silence:
+            raise TimeoutError(f"silent for {silence:.0f} s")
+        if not select.select([stream], [], [], 1)[0]:
+            continue
+        data = os.read(stream, 65536)
+        if not data:
+            return
+        heard = time.monotonic()
+        *lines, pending = (pending + data).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""Rows and cells of a run: judged, laid side by side, written."""

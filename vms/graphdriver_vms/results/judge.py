@@ -1,0 +1,190 @@
+"""What came of each cell and row, of what the machines brought back. Nothing here runs anything."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from graphdriver_vms.cells import CONFORMANT, VIOLATED
+from graphdriver_vms.results.result import InitError, Result, read_result
+
+__all__ = ["Cell", "Row", "State", "exit_code", "judge_cell", "read_row", "write_row"]
+
+# Each run's homes are named anew; otherwise an error is the same on all kernels.
+_HOME = re.compile(r"/\S+/graphdriver-\w{8}/\d+/home")
+_BAD = ("violated", "blocked", "error")
+
+
+class State(StrEnum):
+    """What came of a cell. Only the first two say that something was shown."""
+
+    MET = "met"
+    REFUSED = "refused"
+    NOT_PROVABLE = "not-provable"
+    NOT_RUN = "not-run"
+    DIFFERENT = "different"
+
+    @property
+    def shows_something(self) -> bool:
+        """Whether it proves anything of the driver."""
+        return self in (State.MET, State.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a row, judged; `result` is None where there is none for the tables."""
+
+    name: str
+    driver: str
+    state: State
+    detail: str
+    seconds: float = 0.0
+    result: Result | None = None
+
+    def outcomes(self) -> dict[str, str]:
+        """Return the outcomes of what this cell was to look at, by requirement."""
+        return self.result.outcomes() if self.result else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A kernel's row. `trouble` says why there are no cells; `failed` that it should have run.
+
+    `booted` is false where its user space never ran.
+    """
+
+    name: str
+    release: str = ""
+    trouble: str = ""
+    failed: bool = False
+    booted: bool = True
+    seconds: float = 0.0
+    facts: dict[str, str] = field(default_factory=dict)
+    cells: list[Cell] = field(default_factory=list)
+
+    @property
+    def is_different(self) -> bool:
+        """Whether any cell came out otherwise than it has to."""
+        return any(cell.state is State.DIFFERENT for cell in self.cells)
+
+
+def judge_cell(record: dict[str, Any], facts: dict[str, str], result: Result | None) -> Cell:
+    """Judge one cell by its record, what the kernel can, and the suite's result file."""
+    if record["expect"] == VIOLATED and not record["trouble"]:
+        state, detail = _caught(record, result)
+        # Without its result: the findings about a broken driver are not for the tables.
+        return Cell(record["name"], record["driver"], state, detail, record["seconds"])
+    state, detail = _verdict(record, facts, result)
+    return Cell(record["name"], record["driver"], state, detail, record["seconds"], result)
+
+
+def _verdict(
+    record: dict[str, Any], facts: dict[str, str], result: Result | None
+) -> tuple[State, str]:
+    if record["trouble"]:
+        return State.NOT_RUN, record["trouble"]
+    refused = _init_error(record, result)
+    needed = record["requires"]
+    lacking = bool(needed) and facts.get(needed, "unknown") != "ok"
+    if record["expect"] != CONFORMANT or (lacking and refused):
+        return _refusal_verdict(record, facts, refused)
+    if refused:
+        return State.DIFFERENT, f"Init failed ({refused.reason}): {_told(refused)}"
+    if result is None:
+        return State.DIFFERENT, f"no result; exit code {record['exit']}"
+    bad = [
+        f"{one.id} {one.outcome}"
+        for one in result.entries
+        if one.outcome in _BAD and (one.level == "MUST" or one.outcome == "error")
+    ]
+    if bad:
+        return State.DIFFERENT, ", ".join(bad)
+    met = sum(one.outcome == "met" for one in result.entries)
+    if not met:
+        return State.DIFFERENT, "nothing was proven"
+    return State.MET, ", ".join([f"{met} met", *_less(result)])
+
+
+def _caught(record: dict[str, Any], result: Result | None) -> tuple[State, str]:
+    """Judge a cell whose broken driver has to be caught by every requirement that was asked."""
+    asked = result.outcomes() if result else {}
+    missed = [f"{id} {outcome}" for id, outcome in asked.items() if outcome != VIOLATED]
+    if missed or not asked:
+        error = _init_error(record, result)
+        why = ", ".join(missed) or (f"Init: {_told(error)}" if error else "no result")
+        return State.DIFFERENT, f"a broken driver was not caught: {why}"
+    return State.MET, f"caught by {', '.join(asked)}"
+
+
+def _less(result: Result) -> Iterator[str]:
+    """Say which requirements were not met in a cell that is: a SHOULD, or what had no means."""
+    for outcome in ("violated", "not-provable"):
+        ids = [one.id for one in result.entries if one.outcome == outcome]
+        if ids:
+            yield f"{outcome}: {', '.join(ids)}"
+
+
+def _refusal_verdict(
+    record: dict[str, Any], facts: dict[str, str], error: InitError | None
+) -> tuple[State, str]:
+    """Judge a cell where Init has to refuse, or may as the kernel lacks something."""
+    expect = record["expect"] if record["expect"] != CONFORMANT else "NotSupported"
+    if error is None:
+        return State.DIFFERENT, f"Init must raise {expect}; exit code {record['exit']}, no error"
+    if error.name != expect or not error.is_refusal:
+        return State.DIFFERENT, f"Init must raise {expect}; {error.reason}: {_told(error)}"
+    if record["left"]:
+        return State.DIFFERENT, f"Init refused, but left {', '.join(record['left'])}"
+    if record["expect"] == CONFORMANT:
+        lack = f"{record['requires']} is {facts.get(record['requires'], 'unknown')}"
+        return State.NOT_PROVABLE, f"{lack} on this kernel, and Init refused: {_told(error)}"
+    return State.REFUSED, _told(error)
+
+
+def _init_error(record: dict[str, Any], result: Result | None) -> InitError | None:
+    """Return the error of Init, of the result file or, before schema 2, of the record."""
+    if result and result.init_error:
+        return result.init_error
+    _, found, error = record.get("said", "").partition("the factory raised ")
+    name, _, message = error.partition(": ")
+    return InitError(name, message, "refused") if found else None
+
+
+def _told(error: InitError) -> str:
+    return _HOME.sub("HOME", str(error))
+
+
+def read_row(directory: Path) -> Row:
+    """Read what one machine brought back, as `write_row` and the guest left it."""
+    row = json.loads((directory / "row.json").read_text())
+    facts = _json(directory / "facts.json", {})
+    cells = [
+        judge_cell(record, facts, read_result(directory / f"{record['name']}.json"))
+        for record in _json(directory / "cells.json", [])
+    ]
+    return Row(**row, facts=facts, cells=cells)
+
+
+def write_row(directory: Path, row: Row) -> None:
+    """Write what the host knows of a row beside what the guest brought back."""
+    directory.mkdir(parents=True, exist_ok=True)
+    known = ("name", "release", "trouble", "failed", "booted", "seconds")
+    text = json.dumps({name: getattr(row, name) for name in known}, indent=1)
+    (directory / "row.json").write_text(text + "\n")
+
+
+def exit_code(rows: Sequence[Row]) -> int:
+    """Return 2 when a machine failed or nothing ran, 1 on a difference, 0 otherwise."""
+    if any(row.failed for row in rows):
+        return 2
+    if any(row.is_different for row in rows):
+        return 1
+    shown = any(cell.state.shows_something for row in rows for cell in row.cells)
+    return 0 if shown else 2
+
+
+def _json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text()) if path.is_file() else default

@@ -1,0 +1,69 @@
+"""The report on the terminal: a table, and what it leaves open."""
+
+from collections.abc import Iterator, Sequence
+
+from graphdriver_vms.results.judge import Row, State
+
+__all__ = ["lines"]
+
+_SHORT = {
+    State.MET: "met",
+    State.REFUSED: "refused",
+    State.NOT_PROVABLE: "unprovable",
+    State.NOT_RUN: "not run",
+    State.DIFFERENT: "DIFFERENT",
+}
+
+
+def lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield cells x kernels, the details of what did not go as expected, and one line."""
+    ran = [row for row in rows if row.cells]
+    names = list(dict.fromkeys(cell.name for row in ran for cell in row.cells))
+    width = max(map(len, names), default=4)
+    if ran:
+        yield " " * width + "".join(f"  {row.name:>10}" for row in ran)
+    for name in names:
+        words = []
+        for row in ran:
+            found = next((cell for cell in row.cells if cell.name == name), None)
+            words.append(_SHORT[found.state] if found else "-")
+        yield f"{name:<{width}}" + "".join(f"  {word:>10}" for word in words)
+    yield ""
+    yield from _details(ran)
+    yield from _violations(ran)
+    for row in rows:
+        if row.trouble:
+            yield f"{row.name}: {'FAILED' if row.failed else 'not run'}: {row.trouble}"
+    yield _verdict(rows, ran)
+
+
+def _details(ran: Sequence[Row]) -> Iterator[str]:
+    said: dict[tuple[State, str, str], list[str]] = {}
+    for row in ran:
+        for cell in row.cells:
+            if cell.state is not State.MET:
+                said.setdefault((cell.state, cell.name, cell.detail), []).append(row.name)
+    for (state, name, detail), kernels in sorted(said.items(), key=lambda one: one[0][0]):
+        yield f"{_SHORT[state]}: {name} on {', '.join(kernels)}: {detail}"
+
+
+def _violations(ran: Sequence[Row]) -> Iterator[str]:
+    """Name what is violated in cells that are as they have to be: a SHOULD."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for row in ran:
+        for cell in row.cells:
+            if cell.state is State.MET:
+                for id in (one for one, what in cell.outcomes().items() if what == "violated"):
+                    said.setdefault((cell.name, id), []).append(row.name)
+    for (name, id), kernels in said.items():
+        yield f"violated, no MUST: {id}, {name} on {', '.join(kernels)}"
+
+
+def _verdict(rows: Sequence[Row], ran: Sequence[Row]) -> str:
+    different = [row.name for row in ran if row.is_different]
+    failed = [row.name for row in rows if row.failed]
+    idle = [row.name for row in rows if row.trouble and not row.failed]
+    text = f"{len(ran)} kernels ran"
+    text += f", different: {', '.join(different)}" if different else ", all as expected" * bool(ran)
+    text += f"; failed: {', '.join(failed)}" * bool(failed)
+    return text + f"; not run: {', '.join(idle)}" * bool(idle)

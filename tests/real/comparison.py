@@ -108,8 +108,8 @@ def _document(record: Mapping[str, list[str]]) -> str:
         f"| graphtest, with all its checks | {everything} of {len(broken)} |",
         f"| this suite, quick profile ([kill-table.md](kill-table.md)) | {ours} of {len(broken)} |",
         "",
-        f"For this suite {measured} are counted by a recorded run; the others by the requirements that",
-        "they declare, each of which CI checks to be violated.",
+        f"For this suite {measured} are counted by a recorded run; the others by the requirements",
+        "that they declare, each of which CI checks to be violated.",
         "",
         f"Sound drivers (overlay2, vfs, {len(sound) - 2} legal variants) that graphtest rejects: "
         f"{rejected}.",

@@ -45,6 +45,7 @@ and proxy, all unchanged: CreateEmpty, CreateBase, CreateSnap, DeepLayerRead of 
 DiffApply of 10 files, and Changes, which Docker's test of its overlay2 skips. SetQuota is left out:
 through a socket it can neither pass nor be skipped on a kernel without project quotas. A driver is
 caught when a check fails, when it does not start or ends, or when nothing ends within ten minutes.
+Broken drivers that are newer than the run, and those that need project quotas, are not counted.
 
 Written by `python -m tests.real.comparison`; about ten seconds for each driver on a busy machine.
 
@@ -98,6 +99,7 @@ def _document(record: Mapping[str, list[str]]) -> str:
     everything = sum(1 for failed in broken.values() if failed)
     killed = kills.read()
     ours = sum(1 for name in broken if killed.get(name) or MUTANTS[name].breaks)
+    measured = sum(1 for name in broken if killed.get(name))
     rejected = ", ".join(name for name, failed in sorted(sound.items()) if failed) or "none"
     rows = [
         "| | broken drivers caught |",
@@ -106,12 +108,12 @@ def _document(record: Mapping[str, list[str]]) -> str:
         f"| graphtest, with all its checks | {everything} of {len(broken)} |",
         f"| this suite, quick profile ([kill-table.md](kill-table.md)) | {ours} of {len(broken)} |",
         "",
+        f"For this suite {measured} are counted by a recorded run; the others by the requirements",
+        "that they declare, each of which CI checks to be violated.",
+        "",
         f"Sound drivers (overlay2, vfs, {len(sound) - 2} legal variants) that graphtest rejects: "
         f"{rejected}.",
     ]
-    left = sorted(set(MUTANTS) - set(broken))
-    if left:
-        rows.append(f"Not run: {', '.join(left)}.")
     rows += ["", "## Caught by graphtest", "", "| broken driver | checks that fail |", "|---|---|"]
     rows += [
         f"| {name} | {', '.join(failed)} |" for name, failed in sorted(broken.items()) if failed

@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"graphdriver matrix: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not is_full or options.command is _list:  # which writes to standard output only
             raise
         where = f" below {error.filename}" if error.filename else ""
         print(

@@ -129,8 +129,12 @@ def build_archive(entries: Iterable[LayerEntry], dialect: Dialect = PLAIN) -> by
 def read_archive(data: bytes | BinaryIO) -> list[LayerEntry]:
     """Return the entries of an uncompressed archive. Raises UnreadableArchive, a TarError."""
     raw = data if isinstance(data, bytes) else data.read()
+    try:
+        members = list(raw_members(raw))
+    except UnreadableArchive as error:
+        raise UnreadableArchive(f"{len(raw)} bytes that are no archive: {error}") from error
     entries: list[LayerEntry] = []
-    for member in raw_members(raw):
+    for member in members:
         header = member.header
         is_link = header.flag == _HARDLINK
         kind = _KINDS.get(header.flag, NodeKind.FILE)
@@ -161,7 +165,7 @@ def archive_findings(data: bytes) -> list[str]:
     try:
         entries = read_archive(data)
     except UnreadableArchive as error:
-        return [f"it is no tar archive: {error}"]
+        return [str(error)]
     findings: list[str] = []
     if len(data) % 512 or len(data) < 1024 or data[-1024:].strip(b"\0"):
         findings.append("it does not end with two blocks of zeros")

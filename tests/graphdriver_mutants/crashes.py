@@ -248,13 +248,18 @@ class WritesBehind(Mutant):
             pending, self._pending = self._pending, []
             for one in pending:
                 Mutant.make(self, *one)
+                self._noted(one[0]).unlink()
         return super().__getattribute__(name)
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         if self.sound.exists(id) or (parent and not self.sound.exists(parent)):
             super().make(id, parent, storage_opt)
         else:
+            self._noted(id).touch()
             self._pending.append((id, parent, storage_opt))
+
+    def _noted(self, id: str) -> Path:
+        return self.home / f"pending-{id}"
 
 
 @mutant("CRS-013", bug="graphdriver overlay2 0.1: the mounted stage of a killed apply_diff")

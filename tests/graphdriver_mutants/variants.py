@@ -674,12 +674,16 @@ class SaysThatALayerIsIncomplete(Variant):
             self._sync()
 
     def _sync(self) -> None:
-        """Have a power cut not bring the mark of a whole layer back."""
-        descriptor = os.open(self._marks, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Have a power cut not bring the mark of a whole layer back.
+
+        The layer is complete: an error here does not make its creation fail.
+        """
+        with suppress(OSError):
+            descriptor = os.open(self._marks, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _require_whole(self, id: str) -> None:
         if self._is_marked(id):

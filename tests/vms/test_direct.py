@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import graphdriver_vms
 from graphdriver_vms.errors import MachineFailed, NotBooted
 from graphdriver_vms.kernels import Kernel
 from graphdriver_vms.machines.direct import DirectBoot
@@ -76,7 +77,7 @@ def test_guest_reads_the_directories_that_this_python_needs(tmp_path: Path) -> N
     paths = needed_paths((tmp_path,))
 
     assert [] == [one for one in paths if one.is_relative_to("/usr")]
-    wanted = [Path(sys.prefix).resolve(), tmp_path, Path(__file__).parents[2] / "vms"]
+    wanted = [Path(sys.prefix).resolve(), tmp_path, Path(graphdriver_vms.__file__).resolve()]
     for one in wanted:
         assert any(one.is_relative_to(path) for path in (*paths, Path("/usr")))
     assert [] == [a for a in paths for b in paths if a != b and a.is_relative_to(b)]

@@ -6,8 +6,10 @@ compared with what the same driver showed when nothing had gone wrong.
 
 import io
 import os
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,24 @@ _LAYERS: dict[str, tuple[str, list[LayerEntry]]] = {
     MIDDLE: (BASE, _MIDDLE),
     TOP: (MIDDLE, _TOP),
 }
-_ARCHIVES = {id: build_archive(entries) for id, (_, entries) in _LAYERS.items()}
+
+
+@cache
+def _archive(id: str) -> bytes:
+    """Return a layer's archive; in a user namespace with one id all in it belongs to root."""
+    entries = _LAYERS[id][1]
+    if not _can_change_owners():
+        entries = [replace(one, node=replace(one.node, uid=0, gid=0)) for one in entries]
+    return build_archive(entries)
+
+
+def _can_change_owners() -> bool:
+    with tempfile.TemporaryFile() as probe:
+        try:
+            os.fchown(probe.fileno(), 7, 8)
+        except OSError:
+            return False
+    return True
 
 
 class Log:
@@ -178,7 +197,7 @@ class Scene:
         try:
             for id, (parent, _) in _LAYERS.items():
                 log.call(driver, "create", id, parent)
-                log.call(driver, "apply_diff", id, parent, io.BytesIO(_ARCHIVES[id]))
+                log.call(driver, "apply_diff", id, parent, io.BytesIO(_archive(id)))
             self.trees = {id: log.tree(driver, id) for id in _LAYERS}
             log.call(driver, "create", "empty")
             self.shown_empty = log.tree(driver, "empty")
@@ -222,7 +241,7 @@ class Scene:
 
     def archive(self, parent: str) -> io.BytesIO:
         """Return an archive for a layer on `parent`."""
-        return io.BytesIO(_ARCHIVES[TOP if parent else BASE])
+        return io.BytesIO(_archive(TOP if parent else BASE))
 
     def tree_when_applied(self, parent: str) -> Tree:
         """Return what a layer on `parent` shows when that archive was applied to it."""
@@ -314,7 +333,7 @@ def _and_base(victim: Victim) -> tuple[Any, ...]:
 
 
 def _and_archive(victim: Victim) -> tuple[Any, ...]:
-    archive = io.BytesIO(_ARCHIVES[TOP if victim.parent else BASE])
+    archive = io.BytesIO(_archive(TOP if victim.parent else BASE))
     return victim.id, victim.parent, archive
 
 

@@ -90,7 +90,8 @@ def set_or_not_provable(graphdriver: Subject, path: Path, name: str, value: byte
     try:
         os.setxattr(path, name, value, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in (errno.ENOTSUP, errno.EPERM):
+        # EINVAL: in a user namespace, an ACL that names an id without a map.
+        if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EINVAL):
             raise
         graphdriver.not_provable(
             f"{name} cannot be set on {graphdriver.environment.filesystem}: {error.strerror}; "

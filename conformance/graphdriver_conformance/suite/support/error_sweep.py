@@ -339,9 +339,10 @@ class _Errors:
                 restart.remove(driver, victim.id)
                 restart.check_others(driver)
             restart.check_cleanup(driver)
-        now, before = names_below(self._scene.place), self._scene.names
-        if now != before and not report.is_dirty:
-            shown = shown_names(now - before, before - now)
+        # A name that is missing, such as a mount point, is no remnant; layers were compared by tree.
+        left = names_below(self._scene.place) - self._scene.names
+        if left and not report.is_dirty:
+            shown = shown_names(left, frozenset())
             report.found(_AS_BEFORE, "nothing is left in the home once the layer is removed", shown)
 
 

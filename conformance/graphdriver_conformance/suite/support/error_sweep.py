@@ -339,7 +339,7 @@ class _Errors:
                 restart.remove(driver, victim.id)
                 restart.check_others(driver)
             restart.check_cleanup(driver)
-        # A name that is missing, such as a mount point, is no remnant; layers were compared by tree.
+        # A missing name, such as a mount point, is no remnant; layers are compared by tree.
         left = names_below(self._scene.place) - self._scene.names
         if left and not report.is_dirty:
             shown = shown_names(left, frozenset())

@@ -210,8 +210,13 @@ def test_times_of_directories_whose_members_meet(graphdriver: Subject) -> None:
         )
     ]
     archives.append((entry_of("a", early), entry_of("c", late), entry_of("c/n", OTHER)))
+    cases, times = cases_of(low, archives), Aspect.MTIME | Aspect.DIRECTORY_MTIME
+    once = [case for case in cases if len({one.name for one in case.entries}) == len(case.entries)]
 
-    assert_cases(graphdriver, cases_of(low, archives), Aspect.MTIME | Aspect.DIRECTORY_MTIME)
+    assert_cases(graphdriver, once, times)
+    # An archive may be refused because of a name that is there twice (DIF-041).
+    refused = refused_cases(graphdriver, [case for case in cases if case not in once], times)
+    graphdriver.note(f"refused, which is allowed: {[str(case) for case in refused]}")
 
 
 @verifies("DIF-042")

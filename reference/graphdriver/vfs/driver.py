@@ -192,7 +192,7 @@ class Driver:
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Unpack an archive into a copy and exchange it; into the layer itself while it is held."""
         self._known(id, parent)
-        with self._lock, self._alone(id) as layer, self._staged() as staged:
+        with self._lock, self._unread(id) as layer, self._staged() as staged:
             if self._held(id):
                 return self._apply_in_place(id, layer, staged, diff)
             tree = staged / "tree"
@@ -317,6 +317,18 @@ class Driver:
         """Keep others from reading a layer. Raises LayerInUse while one does, LayerNotFound."""
         with self._locked(id, fcntl.LOCK_EX | fcntl.LOCK_NB):
             yield self._layer(id)
+
+    @contextmanager
+    def _unread(self, id: str) -> Iterator[Path]:
+        """Do as `_alone`, but wait for a process that removes the layer, which is gone then."""
+        with ExitStack() as undo:
+            try:
+                layer = undo.enter_context(self._alone(id))
+            except LayerInUse:
+                with self._naming():  # had by whoever removes it
+                    pass
+                layer = undo.enter_context(self._alone(id))
+            yield layer
 
     @contextmanager
     def _locked(self, id: str, operation: int) -> Iterator[None]:

@@ -83,13 +83,15 @@ class FamilyModel:
     its parent holds, so that the parent may be removed before it; `orphans` that removing a
     parent that nobody holds succeeds and its children fail from then on (docs/rulings.md, 5);
     `replaces` that create of a layer that is there makes another one in its place, which is away
-    for a moment (docs/rulings.md, 1).
+    for a moment (docs/rulings.md, 1); `excludes` that get of a layer is refused while a layer below
+    it is held, as overlayfs with `index=on` refuses the upper directory of a mount as a lower one.
     """
 
     ground: str
     copies: bool = False
     orphans: bool = False
     replaces: bool = False
+    excludes: bool = False
     layers: frozenset[tuple[str, str, int]] = frozenset()
 
     def after(self, call: Call) -> list["FamilyModel"]:
@@ -121,6 +123,15 @@ class FamilyModel:
             id = parents[id]
         return True
 
+    def _is_held_below(self, id: str) -> bool:
+        """Say whether a layer below one is held."""
+        states = {one[0]: one for one in self.layers}
+        while id in states:
+            id = states[id][1]
+            if id in states and states[id][2]:
+                return True
+        return False
+
     def _create(self, call: Call, found: tuple[str, str, int] | None) -> list[Self]:
         possible = found is None and self._there(call.parent)
         if not call.answer:
@@ -137,6 +148,8 @@ class FamilyModel:
             return [] if call.answer else [self]
         id, parent, holders = found
         if not call.answer:
+            if self.excludes and not holders and self._is_held_below(id):
+                return [self]
             return [] if self.copies or self._is_whole(id) else [self]
         return [self._with(found, (id, parent, holders + 1))]
 

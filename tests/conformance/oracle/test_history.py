@@ -54,6 +54,16 @@ def test_history_without_an_order(calls: list[tuple[str, str, str, bool]]) -> No
     assert not is_linearisable(marked_busy(_one_after_the_other(*calls)), GROUND)
 
 
+@pytest.mark.parametrize(
+    ("held", "excludes", "fits"), [("a", True, True), ("c", True, False), ("a", False, False)]
+)
+def test_get_refused_while_the_parent_is_held(held: str, excludes: bool, fits: bool) -> None:
+    calls = [MADE, ("create", "c", "ground", True), CHILD, ("get", held, "", True)]
+    history = _one_after_the_other(*calls, ("get", "b", "", False))
+
+    assert is_linearisable(history, FamilyModel("ground", excludes=excludes)) is fits
+
+
 def test_child_and_the_removal_of_its_parent_do_not_both_succeed() -> None:
     start = FamilyModel("ground", layers=frozenset({("a", "ground", 0)}))
     both = _at_once(CHILD, ("remove", "a", "", True))

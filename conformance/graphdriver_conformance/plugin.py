@@ -19,12 +19,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-__all__ = ["OPTIONS"]
+__all__ = ["OPTIONS", "SPELLINGS"]
 
 SUITE = "graphdriver_conformance.suite"
 DEADLINE_VARIABLE = "GRAPHDRIVER_DEADLINE"
 _DEADLINE = 60.0
-_SPELLINGS = {
+SPELLINGS = {
     "--driver": "--graphdriver",
     "--requirement": "--graphdriver-requirement",
     "--shard": "--graphdriver-shard",
@@ -222,7 +222,7 @@ def _rewrite(
             continue
         is_driver = spelling == "--driver" and (":" in value or value in driver_names())
         if is_driver or (owner is _Owner.NONE and spelling != "--driver"):
-            args[position : position + count] = [f"{_SPELLINGS[spelling]}={value}"]
+            args[position : position + count] = [f"{SPELLINGS[spelling]}={value}"]
         elif owner is _Owner.NONE:
             raise pytest.UsageError(_no_such_driver(value))
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphdriver_conformance.plugin import OPTIONS
+from graphdriver_conformance.plugin import OPTIONS, SPELLINGS
 from graphdriver_conformance.results import terminal
 from graphdriver_conformance.results.journal import place_of, read_journal
 from graphdriver_conformance.results.result_file import report_path, write_result
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     A plugin that listens already serves one home at a time: on one. Where a driver kills the whole
     run, the verdict is made from the journal.
     """
-    rest, specs = list(arguments), []
+    rest, specs = _with_own_names(arguments), []
     while rest and not rest[0].startswith("-"):
         specs.append(rest.pop(0))
     command = [sys.executable, "-m", "pytest"]
@@ -52,6 +52,15 @@ def run(arguments: list[str]) -> int:
         if code < 0 and journal.exists():
             return _after_crash(journal, code, _value("report", rest))
     return code
+
+
+def _with_own_names(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the suite's options by the names that no conftest can own."""
+    named = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        named.append(SPELLINGS.get(option, option) + equals + value)
+    return named
 
 
 def _call(command: Sequence[str]) -> int:

@@ -81,7 +81,8 @@ class _Content:
     """The members of a layer that are no markers, on what its markers leave of the tree below.
 
     A hard link may be to a file that a marker of the layer hides: so `whole`, the tree with all
-    that is below, follows along.
+    that is below, follows along. `placed` has the names of the members, and those that a member
+    removed: a file that takes the place of a directory removes the symlinks in it.
     """
 
     def __init__(self, tree: Tree, whole: Tree) -> None:
@@ -93,13 +94,16 @@ class _Content:
     def apply(self, content: Iterable[tuple[bytes, LayerEntry]]) -> "_Content":
         for name, entry in content:
             if entry.hardlink is None:
-                node = entry.node.but(link=b"")
-                self.tree, path = _with(self.tree, name, node)
-                self.whole, _ = _with(self.whole, name, node)
-                self.placed.add(path)
+                self._place(name, entry.node.but(link=b""))
             else:
                 self._link(name, _clean(entry.hardlink))
         return self
+
+    def _place(self, name: bytes, node: Node) -> None:
+        before = self.whole.keys()
+        self.tree, path = _with(self.tree, name, node)
+        self.whole, _ = _with(self.whole, name, node)
+        self.placed |= {path} | (before - self.whole.keys())
 
     def _new_group(self) -> bytes:
         """Return a name of its own for a group: names of files may come back as other files."""
@@ -123,11 +127,9 @@ class _Content:
             raise UnreadableArchive(f"a hard link to {target!r}, which is not there")
         if node.is_directory:
             raise UnreadableArchive(f"a hard link to the directory {target!r}")
-        self.tree, placed = _with(self.tree, name, node.but(link=group))
-        self.placed.add(placed)
         if hidden is not None and hidden in self.whole:
             self.whole = self.whole.with_(hidden, self.whole[hidden].but(link=group))
-        self.whole, _ = _with(self.whole, name, node.but(link=group))
+        self._place(name, node.but(link=group))
 
 
 def _is_marker(name: bytes) -> bool:
@@ -135,7 +137,10 @@ def _is_marker(name: bytes) -> bool:
 
 
 def _hidden(below: Tree, markers: Sequence[bytes], placed: set[bytes]) -> set[bytes]:
-    """Return the names of `below` that markers delete; `placed` are those of the layer itself."""
+    """Return the names of `below` that markers delete.
+
+    `placed` has the names that the layer's members took or removed.
+    """
     found: list[tuple[set[bytes], list[bytes]]] = []
     for marker in markers:
         above, _, base = marker.rpartition(b"/")

@@ -190,7 +190,7 @@ class Driver(Protocol):
         """Return whether a layer has that id; never raises."""
 
     def status(self) -> list[tuple[str, str]]:
-        """Return information about this driver for an administrator, as pairs of label and value."""
+        """Return information about this driver for administrators, as labels and values."""
 
     def get_metadata(self, id: str) -> dict[str, str]:
         """Return the paths of a layer's directories. Raises LayerNotFound."""

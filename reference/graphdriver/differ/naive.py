@@ -28,7 +28,7 @@ __all__ = ["NaiveDiffer", "Views", "changes", "records", "size"]
 
 
 class _Sides(NamedTuple):
-    """A directory of the new side, and the directory with the same path on the old side, or None."""
+    """A directory of the new side, and the one with the same path on the old side, or None."""
 
     new: OpenDirectory
     old: OpenDirectory | None

@@ -181,7 +181,7 @@ class Upper:
         return linked or step.is_changed()
 
     def _root_record(self, maker: RecordMaker) -> Iterator[Record]:
-        """Yield the record of the root if its mode, owner or xattrs differ from the lower root's."""
+        """Yield the root's record if its mode, owner or xattrs differ from the lower root's."""
         with _opened(self._diff) as root:
             found, lower = os.fstat(root), self._lowers.lookup(b"")
             if lower is None:
@@ -242,7 +242,7 @@ class Upper:
             yield _Step(here, name, status, lower, depth, opaque)
 
     def _lookup(self, here: _Directory, count: int) -> Callable[[bytes], Found | None]:
-        """Return a function that finds a lower name: by lstat, or with one listing for many names."""
+        """Return a function that finds a lower name by lstat, or by one listing for many names."""
         if not here.lowers:
             return lambda _: None
         if len(here.lowers) <= _FEW or count <= _FEW:
@@ -250,12 +250,10 @@ class Upper:
         return self._lowers.list_merged(here.lowers).get
 
     def _marks(self, here: _Directory, name: bytes, lower: Found | None) -> bool:
-        """Return whether a directory is opaque and hides entries. Raises NotNative for a redirect."""
+        """Return whether a directory is opaque over entries. Raises NotNative for a redirect."""
         names = listxattr(at(here.opened.fd, name))
         if self._prefix + "redirect" in names:
-            raise NotNative(
-                f"{name!r} is a renamed directory, its content is in another lower path"
-            )
+            raise NotNative(f"{name!r} was renamed, its content is in another lower path")
         if lower is None or self._prefix + "opaque" not in names:
             return False
         return is_opaque(at(here.opened.fd, name), self._prefix)

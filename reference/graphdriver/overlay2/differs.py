@@ -202,7 +202,7 @@ class Differ:
     def _apply_aside(
         self, id: str, layer: Path, directory: int, stage: Path, diff: BinaryIO
     ) -> int:
-        """Unpack into the staging directory and exchange it with the layer's directory at the end."""
+        """Unpack into the staging directory, then exchange it with the layer's directory."""
         # Unpacking replaces files; a view may write to them, for example in a copy-up.
         is_native = self.is_native or not self._home.lowers(id)
         copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True, share=is_native)

@@ -266,7 +266,7 @@ class LayerTable:
             self._thread.at_index = False
 
     def _release(self, id: str) -> None:
-        """Remove one hold. The caller holds the lock. Raises OSError; the layer is then still held."""
+        """Remove one hold. Call with the lock. Raises OSError; the layer is then still held."""
         holders = self.holders(id)
         if holders > 1:
             self._holds[id] -= 1
@@ -325,7 +325,7 @@ class LayerTable:
                 raise _is_below(id, user)
 
     def _mounted(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """Yield the layers that other processes have mounted, or that dead processes left mounted."""
+        """Yield the layers that other processes, or dead ones, have mounted."""
         depth = len(self._home.path.parts)
         for entry in mountinfo(self._home.path):
             if entry.type == "overlay":

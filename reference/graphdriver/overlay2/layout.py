@@ -143,7 +143,7 @@ class Home:
         return match[1] if match else ""
 
     def short_names(self, id: str) -> set[str]:
-        """Return the short links of a layer; if its link file is damaged, from the links' targets."""
+        """Return the short links of a layer, by the links' targets if its link file is damaged."""
         link = self.link(id)
         if link:
             return {link}
@@ -313,7 +313,7 @@ class Home:
                 os.close(descriptor)
 
     def _set_root_attributes(self, stage: int, parent: str) -> None:
-        """Copy the parent's metadata to the layer's root: the merged root shows that of the upper."""
+        """Copy the parent's metadata to the layer's root, which the merged root shows."""
         if parent:
             above = os.fsencode(self.path / parent / "diff")
             set_attributes(stage, b"diff", attributes_of(above, os.lstat(above)))
@@ -402,13 +402,13 @@ def _remove_dangling(link: Path) -> None:
 def is_read(id: str) -> LayerInUse:
     """Return the error for a layer that is locked by a reader, or by the creation of a child."""
     return LayerInUse(
-        f"layer {id} is in use: it is read, changed, or gets a child, maybe by another process",
+        f"layer {id} is in use: it is read, changed, or gets a child, possibly by another process",
         "end diffs of it, and try again",
     )
 
 
 def _exists(id: str) -> LayerExists:
-    return LayerExists(f"there is a layer {id} already", "choose another id, or remove it")
+    return LayerExists(f"layer {id} exists already", "choose another id, or remove it")
 
 
 def _write(directory: int, name: str, text: str) -> int:

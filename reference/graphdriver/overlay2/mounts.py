@@ -130,7 +130,7 @@ class Mounts:
         self._layers.give_back(id)
 
     def is_in_use(self, id: str) -> bool:
-        """Return whether a layer is held, or mounted by another process. The caller holds its lock."""
+        """Return whether a layer is held, or mounted by another process. Call with its lock."""
         return self._layers.is_held(id) or is_mounted(self._home.path / id / "merged")
 
     def release_stale(self, id: str) -> None:

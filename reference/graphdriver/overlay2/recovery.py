@@ -147,7 +147,7 @@ def scratch(home: Path) -> Iterator[Path]:
 
 
 def _has_stage(layer: Path | str) -> bool:
-    """Return whether an entry of a home is a layer with a stage. Other programs' files are ignored."""
+    """Return whether an entry of a home is a layer with a stage; ignore other programs' files."""
     try:
         os.lstat(f"{layer}/{APPLYING}")
     except OSError as error:

@@ -51,7 +51,7 @@ def copy_data(source: int, target: int, size: int) -> None:
 
 
 def write_all(target: int, piece: bytes | memoryview) -> None:
-    """Write all of `piece`: on a nearly full disk, write(2) writes a part and returns its length."""
+    """Write all of `piece`: on a nearly full disk, write(2) writes and reports a part."""
     written = os.write(target, piece)
     while written < len(piece):
         piece = piece[written:]

@@ -83,7 +83,7 @@ def make_file(
     fill: Callable[[int], None],
     drop_acl: bool = False,
 ) -> None:
-    """Create a file; `fill` writes its data to a descriptor, `drop_acl` removes an inherited ACL."""
+    """Create a file; `fill` writes its data, `drop_acl` removes an inherited ACL."""
     descriptor = os.open(name, _CREATE, 0o600, dir_fd=dir_fd)
     try:
         fill(descriptor)

@@ -73,9 +73,7 @@ def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -
                 if _rmdir(base, above):
                     stack.pop()
                     os.close(descriptor)
-                elif grown := _listed_again(
-                    descriptor
-                ):  # by directories that were moved up, or by other processes
+                elif grown := _listed_again(descriptor):  # by moved directories, or by others
                     names += grown
                 else:
                     raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), base)
@@ -93,7 +91,7 @@ def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -
 
 
 def _remove_flat(descriptor: int, names: list[str]) -> bytes | None:
-    """Remove all entries without content, and their names from `names`; return the first other one."""
+    """Remove entries without content, and their names from `names`; return the first other."""
     while names:
         child = os.fsencode(names.pop())
         if not _unlink(descriptor, child) and not _rmdir(child, descriptor):

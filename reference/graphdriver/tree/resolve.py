@@ -129,7 +129,7 @@ class Resolver:
         return found
 
     def locate(self, name: bytes, follow: Follow) -> bytes | None:
-        """Return the real path of the directory `name`, in the upper or a lower, creating nothing."""
+        """Return the real path of the directory `name`, upper or lower, creating nothing."""
         todo = name.split(b"/")[::-1]
         here, path, symlinks = os.dup(self._root.dir_fd), b"", 0
         try:

@@ -345,7 +345,7 @@ class Driver:
                     continue
                 except BlockingIOError:
                     raise LayerInUse(
-                        f"layer {id} is in use: it is read, changed, or copied, maybe by another "
+                        f"layer {id} is in use: it is read, changed or copied, possibly by another "
                         "process",
                         "end diffs of it, and try again",
                     ) from None

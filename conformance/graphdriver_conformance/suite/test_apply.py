@@ -223,7 +223,7 @@ def test_stream_is_read_to_its_end(graphdriver: Subject) -> None:
 
     graphdriver.apply_diff(layer, base, stream)
 
-    assert b"" == stream.read(), "a part of the stream was not read"
+    assert b"" == stream.read(), "the stream was not read to its end"
 
 
 @verifies("ARC-010")
@@ -294,7 +294,7 @@ def test_whiteout_inside_a_deleted_directory(graphdriver: Subject) -> None:
     """In both orders."""
     for entries in ([whiteout("d"), whiteout("d/a")], [whiteout("d/a"), whiteout("d")]):
         tree = _applied(graphdriver, IMAGE, entries)
-        assert b"d" not in tree, "the deleted directory is there"
+        assert b"d" not in tree, "the deleted directory exists"
         assert b"top" in tree
 
 
@@ -341,8 +341,8 @@ def test_path_through_a_lower_symlink(graphdriver: Subject, target: str) -> None
     below = Tree.of({"usr/lib/old": b"old", "lib": symlink(target)})
     tree = _applied(graphdriver, below, [entry_of("lib/new", file(b"new"))])
 
-    assert b"lib" in tree, "the symlink is gone"
-    assert tree[b"lib"].target, "the symlink is something else"
+    assert b"lib" in tree, "the symlink was removed"
+    assert tree[b"lib"].target, "the symlink was replaced"
     missing = {b"usr/lib/old", b"usr/lib/new"} - set(tree)
     assert not missing, f"{sorted(missing)} are missing; there are {sorted(tree)}"
 

@@ -58,7 +58,7 @@ def test_empty_layer_has_no_changes(graphdriver: Subject) -> None:
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base, writable=True)
 
-    assert [] == graphdriver.changes(layer, base), "a fresh layer has changes"
+    assert [] == graphdriver.changes(layer, base), "a new layer has changes"
     with graphdriver.view(layer):
         pass
     assert [] == graphdriver.changes(layer, base), "mounting alone is reported as a change"
@@ -113,7 +113,7 @@ def test_rows_are_clean(graphdriver: Subject) -> None:
     assert not twice, f"listed more than once: {twice}"
     for path in paths:
         clean = path.startswith(b"/") and path != b"/" and b"//" not in path + b"/"
-        assert clean, f"{path!r} is not a clean absolute path"
+        assert clean, f"{path!r} is not a normalized absolute path"
         assert not os.path.basename(path).startswith(b".wh."), f"{path!r} is a marker"
 
 

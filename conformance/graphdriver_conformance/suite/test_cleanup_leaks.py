@@ -95,7 +95,7 @@ def test_nothing_grows(graphdriver: Subject) -> None:
 
     more = _resources(graphdriver.process) - before
     left = [f"{count} of {what}" for what, count in sorted(more.items()) if count >= rounds]
-    assert [] == left, f"left by {rounds} uses"
+    assert [] == left, f"left after {rounds} uses"
 
 
 def _resources(process: int) -> Counter[str]:

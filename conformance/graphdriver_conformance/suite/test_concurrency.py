@@ -62,7 +62,7 @@ def test_one_id_is_made_once(graphdriver: Subject) -> None:
         id = graphdriver.new_id()
         outcomes = at_once([partial(graphdriver.driver.create, id, base)] * THREADS)
 
-        assert len(refusals(outcomes)) < THREADS, f"nobody could make it: {outcomes[0]!r}"
+        assert len(refusals(outcomes)) < THREADS, f"no create succeeded: {outcomes[0]!r}"
         assert_same_tree(IMAGE, graphdriver.tree(id), "the layer is not whole")
         graphdriver.remove(id)
 
@@ -79,7 +79,7 @@ def test_one_layer_is_held_by_many(graphdriver: Subject) -> None:
         step = threading.Barrier(THREADS)
         hold = partial(_hold_and_leave_in_turn, graphdriver, layer, step)
         all_at_once([partial(hold, number, count) for number, count in enumerate(holds)])
-        assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+        assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 def _hold_and_leave_in_turn(
@@ -120,7 +120,7 @@ def test_get_against_remove(graphdriver: Subject) -> None:
         if isinstance(removed, Path):
             assert not graphdriver.exists(id), f"remove succeeded, but {id} exists"
         else:
-            assert isinstance(got, Path), f"neither came first: {got!r}, {removed!r}"
+            assert isinstance(got, Path), f"the results fit no order: {got!r}, {removed!r}"
             assert_same_tree(wanted, observe(got), "a remove that was refused has removed")
             graphdriver.put(id)
             graphdriver.remove(id)
@@ -175,9 +175,11 @@ def test_two_drivers_on_one_home(graphdriver: Subject) -> None:
     all_at_once([partial(both[n % 2].create, id, base) for n, id in enumerate(ids)])
 
     for driver in both:
-        assert [] == [id for id in ids if not driver.exists(id)], "one does not see the other's"
+        assert [] == [id for id in ids if not driver.exists(id)], (
+            "a driver does not see the other driver's layers"
+        )
     for id in ids:
         assert_same_tree(IMAGE, graphdriver.tree(id), f"{id} is not whole")
     all_at_once([partial(both[n // 2 % 2].remove, id) for n, id in enumerate(ids)])
     for driver in both:
-        assert [] == [id for id in ids if driver.exists(id)], "one still sees removed layers"
+        assert [] == [id for id in ids if driver.exists(id)], "a driver still sees removed layers"

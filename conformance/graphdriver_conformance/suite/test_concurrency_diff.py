@@ -105,7 +105,7 @@ def test_diff_leaves_the_holders_view(graphdriver: Subject) -> None:
 
     all_at_once([run, look])
 
-    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+    assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 @verifies("CON-011")
@@ -173,7 +173,9 @@ def test_histories_have_an_order(graphdriver: Subject) -> None:
                 answer = _answer(graphdriver, verb, id, base)
                 calls.append(Call(verb, began, next(clock), answer))
             shown = "\n  ".join(map(str, sorted(calls, key=lambda call: call.began)))
-            assert is_linearisable(calls, LayerModel()), f"no order fits:\n  {shown}"
+            assert is_linearisable(calls, LayerModel()), (
+                f"no sequential order explains these results:\n  {shown}"
+            )
 
 
 def _answer(graphdriver: Subject, verb: str, id: str, base: str) -> bool:
@@ -189,7 +191,9 @@ def _answer(graphdriver: Subject, verb: str, id: str, base: str) -> bool:
 def test_verbs_are_not_interrupted(graphdriver: Subject) -> None:
     """A process that gets signals all the time, as Go's runtime sends to itself."""
     if threading.current_thread() is not threading.main_thread():
-        graphdriver.not_provable("signals reach the main thread only, and this is another one")
+        graphdriver.not_provable(
+            "signals are delivered to the main thread only, and the test runs in another"
+        )
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(EDITED, base)
     with _storm() as count:  # verbs only: what interrupts a write into a view is the kernel

@@ -125,7 +125,7 @@ def _require_owners(graphdriver: Subject, ids: Iterable[int]) -> None:
         try:
             os.chown(probe, id, id + 1)
         except OSError as error:
-            graphdriver.not_provable(f"no file here can belong to {id}: {error.strerror}")
+            graphdriver.not_provable(f"no file can be owned by {id} here: {error.strerror}")
 
 
 @verifies("ARC-026")

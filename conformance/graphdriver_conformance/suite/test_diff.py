@@ -42,7 +42,7 @@ def test_diff_is_a_tar_archive(graphdriver: Subject, data: st.DataObject, old: T
 
     archive = graphdriver.diff_bytes(layer, base)
 
-    assert 0 == len(archive) % 512, f"{len(archive)} bytes are no whole blocks"
+    assert 0 == len(archive) % 512, f"{len(archive)} bytes are not a multiple of 512"
     assert not archive[-1024:].strip(b"\0"), "it does not end with two blocks of zeros"
     read_archive(archive)
 
@@ -73,7 +73,7 @@ def _untouched(graphdriver: Subject, special: Mapping[bytes, Node]) -> None:
 
     names = {entry.name for entry in read_archive(graphdriver.diff_bytes(layer, base))}
 
-    assert set() == {name for name in names if b".wh." in name}, "it deletes what nobody touched"
+    assert set() == {name for name in names if b".wh." in name}, "it deletes unchanged files"
     assert_there([b"new"], {name.removeprefix(b"./") for name in names}, "the archive")
 
 
@@ -108,7 +108,9 @@ def test_diff_without_a_parent_is_everything(
     for id, tree in ((base, old), (layer, new)):
         entries = read_archive(graphdriver.diff_bytes(id))
         assert_same_tree(tree, apply_layer(Tree(), entries), f"of layer {id}")
-        assert not [e.name for e in entries if b".wh." in e.name], "a full archive has whiteouts"
+        assert not [e.name for e in entries if b".wh." in e.name], (
+            "the flattened diff has whiteouts"
+        )
 
 
 @verifies("DIF-005")

@@ -77,7 +77,7 @@ def test_others_cannot_run_setuid_programs(graphdriver: Subject) -> None:
     with graphdriver.view(child) as root:
         done = _as_nobody(graphdriver, _from_beside(graphdriver, root / "id"), "-u")
 
-    assert done is None, f"uid {NOBODY} ran it out of the layer: {done and done.stdout.decode()}"
+    assert done is None, f"uid {NOBODY} ran it from the layer: {done and done.stdout.decode()}"
 
 
 @verifies("SEC-008")
@@ -108,4 +108,4 @@ def test_nothing_is_run_out_of_a_layer(graphdriver: Subject) -> None:
             graphdriver.diff_size(layer, base)
     graphdriver.remove(layer)
 
-    assert not mark.exists(), "a program out of the layer was run"
+    assert not mark.exists(), "a program from the layer was executed"

@@ -263,7 +263,7 @@ def test_huge_hole(graphdriver: Subject) -> None:
         archive = b""
         while piece := stream.read(1 << 20):
             archive += piece
-            assert len(archive) <= 64 << 20, "the archive spells the hole out"
+            assert len(archive) <= 64 << 20, "the archive contains the hole as zeros"
     sibling = graphdriver.new_layer(base)
 
     graphdriver.apply_diff(sibling, base, archive)
@@ -308,7 +308,7 @@ def test_access_control_lists(graphdriver: Subject) -> None:
             os.setxattr(root / "f", "system.posix_acl_access", acl)
             os.setxattr(root / "d", "system.posix_acl_default", acl)
         except OSError as error:
-            graphdriver.not_provable(f"no ACL can be set here: {error.strerror}; be root, on ext4")
+            graphdriver.not_provable(f"ACLs cannot be set here: {error.strerror}; be root, on ext4")
     sibling = graphdriver.new_layer(base)
 
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))

@@ -81,7 +81,7 @@ def test_nameless_files_and_allocation(graphdriver: Subject) -> None:
             ):  # before Linux 6.3 overlay had no O_TMPFILE
                 graphdriver.note(f"{name} is refused")
                 continue
-            assert expected == actual, f"{name}: not what a plain directory gives"
+            assert expected == actual, f"{name}: differs from a plain directory"
 
 
 @verifies("FSX-009")
@@ -93,7 +93,7 @@ def test_shared_mapping_is_written_through(graphdriver: Subject) -> None:
         mapped[:6] = b"mapped"
         assert b"mapped" == (root / "f").read_bytes()[:6], "a read does not show it"
         os.pwrite(descriptor, b"write", _PAGE - 5)
-        assert b"write" == mapped[-5:], "the mapping does not show what was written"
+        assert b"write" == mapped[-5:], "the mapping does not show the written data"
         graphdriver.put(layer)
         mapped[6:11] = b" late"
 
@@ -147,14 +147,14 @@ def test_socket_in_a_view(graphdriver: Subject) -> None:
             server.bind(address)
             server.listen()
             with graphdriver.view(layer) as again:
-                assert (again / "socket").is_socket(), "a second holder does not see the socket"
+                assert (again / "socket").is_socket(), "a second get does not show the socket"
             for directory in (root, again):
                 with _opened(directory, os.O_PATH) as way, socket.socket(socket.AF_UNIX) as client:
                     client.settimeout(60)
                     client.connect(f"/proc/self/fd/{way}/socket")
 
     with graphdriver.view(layer) as root:
-        assert (root / "socket").is_socket(), "the socket's name is gone"
+        assert (root / "socket").is_socket(), "the socket was removed"
 
 
 @verifies("FSX-013")
@@ -174,7 +174,7 @@ def test_programs_run(graphdriver: Subject) -> None:
         for when in ("from below", "copied up"):
             for name in sorted(one.decode() for one in tree if one):
                 expected, actual = result_of(_run(name), plain), result_of(_run(name), root)
-                assert expected == actual, f"{name}, {when}: not as from a plain directory"
+                assert expected == actual, f"{name}, {when}: differs from a plain directory"
                 os.utime(root / name)
 
 
@@ -216,11 +216,13 @@ def test_space_is_told(graphdriver: Subject) -> None:
     with graphdriver.view(_container(graphdriver)) as root:
         found = os.statvfs(root)
 
-    assert found.f_bsize > 0, "blocks of no size"
-    assert found.f_blocks > 0, "a disk of no size"
-    assert 0 < found.f_bavail <= found.f_bfree <= found.f_blocks, "no space, or more than there is"
+    assert found.f_bsize > 0, "the block size is 0"
+    assert found.f_blocks > 0, "the size of the file system is 0"
+    assert 0 < found.f_bavail <= found.f_bfree <= found.f_blocks, (
+        "free space is 0, or more than the total"
+    )
     least = 255 if graphdriver.claims(Capability.LONG_NAMES) else 250
-    assert found.f_namemax >= least, f"names may be {least} bytes"
+    assert found.f_namemax >= least, f"the maximum length of names is {least} bytes"
 
 
 @verifies("FSX-017")

@@ -54,7 +54,7 @@ def test_other_trusted_attributes_work(graphdriver: Subject) -> None:
         graphdriver.not_provable(f"trusted.note cannot be set beside the home: {expected}")
     layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     with graphdriver.view(layer) as root:
-        assert expected == result_of(note, root), "not what a plain directory gives"
+        assert expected == result_of(note, root), "differs from a plain directory"
 
 
 @verifies("FSX-019")

@@ -155,7 +155,7 @@ def test_inode_number_stays(graphdriver: Subject) -> None:
         for path in names:
             path.chmod(0o700)
         (root / "top").write_bytes(b"written")
-        assert before == [path.lstat().st_ino for path in names], "copying up changed st_ino"
+        assert before == [path.lstat().st_ino for path in names], "copy-up changed st_ino"
 
     with graphdriver.view(layer) as root:
         after = [(root / name).lstat().st_ino for name in ("top", "d/a", "d")]
@@ -164,7 +164,7 @@ def test_inode_number_stays(graphdriver: Subject) -> None:
             "overlayfs finds the file that another was copied from with CAP_DAC_READ_SEARCH over "
             "the host only; run as root"
         )
-    assert before == after, "mounting again changed st_ino"
+    assert before == after, "a remount changed st_ino"
 
 
 @verifies("FSX-007")
@@ -220,5 +220,5 @@ def _listed_with_seeks(path: Path, every: int) -> list[bytes]:
                 here, back = stream.tell(), len(names) // 2
                 stream.seek(places[back])
                 again = stream.next()
-                assert names[back] == again, f"after seekdir {again!r} comes, not {names[back]!r}"
+                assert names[back] == again, f"after seekdir {again!r} is next, not {names[back]!r}"
                 stream.seek(here)

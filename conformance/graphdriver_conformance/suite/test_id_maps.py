@@ -69,9 +69,13 @@ def test_new_layer_belongs_to_the_mapped_root(graphdriver: Subject) -> None:
         with graphdriver.view(id) as view:
             root = view.lstat()
             above = [view.parent, *view.parent.parents]
-            assert (UID, GID) == (root.st_uid, root.st_gid), f"the root of {id} is root's outside"
+            assert (UID, GID) == (root.st_uid, root.st_gid), (
+                f"the root of {id} is owned by uid 0 of the host"
+            )
             owners = {p: p.lstat().st_uid for p in above if p.is_relative_to(home)}
-        assert UID not in owners.values(), f"mapped root owns what holds its layer: {owners}"
+        assert UID not in owners.values(), (
+            f"the mapped root owns a directory outside its layer: {owners}"
+        )
 
 
 @verifies("IDM-002")

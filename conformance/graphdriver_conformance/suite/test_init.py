@@ -91,7 +91,7 @@ def test_home_is_closed_to_others(graphdriver: Subject) -> None:
 
     for home in (graphdriver.home, open_home):
         mode = stat.S_IMODE(home.stat().st_mode)
-        assert not mode & 0o001, f"others can pass {home.name}, mode {mode:o}"
+        assert not mode & 0o001, f"other users can enter {home.name}, mode {mode:o}"
 
 
 @verifies("INI-011")
@@ -105,7 +105,7 @@ def test_failing_init_changes_nothing(graphdriver: Subject) -> None:
     _refused(graphdriver, new, ["no.such.option=1"])
 
     assert_same_names(before, home_names(graphdriver.home), "the failed init changed the home")
-    assert not new.exists(), "the failed init made a home"
+    assert not new.exists(), "the failed init created the home"
     assert_same_tree(IMAGE, graphdriver.tree(child))
 
 

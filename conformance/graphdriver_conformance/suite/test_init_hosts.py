@@ -28,9 +28,7 @@ IMAGE = Tree.of({"etc/hosts": b"one\n"})
 
 def _in_process(graphdriver: Subject) -> None:
     if not graphdriver.source.in_process:
-        graphdriver.not_provable(
-            "the driver is another process: start it on such a host to see what it says"
-        )
+        graphdriver.not_provable("the driver runs in another process; start it on such a host")
 
 
 def _refusal(graphdriver: Subject, init: Callable[[], Driver]) -> str:
@@ -59,8 +57,8 @@ def test_host_without_mounts_is_not_supported(graphdriver: Subject) -> None:
         lambda: without_mounting(lambda: graphdriver.open_another(home)),
     )
 
-    assert refusal, "init succeeded where no layer can ever be mounted"
-    assert not home.exists(), "the refused init made a home"
+    assert refusal, "init succeeded although no layer can be mounted"
+    assert not home.exists(), "the refused init created the home"
 
 
 @verifies("INI-003")
@@ -85,10 +83,10 @@ def test_kernel_below_4_is_not_supported(graphdriver: Subject) -> None:
     refusal = _refusal(graphdriver, lambda: as_linux_2_6(lambda: graphdriver.open_another(old)))
 
     assert refusal, "init on Linux 2.6: no error"
-    assert not old.exists(), "the refused init made a home"
+    assert not old.exists(), "the refused init created the home"
     option = [f"{option_prefix(graphdriver)}.override_kernel_check=true"]
     if _refusal(graphdriver, lambda: graphdriver.open_another(patched, option)):
-        graphdriver.note("the option is gone: a driver may have given up the override")
+        graphdriver.note("the option is unknown: a driver may have removed the override")
         return
     graphdriver.use(as_linux_2_6(lambda: graphdriver.open_another(patched, option)))
     assert_same_tree(IMAGE, graphdriver.tree(graphdriver.build(IMAGE)), "with the override")
@@ -104,7 +102,7 @@ def test_booleans_are_spelled_as_in_go(graphdriver: Subject, value: str) -> None
 
     plainest = {word: _with_value(graphdriver, word) for word in ("true", "false")}
     if all(plainest.values()):
-        graphdriver.note("the option is gone: a driver may refuse it altogether")
+        graphdriver.note("the option is unknown: a driver may refuse it")
         return
     taken = [word for word, error in plainest.items() if not error]
     assert not refusal, f"override_kernel_check={value}: {refusal}, but {taken} are taken"
@@ -114,7 +112,7 @@ def test_booleans_are_spelled_as_in_go(graphdriver: Subject, value: str) -> None
 @pytest.mark.parametrize("value", ["yes", "on", "2", "tRUE", "", "maybe"])
 def test_other_words_are_no_booleans(graphdriver: Subject, value: str) -> None:
     """A check that someone meant to switch on must not be off."""
-    assert _with_value(graphdriver, value), f"override_kernel_check={value} has to be an error"
+    assert _with_value(graphdriver, value), f"override_kernel_check={value} must be an error"
 
 
 def _with_value(graphdriver: Subject, value: str) -> str:

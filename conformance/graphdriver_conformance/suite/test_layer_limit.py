@@ -39,7 +39,7 @@ def test_one_layer_more_is_refused(graphdriver: Subject) -> None:
 
     graphdriver.refuses("create", "too-deep", ids[-1])
 
-    assert not graphdriver.exists("too-deep"), "exists finds the layer whose create failed"
+    assert not graphdriver.exists("too-deep"), "exists is true for the layer whose create failed"
     assert_same_names(before, home_names(graphdriver.home), "the failed create changed the home")
 
 

@@ -26,7 +26,7 @@ def test_layers_have_their_parts(graphdriver: Subject) -> None:
     assert_same_names({"diff", "link"}, _parts(graphdriver, base) - optional, "a base layer")
     wanted = {"diff", "link", "lower", "work"}
     assert_same_names(wanted, _parts(graphdriver, child) - optional, "a child")
-    assert (graphdriver.home / "l").is_dir(), "there is no directory l"
+    assert (graphdriver.home / "l").is_dir(), "the directory l does not exist"
 
 
 @verifies("LAY-002")
@@ -57,7 +57,7 @@ def test_modes_do_not_depend_on_the_umask(graphdriver: Subject) -> None:
             layer = graphdriver.home / id
             assert 0o755 == stat.S_IMODE((layer / "diff").stat().st_mode), f"umask {umask:o}"
             mode = stat.S_IMODE(layer.stat().st_mode)
-            assert not mode & 0o007, f"others can pass the layer's directory, mode {mode:o}"
+            assert not mode & 0o007, f"other users can enter the layer's directory, mode {mode:o}"
 
 
 @verifies("LAY-004")

@@ -99,12 +99,12 @@ def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> st
 @verifies("LIF-001")
 def test_created_layer_exists(graphdriver: Subject) -> None:
     """exists decides whether an image is pulled again."""
-    assert not graphdriver.exists("never-created"), "exists is true for an id nobody created"
+    assert not graphdriver.exists("never-created"), "exists is true for an id that was not created"
 
     graphdriver.create("created")
 
     assert graphdriver.exists("created"), "exists is false for a layer just created"
-    assert not graphdriver.exists("never-created"), "exists is true for an id nobody created"
+    assert not graphdriver.exists("never-created"), "exists is true for an id that was not created"
 
 
 @verifies("LIF-002")
@@ -199,7 +199,7 @@ def test_create_on_an_unknown_parent_leaves_nothing(graphdriver: Subject) -> Non
     graphdriver.refuses("create", "orphan", "no-such-parent")
     graphdriver.refuses("create_read_write", "orphan", "no-such-parent")
 
-    assert not graphdriver.exists("orphan"), "exists finds the layer whose create failed"
+    assert not graphdriver.exists("orphan"), "exists is true for the layer whose create failed"
     assert_same_names(before, home_names(graphdriver.home), "the failed create changed the home")
 
 
@@ -235,7 +235,7 @@ def test_layer_is_not_its_own_parent(graphdriver: Subject) -> None:
     """The chain would have no end."""
     graphdriver.refuses("create", "ouroboros", "ouroboros")
 
-    assert not graphdriver.exists("ouroboros"), "exists finds the layer whose create failed"
+    assert not graphdriver.exists("ouroboros"), "exists is true for the layer whose create failed"
 
 
 @verifies("LIF-012")

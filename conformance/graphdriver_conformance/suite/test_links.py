@@ -90,7 +90,7 @@ def test_links_are_random(graphdriver: Subject) -> None:
     """A counter, a hash of the id, or a bad seed would meet again in another home."""
     links = [_link(graphdriver, graphdriver.new_layer()) for _ in range(scaled(300))]
 
-    assert len(links) == len(set(links)), "two layers have one link"
+    assert len(links) == len(set(links)), "two layers have the same link"
     assert 32 == len(set("".join(links))), f"only {len(set(''.join(links)))} letters are used"
 
 
@@ -124,7 +124,9 @@ def test_damaged_link_does_not_spread(graphdriver: Subject, damage: str) -> None
     except (DriverError, OSError) as error:
         graphdriver.note(f"remove was refused: {error}")
 
-    assert (graphdriver.home / "l" / _link(graphdriver, kept)).is_symlink(), "another link is gone"
+    assert (graphdriver.home / "l" / _link(graphdriver, kept)).is_symlink(), (
+        "the link of another layer was removed"
+    )
     assert_same_tree(IMAGE, graphdriver.tree(child), "another layer is damaged")
 
 

@@ -64,7 +64,7 @@ def test_lower_directories_are_listed_topmost_first(graphdriver: Subject, depth:
     resolved = [one.resolve() for one in listed]
     assert_same_sequence([one.resolve() for one in uppers], resolved, "LowerDir")
     odd = [str(one) for one in listed if not (one.is_absolute() and one.is_dir())]
-    assert not odd, f"LowerDir lists {odd}, which are no absolute paths of directories"
+    assert not odd, f"LowerDir lists {odd}, which are not absolute paths of directories"
 
 
 def _directories(graphdriver: Subject, id: str, key: str) -> list[Path]:
@@ -103,7 +103,7 @@ def test_status_names_the_backing_file_system(graphdriver: Subject) -> None:
     """The first thing a bug report is asked for; booleans are words that scripts compare."""
     status = graphdriver.status()
     odd = [row for row in status if len(row) != 2]
-    assert not odd, f"status has rows that are no pairs: {odd}"
+    assert not odd, f"status has rows that are not pairs: {odd}"
     rows = dict(status)
     kind = graphdriver.environment.filesystem
     docker = {"ext4": "extfs", "ext3": "extfs", "ext2": "extfs", "overlay": "overlayfs"}
@@ -136,7 +136,9 @@ def test_half_made_layer_can_be_removed(graphdriver: Subject, parts: tuple[str, 
     graphdriver.reopen()
     if graphdriver.exists("half"):
         graphdriver.remove("half")
-    assert not graphdriver.exists("half"), "exists finds the half-made layer after its removal"
+    assert not graphdriver.exists("half"), (
+        "exists is true for the incomplete layer after its removal"
+    )
     graphdriver.create_read_write("half", base)
 
     assert_same_tree(wanted, graphdriver.tree("half"), "the layer made in its place")

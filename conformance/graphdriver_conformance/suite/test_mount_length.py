@@ -95,7 +95,7 @@ def test_options_around_one_page(graphdriver: Subject) -> None:
         spare = wanted - short - len(',context=""')
         if spare < 1:
             graphdriver.not_provable(
-                "the deepest chain leaves no room for a label on this page size"
+                "with this page size, the options of the longest chain leave no space for a label"
             )
         id = graphdriver.new_layer(ids[-2], writable=True)
         less = Tree({name: node for name, node in tree.items() if name != b"f%d" % (len(ids) - 1)})
@@ -108,7 +108,7 @@ def test_options_around_one_page(graphdriver: Subject) -> None:
 def _option_length(graphdriver: Subject, id: str) -> int:
     """Return the length of the options of a documented layer, from home, without a label."""
     path = graphdriver.home / id / "lower"
-    assert path.is_file(), f"a layer with a parent has no file lower: {path}"
+    assert path.is_file(), f"the layer has a parent but no file lower: {path}"
     lower = path.read_bytes()
     index = "index=off," if os.path.exists("/sys/module/overlay/parameters/index") else ""
     userxattr = "userxattr," if graphdriver.environment.facts["userns"] == "true" else ""

@@ -41,7 +41,7 @@ def test_get_returns_a_directory(graphdriver: Subject) -> None:
     for id in (base, graphdriver.new_layer(base)):
         with graphdriver.view(id) as root:
             assert root.is_absolute(), f"get returned the relative path {root}"
-            assert root.is_dir(), f"get returned {root}, which is no directory"
+            assert root.is_dir(), f"get returned {root}, which is not a directory"
 
 
 @verifies("MNT-002")
@@ -84,7 +84,7 @@ def test_balanced_puts_leave_no_mount(graphdriver: Subject, holds: list[int]) ->
     for index in reversed(holds):
         graphdriver.put(layers[index])
 
-    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+    assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 @verifies("MNT-005")
@@ -115,7 +115,7 @@ def test_surplus_put_does_not_stack_mounts(graphdriver: Subject) -> None:
     try:
         graphdriver.put(id)
     except (DriverError, OSError):
-        graphdriver.note("the surplus put was refused")
+        graphdriver.note("the put without a get was refused")
     graphdriver.get(id)
     root = graphdriver.get(id)
 
@@ -124,7 +124,7 @@ def test_surplus_put_does_not_stack_mounts(graphdriver: Subject) -> None:
     graphdriver.put(id)
     graphdriver.put(id)
     assert 1 == len(stacked), f"{len(stacked)} mounts at {root}"
-    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+    assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 @verifies("MNT-007")
@@ -149,7 +149,7 @@ def test_data_written_to_a_hard_link_of_the_image_is_there_again(graphdriver: Su
         opened.write(b" and two")
 
     with graphdriver.view(id) as root:
-        assert b"one and two" == (root / "a").read_bytes(), "what was written is gone"
+        assert b"one and two" == (root / "a").read_bytes(), "the written data is lost"
         # The other name may be the same file still, or keep what the image has (overlay.rst).
         assert (root / "b").read_bytes() in (b"one", b"one and two")
     assert_same_tree(image, graphdriver.tree(base), "the image has changed")
@@ -235,7 +235,7 @@ def test_mounting_keeps_the_working_directory(graphdriver: Subject) -> None:
         watcher.join()
 
     elsewhere = sorted((seen | {os.getcwd()}) - {before})
-    assert not elsewhere, f"the process was seen in {elsewhere}"
+    assert not elsewhere, f"the current directory of the process was {elsewhere}"
 
 
 @verifies("MNT-021")
@@ -250,7 +250,9 @@ def test_writes_into_a_parent_do_not_reach_its_children(graphdriver: Subject) ->
         except OSError as error:
             graphdriver.note(f"refused: {error}")
 
-    assert b"intruder" not in graphdriver.tree(child), "a write into the parent shows in the child"
+    assert b"intruder" not in graphdriver.tree(child), (
+        "a write to the parent's view is visible in the child"
+    )
 
 
 @verifies("MNT-022")
@@ -311,7 +313,7 @@ def test_many_threads_get_one_layer(graphdriver: Subject) -> None:
         assert_same_tree(IMAGE, tree, "a thread saw a view that was not there yet")
     stacked = sorted(point for point, count in points.items() if count > 1)
     assert not stacked, f"mounted more than once: {stacked}"
-    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+    assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 @verifies("MNT-010")
@@ -338,7 +340,9 @@ def test_copies_of_the_mount_end_with_it(graphdriver: Subject) -> None:
     with started(graphdriver, command) as peer:
         assert peer.stdout is not None
         if peer.stdout.readline() != b"there\n":
-            graphdriver.not_provable("unshare(1), of util-linux, makes no mount namespace here")
+            graphdriver.not_provable(
+                "unshare(1) of util-linux cannot create a mount namespace here"
+            )
         held = {(row.device, row.root) for row in graphdriver.mount_table()}
         graphdriver.put(id)
         table, _ = peer.communicate(b"\n")
@@ -346,4 +350,4 @@ def test_copies_of_the_mount_end_with_it(graphdriver: Subject) -> None:
 
     # By what is mounted: the driver may have renamed the mount point.
     left = [str(row) for row in parse(table) if (row.device, row.root) in held]
-    assert [] == left, "after put another namespace still has the layer mounted"
+    assert [] == left, "after put the layer is still mounted in another mount namespace"

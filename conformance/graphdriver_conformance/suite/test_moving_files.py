@@ -38,7 +38,9 @@ def _disturbed(
             return None
     entries = {entry.name: entry for entry in read_archive(data)}
     whole = {name for name in (b"a", b"z") if name in entries and _is(entries[name], name, SIZE)}
-    assert {b"a", b"z"} == whole, f"it looks whole, but of a and z it holds {sorted(whole)} only"
+    assert {b"a", b"z"} == whole, (
+        f"the archive has a regular end, but of a and z it contains {sorted(whole)} only"
+    )
     return entries
 
 
@@ -53,7 +55,7 @@ def test_file_that_vanishes_during_diff(graphdriver: Subject, size: int) -> None
     entries = _disturbed(graphdriver, os.unlink, size)
 
     if entries and b"m" in entries:
-        assert _is(entries[b"m"], b"m", size), "the archive holds something else in its place"
+        assert _is(entries[b"m"], b"m", size), "the archive contains another file in its place"
 
 
 @verifies("DIF-017")
@@ -64,7 +66,7 @@ def test_file_that_is_written_during_diff(graphdriver: Subject, change: int) -> 
 
     if entries and b"m" in entries:
         content = entries[b"m"].node.content
-        assert not content.strip(b"m"), "it holds bytes that the file never had"
+        assert not content.strip(b"m"), "the archive contains bytes that the file never had"
         assert len(content) in (SIZE, SIZE + change), f"it holds {len(content)} bytes"
 
 

@@ -62,7 +62,7 @@ def _cuts(graphdriver: Subject, names: tuple[str, ...]) -> list[Swept]:
         finally:
             scene.close()
     if not found:
-        graphdriver.not_provable("; ".join(refusals) or "this fault is of another requirement")
+        graphdriver.not_provable("; ".join(refusals) or "another requirement tests this fault")
     for one in refusals:
         graphdriver.note(one)
     return found
@@ -179,7 +179,7 @@ def _sync_in_a_view(graphdriver: Subject, disk: ImageDisk, survives: Survives) -
     with graphdriver.view(layer) as root:
         found = {name: _content(root / name) for name in wanted}
     lost = [name for name, content in wanted.items() if content != found[name]]
-    assert [] == lost, f"files that fsync wrote out in a view, lost in a power cut on {disk.type}"
+    assert [] == lost, f"files that were synced in a view and lost in a power cut on {disk.type}"
 
 
 def _write_synced(path: Path, content: bytes) -> None:

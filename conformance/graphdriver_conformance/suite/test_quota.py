@@ -51,9 +51,9 @@ def test_size_is_held_to(graphdriver: Subject) -> None:
         rest = _written(limited / "rest", 16)
         beside = _written(unlimited / "file", 24)
 
-    assert 8 == half, f"only {half} MiB went into a layer of 16 MiB"
-    assert rest < 9, f"{half + rest} MiB went into a layer of 16 MiB"
-    assert 24 == beside, "a layer without a size is limited, too"
+    assert 8 == half, f"only {half} MiB were written to a layer of 16 MiB"
+    assert rest < 9, f"{half + rest} MiB were written to a layer of 16 MiB"
+    assert 24 == beside, "a layer without a size is limited"
 
 
 @verifies("QUO-002")
@@ -66,7 +66,7 @@ def test_sizes_are_read_as_docker_reads_them(graphdriver: Subject, size: str) ->
     plain = _refusal(graphdriver, SIZES[0])
     if plain and plain == _refusal(graphdriver, "much"):
         graphdriver.not_provable(
-            "the driver refuses sizes and nonsense alike; use a file system with project quota"
+            "the driver refuses valid and invalid sizes; use a file system with project quota"
         )
 
     refusal = _refusal(graphdriver, size)
@@ -102,7 +102,7 @@ def test_size_that_cannot_be_held_to_is_refused(graphdriver: Subject) -> None:
             raise
         return
 
-    assert not graphdriver.exists("limited"), "exists finds the layer whose create failed"
+    assert not graphdriver.exists("limited"), "exists is true for the layer whose create failed"
     assert_same_names(before, home_names(home), "the failed create changed the home")
 
 
@@ -130,9 +130,9 @@ def test_sizes_hold_after_a_restart(graphdriver: Subject) -> None:
         rest = _written(one / "rest", 16)
         own = _written(two / "own", 12)
 
-    assert 8 == before, f"only {before} MiB went into a layer of 16 MiB"
-    assert rest < 9, f"after a restart {before + rest} MiB went into a layer of 16 MiB"
-    assert 12 == own, "the layer made after the restart shares the size of the one before"
+    assert 8 == before, f"only {before} MiB were written to a layer of 16 MiB"
+    assert rest < 9, f"after a restart {before + rest} MiB were written to a layer of 16 MiB"
+    assert 12 == own, "the layer created after the restart shares the limit of the previous one"
 
 
 @verifies("QUO-006")
@@ -147,6 +147,8 @@ def test_only_the_layer_itself_counts(graphdriver: Subject) -> None:
         (root / "file").unlink()
         second = _written(root / "file", 12)
 
-    assert 12 == first, f"only {first} MiB went into an empty layer of 16 MiB on a large image"
-    assert 12 == second, f"what was deleted was not given back: {second} MiB went in"
+    assert 12 == first, (
+        f"only {first} MiB were written to an empty layer of 16 MiB on a large parent"
+    )
+    assert 12 == second, f"the space of deleted files was not freed: {second} MiB were written"
     assert_same_tree(graphdriver.tree(layer), graphdriver.tree(graphdriver.new_layer(layer)))

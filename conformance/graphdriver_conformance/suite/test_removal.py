@@ -30,7 +30,7 @@ def test_removed_layer_is_gone(graphdriver: Subject) -> None:
 
     graphdriver.remove(id)
 
-    assert not graphdriver.exists(id), "exists finds the removed layer"
+    assert not graphdriver.exists(id), "exists is true for the removed layer"
     graphdriver.refuses("get", id)
     left = _bytes(graphdriver.home) - before
     assert left < 1 << 18, f"{left} bytes of the removed layer are still in the home"
@@ -90,7 +90,7 @@ def test_parent_is_not_taken_from_under_its_child(graphdriver: Subject) -> None:
     try:
         graphdriver.remove(base)
     except (DriverError, OSError):
-        assert graphdriver.exists(base), "remove was refused, but the layer is gone"
+        assert graphdriver.exists(base), "remove was refused, but the layer was removed"
     try:
         shown = graphdriver.tree(child)
     except (DriverError, OSError):
@@ -109,7 +109,7 @@ def test_held_layer_is_not_deleted_through_its_mount(graphdriver: Subject) -> No
     try:
         graphdriver.remove(child)
     except (DriverError, OSError):
-        assert graphdriver.exists(child), "remove was refused, but the layer is gone"
+        assert graphdriver.exists(child), "remove was refused, but the layer was removed"
         graphdriver.put(child)
         assert_same_tree(PARENT, graphdriver.tree(child), "the refused remove deleted files")
 

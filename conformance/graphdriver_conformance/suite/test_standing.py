@@ -133,7 +133,7 @@ def test_verbs_of_relatives_leave_a_held_view(graphdriver: Subject, held: str) -
 
     for id in holders:
         graphdriver.put(id)
-    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+    assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 @verifies("LIF-029")
@@ -348,7 +348,7 @@ def test_create_against_removal_of_the_parent(graphdriver: Subject) -> None:
         is_made, is_removed = not _is_refusal(made), not _is_refusal(removed)
         assert is_made is driver.exists(child), f"exists of the child, after create gave {made!r}"
         assert is_removed is not driver.exists(parent), f"exists, after remove gave {removed!r}"
-        assert is_made or is_removed, f"neither came first: {made!r}, {removed!r}"
+        assert is_made or is_removed, f"the results fit no order: {made!r}, {removed!r}"
         if is_made and is_removed:
             if may_fail and _refusal(partial(graphdriver.tree, child)):
                 continue
@@ -502,10 +502,12 @@ def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -
         for id in reversed(ids):
             for verb in ("exists", "remove", "exists"):
                 history.make(verb, id)
-        assert [] == history.wrong_views(), "get returned views that are not whole"
+        assert [] == history.wrong_views(), "get returned incomplete views"
         calls = marked_busy(history.calls)
         shown = "\n  ".join(map(str, sorted(calls, key=lambda call: call.began)))
         start = FamilyModel(
             ground, copies=copies, orphans=orphans, replaces=replaces, excludes=excludes
         )
-        assert is_linearisable(calls, start), f"no order fits:\n  {shown}"
+        assert is_linearisable(calls, start), (
+            f"no sequential order explains these results:\n  {shown}"
+        )

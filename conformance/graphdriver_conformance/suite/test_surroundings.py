@@ -160,10 +160,10 @@ class _Life:
         first, again = self.graphdriver.get(layer), self.graphdriver.get(layer)
         self.graphdriver.put(layer)
         assert first == again, f"with {self.where}, a second get returned another path"
-        assert (again / "opt/data").exists(), f"with {self.where}, a held view is not there"
+        assert (again / "opt/data").exists(), f"with {self.where}, a held view does not exist"
         self.graphdriver.put(layer)
         left = list(map(str, mounts_below(self.home)))
-        assert [] == left, f"with {self.where}, mounts are left although every get was put"
+        assert [] == left, f"with {self.where}, mounts are left after the last put"
 
     def _root(self) -> Node:
         return directory(self.graphdriver.root_mode)
@@ -294,7 +294,7 @@ def _mounts_of_others(home: Path) -> dict[int, str]:
 def _assert_there(theirs: dict[int, str], home: Path, verb: str) -> None:
     there = {row.id for row in mountinfo.read()}
     ended = [shown for number, shown in theirs.items() if number not in there]
-    assert [] == ended, f"{verb} has ended mounts that the driver did not make"
+    assert [] == ended, f"{verb} has unmounted mounts that the driver did not make"
 
 
 @contextlib.contextmanager
@@ -357,7 +357,7 @@ def test_put_on_a_full_disk(graphdriver: Subject) -> None:
         graphdriver.put(layer)
 
         left = list(map(str, mounts_below(disk)))
-        assert [] == left, "mounts are left although every get was put"
+        assert [] == left, "mounts are left after the last put"
         _assert_intact(graphdriver, disk, layer)
 
 
@@ -387,8 +387,8 @@ def test_remove_on_a_full_disk(graphdriver: Subject) -> None:
 
         graphdriver.remove(first)
 
-        assert not graphdriver.exists(first), "exists finds the removed layer"
+        assert not graphdriver.exists(first), "exists is true for the removed layer"
         found = os.statvfs(disk)
         free = found.f_bavail * found.f_frsize
-        assert free >= 50_000, f"remove gave back {free} bytes of 50000"
+        assert free >= 50_000, f"remove freed {free} bytes of 50000"
         _assert_intact(graphdriver, disk, second)

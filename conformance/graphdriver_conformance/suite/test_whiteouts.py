@@ -157,7 +157,7 @@ def test_users_whiteout_named_file_deletes_nothing(graphdriver: Subject) -> None
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
 
-    assert b"precious" in graphdriver.tree(sibling), "a file that a user may make deleted another's"
+    assert b"precious" in graphdriver.tree(sibling), "a user's file .wh.NAME deleted another file"
 
 
 @verifies("WHT-009")
@@ -255,7 +255,7 @@ def test_directory_rename_loses_nothing(graphdriver: Subject) -> None:
     wanted = {where + b"/" + name for name in (b"a", b"b", b"sub", b"sub/c", b"new")}
     assert wanted <= set(tree), f"lost in the rename: {wanted - set(tree)}"
     assert b"moved/file" in tree or b"fresh/file" in tree, "the new directory's file is lost"
-    assert not {b"d", b"e"} <= set(tree), "both names are there"
+    assert not {b"d", b"e"} <= set(tree), "both names exist"
     child = graphdriver.tree(graphdriver.new_layer(layer))
     assert_same_tree(tree, child, "in a child", Aspect.DEFAULT)
 

@@ -83,7 +83,7 @@ def test_init_takes_id_maps(graphdriver: Subject) -> None:
 
     owner = Path(view).stat().st_uid
     _succeeds(raw.call("GraphDriver.Put", {"ID": "a"}), "Put")
-    assert 100000 == owner, "the layer's root is not the maps' root"
+    assert 100000 == owner, "the layer's root is not owned by the mapped root"
 
 
 @verifies("WIR-003")
@@ -165,7 +165,9 @@ def test_parent_may_be_left_out(graphdriver: Subject) -> None:
     for method in ("Changes", "DiffSize"):
         without = raw.call(f"GraphDriver.{method}", {"ID": id})
         empty = raw.call(f"GraphDriver.{method}", {"ID": id, "Parent": ""})
-        assert empty.json == without.json, f"{method} tells no Parent from an empty one"
+        assert empty.json == without.json, (
+            f"{method} has different results for a missing and an empty Parent"
+        )
     assert raw.call("GraphDriver.Diff", {"ID": id}).status == 200, "Diff without Parent failed"
 
 
@@ -323,7 +325,7 @@ def _rows(reply: Reply) -> list[dict[str, object]]:
     """Return the rows of an answer to Changes; null is how Go writes an empty list."""
     rows = (reply.json or {}).get("Changes") or []
     well = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
-    assert well, f"Changes was answered with {str(reply)[:200]}, where a list of rows is expected"
+    assert well, f"Changes was answered with {str(reply)[:200]}, expected a list of rows"
     return rows
 
 

@@ -70,7 +70,7 @@ def test_diff_streams(graphdriver: Subject) -> None:
     """After the first mebibyte of 48 the plugin has neither read nor kept most of them."""
     process = graphdriver.process
     if not Path(f"/proc/{process}/io").exists():
-        graphdriver.not_provable("the plugin's process cannot be seen; start it with plugin+exec")
+        graphdriver.not_provable("the plugin's process is not visible; start it with plugin+exec")
     id = _big_layer(graphdriver)
     Path(f"/proc/{process}/clear_refs").write_text("5")  # VmHWM begins anew
     before = _read_bytes(process), _peak_memory(process)
@@ -179,7 +179,7 @@ def test_requests_do_not_wait_for_each_other(graphdriver: Subject) -> None:
             (Path(driver.get(id)) / "own").write_text(id)
             driver.put(id)
             with driver.diff(id, base) as archive:
-                assert id.encode() in archive.read(), f"{id} packs another layer"
+                assert id.encode() in archive.read(), f"{id} returns the archive of another layer"
             driver.remove(id)
 
     with graphdriver.diff(big) as stream:
@@ -204,8 +204,8 @@ def test_restarted_plugin_answers_the_same(graphdriver: Subject) -> None:
     graphdriver.get(layer)
     graphdriver.reopen(cleanup=False)
 
-    assert before == ended, "after it was ended it answers otherwise"
-    assert before == _answers(graphdriver, layer, base), "after it was killed it answers otherwise"
+    assert before == ended, "after a restart its answers differ"
+    assert before == _answers(graphdriver, layer, base), "after a kill its answers differ"
     assert first != graphdriver.process, "the plugin was not started again"
 
 

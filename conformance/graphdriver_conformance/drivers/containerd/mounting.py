@@ -1,14 +1,14 @@
-"""Mount what containerd says is to be mounted, whatever the type.
+"""Mount the mounts that containerd returns, of any type.
 
-Overlays and binds are mounted by mount(2) itself. The kernel copies one page of options: with many
-lowers absolute paths do not fit, so they are given relative to the directory that all of them are
-in, which a thread that has unshared CLONE_FS can enter without the process noticing; containerd's
-Go client does the same. Everything else (images by loop devices, types that have a program of their
-own) is the work of mount(8).
+Overlay and bind mounts use mount(2). The kernel copies one page of options, into which the absolute
+paths of many lowers do not fit. They are then given relative to their common directory, which a
+thread that has unshared CLONE_FS can enter without a change to the process; containerd's Go client
+does the same. All other types (images on loop devices, types with a helper program) are mounted by
+mount(8).
 
-A daemon may mount the lowers of an overlay itself, and may do so in a mount namespace of its own.
-What this process finds at such a path is then something else, mostly an empty directory, and each
-verdict about it would be wrong: `Sources` finds that out.
+A daemon may mount the lowers of an overlay itself, possibly in a mount namespace of its own. The
+same path is then another file in this process, usually an empty directory, and each verdict would
+be wrong. `Sources` detects this.
 """
 
 import contextlib
@@ -49,14 +49,14 @@ _DIRECTORIES = ("lowerdir=", "upperdir=", "workdir=")
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Compares paths in mounts as this process and the daemon `process` see them."""
+    """Compares the paths in mounts between this process and the daemon `process`."""
 
     process: int
 
     def check(self, mounts: Iterable[Mount]) -> None:
-        """Raise PrerequisitesNotMet where a path is not the same file here and there.
+        """Raise PrerequisitesNotMet if a path is not the same file in both processes.
 
-        A daemon whose process cannot be seen is trusted to see what is seen here.
+        If the daemon's process is not visible, its paths are assumed to be the same.
         """
         root = Path(f"/proc/{self.process}/root")
         if not self.process or not root.is_dir():
@@ -65,9 +65,9 @@ class Sources:
             there = _file_at(f"{root}{path}")
             if there and there != _file_at(path):
                 raise PrerequisitesNotMet(
-                    f"{path} is not for this process what it is for containerd",
-                    "what containerd mounts itself has to be visible here: run the suite in the "
-                    f"mount namespace of process {self.process}, as with nsenter --mount",
+                    f"{path} is a different file for containerd than for the suite",
+                    "the mounts of containerd must be visible to the suite: run it in the mount "
+                    f"namespace of process {self.process}, for example with nsenter --mount",
                 )
 
 
@@ -93,7 +93,7 @@ def unmount_all(point: Path) -> None:
 
 
 def _paths(one: Mount) -> list[str]:
-    """Return the absolute paths that a mount is made of."""
+    """Return the absolute paths in a mount's source and options."""
     values = [value for name in _DIRECTORIES for value in _values(one.options, name)]
     found = [path for value in values for path in value.split(":")]
     return [path for path in (one.source, *found) if path.startswith("/")]

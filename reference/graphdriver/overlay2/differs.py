@@ -122,9 +122,9 @@ class Differ:
             self._layers.require_unused_above(id)
             with self._layers.reading(id) as directory, self._stage(layer) as stage:
                 if self._mounts.is_in_use(id):
-                    # The archive that is being read would be a mixture of two trees.
-                    self._layers.require_unread(id, directory)
-                    return self._apply_in_place(id, layer, stage, diff)
+                    # An archive that is being read would be a mixture of two trees.
+                    with self._layers.writing(id, directory):
+                        return self._apply_in_place(id, layer, stage, diff)
                 return self._apply_aside(id, layer, directory, stage, diff)
 
     def _read(self, reading: ExitStack, id: str, parent: str) -> Upper | None:
@@ -170,14 +170,32 @@ class Differ:
                     remove_unmounted(directory, APPLYING, layer)
 
     def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
-        """Apply through the view that someone holds: its directory cannot be exchanged.
+        """Apply through the view that someone holds: its directory cannot be exchanged."""
+        with self._view_of_others(id, layer) as view:
+            return self._apply_to_view(id, layer, stage, diff, view)
+
+    @contextmanager
+    def _view_of_others(self, id: str, layer: Path) -> Iterator[Path]:
+        """Open the view of a layer that is held; the block gets a path, whoever puts it meanwhile.
+
+        Not held once more: the last put would end the mount of another process. Raises LayerInUse.
+        """
+        is_base = not self._home.lowers(id)
+        opened = os.open(layer / ("diff" if is_base else "merged"), DIRECTORY)
+        try:
+            if not is_base and os.fstat(opened).st_dev == os.stat(layer).st_dev:
+                raise LayerInUse(f"layer {id} is held in another mount namespace", "put it first")
+            if os.fstatvfs(opened).f_flag & os.ST_RDONLY:
+                raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
+            yield Path(f"/proc/self/fd/{opened}")
+        finally:
+            os.close(opened)
+
+    def _apply_to_view(self, id: str, layer: Path, stage: Path, diff: BinaryIO, view: Path) -> int:
+        """Unpack into a view.
 
         Until all is there the stage has the layer's tree as it was, for recovery after a crash.
         """
-        # Not held once more: the last put would end the mount of another process.
-        view = layer / "merged" if self._home.lowers(id) else layer / "diff"
-        if os.statvfs(view).f_flag & os.ST_RDONLY:
-            raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
         copy_tree(layer / "diff", stage / "copy", with_overlay_marks=True)
         # Recovery takes the copy for the tree: after a power cut, too, it has to have its content.
         syncfs(self._home.descriptor)

@@ -209,7 +209,10 @@ class Differ:
             # The next start would bring the old tree back, under whoever goes on with the layer.
             with suppress(OSError):
                 os.rename(stage / UNDO, stage / "done")
-            error.add_note(f"layer {id} was held, so a part of the archive is in it: remove it")
+            error.add_note(
+                f"layer {id} was held, so a part of the archive may be in it: "
+                "try again, or remove it"
+            )
             raise
         return size
 

@@ -290,8 +290,8 @@ class Target:
         total = 0
         directory = open_directory(base, place.dir_fd)
         walk = Descent(directory)
-        todo = [(path, os.listdir(directory))]
         try:
+            todo = [(path, os.listdir(directory))]
             while todo:
                 above, names = todo[-1]
                 if not names:

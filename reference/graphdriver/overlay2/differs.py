@@ -123,9 +123,9 @@ class Differ:
             self._layers.require_unused_above(id)
             with self._layers.reading(id) as directory, self._stage(layer) as stage:
                 if self._mounts.is_in_use(id):
-                    # An archive that is being read would contain parts of two trees.
-                    self._layers.require_unread(id, directory)
-                    return self._apply_in_place(id, layer, stage, diff)
+                    # An archive that is being read would be a mixture of two trees.
+                    with self._layers.writing(id, directory):
+                        return self._apply_in_place(id, layer, stage, diff)
                 return self._apply_aside(id, layer, directory, stage, diff)
 
     def _read(self, reading: ExitStack, id: str, parent: str) -> Upper | None:
@@ -172,16 +172,33 @@ class Differ:
                     remove_unmounted(directory, APPLYING, layer)
 
     def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
-        """Apply the archive through the view of a holder: the layer's directory cannot be
-        exchanged.
+        """Apply through the view that someone holds: its directory cannot be exchanged."""
+        with self._view_of_others(id, layer) as view:
+            return self._apply_to_view(id, layer, stage, diff, view)
+
+    @contextmanager
+    def _view_of_others(self, id: str, layer: Path) -> Iterator[Path]:
+        """Open the view of a layer that is held; the block gets a path, whoever puts it meanwhile.
+
+        Not held once more: the last put would end the mount of another process. Raises LayerInUse.
+        """
+        is_base = not self._home.lowers(id)
+        opened = os.open(layer / ("diff" if is_base else "merged"), DIRECTORY)
+        try:
+            if not is_base and os.fstat(opened).st_dev == os.stat(layer).st_dev:
+                raise LayerInUse(f"layer {id} is held in another mount namespace", "put it first")
+            if os.fstatvfs(opened).f_flag & os.ST_RDONLY:
+                raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
+            yield Path(f"/proc/self/fd/{opened}")
+        finally:
+            os.close(opened)
+
+    def _apply_to_view(self, id: str, layer: Path, stage: Path, diff: BinaryIO, view: Path) -> int:
+        """Unpack into a view.
 
         Until the archive is applied, the staging directory contains a copy of the old tree, for
         recovery after a crash.
         """
-        # No additional hold: its put could unmount the mount of another process.
-        view = layer / "merged" if self._home.lowers(id) else layer / "diff"
-        if os.statvfs(view).f_flag & os.ST_RDONLY:
-            raise LayerInUse(f"layer {id} is held and shown read-only", "put it first")
         copy_tree(layer / "diff", stage / "copy", with_overlay_marks=True)
         # Recovery uses the copy as the tree, so its content must be on the disk before a power cut.
         syncfs(self._home.descriptor)
@@ -195,7 +212,10 @@ class Differ:
             # Otherwise the next start would restore the old tree while the layer is in use.
             with suppress(OSError):
                 os.rename(stage / UNDO, stage / "done")
-            error.add_note(f"layer {id} was held, so a part of the archive is in it: remove it")
+            error.add_note(
+                f"layer {id} was held, so a part of the archive may be in it: "
+                "try again, or remove it"
+            )
             raise
         return size
 

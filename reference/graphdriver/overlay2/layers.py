@@ -1,16 +1,18 @@
 """Locks, holds and parentage of all layers of a home.
 
-* Within a process each layer has a lock. A verb takes all locks that it needs together, in a fixed
-  order (`locked`). This serializes create, remove, get, put and apply_diff of one layer, and create
-  of its children.
-* Between processes the directory of short links is locked: shared while a layer is mounted,
-  exclusively while a layer is created or removed or its tree is exchanged.
-* A process that reads a layer, and thus its lowers, without a mount holds a shared lock on the
-  layer's directory (`reading`). To exchange or remove a tree, the exclusive lock is requested
-  without waiting. The kernel releases these locks at the end of the process.
-* `get` holds a layer, and holds are counted. The garbage collector may run a put at any point of
-  any thread, also of a thread that is using the same layer, so such a put must not wait: it is done
-  immediately if the layer's lock is free, otherwise by the holder of the lock (`give_back`).
+* Within a process each layer has a lock. A verb takes the locks that it needs at once and in one
+  order (`locked`), so that create, remove, get, put and apply_diff of one layer, and create on it,
+  come one after the other.
+* Between processes the directory of short names is locked: shared while a layer is mounted, alone
+  while a layer gets or loses its name or its tree is exchanged.
+* Whoever reads a layer without a mount, and so all layers below it, locks the layer's directory
+  shared (`reading`). Whoever is to exchange or remove a tree asks for the lock alone, without
+  waiting. The kernel ends these locks with their process.
+* A layer is held by `get`, which is counted, and marked for other processes (marks.py). So is a
+  layer whose tree is written in place (`writing`): whoever is to read a layer above waits for it.
+* The collector may run a put at any point of any thread, also of one that is at work on the same
+  layer, so such a put waits for nothing: it is done at once where nobody has the layer's lock, and
+  by whoever has it otherwise (`give_back`).
 """
 
 import fcntl
@@ -25,6 +27,7 @@ from graphdriver.errors import DriverError, LayerInUse, LayerNotFound
 from graphdriver.homedir import try_lock
 from graphdriver.linux.mounts import mountinfo
 from graphdriver.overlay2.layout import LINKS, Home, is_read
+from graphdriver.overlay2.marks import Mark, Marks
 
 __all__ = ["LayerTable"]
 
@@ -80,6 +83,7 @@ class LayerTable:
         # Layers to put, by the thread that holds the lock or takes it next.
         self._returned: deque[str] = deque()
         self._children = _Children(home)
+        self._marks = Marks(home.descriptor)
 
     @contextmanager
     def locked(self, *ids: str) -> Iterator[None]:
@@ -140,6 +144,8 @@ class LayerTable:
                     return
                 if self._children.has(id, change.links):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
+                if self.is_held_elsewhere(id):
+                    raise LayerInUse(f"layer {id} is held by another process", "put it there first")
                 with self._home.locked_layer(id, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     release()
                     remnant = self._home.withdraw(id, change.links, change.advance)
@@ -147,13 +153,19 @@ class LayerTable:
             self._home.discard(remnant)
 
     @contextmanager
-    def mounting(self, id: str) -> Iterator[bool]:
-        """Mount a layer in the block, while no other process exchanges a tree below it.
+    def mounting(self, id: str, *, is_base: bool) -> Iterator[bool]:
+        """Hold a layer in the block, and mount it, while nobody changes a tree below it.
 
-        The block gets whether the layer has children.
+        The block gets whether the layer has children; a base layer's are not looked for.
         """
-        with self._home.links(fcntl.LOCK_SH) as links:
-            yield self._children.has(id, links)
+        with ExitStack() as undo:
+            while True:
+                links = undo.enter_context(self._home.links(fcntl.LOCK_SH))
+                if not (written := self._written_below(id)):
+                    break
+                undo.close()
+                self._wait_for(written)
+            yield not is_base and self._children.has(id, links)
 
     @contextmanager
     def reading(self, id: str) -> Iterator[int]:
@@ -163,14 +175,37 @@ class LayerTable:
         """
         with ExitStack() as undo:
             while True:
+                busy = id
                 with self._thread.working(), self._home.links(fcntl.LOCK_SH), suppress(LayerInUse):
                     operation = fcntl.LOCK_SH | fcntl.LOCK_NB
                     directory = undo.enter_context(self._home.locked_layer(id, operation))
-                    break
-                # After an exchange the old tree is being removed: others need not wait for this.
-                with self._thread.working(), self._home.locked_layer(id, fcntl.LOCK_SH):
-                    pass
+                    if not (busy := self._written_below(id)):
+                        break
+                    undo.close()
+                # Also where the old tree is being removed after an exchange: nobody else is to wait
+                # for that.
+                self._wait_for(busy)
             yield directory
+
+    def _wait_for(self, id: str) -> None:
+        """Wait until nobody changes a layer's tree. Raises LayerNotFound.
+
+        Raises LayerInUse in the thread that changes it, whose archive reads the layer.
+        """
+        if self._marks.has(Mark.WRITES, id) and id in self._thread.owned:
+            raise is_read(id)
+        with self._thread.working(), self._home.locked_layer(id, fcntl.LOCK_SH):
+            pass
+
+    def _written_below(self, id: str) -> str:
+        """Return a layer below another one that is written in place, "" for none."""
+        if not self._marks.is_any_set(Mark.WRITES):
+            return ""
+        for lower in self._home.lowers(id):
+            below = self._home.layer_of(lower.removeprefix(f"{LINKS}/"))
+            if below and self._marks.is_set(Mark.WRITES, below):
+                return below
+        return ""
 
     @contextmanager
     def exchanging(self, id: str, directory: int) -> Iterator[None]:
@@ -186,12 +221,23 @@ class LayerTable:
                 raise is_read(id)
             yield
 
-    def require_unread(self, id: str, directory: int) -> None:
-        """Raise LayerInUse if a layer is being read. `directory` is the result of `reading`."""
-        with self._home.links(fcntl.LOCK_EX):
+    @contextmanager
+    def writing(self, id: str, directory: int) -> Iterator[None]:
+        """Change a layer's tree in place in the block, which no other may be reading.
+
+        Nor may anyone use a layer above. Whoever comes to do so meanwhile waits until `reading`,
+        which gave `directory`, ends. Raises LayerInUse.
+        """
+        with self._home.links(fcntl.LOCK_EX) as links:
+            self._require_unused_above(id, links)
             if not try_lock(directory):
                 raise is_read(id)
-            fcntl.flock(directory, fcntl.LOCK_SH)
+            self._marks.set(Mark.WRITES, id)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                self._marks.clear(Mark.WRITES, id)
 
     def require_unused_above(self, id: str) -> None:
         """Raise LayerInUse if a descendant of a layer is held, created, or read."""
@@ -202,8 +248,14 @@ class LayerTable:
         """Return whether the layer is held. The caller holds its lock."""
         return id in self._holds
 
+    def is_held_elsewhere(self, id: str) -> bool:
+        """Say whether another process holds the layer. Ask with the short names locked."""
+        return self._marks.is_set_elsewhere(Mark.HOLDS, id)
+
     def hold(self, id: str, lowers: Sequence[str]) -> None:
-        """Add one hold. The caller holds the layer's lock."""
+        """Count one more holder; for the first one call in `mounting`. Raises OSError."""
+        if id not in self._holds:
+            self._marks.set(Mark.HOLDS, id)
         self._lowers[id] = lowers
         self._holds[id] = self._holds.get(id, 0) + 1
 
@@ -234,9 +286,11 @@ class LayerTable:
         return self._holds.get(id, 0)
 
     def forget(self, id: str) -> None:
-        """Forget the holds of a layer. The caller holds its lock."""
-        self._holds.pop(id, None)
+        """Forget who holds a layer. Call with its lock."""
         self._lowers.pop(id, None)
+        if self._holds.pop(id, None):
+            with suppress(OSError):
+                self._marks.clear(Mark.HOLDS, id)
 
     def held(self) -> list[str]:
         """Return the layers that are held."""
@@ -311,6 +365,8 @@ class LayerTable:
         if self._children.has(id, links):
             self._refuse(id, names, self._mounted())
             for above in self._children.above(id):
+                if self.is_held_elsewhere(above):
+                    raise _is_below(id, above)
                 try:
                     with self._home.locked_layer(above, fcntl.LOCK_EX | fcntl.LOCK_NB):
                         pass

@@ -111,14 +111,20 @@ class Mounts:
             layer = self._home.layer(id)
             lowers = self._home.lowers(id)
             view = layer / "merged" if lowers else layer / "diff"
-            if not lowers or self._layers.is_held(id):
+            if self._layers.is_held(id):
                 self._layers.hold(id, lowers)
                 return view
-            with self._layers.mounting(id) as has_children:
-                # An existing mount without a hold was left by a dead process; it is adopted.
-                if not is_mounted(view):
-                    self._mount(id, lowers, label, view, read_only=has_children)
+            with self._layers.mounting(id, is_base=not lowers) as has_children:
+                self._home.layer(id)  # another process may have removed it meanwhile
                 self._layers.hold(id, lowers)
+                try:
+                    # A mount that is there without a holder was left by a process that died: it is
+                    # taken over.
+                    if lowers and not is_mounted(view):
+                        self._mount(id, lowers, label, view, read_only=has_children)
+                except BaseException:
+                    self._layers.forget(id)
+                    raise
             return view
 
     def put(self, id: str) -> None:
@@ -130,8 +136,14 @@ class Mounts:
         self._layers.give_back(id)
 
     def is_in_use(self, id: str) -> bool:
-        """Return whether a layer is held, or mounted by another process. Call with its lock."""
-        return self._layers.is_held(id) or is_mounted(self._home.path / id / "merged")
+        """Say whether a layer is held, here or by another process, or mounted by a dead one.
+
+        Ask with its lock.
+        """
+        layers = self._layers
+        if layers.is_held(id) or layers.is_held_elsewhere(id):
+            return True
+        return is_mounted(self._home.path / id / "merged")
 
     def release_stale(self, id: str) -> None:
         """Unmount a layer that will be removed and is not held. Raises OSError.

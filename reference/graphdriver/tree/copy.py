@@ -6,6 +6,7 @@ Blocks are shared if the file system supports it (FICLONE), otherwise copied ins
 import errno
 import os
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 from graphdriver.linux.files import at
@@ -18,7 +19,9 @@ from graphdriver.tree.xattrs import listxattr
 
 __all__ = ["copy_tree"]
 
-# Marks that define the content of an upper. The others (origin, uuid) refer to the old inodes.
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+# What an upper directory means. Where a copy came from (origin, uuid) is about the old inodes.
 _MARKS = (".opaque", ".whiteout", ".redirect", ".metacopy")
 
 
@@ -32,14 +35,13 @@ def copy_tree(
     """
     target.mkdir(0o700)
     copier = _Copier(with_overlay_marks, share)
-    new = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    old = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with ExitStack() as opened:
+        new = os.open(target, _DIRECTORY)
+        opened.callback(os.close, new)
+        old = os.open(source, _DIRECTORY)
+        opened.callback(os.close, old)
         drop_acls(new)
         copier.directory(old, new)
-    finally:
-        os.close(old)
-        os.close(new)
 
 
 class _Copier:

@@ -215,10 +215,14 @@ class Driver:
         try:
             size = unpack(diff, view_target(layer, self._ids.root), self._ids)
             os.rename(staged / _UNDO, staged / "done")
-        except BaseException:
-            # Otherwise the next start would restore the old tree while the layer is in use.
+        except BaseException as error:
+            # The next start would bring the old tree back, under whoever goes on with the layer.
             with suppress(OSError):
                 os.rename(staged / _UNDO, staged / "done")
+            error.add_note(
+                f"layer {id} was held, so a part of the archive may be in it: "
+                "try again, or remove it"
+            )
             raise
         return size
 

@@ -257,9 +257,8 @@ class _Errors:
             state = state_of(log, driver, id)
             if isinstance(state, Exception) or (act.verb == "remove" and state is None):
                 return  # it has to be removed before anything else, or is gone
-            if not is_one_of(state, allowed):
-                if act.is_held:
-                    return
+            # A part of the archive may be in a layer in use; the second try has to complete it.
+            if not is_one_of(state, allowed) and not act.is_held:
                 wanted = "does not exist" if victim.before is None else "is as before"
                 actual = "it exists" if victim.before is None else "it is not"
                 lines = same(victim.before, state) if victim.before and state else []

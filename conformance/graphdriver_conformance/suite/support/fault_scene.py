@@ -142,7 +142,7 @@ class Act:
 
     `requirement` says in which state a kill may leave the victim. `needs` are capabilities without
     which there is no such act. A victim that `is_held` is mounted meanwhile: its tree cannot be
-    exchanged as a whole, so that a failure may leave a part of the archive in it.
+    exchanged as a whole, so that an error may leave a part of the archive in it (docs/crashes.md).
     """
 
     verb: str

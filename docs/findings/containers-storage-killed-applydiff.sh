@@ -17,10 +17,8 @@ strace -f -o "$top/trace" -e trace=openat -P /two \
 echo "expected: no layer, both files or none, or an error"
 if ! cs exists -l a > /dev/null 2>&1 || ! view=$(cs mount a 2> "$top/log"); then
     echo "actual:   no layer, both files or none, or an error"
-elif [ ! -e "$view/one" ] && [ ! -e "$view/two" ] && [ -z "$(ls -A "$view")" ]; then
-    echo "actual:   no layer, both files or none, or an error"
-elif [ -e "$view/one" ] && [ -e "$view/two" ]; then
+elif count=$(ls -A "$view" | wc -l) && [ "$count" != 1 ]; then
     echo "actual:   no layer, both files or none, or an error"
 else
-    echo "actual:   the layer is mounted, and shows $(ls -A "$view" | sed 's/[0-9]\{5,\}/RANDOM/' | tr '\n' ' ')"
+    echo "actual:   the layer is mounted, and shows $count of 2 files"
 fi

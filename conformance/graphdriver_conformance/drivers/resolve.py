@@ -77,8 +77,11 @@ class Keeper:
         """End what was started: the run is over."""
 
 
-Enter = Callable[[], None]
-"""To be called by a new process before it makes a thread or another program of itself."""
+class Enter(Protocol):
+    """To be called by a new process before it makes a thread or another program of itself."""
+
+    def __call__(self, *, only_if_watched: bool = False) -> None:
+        """Become supervised; a process of a single verb only if that verb is watched."""
 
 
 class OwnProcess(Protocol):

@@ -148,11 +148,13 @@ class Supervisor:
         """The processes that entered."""
         return list(self._roots)
 
-    def enter(self) -> None:
+    def enter(self, *, only_if_watched: bool = False) -> None:
         """Become supervised: to be called in a new process, before it makes a thread or execs.
 
         Raises OSError where that cannot be (`seccomp.why_impossible`).
         """
+        if only_if_watched and self._watched is None:
+            return
         listener = seccomp.install(self._filter)
         socket.send_fds(self._theirs, [struct.pack("<i", os.getpid())], [listener])
         os.close(listener)

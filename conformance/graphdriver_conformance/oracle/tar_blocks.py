@@ -136,7 +136,9 @@ def extended(
 ) -> bytes:
     """Return a PAX header for the next member; `g` is for all that follow."""
     data = b"".join(record(*one) for one in records)
-    return Header(b"PaxHeaders/x", flag, size=len(data), format=format).block() + padded(data)
+    # As git names a global one: without a directory, which some readers would make.
+    name = b"pax_global_header" if flag == b"g" else b"PaxHeaders/x"
+    return Header(name, flag, size=len(data), format=format).block() + padded(data)
 
 
 def long_name(name: bytes, flag: bytes = b"L") -> bytes:

@@ -10,8 +10,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,7 +69,7 @@ class ContainersStorageDriver:
         name: str,
         home: Path | str,
         options: Sequence[str] = (),
-        enter: Enter | None = None,
+        enter: Callable[[], None] | None = None,
         probed: frozenset[Capability] = frozenset(),
     ) -> None:
         """Ask for its status, which makes the root. Raises DriverProgramMissing, DriverError.
@@ -269,7 +270,8 @@ class _Own:
 
     def init(self, home: Path, options: tuple[str, ...]) -> Driver:
         """Make the driver, whose processes enter."""
-        return ContainersStorageDriver(self.name, home, options, self.enter)
+        enter = partial(self.enter, only_if_watched=True) if self.enter else None
+        return ContainersStorageDriver(self.name, home, options, enter)
 
     def processes(self) -> list[int]:
         """Return nothing: no process outlives its verb."""

@@ -331,11 +331,14 @@ class _Errors:
     def _start_again(self, report: Reporter, victim: Victim) -> None:
         restart = AfterRestart(report, _OTHERS, _OTHERS, _OTHERS, _OTHERS)
         with restart.driver() as driver:
-            restart.check_others(driver)
+            # Without an error there is nothing to look for; kill_sweep looks after a return.
             if self._act:
+                if report.where.point:
+                    restart.check_top(driver)
                 if victim.before is victim.after and report.where.point:
                     _check_unchanged(report, driver, victim)
                 restart.remove(driver, victim.id)
+            if report.where.point:
                 restart.check_others(driver)
             restart.check_cleanup(driver)
         # A missing name, such as a mount point, is no remnant; layers are compared by tree.

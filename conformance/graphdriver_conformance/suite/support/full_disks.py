@@ -48,7 +48,7 @@ _ENTRIES = [
     entry_of("etc/hosts", file(b"three\n")),
     *(entry_of(f"lib/{name}", file(_LONG, 0o4755)) for name in ("c", "d", "e")),
     entry_of("lib/sub/link", symlink("../c")),
-    entry_of("lib/hard", file(), b"lib/c"),
+    entry_of("lib/hard", file(b"", 0o4755), b"lib/c"),
 ]
 _ARCHIVE = build_archive(_ENTRIES)
 

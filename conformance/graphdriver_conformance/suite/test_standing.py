@@ -7,7 +7,9 @@ and at once (docs/rulings.md, 5 and 30).
 import itertools
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -389,6 +391,59 @@ def test_archive_is_applied_while_a_child_is_made(graphdriver: Subject, depth: i
             graphdriver.put(child)
         wanted = GROUND if refused else changed
         assert_same_tree(wanted, graphdriver.tree(parent), f"apply_diff gave {applied!r}")
+    assert [] == graphdriver.mounts(), "mounts are left"
+
+
+@verifies("CON-016")
+def test_archive_is_applied_to_a_held_layer_whose_child_is_got(graphdriver: Subject) -> None:
+    """The layer is held since before it had a child, so its files can be written in place.
+
+    The child is got when half of the archive was read, and looked at once more when all was.
+    """
+    added = [f"added/{number:02}" for number in range(40)]
+    entries = [entry_of(name, file(b"x" * 8192)) for name in added]
+    archive, changed = build_archive(entries), apply_layer(GROUND, entries)
+    ground = graphdriver.build(GROUND)
+    for _ in range(scaled(15)):
+        parent = graphdriver.new_layer(ground, writable=True)
+        with graphdriver.view(parent):
+            child = graphdriver.new_layer(parent)
+            half = threading.Event()
+            reading, writing = os.pipe()
+
+            def start(child: str = child, half: threading.Event = half) -> tuple[Path, list[str]]:
+                half.wait()
+                root = Path(graphdriver.driver.get(child))
+                return root, [name for name in added if os.path.lexists(root / name)]
+
+            def apply(
+                parent: str = parent, reading: int = reading, half: threading.Event = half
+            ) -> None:
+                try:
+                    with os.fdopen(reading, "rb") as stream:
+                        graphdriver.driver.apply_diff(parent, ground, stream)
+                finally:
+                    half.set()
+
+            def write(writing: int = writing, half: threading.Event = half) -> None:
+                with suppress(BrokenPipeError), os.fdopen(writing, "wb") as stream:
+                    stream.write(archive[: len(archive) // 2])
+                    stream.flush()
+                    half.set()
+                    stream.write(archive[len(archive) // 2 :])
+
+            calls: list[Callable[[], object]] = [start, apply, write]
+            got, applied, _ = at_once(calls)
+            if isinstance(got, tuple):
+                root, names = got
+                shown = observe(root)
+                if _is_refusal(applied) or differences(changed, shown):
+                    message = f"a view, apply_diff below gave {applied!r}"
+                    assert_same_tree(GROUND, shown, message)
+                assert len(names) in (0, len(added)), f"at first the view had {names} only"
+                graphdriver.put(child)
+        graphdriver.remove(child)
+        graphdriver.remove(parent)
     assert [] == graphdriver.mounts(), "mounts are left"
 
 

@@ -122,8 +122,8 @@ class Differ:
             self._layers.require_unused_above(id)
             with self._layers.reading(id) as directory, self._stage(layer) as stage:
                 if self._mounts.is_in_use(id):
-                    # The archive that is being read would be a mixture of two trees.
-                    self._layers.require_unread(id, directory)
+                    # An archive that is being read would be a mixture of two trees.
+                    self._layers.require_alone(id, directory)
                     return self._apply_in_place(id, layer, stage, diff)
                 return self._apply_aside(id, layer, directory, stage, diff)
 

@@ -185,12 +185,17 @@ class LayerTable:
                 raise is_read(id)
             yield
 
-    def require_unread(self, id: str, directory: int) -> None:
-        """Raise LayerInUse when someone reads a layer. `directory` is what `reading` gave."""
-        with self._home.links(fcntl.LOCK_EX):
+    def require_alone(self, id: str, directory: int) -> None:
+        """Keep others from reading a layer until `reading` ends, which gave `directory`.
+
+        Raises LayerInUse when someone reads it, and when it has children: one that is mounted while
+        files below it change shows part of them, and goes on doing so.
+        """
+        with self._home.links(fcntl.LOCK_EX) as links:
+            if self._children.has(id, links):
+                raise LayerInUse(f"layer {id} is held and has children", "put it first")
             if not try_lock(directory):
                 raise is_read(id)
-            fcntl.flock(directory, fcntl.LOCK_SH)
 
     def require_unused_above(self, id: str) -> None:
         """Raise LayerInUse when a descendant of a layer is held, made, or read."""

@@ -62,6 +62,23 @@ def test_tree_below_a_held_layer_is_not_exchanged(driver: Driver) -> None:
     assert not (driver._home.path / "a" / ".applying").exists()
 
 
+def test_held_layer_with_children_is_not_written_in_place(driver: Driver) -> None:
+    """A child that is mounted meanwhile shows a part of the archive, for as long as it is held."""
+    _build(driver, "a")
+    driver.create_read_write("b", "a")
+    view = driver.get("b")
+    driver.create_read_write("c", "b")
+
+    with pytest.raises(errors.LayerInUse, match="layer b is held and has children"):
+        _apply(driver, "b", "a")
+    driver.remove("c")
+    before = sorted(os.listdir(view))
+    _apply(driver, "b", "a")
+
+    assert before == [f"old{n}" for n in range(5)]
+    assert before != sorted(os.listdir(view))
+
+
 def test_tree_below_an_open_diff_is_not_exchanged(driver: Driver) -> None:
     """What a diff omits because a lower layer has it would be nowhere."""
     _build(driver, "a")

@@ -14,7 +14,6 @@ from graphdriver_mutants.rewriting import (
     Member,
     RewritesApply,
     SeesBelow,
-    archive_of,
     clean,
     is_whiteout,
     members_of,

@@ -1,5 +1,6 @@
 """Mutants that look at one layer only, and not at those that stand on it or below it."""
 
+import errno
 import io
 import os
 import shutil
@@ -227,6 +228,26 @@ class MountsOverStale(Mutant):
         """Driver.put, counted."""
         self._counts[id] = max(0, self._counts.get(id, 0) - 1)
         super().put(id)
+
+
+@mutant("MNT-030", bug="moby #22260: device or resource busy")
+class StaleMountsKeepLayers(Mutant):
+    """remove of a layer fails while a mount is there that this process has not made."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._known: set[str] = set()
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, noted."""
+        self._known.add(id)
+        return super().get(id, mount_label)
+
+    def remove(self, id: str) -> None:
+        """Driver.remove, as rmdir(2) of a mount point."""
+        if id and id not in self._known and os.path.ismount(self.home / id / "merged"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(self.home / id))
+        super().remove(id)
 
 
 @mutant("CON-015", bug="buildkit #6977; overlay2 of this project until 2026")

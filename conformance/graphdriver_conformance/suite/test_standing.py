@@ -1,4 +1,4 @@
-"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028: layers that stand on each other.
+"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028, MNT-030: layers that stand on each other.
 
 Every verb that changes a layer against every verb of those that stand on it, in turn with holders
 and at once (docs/rulings.md, 5 and 30).
@@ -35,7 +35,7 @@ from graphdriver_conformance.oracle.history import (
 )
 from graphdriver_conformance.oracle.layer import apply_layer, make_layer
 from graphdriver_conformance.oracle.observe import observe
-from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.oracle.tree import EPOCH, Tree, directory, file
 from graphdriver_conformance.suite.support.crew import at_once
 from graphdriver_conformance.suite.support.effort import scaled
 
@@ -269,6 +269,32 @@ def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
             assert [] == left, f"after the {turn} get and its put mounts are left"
     graphdriver.remove(layer)
     assert not graphdriver.exists(layer), "remove left the layer"
+
+
+@verifies("MNT-030")
+def test_calls_on_layers_that_a_dead_holder_left(graphdriver: Subject) -> None:
+    """Each call on a layer that is mounted and that nobody holds; its id can be used again."""
+    base = graphdriver.build(GROUND)
+    ids = [graphdriver.new_layer(base, writable=True) for _ in range(3)]
+    for id in ids:
+        with (graphdriver.get(id) / "file").open("xb") as stream:
+            stream.write(b"content")
+        os.utime(graphdriver.get(id) / "file", (EPOCH, EPOCH))
+    wanted = GROUND.with_(b"file", file(b"content"))
+    graphdriver.reopen(cleanup=False)
+    exported, parent, removed = ids
+
+    entries = read_archive(graphdriver.diff_bytes(exported, base))
+    assert_same_tree(wanted, apply_layer(GROUND, entries), "the archive")
+    child = graphdriver.new_layer(parent)
+    assert_same_tree(wanted, graphdriver.tree(child), "the child")
+    for id in (removed, child, parent, exported):
+        graphdriver.remove(id)
+        assert not graphdriver.exists(id), f"remove left {id}"
+    left = graphdriver.mounts()
+    assert [] == left, "mounts of layers are left that were removed"
+    graphdriver.create(removed, base)
+    assert_same_tree(GROUND, graphdriver.tree(removed), "the layer that is made again")
 
 
 @dataclass(slots=True)

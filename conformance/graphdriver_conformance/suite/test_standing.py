@@ -1,4 +1,6 @@
-"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028, MNT-030: layers that stand on each other.
+"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028, MNT-030: layers in relation.
+
+They stand on each other, or a process that died held them.
 
 Every verb that changes a layer against every verb of those that stand on it, in turn with holders
 and at once (docs/rulings.md, 5 and 30).

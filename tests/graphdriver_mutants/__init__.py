@@ -27,6 +27,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     idmap_fidelity,
     init,
     kernel,
+    kinds,
     leaks,
     lifecycle,
     links,

@@ -13,7 +13,8 @@ from graphdriver_mutants.registry import Mutant, mutant
 from graphdriver_mutants.rewriting import (
     Member,
     RewritesApply,
-    archive_of,
+    SeesBelow,
+    clean,
     is_whiteout,
     members_of,
 )
@@ -23,52 +24,19 @@ __all__: list[str] = []
 _OPAQUE = ".wh..wh..opq"
 
 
-def _clean(name: str) -> str:
-    return os.path.normpath("/" + name).strip("/")
-
-
 class _Afterwards(Mutant):
     """Lets a subclass change the layer's directory after an archive was applied."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
         size = self.sound.apply_diff(id, parent, io.BytesIO(data))
-        names = [_clean(member.name) for member, _ in members_of(data)] if data else []
+        names = [clean(member.name) for member, _ in members_of(data)] if data else []
         self.after(self.home / id / "diff", names)
         return size
 
     def after(self, upper: Path, names: list[str]) -> None:
         """Change `upper`, to which members of these names were applied."""
         raise NotImplementedError
-
-
-class _SeesBelow(RewritesApply):
-    """Lets a subclass look at the layer's view before the archive is applied."""
-
-    view = Path()
-
-    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        if not self.sound.exists(id):
-            return self.sound.apply_diff(id, parent, diff)
-        self.view = self.sound.get(id)
-        try:
-            changed = self._changed(diff.read())
-        finally:
-            self.sound.put(id)
-        return self.sound.apply_diff(id, parent, changed)
-
-    def _changed(self, data: bytes) -> BinaryIO:
-        try:
-            return archive_of(self.rewritten(members_of(data)))
-        except (OSError, ValueError):
-            return io.BytesIO(data)
-
-    def target(self, name: str) -> str:
-        """Return where the symlink `name` leads in the view, "" for none."""
-        path = self.view / name
-        if not path.is_symlink():
-            return ""
-        return _clean(os.path.join(os.path.dirname(name), os.readlink(path)))
 
 
 @mutant("DIF-036", bug="anchore/stereoscope #696")
@@ -139,13 +107,13 @@ class MarkersThroughNewSymlinks(RewritesApply):
         for member, data in members:
             above, base = os.path.split(member.name)
             if base.startswith(".wh.") and above in links:
-                to = _clean(os.path.join(os.path.dirname(above), links[above]))
+                to = clean(os.path.join(os.path.dirname(above), links[above]))
                 member.name = os.path.join(to, base)
             yield member, data
 
 
 @mutant("DIF-037", bug="apptainer/singularity #1605")
-class WhiteoutDeletesTheTarget(_SeesBelow):
+class WhiteoutDeletesTheTarget(SeesBelow):
     """A whiteout of a symlink deletes the file that the symlink points to."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
@@ -158,7 +126,7 @@ class WhiteoutDeletesTheTarget(_SeesBelow):
 
 
 @mutant("DIF-038", bug="nixpkgs #107021, diffoci #183")
-class OldSymlinkStays(_SeesBelow):
+class OldSymlinkStays(SeesBelow):
     """A directory member does not replace a lower symlink to a directory."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
@@ -276,7 +244,7 @@ class OverwritesAllNames(RewritesApply):
             yield member, data
 
 
-class _KeepsAttributes(_SeesBelow):
+class _KeepsAttributes(SeesBelow):
     def keep(self, member: tarfile.TarInfo) -> None:
         """Add what the view's inode of that name has, and the member has not."""
         path = self.view / member.name

@@ -1,9 +1,11 @@
 """Mutants that look at one layer only, and not at those that stand on it or below it."""
 
+import errno
 import io
 import os
 import shutil
 import subprocess
+import tarfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,8 @@ __all__: list[str] = []
 
 # How long a mutant that has a gap waits in it, in seconds, for another thread to step in.
 _GAP = 0.1
+_SOME = 20
+"""Files after which a mutant waits that unpacks an archive in place."""
 
 
 @mutant("MNT-027", bug="moby #22116, for the parent that a naive diff gets and puts")
@@ -140,6 +144,49 @@ class AppliesBelowNewHolders(_Forces):
             return self.force_exchange(id, parent, data)
 
 
+@mutant("CON-016", bug="overlay2 of this project until 2026: a layer is held, so apply is in place")
+class AppliesInPlaceBelowChildren(Mutant):
+    """apply_diff to a layer that is held writes into its view, whoever mounts a child meanwhile."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._got = threading.Event()
+        self._views: dict[str, Path] = {}
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, noticed by an apply_diff that is unpacking."""
+        self._views[id] = super().get(id, mount_label)
+        self._got.set()
+        return self._views[id]
+
+    def put(self, id: str) -> None:
+        """Driver.put."""
+        super().put(id)
+        self._views.pop(id, None)
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff; of files only where the layer is held."""
+        view = self._views.get(id)
+        if view is None:
+            return super().apply_diff(id, parent, diff)
+        self._got.clear()
+        size = 0
+        with tarfile.open(fileobj=diff, mode="r|") as members:
+            for number, member in enumerate(members):
+                content = members.extractfile(member)
+                if content is None:
+                    continue
+                if number == _SOME:
+                    self._got.wait(_GAP)
+                path = view / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.read())
+                path.chmod(member.mode)
+                os.utime(path, (member.mtime, member.mtime))
+                size += member.size
+        return size
+
+
 @mutant("DIF-050", bug="vfs of this project until 2026: diff holds the layer, so apply is in place")
 class AppliesUnderReaders(Mutant):
     """apply_diff to a layer whose archive is being read overwrites files that are not read yet."""
@@ -179,6 +226,26 @@ class MountsOverStale(Mutant):
         """Driver.put, counted."""
         self._counts[id] = max(0, self._counts.get(id, 0) - 1)
         super().put(id)
+
+
+@mutant("MNT-030", bug="moby #22260: device or resource busy")
+class StaleMountsKeepLayers(Mutant):
+    """remove of a layer fails while a mount is there that this process has not made."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._known: set[str] = set()
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, noted."""
+        self._known.add(id)
+        return super().get(id, mount_label)
+
+    def remove(self, id: str) -> None:
+        """Driver.remove, as rmdir(2) of a mount point."""
+        if id and id not in self._known and os.path.ismount(self.home / id / "merged"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(self.home / id))
+        super().remove(id)
 
 
 @mutant("CON-015", bug="buildkit #6977; overlay2 of this project until 2026")

@@ -1,4 +1,6 @@
-"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028: layers that stand on each other.
+"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028, MNT-030: layers in relation.
+
+They stand on each other, or a process that died held them.
 
 Every verb that changes a layer against every verb of those that stand on it, in turn with holders
 and at once (docs/rulings.md, 5 and 30).
@@ -7,7 +9,9 @@ and at once (docs/rulings.md, 5 and 30).
 import itertools
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,7 +37,7 @@ from graphdriver_conformance.oracle.history import (
 )
 from graphdriver_conformance.oracle.layer import apply_layer, make_layer
 from graphdriver_conformance.oracle.observe import observe
-from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.oracle.tree import EPOCH, Tree, directory, file
 from graphdriver_conformance.suite.support.crew import at_once
 from graphdriver_conformance.suite.support.effort import scaled
 
@@ -269,6 +273,32 @@ def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
     assert not graphdriver.exists(layer), "remove left the layer"
 
 
+@verifies("MNT-030")
+def test_calls_on_layers_that_a_dead_holder_left(graphdriver: Subject) -> None:
+    """Each call on a layer that is mounted and that nobody holds; its id can be used again."""
+    base = graphdriver.build(GROUND)
+    ids = [graphdriver.new_layer(base, writable=True) for _ in range(3)]
+    for id in ids:
+        with (graphdriver.get(id) / "file").open("xb") as stream:
+            stream.write(b"content")
+        os.utime(graphdriver.get(id) / "file", (EPOCH, EPOCH))
+    wanted = GROUND.with_(b"file", file(b"content"))
+    graphdriver.reopen(cleanup=False)
+    exported, parent, removed = ids
+
+    entries = read_archive(graphdriver.diff_bytes(exported, base))
+    assert_same_tree(wanted, apply_layer(GROUND, entries), "the archive")
+    child = graphdriver.new_layer(parent)
+    assert_same_tree(wanted, graphdriver.tree(child), "the child")
+    for id in (removed, child, parent, exported):
+        graphdriver.remove(id)
+        assert not graphdriver.exists(id), f"remove left {id}"
+    left = graphdriver.mounts()
+    assert [] == left, "mounts of layers are left that were removed"
+    graphdriver.create(removed, base)
+    assert_same_tree(GROUND, graphdriver.tree(removed), "the layer that is made again")
+
+
 @dataclass(slots=True)
 class _Race:
     """Two calls at once, of which the second begins `offset` looks at a layer after the first.
@@ -389,6 +419,59 @@ def test_archive_is_applied_while_a_child_is_made(graphdriver: Subject, depth: i
             graphdriver.put(child)
         wanted = GROUND if refused else changed
         assert_same_tree(wanted, graphdriver.tree(parent), f"apply_diff gave {applied!r}")
+    assert [] == graphdriver.mounts(), "mounts are left"
+
+
+@verifies("CON-016")
+def test_archive_is_applied_to_a_held_layer_whose_child_is_got(graphdriver: Subject) -> None:
+    """The layer is held since before it had a child, so its files can be written in place.
+
+    The child is got when half of the archive was read, and looked at once more when all was.
+    """
+    added = [f"added/{number:02}" for number in range(40)]
+    entries = [entry_of(name, file(b"x" * 8192)) for name in added]
+    archive, changed = build_archive(entries), apply_layer(GROUND, entries)
+    ground = graphdriver.build(GROUND)
+    for _ in range(scaled(15)):
+        parent = graphdriver.new_layer(ground, writable=True)
+        with graphdriver.view(parent):
+            child = graphdriver.new_layer(parent)
+            half = threading.Event()
+            reading, writing = os.pipe()
+
+            def start(child: str = child, half: threading.Event = half) -> tuple[Path, list[str]]:
+                half.wait()
+                root = Path(graphdriver.driver.get(child))
+                return root, [name for name in added if os.path.lexists(root / name)]
+
+            def apply(
+                parent: str = parent, reading: int = reading, half: threading.Event = half
+            ) -> None:
+                try:
+                    with os.fdopen(reading, "rb") as stream:
+                        graphdriver.driver.apply_diff(parent, ground, stream)
+                finally:
+                    half.set()
+
+            def write(writing: int = writing, half: threading.Event = half) -> None:
+                with suppress(BrokenPipeError), os.fdopen(writing, "wb") as stream:
+                    stream.write(archive[: len(archive) // 2])
+                    stream.flush()
+                    half.set()
+                    stream.write(archive[len(archive) // 2 :])
+
+            calls: list[Callable[[], object]] = [start, apply, write]
+            got, applied, _ = at_once(calls)
+            if isinstance(got, tuple):
+                root, names = got
+                shown = observe(root)
+                if _is_refusal(applied) or differences(changed, shown):
+                    message = f"a view, apply_diff below gave {applied!r}"
+                    assert_same_tree(GROUND, shown, message)
+                assert len(names) in (0, len(added)), f"at first the view had {names} only"
+                graphdriver.put(child)
+        graphdriver.remove(child)
+        graphdriver.remove(parent)
     assert [] == graphdriver.mounts(), "mounts are left"
 
 

@@ -39,7 +39,9 @@ _REMOVES = by_profile(
     ("remove_child",), ("remove_child",), ("remove_base", "remove_child", "remove_written")
 )
 _APPLIES = by_profile(
-    ("apply_child",), ("apply_child",), ("apply_base", "apply_child", "apply_held")
+    ("apply_child",),
+    ("apply_child",),
+    ("apply_base", "apply_child", "apply_held", "apply_again"),
 )
 _OTHERS = by_profile((), (*_APPLIES, "put"), (*_APPLIES, "get", "put", "cleanup"))
 _VERBS = (*_CREATES, *_REMOVES, *_OTHERS)

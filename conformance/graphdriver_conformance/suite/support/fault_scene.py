@@ -28,6 +28,7 @@ from graphdriver_conformance.oracle.archive import (
 )
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
+from graphdriver_conformance.suite.support.effort import is_thorough
 
 __all__ = ["ACTS", "Act", "Log", "Scene", "Victim", "first_line", "names_below"]
 
@@ -61,6 +62,16 @@ _TOP = [
     whiteout("new/f"),
     entry_of("vdir", directory(0o750)),
     entry_of("vdir/s", symlink("p")),
+]
+# What a layer has before the archive _TOP is applied to it: some of it stays, some is replaced.
+_OLDER = [
+    entry_of("etc", directory()),
+    entry_of("etc/v", file(b"old" * 3000)),
+    entry_of("etc/w", file(b"kept")),
+    entry_of("first", file(b"linked")),
+    entry_of("second", file(), hardlink=b"first"),
+    entry_of("vdir", directory(0o700)),
+    entry_of("vdir/q", file(b"q")),
 ]
 _LONGEST_LINE = 240
 BASE, MIDDLE, TOP = "base", "middle", "top"
@@ -143,6 +154,7 @@ class Act:
     `requirement` says in which state a kill may leave the victim. `needs` are capabilities without
     which there is no such act. A victim that `is_held` is mounted meanwhile: its tree cannot be
     exchanged as a whole, so that an error may leave a part of the archive in it (docs/crashes.md).
+    One that `is_thorough` is left to the thorough profile.
     """
 
     verb: str
@@ -153,6 +165,7 @@ class Act:
     is_quick: bool = False
     needs: frozenset[Capability] = frozenset()
     is_held: bool = False
+    is_thorough: bool = False
 
     def shown(self, victim: Victim) -> str:
         """Return the call for a report."""
@@ -179,6 +192,10 @@ class Scene:
     trees: Mapping[str, Tree] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
     shown_empty: Tree = field(default_factory=Tree)
+    older: Tree = field(default_factory=Tree)
+    """What a layer on MIDDLE shows with the archive _OLDER; see there."""
+    renewed: Tree = field(default_factory=Tree)
+    """What that layer shows when _TOP was applied to it, too."""
     _count: int = 0
 
     @property
@@ -202,6 +219,8 @@ class Scene:
             log.call(driver, "create", "empty")
             self.shown_empty = log.tree(driver, "empty")
             log.call(driver, "remove", "empty")
+            if is_thorough():
+                self._see_renewed(log, driver)
             log.call(driver, "create_read_write", "warm", MIDDLE)
             log.call(driver, "get", "warm")
             log.call(driver, "put", "warm")
@@ -210,6 +229,14 @@ class Scene:
         finally:
             process.end()
         self.names = names_below(self.place)
+
+    def _see_renewed(self, log: Log, driver: Driver) -> None:
+        log.call(driver, "create", "renewed", MIDDLE)
+        log.call(driver, "apply_diff", "renewed", MIDDLE, io.BytesIO(build_archive(_OLDER)))
+        self.older = log.tree(driver, "renewed")
+        log.call(driver, "apply_diff", "renewed", MIDDLE, self.archive(MIDDLE))
+        self.renewed = log.tree(driver, "renewed")
+        log.call(driver, "remove", "renewed")
 
     def new_place(self) -> Path:
         """Make the directory for the next home."""
@@ -288,6 +315,12 @@ def _created_and_held(scene: Scene, log: Log, driver: Driver, victim: Victim) ->
     log.call(driver, "get", victim.id)
 
 
+def _created_and_filled(scene: Scene, log: Log, driver: Driver, victim: Victim) -> None:
+    _created(scene, log, driver, victim)
+    log.call(driver, "apply_diff", victim.id, victim.parent, io.BytesIO(build_archive(_OLDER)))
+    victim.before, victim.after = scene.older, scene.renewed
+
+
 def _applied(scene: Scene, log: Log, driver: Driver, victim: Victim) -> None:
     _created(scene, log, driver, victim)
     archive = scene.archive(victim.parent)
@@ -352,6 +385,9 @@ ACTS: Mapping[str, Act] = {
     "apply_base": Act("apply_diff", _created, _and_archive, _ATOMIC_APPLY, ""),
     "apply_child": Act("apply_diff", _created, _and_archive, _ATOMIC_APPLY, is_quick=True),
     "apply_held": Act("apply_diff", _created_and_held, _and_archive, _ATOMIC_APPLY, is_held=True),
+    "apply_again": Act(
+        "apply_diff", _created_and_filled, _and_archive, _ATOMIC_APPLY, is_thorough=True
+    ),
     "remove_base": Act("remove", _applied, _id, _ATOMIC_REMOVE, ""),
     "remove_child": Act("remove", _applied, _id, _ATOMIC_REMOVE, is_quick=True),
     "remove_written": Act("remove", _written, _id, _ATOMIC_REMOVE),

@@ -101,6 +101,7 @@ def _asked(graphdriver: Subject, names: Iterable[str]) -> list[str]:
         name
         for name in names
         if (not is_hurried() or name in quick)
+        and (is_thorough() or name not in ACTS or not ACTS[name].is_thorough)
         and (name not in ACTS or all(map(graphdriver.claims, ACTS[name].needs)))
     ]
 

@@ -1,9 +1,11 @@
 """Mutants that treat one kind of node in another way than the others."""
 
 import os
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 
-from graphdriver_mutants.registry import mutant
+from graphdriver_mutants.registry import Mutant, mutant
 from graphdriver_mutants.rewriting import Member, RewritesApply, SeesBelow, clean, is_whiteout
 
 __all__: list[str] = []
@@ -75,3 +77,21 @@ class LateAttributesIgnored(RewritesApply):
             if is_late:
                 member.pax_headers = {}
             yield member, data
+
+
+@mutant("WHT-017", bug="fuse-overlayfs #279, of fifos")
+class FifosOverFilesLost(Mutant):
+    """A fifo that was made in the place of a lower file is gone at the next mount."""
+
+    def put(self, id: str) -> None:
+        """Driver.put, after which the file is deleted."""
+        super().put(id)
+        upper = self.home / id / "diff"
+        if os.path.ismount(self.home / id / "merged") or not (self.home / id / "lower").exists():
+            return
+        lower = self.sound.get_metadata(id)["LowerDir"].split(":")
+        for path in [path for path in upper.rglob("*") if path.is_fifo()]:
+            below = [Path(one) / path.relative_to(upper) for one in lower]
+            if next((one.is_file() for one in below if os.path.lexists(one)), False):
+                path.unlink()
+                os.mknod(path, stat.S_IFCHR)

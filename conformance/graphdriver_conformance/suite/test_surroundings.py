@@ -271,6 +271,11 @@ def test_mounts_of_others_stay(graphdriver: Subject, how: str) -> None:
             _assert_there(theirs, home, "cleanup")
             graphdriver.cleanup()
             _assert_there(theirs, home, "a second cleanup")
+            if graphdriver.claims(Capability.RESTARTABLE):
+                graphdriver.use(graphdriver.open_another(home))
+                _assert_there(theirs, home, "Init")
+            graphdriver.remove(graphdriver.new_layer(layer))
+            _assert_there(theirs, home, "remove of a child")
         with own_work("remove the directory of its own mount"):
             (home / "others").rmdir()
         theirs = _mounts_of_others(home)

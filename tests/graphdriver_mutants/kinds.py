@@ -1,10 +1,19 @@
 """Mutants that treat one kind of node in another way than the others."""
 
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from graphdriver_mutants.registry import mutant
-from graphdriver_mutants.rewriting import Member, RewritesApply, SeesBelow, clean, is_whiteout
+from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.rewriting import (
+    Member,
+    RewritesApply,
+    RewritesDiff,
+    SeesBelow,
+    clean,
+    is_whiteout,
+)
 
 __all__: list[str] = []
 
@@ -75,3 +84,67 @@ class LateAttributesIgnored(RewritesApply):
             if is_late:
                 member.pax_headers = {}
             yield member, data
+
+
+@mutant("WHT-017", bug="fuse-overlayfs #279, of fifos")
+class FifosOverFilesLost(Mutant):
+    """A fifo that was made in the place of a lower file is gone at the next mount."""
+
+    def put(self, id: str) -> None:
+        """Driver.put, after which the file is deleted."""
+        super().put(id)
+        upper = self.home / id / "diff"
+        if os.path.ismount(self.home / id / "merged") or not (self.home / id / "lower").exists():
+            return
+        lower = self.sound.get_metadata(id)["LowerDir"].split(":")
+        for path in [path for path in upper.rglob("*") if path.is_fifo()]:
+            below = [Path(one) / path.relative_to(upper) for one in lower]
+            if next((one.is_file() for one in below if os.path.lexists(one)), False):
+                path.unlink()
+                os.mknod(path, stat.S_IFCHR)
+
+
+@mutant("ARC-027", bug="libarchive #1045, mended for symlinks and fifos")
+class LinkedDevicesAreTwo(RewritesDiff):
+    """Hard links of device nodes become nodes of their own."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        first = {member.name: member for member, _ in members}
+        for member, data in members:
+            old = first.get(member.linkname) if member.islnk() else None
+            if old and (old.ischr() or old.isblk()):
+                member.type, member.linkname = old.type, ""
+                member.devmajor, member.devminor = old.devmajor, old.devminor
+            yield member, data
+
+
+@mutant("LIF-035", bug="chown(2) follows symlinks: a copy leaves those out")
+class CopyLosesOwnersOfSymlinks(Mutant):
+    """A child's symlinks are root's."""
+
+    sound_name = "vfs"
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        """Create, and give root what a copy would not chown."""
+        super().make(id, parent, storage_opt)
+        for path in (self.home / "dir" / id).rglob("*") if parent else ():
+            if path.is_symlink():
+                found = path.lstat()
+                os.lchown(path, 0, 0)
+                os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
+
+
+@mutant("FSX-002", bug="gvisor #12523, of the sticky bit")
+class StickyLostOnCopyUp(Mutant):
+    """A directory in which something was made is not sticky any more."""
+
+    def put(self, id: str) -> None:
+        """Driver.put, after chmod(2) of what it has in the upper directory."""
+        upper = self.home / id / "diff"
+        lower = self.sound.get_metadata(id).get("LowerDir", "") if self.sound.exists(id) else ""
+        for path in upper.rglob("*") if lower else ():
+            mode = path.lstat().st_mode
+            below = (Path(one) / path.relative_to(upper) for one in lower.split(":"))
+            if stat.S_ISDIR(mode) and mode & stat.S_ISVTX and any(one.is_dir() for one in below):
+                path.chmod(stat.S_IMODE(mode) & ~stat.S_ISVTX)
+        super().put(id)

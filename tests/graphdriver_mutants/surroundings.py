@@ -163,6 +163,17 @@ class CleanupUnmountsAllBelow(Mutant):
                 subprocess.run(["umount", "--lazy", path], check=True)
 
 
+@mutant("CLN-011", bug="moby 1.12: what is mounted below the home is taken for a dead daemon's")
+class InitUnmountsAllBelow(Mutant):
+    """Init unmounts what it finds in directories of the home, layers or not."""
+
+    def __init__(self, home: str | os.PathLike[str], *arguments: Any, **named: Any) -> None:
+        for path in Path(home).iterdir() if os.path.isdir(home) else ():
+            if mounts_at(path):
+                subprocess.run(["umount", "--lazy", path], check=True)
+        super().__init__(home, *arguments, **named)
+
+
 @mutant("MNT-029", "CLN-012", bug="containers-storage 1.64: mountpoints.json on a full disk")
 class NotesHoldersInAFile(Mutant):
     """get, put and cleanup write holds to a new file, put and cleanup before they unmount."""

@@ -24,6 +24,7 @@ from graphdriver_conformance.oracle.tree import (
     symlink,
 )
 from graphdriver_conformance.suite.support.names import assert_there
+from graphdriver_conformance.suite.support.surroundings import umask
 from graphdriver_conformance.suite.support.twins import plain_directory
 
 EMPTY = Tree.of({"below": b"below"})
@@ -161,7 +162,9 @@ def test_special_files(graphdriver: Subject) -> None:
             "disk": device(NodeKind.BLOCK, 259, 7, 0o640),
         }
     )
-    _assert_survives(graphdriver, tree)
+    # The modes are not to depend on that of the daemon.
+    with umask(0o077):
+        _assert_survives(graphdriver, tree)
     base = graphdriver.build(tree)
     with graphdriver.view(base) as root:
         _bind(root)
@@ -181,6 +184,20 @@ def _bind(root: os.PathLike[str]) -> None:
             made.bind(f"/proc/self/fd/{descriptor}/socket")
     finally:
         os.close(descriptor)
+
+
+@verifies("ARC-027")
+def test_hard_links_of_devices(graphdriver: Subject) -> None:
+    """As those of fifos, which ARC-007 asks for."""
+    nodes = {
+        "null": device(NodeKind.CHARACTER, 1, 3, 0o666, link=b"character"),
+        "disk": device(NodeKind.BLOCK, 259, 7, 0o640, link=b"block"),
+    }
+    both: dict[str | bytes, Node | bytes | str] = {
+        f"{top}{name}": node for top in ("", "d/") for name, node in nodes.items()
+    }
+
+    _assert_survives(graphdriver, Tree.of(both).canonical(), Aspect.DEFAULT | Aspect.HARDLINKS)
 
 
 @verifies("ARC-009")

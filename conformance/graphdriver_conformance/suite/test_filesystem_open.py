@@ -89,6 +89,7 @@ def _lower_files() -> Mapping[str, Node]:
         "a setuid file": file(b"#!", 0o4755),
         "a megabyte": file(bytes(range(256)) * 4100, 0o640),
         "a directory": directory(0o2750, mtime=EPOCH + 2),
+        "a sticky directory": directory(0o1777, mtime=EPOCH + 2),
         "a symlink": symlink("nowhere", mtime=EPOCH + 3),
     }
 
@@ -105,7 +106,7 @@ def test_copy_up_keeps_the_owner(graphdriver: Subject) -> None:
     owned = {
         "a file": file(b"x", 0o640, uid=1000, gid=1001),
         "a setuid file": file(b"#!", 0o6755, uid=1000, gid=1001),
-        "a directory": directory(0o2750, uid=1000, gid=1001),
+        "a directory": directory(0o3770, uid=1000, gid=1001),
         "a symlink": symlink("nowhere", uid=1000, gid=1001),
     }
     assert_calls_agree(graphdriver, copy_up_cases(owned), Aspect.DEFAULT)

@@ -1,6 +1,6 @@
-"""DIF-058 to DIF-061: nodes of every kind in the layers below and in the archive, and directories
+"""DIF-058 to DIF-061, LIF-035, WHT-017: nodes of every kind in a layer and below it.
 
-whose entries come after their members.
+And directories whose entries come after their members.
 """
 
 import itertools
@@ -21,6 +21,7 @@ from graphdriver_conformance.oracle.archive import (
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
 from graphdriver_conformance.oracle.layer import apply_layer
 from graphdriver_conformance.oracle.tree import (
+    EPOCH,
     Node,
     NodeKind,
     Tree,
@@ -103,6 +104,35 @@ def test_each_kind_of_node(
     graphdriver.apply_diff(layer, base, build_archive(entries))
 
     assert_same_tree(apply_layer(low, entries), graphdriver.tree(layer))
+
+
+@verifies("WHT-017")
+def test_each_kind_takes_the_place_of_each(graphdriver: Subject) -> None:
+    """Made in a view; looked at when it is mounted again, in a child, and in a sibling."""
+    low, entries = _replacing()
+    wanted = apply_layer(low, entries)
+    base = graphdriver.build(low)
+    layer = graphdriver.build(wanted, base)
+
+    assert_same_tree(wanted, graphdriver.tree(layer), "mounted again")
+    assert_same_tree(wanted, graphdriver.tree(graphdriver.new_layer(layer)), "in a child")
+    sibling = graphdriver.new_layer(base)
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+    assert_same_tree(wanted, graphdriver.tree(sibling), "after diff and apply_diff")
+
+
+@verifies("LIF-035")
+def test_each_kind_in_a_child(graphdriver: Subject) -> None:
+    """With an owner and a time of its own."""
+    owned: dict[str | bytes, Node | bytes | str] = {
+        name: node.but(uid=7 + number, gid=107 + number, mtime=EPOCH - number)
+        for number, (name, node) in enumerate(NODES.items())
+    }
+    tree = Tree.of(owned)
+    child = graphdriver.new_layer(graphdriver.build(tree), writable=True)
+
+    assert_same_tree(tree, graphdriver.tree(child), "a child")
+    assert_same_tree(tree, graphdriver.tree(graphdriver.new_layer(child)), "a grandchild")
 
 
 @verifies("DIF-059")

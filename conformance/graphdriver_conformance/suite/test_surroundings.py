@@ -41,6 +41,7 @@ from graphdriver_conformance.oracle.tree import (
     file,
     symlink,
 )
+from graphdriver_conformance.suite.support.attributes import ATTRIBUTES
 from graphdriver_conformance.suite.support.beside import bind_mounted, directory_beside
 from graphdriver_conformance.suite.support.surroundings import (
     INHERITED,
@@ -66,13 +67,14 @@ IMAGE = Tree.of(
 )
 # Without times: what is made in a view has that of the making.
 _ASPECTS = Aspect.MODE | Aspect.OWNER | Aspect.CONTENT | Aspect.XATTRS | Aspect.ROOT
-_DEVICES: dict[bytes, Node] = {
+_OF_ROOT: dict[bytes, Node] = {
     b"null": device(NodeKind.CHARACTER, 1, 3, 0o666),
     b"disk": device(NodeKind.BLOCK, 259, 7, 0o640),
+    b"ping": file(b"#!", 0o755, xattrs=ATTRIBUTES["capability"]),
 }
 
 
-def _members(*, devices: bool) -> list[LayerEntry]:
+def _members(*, of_root: bool) -> list[LayerEntry]:
     """Return a layer with one member of each kind, and with directories that it only implies."""
     return [
         entry_of("opt", directory(0o777)),
@@ -80,10 +82,10 @@ def _members(*, devices: bool) -> list[LayerEntry]:
         entry_of("opt/data", file(b"x" * 5000, 0o664)),
         entry_of("opt/link", symlink("data")),
         entry_of("opt/pair", file(b"x" * 5000, 0o664), hardlink=b"opt/data"),
-        entry_of("opt/pipe", fifo(0o600)),
+        entry_of("opt/pipe", fifo(0o666)),
         entry_of("made/here", directory(0o1777)),
         whiteout("etc/hosts"),
-        *(entry_of(b"opt/" + name, node) for name, node in _DEVICES.items() if devices),
+        *(entry_of(b"opt/" + name, node) for name, node in _OF_ROOT.items() if of_root),
     ]
 
 
@@ -94,7 +96,7 @@ class _Life:
     graphdriver: Subject
     home: Path
     where: str
-    devices: bool = False
+    of_root: bool = False
 
     def live(self) -> None:
         """Raise AssertionError where a layer shows anything of what surrounds the home."""
@@ -132,7 +134,7 @@ class _Life:
 
     def _carried(self, base: str) -> str:
         """Apply an archive on `base`, carry that on by diff, and return the layer."""
-        entries = _members(devices=self.devices)
+        entries = _members(of_root=self.of_root)
         wanted = apply_layer(self._image(), entries)
         layer = self.graphdriver.new_layer(base)
         self.graphdriver.apply_diff(layer, base, build_archive(entries))
@@ -206,7 +208,7 @@ def test_disk_without_devices_setuid_and_programs(graphdriver: Subject, where: s
         except (DriverError, OSError) as error:
             graphdriver.note(f"refused: {error}")
             return
-        _Life(graphdriver, home, f"nodev, nosuid, noexec {where}", devices=True).live()
+        _Life(graphdriver, home, f"nodev, nosuid, noexec {where}", of_root=True).live()
 
 
 @verifies("INI-018")
@@ -271,6 +273,11 @@ def test_mounts_of_others_stay(graphdriver: Subject, how: str) -> None:
             _assert_there(theirs, home, "cleanup")
             graphdriver.cleanup()
             _assert_there(theirs, home, "a second cleanup")
+            if graphdriver.claims(Capability.RESTARTABLE):
+                graphdriver.use(graphdriver.open_another(home))
+                _assert_there(theirs, home, "Init")
+            graphdriver.remove(graphdriver.new_layer(layer))
+            _assert_there(theirs, home, "remove of a child")
         with own_work("remove the directory of its own mount"):
             (home / "others").rmdir()
         theirs = _mounts_of_others(home)

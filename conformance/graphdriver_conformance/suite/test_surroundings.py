@@ -102,10 +102,14 @@ class _Life:
         """Raise AssertionError where a layer shows anything of what surrounds the home."""
         own = self.graphdriver.driver
         self.graphdriver.use(self.graphdriver.open_another(self.home))
+        # Some drivers bind their home onto itself.
+        made_by_init = {row.point for row in mounts_below(self.home)}
         base = self._base()
         self._container(base)
         carried = self._carried(base)
         self._held(carried)
+        left = [str(row) for row in mounts_below(self.home) if row.point not in made_by_init]
+        assert [] == left, f"with {self.where}, mounts are left although every get was put"
         self.graphdriver.remove(carried)
         assert not self.graphdriver.exists(carried), f"with {self.where}, remove left the layer"
         self.graphdriver.cleanup()
@@ -158,14 +162,12 @@ class _Life:
         return read_archive(self.graphdriver.diff_bytes(layer))
 
     def _held(self, layer: str) -> None:
-        """Hold a view twice, and after a put still have it; after the last put it is unmounted."""
+        """Hold a view twice, and after a put still have it."""
         first, again = self.graphdriver.get(layer), self.graphdriver.get(layer)
         self.graphdriver.put(layer)
         assert first == again, f"with {self.where}, a second get returned another path"
         assert (again / "opt/data").exists(), f"with {self.where}, a held view does not exist"
         self.graphdriver.put(layer)
-        left = list(map(str, mounts_below(self.home)))
-        assert [] == left, f"with {self.where}, mounts are left after the last put"
 
     def _root(self) -> Node:
         return directory(self.graphdriver.root_mode)
@@ -356,6 +358,7 @@ def _assert_intact(graphdriver: Subject, disk: Path, layer: str) -> None:
 def test_put_on_a_full_disk(graphdriver: Subject) -> None:
     """containers-storage notes who holds what in a file: on a full disk it could not unmount."""
     with _small_disk(graphdriver) as disk:
+        made_by_init = {row.point for row in mounts_below(disk)}
         (layer,) = _written(graphdriver, 1)
         graphdriver.get(layer)
         _fill(graphdriver, disk)
@@ -363,7 +366,7 @@ def test_put_on_a_full_disk(graphdriver: Subject) -> None:
         graphdriver.put(layer)
         graphdriver.put(layer)
 
-        left = list(map(str, mounts_below(disk)))
+        left = [str(row) for row in mounts_below(disk) if row.point not in made_by_init]
         assert [] == left, "mounts are left after the last put"
         _assert_intact(graphdriver, disk, layer)
 

@@ -325,21 +325,23 @@ def _environment() -> dict[str, str]:
 
 
 def _error_in(printed: str) -> str:
-    """Return the error out of what a verb printed as JSON, or the text as it is."""
+    """Return the error out of what a verb printed as JSON, "" where there is none."""
     try:
         (row,) = json.loads(printed)
         return str(row["error"])
     except (ValueError, TypeError, KeyError):
-        return printed
+        return ""
 
 
 def _checked(answer: Answer) -> Answer:
     """Return the answer of a program that did what it was asked to. Raises DriverError."""
     if answer.status:
-        # What goes wrong before the verb is printed as if it were the answer.
+        # What goes wrong before the verb is printed as if it were the answer; where the error is
+        # part of the answer, the log that stands beside it may be about something else.
         with answer.output as output:
-            said = answer.complaint or output.read().decode("utf-8", "replace").strip()
-        raise refusal(_error_in(said) or f"the program ended with {answer.status}")
+            printed = output.read().decode("utf-8", "replace").strip()
+        said = _error_in(printed) or answer.complaint or printed
+        raise refusal(said or f"the program ended with {answer.status}")
     return answer
 
 

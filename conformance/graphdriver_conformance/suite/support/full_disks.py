@@ -108,7 +108,9 @@ class Ground:
             self.disk.relieve()
             if error is None and verb is GET:
                 driver.put(layer)
-            driver.remove(layer)
+            # Some drivers refuse to remove what they have not made.
+            if error is None or verb.before is not None or driver.exists(layer):
+                driver.remove(layer)
             if error is None:
                 return
         driver.not_provable(f"{verb.name} needs more than {_SIZES[-1]} {resource.value}")

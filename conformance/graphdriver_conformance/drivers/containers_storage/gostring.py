@@ -19,7 +19,7 @@ _ESCAPE = re.compile(rb'\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([abfn
 
 
 def unquoted(text: bytes) -> bytes:
-    r"""Return the bytes of `"..."`: \\xff is a byte, \\u200b a rune. Raises ValueError."""
+    r"""Return the bytes of `"..."`: \xff is a byte, \u200b a rune. Raises ValueError."""
     if len(text) < 2 or text[:1] != b'"' or text[-1:] != b'"':
         raise ValueError(f"{text!r} is not quoted as Go does it")
     return _ESCAPE.sub(_meant, text[1:-1])

@@ -1,6 +1,7 @@
 """Run the suite on drivers, on all processors.
 
-All options of pytest can be given too, as -n PROCESSES, -x, --junitxml FILE: see pytest --help.
+All options of pytest can be given too, such as -n PROCESSES, -x, --junitxml FILE: see pytest
+--help.
 """
 
 import argparse
@@ -32,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: list[str]) -> int:
     """Run the suite; on all processors unless -n is given or pytest-xdist is missing.
 
-    A plugin that listens already serves one home at a time: on one. Where a driver kills the whole
-    run, the verdict is made from the journal.
+    A running plugin serves one home at a time: in one process. If a driver kills the whole run, the
+    verdict is derived from the journal.
     """
     rest, specs = _with_own_names(arguments), []
     while rest and not rest[0].startswith("-"):
@@ -79,7 +80,7 @@ def _call(command: Sequence[str]) -> int:
 
 def _after_crash(journal: Path, code: int, report: str | None) -> int:
     """Report the results of a killed run up to that point, and remove its homes."""
-    # Loaded here: what enters namespaces is of no use to a run that ended by itself.
+    # Loaded here: the import of namespaces is not needed for a run that ended normally.
     from graphdriver_conformance.fixture.homes import Homes
 
     content = journal.read_bytes()

@@ -1,9 +1,7 @@
-"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028, MNT-030: layers in relation.
+"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028, MNT-030: layers and their descendants.
 
-They stand on each other, or a process that died held them.
-
-Every verb that changes a layer against every verb of those that stand on it, in turn with holders
-and at once (docs/rulings.md, 5 and 30).
+Every verb that changes a layer is tested with every verb of its descendants, held and not held,
+sequentially and concurrently (docs/rulings.md, 5 and 30).
 """
 
 import itertools
@@ -47,13 +45,13 @@ LAYER = PARENT.with_(b"etc/hosts", file(b"two\n")).with_(b"layer", file(b"layer"
 CHILD = LAYER.without(b"usr/lib/a").with_(b"child", file(b"child"))
 _CHANGE = [entry_of("added", file(b"added")), entry_of("usr/lib/b", file(b"b")), whiteout("base")]
 _MANY = 12
-# Together more than drivers and pipes keep ahead of who reads.
+# In total more than drivers and pipes read ahead.
 _SIZE = 150_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """A base, a layer on it, one on that, one on that; and a sibling of the third."""
+    """A base, a child, a grandchild, a great-grandchild; and a sibling of the third."""
 
     ids: tuple[str, str, str, str]
     sibling: str
@@ -75,7 +73,7 @@ class _Chain:
         )
 
     def changed(self, id: str, ancestor: str) -> Tree:
-        """Return what a layer shows when _CHANGE was applied to a layer below it."""
+        """Return the tree of a layer after _CHANGE was applied to a layer below it."""
         if id == ancestor:
             return apply_layer(self.trees[id], _CHANGE)
         above = self.changed(self.parents[id], ancestor)
@@ -93,7 +91,7 @@ def _refusal(call: Callable[[], object]) -> DriverError | OSError | None:
 def _verbs(
     graphdriver: Subject, id: str, parent: str
 ) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield calls on a layer and on one that they make on it, none of which changes the layer."""
+    """Yield calls on a layer and on a child that they create, which do not change the layer."""
     new = graphdriver.new_id("new")
     yield f"exists({id})", partial(graphdriver.exists, id)
     yield f"get_metadata({id})", partial(graphdriver.get_metadata, id)
@@ -118,7 +116,7 @@ def _verbs(
 @verifies("MNT-027")
 @pytest.mark.parametrize("held", ["one layer", "all layers"])
 def test_verbs_of_relatives_leave_a_held_view(graphdriver: Subject, held: str) -> None:
-    """A container goes on while others of its image come and go, and it is committed."""
+    """A container runs while others of its image are started and removed, and it is committed."""
     chain = _Chain.made(graphdriver)
     base, parent, layer, child = chain.ids
     holders = [parent, layer, child] if held == "all layers" else [layer]
@@ -146,7 +144,7 @@ def test_verbs_of_relatives_leave_a_held_view(graphdriver: Subject, held: str) -
 def test_ancestors_of_a_held_layer_are_removed(
     graphdriver: Subject, holder: int, restarted: bool
 ) -> None:
-    """By a prune that knows nothing of the container; and after the daemon was started again."""
+    """A prune does not know the container; also after a restart of the daemon."""
     chain = _Chain.made(graphdriver)
     held = chain.ids[holder]
     if restarted and graphdriver.claims(Capability.RESTARTABLE):
@@ -191,7 +189,7 @@ def _assert_whole(
     refusal: DriverError | OSError | None,
     what: str,
 ) -> None:
-    """A layer shows what it did before, or what it does on the changed ancestor."""
+    """A layer shows its old tree, or the one that results from the changed ancestor."""
     if refusal or differences(chain.changed(id, below), shown):
         message = f"{what} of {id}, after apply_diff({below}), which gave {refusal!r}"
         assert_same_tree(chain.trees[id], shown, message)
@@ -211,7 +209,7 @@ def _assert_whole(
 def test_layer_changes_while_its_archive_is_read(
     graphdriver: Subject, change: str, flattened: bool
 ) -> None:
-    """A push that goes on while the image is pulled again, or pruned: no mixture is pushed."""
+    """A push continues while the image is pulled again or pruned: no mixed tree is pushed."""
     whole = flattened and graphdriver.claims(Capability.FLATTENED_DIFF)
     old = {f"d/{number:02}".encode(): file(b"o" * _SIZE) for number in range(_MANY)}
     below = Tree({**Tree.of({"d": directory(), "etc/hosts": b"one\n"}), **old})
@@ -251,7 +249,7 @@ def test_layer_changes_while_its_archive_is_read(
 
 @verifies("MNT-028")
 def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
-    """After a crash the next get stacked a second mount; one put left the first one for good."""
+    """After a crash the next get stacked a second mount, and put left the first one."""
     wanted = GROUND
     layer = graphdriver.new_layer(graphdriver.build(GROUND), writable=True)
     for generation in range(2):
@@ -301,9 +299,9 @@ def test_calls_on_layers_that_a_dead_holder_left(graphdriver: Subject) -> None:
 
 @dataclass(slots=True)
 class _Race:
-    """Two calls at once, of which the second begins `offset` looks at a layer after the first.
+    """Two concurrent calls, of which the second starts `offset` lookups after the first.
 
-    The offset follows which of them was faster, so that after some rounds both are at work.
+    The offset is adapted to the speed of the calls, so that after some rounds they overlap.
     """
 
     graphdriver: Subject
@@ -313,7 +311,7 @@ class _Race:
     def run(
         self, id: str, first: Callable[[], object], second: Callable[[], object]
     ) -> tuple[object, object]:
-        """Return what each call gave: True, or something that is true, or the error."""
+        """Return the result of each call: True, or another true value, or the error."""
         offset = self.offset + self.chance.randint(-3, 3)
         delays = (max(0, -offset), max(0, offset))
         calls = [
@@ -335,7 +333,7 @@ def _is_refusal(outcome: object) -> bool:
 
 
 def _lets_parents_go(graphdriver: Subject) -> bool:
-    """Say whether a parent can be removed although it has a child, whose get fails then."""
+    """Return whether a parent with a child can be removed, so that get of the child fails."""
     parent = graphdriver.build(GROUND)
     child = graphdriver.new_layer(parent)
     if _refusal(partial(graphdriver.remove, parent)):
@@ -346,10 +344,10 @@ def _lets_parents_go(graphdriver: Subject) -> bool:
 
 
 def _excludes_children(graphdriver: Subject) -> bool:
-    """Say whether get of a layer is refused while its parent is held (CON-005 judges that).
+    """Return whether get of a layer is refused while its parent is held (CON-005 tests this).
 
-    The parent has a parent itself, as a base layer needs no mount; the child is created while the
-    parent is held, as a layer that has children may be mounted read-only.
+    The parent is not a base layer, which would need no mount; the child is created while the parent
+    is held, because a layer with children may be mounted read-only.
     """
     parent = graphdriver.new_layer(graphdriver.build(GROUND))
     with graphdriver.view(parent):
@@ -362,7 +360,7 @@ def _excludes_children(graphdriver: Subject) -> bool:
 
 @verifies("CON-015")
 def test_create_against_removal_of_the_parent(graphdriver: Subject) -> None:
-    """A build goes on from an image that is being pruned: one of both comes first."""
+    """A build starts from an image that is being pruned: the results must fit one order."""
     may_fail = _lets_parents_go(graphdriver)
     ground = graphdriver.build(GROUND)
     race = _Race(graphdriver)
@@ -479,7 +477,7 @@ def test_archive_is_applied_to_a_held_layer_whose_child_is_got(graphdriver: Subj
 
 @dataclass(slots=True)
 class _History:
-    """What threads did to a family of three layers on a ground, and what they saw."""
+    """The calls of threads on a family of three layers, and their results."""
 
     graphdriver: Subject
     ground: str
@@ -489,7 +487,7 @@ class _History:
     views: list[tuple[str, int, int, Tree | OSError]] = field(default_factory=list)
 
     def make(self, verb: str, id: str) -> bool:
-        """Make a call, and note it with its answer; of a view that it gets also what it shows."""
+        """Make a call, and record it with its result; for a view also with the view's tree."""
         parent = ([self.ground, *self.ids])[self.ids.index(id)]
         driver = self.graphdriver.driver
         calls: dict[str, Callable[[], object]] = {
@@ -525,10 +523,10 @@ class _History:
             self.graphdriver.driver.apply_diff(id, parent, stream)
 
     def wrong_views(self) -> list[str]:
-        """Return what views showed that is no whole tree.
+        """Return the trees of views that are incomplete.
 
-        Not of a layer that was removed meanwhile, nor of one below which an archive was applied:
-        a layer that is held itself is written in place (CON-016 has those that are not).
+        Layers that were removed meanwhile are excluded, and layers below which an archive was
+        applied: a held layer is written in place (CON-016 tests the others).
         """
         added = Tree({**GROUND, **Tree.of({"added/a": file(), "added/b": file()})})
         found = []
@@ -554,7 +552,7 @@ _CALLS = ("create", "create", "exists", "get", "put", "remove", "remove", "apply
 
 @verifies("CON-017")
 def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -> None:
-    """Builders, pulls and prunes meet at one image; each acts on the answers that it gets."""
+    """Builds, pulls and prunes use the same image; each acts on the results of its calls."""
     orphans = _lets_parents_go(graphdriver)
     ground = graphdriver.build(GROUND)
     below = graphdriver.new_layer(ground)
@@ -583,7 +581,7 @@ def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -
 
         chance = random.Random(round)
         at_once([partial(live, chance.randrange(1 << 30)) for _ in range(3)])
-        # By one thread, so that no overlap explains an answer away.
+        # By one thread, so that no concurrency can explain a result.
         for id in reversed(ids):
             for verb in ("exists", "remove", "exists"):
                 history.make(verb, id)

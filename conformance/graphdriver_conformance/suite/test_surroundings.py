@@ -1,7 +1,7 @@
-"""INI-015 to INI-019, CLN-011, CLN-012, LIF-030, MNT-029: what surrounds the home stays outside.
+"""INI-015 to INI-019, CLN-011, CLN-012, LIF-030, MNT-029: effects of the home's environment.
 
-The same short life of some layers, which asks again what LIF-002, LIF-004, DIF-002, DIF-004 and
-ARC-009 ask, in each surrounding (docs/rulings.md, 34).
+The same sequence of verbs, with the checks of LIF-002, LIF-004, DIF-002, DIF-004 and ARC-009, is
+run in each environment (docs/rulings.md, 34).
 """
 
 import contextlib
@@ -65,7 +65,7 @@ IMAGE = Tree.of(
         "link": "etc/hosts",
     }
 )
-# Without times: what is made in a view has that of the making.
+# Without times: files that are created in a view have the current time.
 _ASPECTS = Aspect.MODE | Aspect.OWNER | Aspect.CONTENT | Aspect.XATTRS | Aspect.ROOT
 _OF_ROOT: dict[bytes, Node] = {
     b"null": device(NodeKind.CHARACTER, 1, 3, 0o666),
@@ -75,7 +75,7 @@ _OF_ROOT: dict[bytes, Node] = {
 
 
 def _members(*, of_root: bool) -> list[LayerEntry]:
-    """Return a layer with one member of each kind, and with directories that it only implies."""
+    """Return a layer with one member of each type, and with implied directories."""
     return [
         entry_of("opt", directory(0o777)),
         entry_of("opt/app/run", file(b"#!", 0o6755)),
@@ -91,7 +91,7 @@ def _members(*, of_root: bool) -> list[LayerEntry]:
 
 @dataclass(frozen=True, slots=True)
 class _Life:
-    """Layers made, filled, read, carried over and removed in a home that `where` describes."""
+    """Layers that are created, filled, read, copied and removed in a home described by `where`."""
 
     graphdriver: Subject
     home: Path
@@ -99,7 +99,7 @@ class _Life:
     of_root: bool = False
 
     def live(self) -> None:
-        """Raise AssertionError where a layer shows anything of what surrounds the home."""
+        """Raise AssertionError if a layer is affected by the environment of the home."""
         own = self.graphdriver.driver
         self.graphdriver.use(self.graphdriver.open_another(self.home))
         # Some drivers bind their home onto itself.
@@ -117,7 +117,7 @@ class _Life:
         self.graphdriver.use(own)
 
     def _base(self) -> str:
-        """Make a layer of IMAGE and return it; its root was as it is everywhere."""
+        """Create a layer of IMAGE and return it; its root must be as in any home."""
         base = self.graphdriver.new_layer()
         root = self._root()
         empty = self.graphdriver.tree(base).without(b"lost+found")
@@ -127,7 +127,7 @@ class _Life:
         return base
 
     def _container(self, base: str) -> None:
-        """Make a file and a directory in a child's view, as a program does."""
+        """Create a file and a directory in a child's view, as a program does."""
         layer = self.graphdriver.new_layer(base, writable=True)
         made = Tree({b"made": directory(0o755), b"made/file": file(b"", 0o644)})
         with self.graphdriver.view(layer) as root:
@@ -137,7 +137,7 @@ class _Life:
             self._same(Tree({**made, **self._image()}), observe(root), "the view of a child")
 
     def _carried(self, base: str) -> str:
-        """Apply an archive on `base`, carry that on by diff, and return the layer."""
+        """Apply an archive on `base`, copy the layer by diff, and return the copy."""
         entries = _members(of_root=self.of_root)
         wanted = apply_layer(self._image(), entries)
         layer = self.graphdriver.new_layer(base)
@@ -162,7 +162,7 @@ class _Life:
         return read_archive(self.graphdriver.diff_bytes(layer))
 
     def _held(self, layer: str) -> None:
-        """Hold a view twice, and after a put still have it."""
+        """Hold a view twice; after one put it still exists."""
         first, again = self.graphdriver.get(layer), self.graphdriver.get(layer)
         self.graphdriver.put(layer)
         assert first == again, f"with {self.where}, a second get returned another path"
@@ -182,14 +182,14 @@ class _Life:
 @verifies("INI-015")
 @pytest.mark.parametrize("what", INHERITED)
 def test_inherited_metadata_does_not_show(graphdriver: Subject, what: str) -> None:
-    """An administrator's ACL on the data root opened every file of every container to a user."""
+    """An ACL on the data root gave a user access to all files of all containers."""
     _live_in(graphdriver, what, INHERITED[what])
 
 
 @verifies("INI-016")
 @pytest.mark.parametrize("what", UMASKS)
 def test_umask_does_not_show(graphdriver: Subject, what: str) -> None:
-    """With the daemon's umask of 027 no ordinary user of a container could enter its root."""
+    """With the umask 027 of the daemon no ordinary user of a container could enter its root."""
     _live_in(graphdriver, what, UMASKS[what])
 
 
@@ -201,7 +201,7 @@ def _live_in(graphdriver: Subject, what: str, surrounding: Surrounding) -> None:
 @verifies("INI-017")
 @pytest.mark.parametrize("where", ["above the home", "at the home"])
 def test_disk_without_devices_setuid_and_programs(graphdriver: Subject, where: str) -> None:
-    """Data disks are mounted nodev,nosuid,noexec; an image's devices were refused there."""
+    """Data disks are mounted nodev,nosuid,noexec, where the devices of an image were refused."""
     flags = MountFlag.NODEV | MountFlag.NOSUID | MountFlag.NOEXEC
     with mounted_tmpfs(graphdriver, graphdriver.home.parent / "disk", flags=flags) as point:
         home = point / "home" if where == "above the home" else point
@@ -215,7 +215,7 @@ def test_disk_without_devices_setuid_and_programs(graphdriver: Subject, where: s
 
 @verifies("INI-018")
 def test_temporary_files_on_another_file_system(graphdriver: Subject) -> None:
-    """A rename out of TMPDIR fails with EXDEV where /tmp is a tmpfs, as on most hosts."""
+    """A rename out of TMPDIR fails with EXDEV if /tmp is a tmpfs, as on most hosts."""
     place = graphdriver.home.parent
     with (
         mounted_tmpfs(graphdriver, place / "temporary") as temporary,
@@ -229,7 +229,7 @@ def test_temporary_files_on_another_file_system(graphdriver: Subject) -> None:
 @verifies("INI-019")
 @pytest.mark.parametrize("name", ["two  blanks", "line\u2028end", "cr\rtab\tnl\n#"])
 def test_home_with_separators_of_the_mount_table(graphdriver: Subject, name: str) -> None:
-    """A name that a reader of the mount table cuts: such a view is never found, nor unmounted."""
+    """If a reader of the mount table splits the path, the view is not found and not unmounted."""
     above = directory_beside(graphdriver, name)
     try:
         graphdriver.open_another(above / "home").cleanup()
@@ -241,7 +241,7 @@ def test_home_with_separators_of_the_mount_table(graphdriver: Subject, name: str
 
 @contextlib.contextmanager
 def _at_the_home(graphdriver: Subject, home: Path, how: str) -> Iterator[None]:
-    """Make the home a mount point: of a disk, of itself, or of a directory elsewhere."""
+    """Make the home a mount point: of a disk, of itself, or of another directory."""
     if how == "a tmpfs":
         with mounted_tmpfs(graphdriver, home):
             yield
@@ -295,7 +295,7 @@ def test_mounts_of_others_stay(graphdriver: Subject, how: str) -> None:
 
 
 def _mounts_of_others(home: Path) -> dict[int, str]:
-    """Return the mounts at the home and in the directory of others, by their numbers."""
+    """Return the mounts at the home and in the directory of other programs, by their ids."""
     points = {str(home), str(home / "others")}
     return {row.id: str(row) for row in mountinfo.read() if row.point in points}
 
@@ -308,7 +308,7 @@ def _assert_there(theirs: dict[int, str], home: Path, verb: str) -> None:
 
 @contextlib.contextmanager
 def _small_disk(graphdriver: Subject) -> Iterator[Path]:
-    """Let the driver's home be on a disk of 2 MiB and 600 inodes."""
+    """Use a home on a disk of 2 MiB and 600 inodes."""
     own = graphdriver.driver
     place, size = graphdriver.home.parent / "small", "size=2m,nr_inodes=600"
     with mounted_tmpfs(graphdriver, place, options=size) as disk:
@@ -335,7 +335,7 @@ def _fill(graphdriver: Subject, disk: Path) -> None:
 
 
 def _written(graphdriver: Subject, count: int) -> list[str]:
-    """Return children of one base, held, into each of which something was written."""
+    """Return held children of one base, each with a written file."""
     base = graphdriver.build(IMAGE)
     layers = [graphdriver.new_layer(base, writable=True) for _ in range(count)]
     for layer in layers:
@@ -346,7 +346,7 @@ def _written(graphdriver: Subject, count: int) -> list[str]:
 
 
 def _assert_intact(graphdriver: Subject, disk: Path, layer: str) -> None:
-    """Look at the layer when there is space again: the kernel needs some to mount an overlay."""
+    """Read the layer when there is free space again: the kernel needs some to mount an overlay."""
     with own_work(f"make space on {disk}"):
         shutil.rmtree(disk / "filler", ignore_errors=True)
     shown = graphdriver.tree(layer)
@@ -356,7 +356,7 @@ def _assert_intact(graphdriver: Subject, disk: Path, layer: str) -> None:
 
 @verifies("MNT-029")
 def test_put_on_a_full_disk(graphdriver: Subject) -> None:
-    """containers-storage notes who holds what in a file: on a full disk it could not unmount."""
+    """containers-storage writes holds to a file: on a full disk it could not unmount."""
     with _small_disk(graphdriver) as disk:
         made_by_init = {row.point for row in mounts_below(disk)}
         (layer,) = _written(graphdriver, 1)
@@ -373,7 +373,7 @@ def test_put_on_a_full_disk(graphdriver: Subject) -> None:
 
 @verifies("CLN-012")
 def test_cleanup_on_a_full_disk(graphdriver: Subject) -> None:
-    """A host whose disk is full has to be shut down as well."""
+    """A host with a full disk has to be shut down as well."""
     with _small_disk(graphdriver) as disk:
         layers = _written(graphdriver, 2)
         _fill(graphdriver, disk)
@@ -388,7 +388,7 @@ def test_cleanup_on_a_full_disk(graphdriver: Subject) -> None:
 
 @verifies("LIF-030")
 def test_remove_on_a_full_disk(graphdriver: Subject) -> None:
-    """Removing images is how one gets space again; it must not need any."""
+    """Images are removed to free space, so the removal must not need any."""
     with _small_disk(graphdriver) as disk:
         first, second = _written(graphdriver, 2)
         for layer in (first, second):

@@ -111,7 +111,7 @@ def _file_at(path: str) -> tuple[int, int] | None:
 
 
 def _inside(point: Path, target: str) -> Path:
-    """Return the directory `target` below `point`. Raises NotSupported for one that is not."""
+    """Return the directory `target` below `point`. Raises NotSupported if it is not below."""
     found = point / target.lstrip("/")
     real = Path(os.path.realpath(found))
     if not real.is_relative_to(os.path.realpath(point)):
@@ -141,12 +141,12 @@ def _mount(one: Mount, point: Path) -> None:
         )
     _mount_from(directory, one, point, flags, text)
     if flags & MountFlag.BIND and flags & MountFlag.RDONLY:
-        # A bind takes no other flag the first time; read-only needs the second.
+        # A bind mount accepts no other flag at first; read-only needs a second call.
         _mount_from("/", one, point, flags | MountFlag.REMOUNT, b"")
 
 
 def _mount_by_program(one: Mount, point: Path) -> None:
-    """Let mount(8) do it: it knows loop devices and mount.TYPE. Raises OSError."""
+    """Mount with mount(8), which supports loop devices and mount.TYPE. Raises OSError."""
     options = ["-o", ",".join(one.options)] if one.options else []
     command = ["mount", "-t", one.type, *options, "--", one.source or "none", str(point)]
     done = subprocess.run(
@@ -158,7 +158,7 @@ def _mount_by_program(one: Mount, point: Path) -> None:
 
 
 def _relative(data: list[str]) -> tuple[str, list[str]]:
-    """Return the directory that all layers are in, and the options as seen from there."""
+    """Return the common directory of all layers, and the options relative to it."""
     paths = [
         path
         for option in data
@@ -166,7 +166,7 @@ def _relative(data: list[str]) -> tuple[str, list[str]]:
         for path in option.partition("=")[2].split(":")
     ]
     directory = os.path.commonpath(paths) if paths else "/"
-    if directory in paths:  # a single layer: "." would be it, and an empty name nothing
+    if directory in paths:  # a single layer: it would be ".", and an empty name is invalid
         directory = os.path.dirname(directory)
     return directory, [
         name + equals + ":".join(os.path.relpath(path, directory) for path in value.split(":"))
@@ -178,7 +178,7 @@ def _relative(data: list[str]) -> tuple[str, list[str]]:
 
 
 def _mount_from(directory: str, one: Mount, point: Path, flags: int, data: bytes) -> None:
-    """Call mount(2) from `directory`, on a thread that has it for itself."""
+    """Call mount(2) from `directory`, in a thread with its own current directory."""
 
     def from_there() -> None:
         unshare(CLONE_FS)

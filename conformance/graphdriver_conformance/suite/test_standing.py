@@ -1,4 +1,4 @@
-"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028, MNT-030: layers and their descendants.
+"""CON-015 to 017, DIF-050, DIF-051, LIF-029, MNT-027, 028 and 030: layers and their descendants.
 
 Every verb that changes a layer is tested with every verb of its descendants, held and not held,
 sequentially and concurrently (docs/rulings.md, 5 and 30).

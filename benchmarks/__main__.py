@@ -67,6 +67,7 @@ def main() -> int:
 
 def _hold(names: list[str], ext4: Path, spare: Path, sizes: Sizes, record: Record) -> None:
     for name in names:
+        record.watch.look()
         with Ground.fresh(ext4, spare, sizes) as ground:
             _GROUPS[name](ground, record)
 

@@ -38,10 +38,11 @@ def through_socket(ground: Ground, record: Record) -> None:
         client.call("Create", ID="packed", Parent="")
         client.apply("packed", archive)
         contestants = (
+            Contestant(
+                REMOTE, lambda: [client.call("Exists", ID="packed") for _ in range(repeats)]
+            ),
             Contestant(OURS, lambda: [driver.exists("packed") for _ in range(repeats)]),
-            Contestant(REMOTE, lambda: [client.call("Exists", ID="packed")
-                                        for _ in range(repeats)]),
-        )  # fmt: skip
+        )
         record.hold(Contest(f"exists, {repeats} times", contestants))
         contestants = (
             Contestant(OURS, partial(drain, driver, "packed")),
@@ -104,8 +105,8 @@ class _Client:
 
 @contextmanager
 def _server(path: Path, home: Path) -> Iterator[_Client]:
-    command = ["-m", "graphdriver.plugin", "overlay2", "--socket", path, "--home", home]
-    with subprocess.Popen([sys.executable, *command]) as process:
+    command = ["-m", "graphdriver.plugin", "overlay2", "--socket", str(path), "--home", str(home)]
+    with subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL) as process:
         try:
             until = time.monotonic() + _DEADLINE
             while not path.exists():

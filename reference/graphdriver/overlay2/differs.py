@@ -23,9 +23,9 @@ from graphdriver.homedir import DIRECTORY, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, renameat2, syncfs
 from graphdriver.overlay2.layers import LayerTable
-from graphdriver.overlay2.layout import Home
+from graphdriver.overlay2.layout import Home, new_link
 from graphdriver.overlay2.mounts import Mounts
-from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_layer
+from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_layer, stage_link
 from graphdriver.overlay2.support import Support, is_native_diff_right
 from graphdriver.overlayfs.lowers import LowerTree
 from graphdriver.tree.copy import copy_tree
@@ -161,7 +161,14 @@ class Differ:
                     raise LayerNotFound(f"layer {layer.name} does not exist any more") from None
                 opened.callback(os.close, directory)
                 mend_layer(layer)
-                stage = make_directory(directory, APPLYING)
+                name, target = stage_link(new_link(), layer.name)
+                os.symlink(target, name, dir_fd=self._home.descriptor)
+                try:
+                    stage = make_directory(directory, APPLYING)
+                except BaseException:
+                    with suppress(OSError):
+                        os.unlink(name, dir_fd=self._home.descriptor)
+                    raise
                 opened.callback(os.close, stage)
                 # The lock distinguishes a staging directory in use from the remnant of a crash.
                 fcntl.flock(stage, fcntl.LOCK_EX)
@@ -170,6 +177,7 @@ class Differ:
             finally:
                 with suppress(OSError):
                     remove_unmounted(directory, APPLYING, layer)
+                    os.unlink(name, dir_fd=self._home.descriptor)
 
     def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
         """Apply through the view that someone holds: its directory cannot be exchanged."""

@@ -72,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 4
     for one in found:
         print(one)
-    count = sum(1 for name in os.listdir(home) if (home / name / "diff").is_dir())
+    names = [name for name in os.listdir(home) if not is_remnant(name)]
+    count = sum(1 for name in names if (home / name / "diff").is_dir())
     print(f"{home}: {count} layer(s), {len(found)} finding(s)")
     return 1 if found else 0
 

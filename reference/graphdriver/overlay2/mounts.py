@@ -190,10 +190,16 @@ class Mounts:
     ) -> None:
         # A layer with children is an image: its view is read-only, as in dockerd since 20.10.
         data = mount_data(id, lowers, label, self._prefix, read_only=read_only)
-        if not view.is_dir():  # dockerd creates it in get and removes it in put since 17.12
-            self._points.make(view)
+        target = os.fsencode(f"{id}/merged")
         try:
-            self._mount_relative(id, data, os.fsencode(f"{id}/merged"))
+            try:
+                self._mount_relative(id, data, target)
+            except FileNotFoundError:
+                # dockerd makes it on get and removes it on put since 17.12.
+                if view.is_dir():
+                    raise
+                self._points.make(view)
+                self._mount_relative(id, data, target)
             if read_only:
                 return
             self._require_writable(id, view.parent)

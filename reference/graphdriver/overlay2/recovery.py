@@ -1,9 +1,9 @@
 """Remnants of crashes: this module defines all their names, and how each is repaired.
 
-A layer is created under a name that no layer can have and renamed when it is complete; before it is
-deleted it is renamed to such a name; an archive is unpacked into a staging directory inside the
-layer. So every remnant of a crash has one of the names below, and mounts under such a name are not
-in use.
+A layer is built under a name that no layer can have and renamed when it is whole; it is renamed to
+such a name before it is deleted; an archive is unpacked into a stage inside the layer, which a
+symlink in the home points to for as long as it is there. So whatever a crash leaves has one of the
+names below, all of them in the home, and what is mounted under such a name is nobody's.
 """
 
 import errno
@@ -32,10 +32,11 @@ __all__ = [
     "recover",
     "require_no_apply",
     "scratch",
+    "stage_link",
 ]
 
-PROBE, CREATING, REMOVED = ".probe-", ".creating-", ".removed-"
-_REMNANTS = (PROBE, CREATING, REMOVED)
+PROBE, CREATING, REMOVED, STAGED = ".probe-", ".creating-", ".removed-", ".staged-"
+_REMNANTS = (PROBE, CREATING, REMOVED, STAGED)
 
 APPLYING = ".applying"
 """In a layer: the staging directory of an apply_diff."""
@@ -63,15 +64,38 @@ def is_dockerd_remnant(name: str) -> bool:
 def recover(home: Path) -> None:
     """Repair the home after a crash, for the only driver on it; short links are in layout.py.
 
-    A remnant that cannot be removed does no damage: it stays, and `graphdriver fsck` reports it. A
-    layer that cannot be restored raises OSError.
+    A remnant that cannot be removed does no harm: it stays, and `graphdriver fsck` names it. A
+    layer that cannot be brought back is an OSError. Layers are not looked into: a home has
+    thousands of them.
     """
     for name in os.listdir(home):
-        if is_remnant(name):
+        if name.startswith(STAGED):
+            _mend_staged(home, name)
+        elif is_remnant(name):
             with suppress(OSError):
                 clear(home, name)
-        elif _has_stage(f"{home}/{name}"):
-            mend_layer(home / name)
+
+
+def stage_link(unique: str, id: str) -> tuple[str, str]:
+    """Return name and target of the symlink in the home that points to a layer's stage.
+
+    It is made before the stage and removed after it. `unique` makes a name of its own for each
+    stage: a process that removes its own link must not remove that of the next process.
+    """
+    return f"{STAGED}{unique}", f"{id}/{APPLYING}"
+
+
+def _mend_staged(home: Path, name: str) -> None:
+    """Mend the layer that a link to a stage names, and remove the link."""
+    id = ""
+    with suppress(OSError):
+        id = os.readlink(home / name).partition("/")[0]
+    if id and id != "..":
+        mend_layer(home / id)
+        if _has_stage(home / id):
+            return
+    with suppress(OSError):
+        clear(home, name)
 
 
 def mend_layer(layer: Path) -> None:

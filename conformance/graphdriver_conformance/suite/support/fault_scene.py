@@ -16,6 +16,7 @@ from typing import Any
 from graphdriver.contract import Capability, Driver
 from graphdriver_conformance.drivers.resolve import OwnProcess
 from graphdriver_conformance.faults.processes import start
+from graphdriver_conformance.faults.supervisor import without_flushes
 from graphdriver_conformance.fixture.program import shown_call, shown_result
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host.environment import umount_below
@@ -179,6 +180,8 @@ class Scene:
     trees: Mapping[str, Tree] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
     shown_empty: Tree = field(default_factory=Tree)
+    skips_flushes: bool = True
+    """Whether drivers need not wait for the disk, which is so where no power cut follows."""
     _count: int = 0
 
     @property
@@ -220,9 +223,13 @@ class Scene:
         place.mkdir()
         return place
 
+    def start(self) -> OwnProcess:
+        """Start a process that nobody supervises and that can make the driver."""
+        return start(self.graphdriver.source, without_flushes if self.skips_flushes else None)
+
     def started(self) -> tuple[OwnProcess, Driver]:
         """Start a driver on the home that nobody supervises."""
-        process = start(self.graphdriver.source)
+        process = self.start()
         try:
             return process, self.init(process, Log(self.graphdriver))
         except BaseException:

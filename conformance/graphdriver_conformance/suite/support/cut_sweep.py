@@ -100,7 +100,7 @@ class CutScene(Scene):
     """The image of the disk with the layers that no cut may change."""
 
     def __init__(self, graphdriver: Subject, format: str) -> None:
-        super().__init__(graphdriver)
+        super().__init__(graphdriver, skips_flushes=False)
         self._format = format
         self._opened = ExitStack()
         self._point = graphdriver.home.parent / f"disk-{format}"

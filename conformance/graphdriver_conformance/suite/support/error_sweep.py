@@ -132,7 +132,8 @@ class _Errors:
         where = Where(self._swept.act, error, point, with_reads)
         report = Reporter(scene, self._swept, where)
         victim = Victim(f"layer-{point}", act.parent if act else MIDDLE)
-        with Supervisor(scene.home, ALL_CALLS if with_reads else WRITES) as supervisor:
+        kinds = ALL_CALLS if with_reads else WRITES
+        with Supervisor(scene.home, kinds, skips_flushes=True) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
             try:
                 watched = self._failed(supervisor, process, report, victim)

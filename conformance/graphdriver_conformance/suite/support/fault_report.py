@@ -9,7 +9,6 @@ from graphdriver.errors import DriverError
 from graphdriver_conformance.drivers import NoAnswer
 from graphdriver_conformance.faults.calls import Call, CallKind, without_random_names
 from graphdriver_conformance.faults.findings import Finding, Swept, Where
-from graphdriver_conformance.faults.processes import start
 from graphdriver_conformance.host.mountinfo import mounts_below
 from graphdriver_conformance.oracle.compare import Aspect, differences
 from graphdriver_conformance.oracle.tree import Tree
@@ -130,7 +129,7 @@ class AfterRestart:
     def driver(self) -> Iterator[Driver]:
         """Start a driver on the home for the block. Raises Broken."""
         scene, log = self.report.scene, self.report.log
-        process = start(scene.graphdriver.source)
+        process = scene.start()
         try:
             with self.report.succeeds(self.starts, "the next init(HOME)"):
                 driver = scene.init(process, log)

@@ -16,6 +16,7 @@ from typing import Any
 from graphdriver.contract import Capability, Driver
 from graphdriver_conformance.drivers.resolve import OwnProcess
 from graphdriver_conformance.faults.processes import start
+from graphdriver_conformance.faults.supervisor import without_flushes
 from graphdriver_conformance.fixture.program import shown_call, shown_result
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host.environment import umount_below
@@ -196,6 +197,8 @@ class Scene:
     """What a layer on MIDDLE shows with the archive _OLDER; see there."""
     renewed: Tree = field(default_factory=Tree)
     """What that layer shows when _TOP was applied to it, too."""
+    skips_flushes: bool = True
+    """Whether drivers need not wait for the disk, which is so where no power cut follows."""
     _count: int = 0
 
     @property
@@ -247,9 +250,13 @@ class Scene:
         place.mkdir()
         return place
 
+    def start(self) -> OwnProcess:
+        """Start a process that nobody supervises and that can make the driver."""
+        return start(self.graphdriver.source, without_flushes if self.skips_flushes else None)
+
     def started(self) -> tuple[OwnProcess, Driver]:
         """Start a driver on the home that nobody supervises."""
-        process = start(self.graphdriver.source)
+        process = self.start()
         try:
             return process, self.init(process, Log(self.graphdriver))
         except BaseException:

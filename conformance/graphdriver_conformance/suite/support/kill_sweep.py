@@ -96,7 +96,7 @@ class _Kills:
         scene, act = self._scene, self._act
         victim = Victim(f"layer-{point}", act.parent if act else MIDDLE)
         report = Reporter(scene, self._swept, Where(self._swept.act, KILL_NAME, point))
-        with Supervisor(scene.home, CHANGES) as supervisor:
+        with Supervisor(scene.home, CHANGES, skips_flushes=True) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
             try:
                 watched = self._killed(supervisor, process, report, victim)
@@ -160,7 +160,7 @@ class _Recoveries(_Kills):
     ) -> Watched:
         scene, act = self._scene, self._act
         assert act
-        with Supervisor(scene.home, CHANGES) as first:
+        with Supervisor(scene.home, CHANGES, skips_flushes=True) as first:
             killed = start(scene.graphdriver.source, first.enter)
             try:
                 driver = scene.init(killed, report.log)
@@ -193,7 +193,7 @@ class _FirstInits(_Kills):
         place.mkdir()
         report = Reporter(scene, self._swept, Where(FIRST_INIT, KILL_NAME, point))
         home = place / "home"
-        with Supervisor(place, CHANGES) as supervisor:
+        with Supervisor(place, CHANGES, skips_flushes=True) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
             try:
                 with supervisor.watching(point) as watched:
@@ -220,7 +220,7 @@ class _FirstInits(_Kills):
         return watched.calls
 
     def _use(self, report: Reporter, home: Path) -> None:
-        process = start(self._scene.graphdriver.source)
+        process = self._scene.start()
         log = report.log
         try:
             with report.succeeds("CRS-001", "the next init(HOME)"):

@@ -239,8 +239,8 @@ def filter_for(*, reads: bool = False, skips_flushes: bool = False) -> bytes:
 
     If it `skips_flushes`, calls that flush succeed at once, without a notification.
 
-    Writes through io_uring would not be observed, so a process cannot set one up: it gets ENOSYS, as
-    from a kernel without it.
+    Writes through io_uring would not be observed, so a process cannot set one up: it gets ENOSYS,
+    as from a kernel without it.
     """
     asked: list[Instruction] = []
     for number, row in _known().items():

@@ -60,6 +60,8 @@ _TOP = [
     entry_of("d/z", file(b"z")),
     entry_of("etc", directory()),
     entry_of("etc/v", file(b"v" * 5000)),
+    # With an entry: without one some drivers change its mode, by one of their ways to unpack.
+    entry_of("new", directory(0o700)),
     whiteout("new/f"),
     entry_of("vdir", directory(0o750)),
     entry_of("vdir/s", symlink("p")),

@@ -1,7 +1,7 @@
-"""Many small archives in one: each case in a directory of its own, so that a layer shows them all.
+"""Many small archives in one: each case in its own directory, so that one layer contains them all.
 
-A case that fails, or is refused with the others, is tried again in a layer of its own: the report
-then has a program of three verbs.
+A case that fails, or is refused with the others, is repeated in a layer of its own: the report then
+has a program of three verbs.
 """
 
 import os
@@ -35,12 +35,12 @@ __all__ = [
 
 
 _DEEPEST = 2
-"""Of directories below this no file was deleted."""
+"""No file was deleted from directories below this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An archive of `entries` for a layer on `below`, and the tree that it makes."""
+    """An archive of `entries` for a layer on `below`, and the resulting tree."""
 
     below: Tree
     entries: tuple[LayerEntry, ...]
@@ -52,9 +52,9 @@ class Case:
 
 
 def cases_of(below: Tree, archives: Iterable[Sequence[LayerEntry]]) -> list[Case]:
-    """Return a case for each archive that means something by the image-spec, and for none twice.
+    """Return a case for each archive that the image-spec defines, without duplicates.
 
-    Of `below` it has what its members could meet.
+    `below` is reduced to the paths that the members affect.
     """
     found: dict[tuple[LayerEntry, ...], Case] = {}
     for entries in archives:
@@ -70,7 +70,7 @@ def cases_of(below: Tree, archives: Iterable[Sequence[LayerEntry]]) -> list[Case
 
 
 def _met(below: Tree, entries: Sequence[LayerEntry]) -> Tree:
-    """Return what is below the names in the root that entries speak of, or symlinks there."""
+    """Return the part of `below` under the root names of the entries, and symlinks to it."""
     tops: set[bytes] = set()
     todo = [path for entry in entries for path in (entry.name, entry.hardlink or b"")]
     while todo:
@@ -100,7 +100,7 @@ def assert_cases(
 def refused_cases(
     graphdriver: Subject, cases: Sequence[Case], aspects: Aspect = Aspect.DEFAULT
 ) -> list[Case]:
-    """Do as `assert_cases`, but return the cases that are refused, instead of raising."""
+    """Do as `assert_cases`, but return the refused cases instead of raising."""
     layer = _on(graphdriver, Tree(_below(cases)))
     if applied(graphdriver, layer, _archive_of(cases)):
         _assert_shown(graphdriver, layer, cases, aspects, PLAIN)
@@ -122,7 +122,7 @@ def _archive_of(cases: Sequence[Case], dialect: Dialect = PLAIN) -> bytes:
 
 
 def applied(graphdriver: Subject, layer: str, archive: bytes) -> bool:
-    """Apply an archive; say whether it was taken."""
+    """Apply an archive; return whether it was accepted."""
     try:
         graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive)
     except (DriverError, OSError) as error:
@@ -132,19 +132,19 @@ def applied(graphdriver: Subject, layer: str, archive: bytes) -> bool:
 
 
 def look(graphdriver: Subject, layer: str, *cases: Case) -> Tree:
-    """Return what the layer shows. AssertionError where listings and stat disagree.
+    """Return the tree of the layer. AssertionError if listings and stat disagree.
 
-    Every name that the cases speak of is looked up by itself, listed or not.
+    Every name in the cases is looked up separately, listed or not.
     """
     names = {name for case in cases for name in (*case.below, *case.wanted, *_names(case))}
     return _seen(graphdriver, layer, names)
 
 
 def _on(graphdriver: Subject, below: Tree) -> str:
-    """Return a new layer on two that archives have made, and that hold `below` together.
+    """Return a new layer on two others that were unpacked from archives, with the tree `below`.
 
     Every other file is in the upper one of them, which also deletes a file of the lower one in each
-    directory: that must not come back.
+    directory: that file must not reappear.
     """
     names = sorted(name for name in below if name)
     files = [name for name in names if not below[name].is_directory]
@@ -191,7 +191,7 @@ def _assert_shown(
 def _assert_alone(
     graphdriver: Subject, cases: Sequence[Case], aspects: Aspect, dialect: Dialect
 ) -> None:
-    """Assert that each case by itself is as it has to be, the shortest first."""
+    """Assert that each case alone has the expected tree, the shortest first."""
     for case in sorted(cases, key=lambda case: len(case.entries)):
         graphdriver.start_example()
         layer = _on(graphdriver, case.below)
@@ -218,7 +218,7 @@ def _is_behind_symlink(tree: Tree, name: bytes) -> bool:
 
 
 def _ghosts(root: bytes) -> list[bytes]:
-    """Return names below `root` that are listed, and are not there."""
+    """Return names below `root` that are listed but do not exist."""
     found = []
     todo = [b""]
     while todo:
@@ -238,7 +238,7 @@ def _ghosts(root: bytes) -> list[bytes]:
 
 
 def _names(case: Case) -> list[bytes]:
-    """Return the names that the members have, and those that markers speak of."""
+    """Return the names of the members, and those in markers."""
     names = [entry.name.strip(b"/") for entry in case.entries]
     return [*names, *(name.replace(b".wh.", b"", 1) for name in names)]
 
@@ -279,7 +279,7 @@ def _all_entries(cases: Sequence[Case]) -> list[LayerEntry]:
 
 
 def _moved(node: Node, top: bytes) -> Node:
-    """Return the node in the directory `top`: absolute targets go there, too."""
+    """Return the node in the directory `top`: absolute targets are moved there, too."""
     if node.kind is NodeKind.SYMLINK and node.target.startswith(b"/"):
         return node.but(target=b"/" + top + node.target)
     return node

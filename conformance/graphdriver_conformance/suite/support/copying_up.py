@@ -1,4 +1,4 @@
-"""What makes an overlay copy a lower node up, on nodes of every kind."""
+"""System calls that cause a copy-up in overlayfs, on files of every type."""
 
 import itertools
 import os
@@ -25,18 +25,18 @@ COPY_UPS: Mapping[str, Call] = {
     "renamed": lambda path: path.rename(path.with_name("other")),
     "renamed over": lambda path: path.with_name("new").rename(path),
 }
-"""By what a report calls them."""
+"""By the name in reports."""
 
 
 def copy_up_cases(nodes: Mapping[str, Node]) -> dict[str, Case]:
-    """Return a case for each call on each node that it can be made on."""
+    """Return a case for each call on each node to which it applies."""
     cases: dict[str, Case] = {}
     for (what, node), (why, call) in itertools.product(nodes.items(), COPY_UPS.items()):
         before: dict[str | bytes, Node | bytes | str] = {"x": node}
         if why == "renamed over":
             before["new"] = file(b"new", 0o611, mtime=EPOCH + 7)
         if node.kind is NodeKind.SYMLINK and why in ("chmod", "opened to write"):
-            continue  # of what it points to
+            continue  # of its target
         exdev = ("EXDEV",) if node.is_directory and why == "renamed" else ()
         cases[f"{why} of {what}"] = Case(_on("x", call), before, exdev)
     return cases

@@ -1,7 +1,8 @@
-"""Sweeps that several requirements read: each is made once in a run, by whoever needs it first.
+"""Sweeps that several requirements use: each is made once in a run, by the first test that needs
+it.
 
-The processes of a run share what was found as files. One that needs several sweeps makes those that
-nobody else is making, and waits for the rest.
+The processes of a run share the findings as files. A process that needs several sweeps makes those
+that no other process is making, and waits for the rest.
 """
 
 import fcntl
@@ -29,15 +30,15 @@ from graphdriver_conformance.suite.support.kill_sweep import FIRST_INIT, INIT, k
 __all__ = ["assert_met", "errors", "kills", "swept"]
 
 Sweep = Callable[[Scene, str, Where | None], Swept]
-"""Makes the sweep of an act, or of one fault in it only."""
+"""Runs the sweep of an act, or of one fault in it only."""
 
 _ERROR = "error"
 _CHANGING = "create_child"
-"""An act in which every driver has to change its home."""
+"""An act in which every driver must change its home."""
 
 
 def kills(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
-    """Kill the driver in each of the acts that it has; return what was found."""
+    """Kill the driver in each of its acts; return the findings."""
 
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return kill_sweep(scene, name, fault_points(), only.point if only else None)
@@ -46,7 +47,7 @@ def kills(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
 
 
 def errors(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
-    """Let system calls of each of the acts fail; return what was found."""
+    """Let system calls of each of the acts fail; return the findings."""
 
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return error_sweep(scene, name, error_points(), every=is_thorough(), only=only)
@@ -55,7 +56,7 @@ def errors(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
 
 
 def assert_met(graphdriver: Subject, requirement: str, sweeps: Sequence[Swept]) -> None:
-    """Raise FaultFound for the first finding about a requirement; count what was tried."""
+    """Raise FaultFound for the first finding about a requirement; count the tested faults."""
     graphdriver.examples = max(1, sum(len(one.tried) for one in sweeps))
     for sweep in sweeps:
         for note in sweep.notes:
@@ -87,7 +88,7 @@ def _counts(sweeps: Sequence[Swept], requirement: str) -> Iterator[str]:
 
 
 def _require_supervision(graphdriver: Subject) -> None:
-    """End the test where no process of this driver can be supervised."""
+    """End the test if no process of this driver can be supervised."""
     if graphdriver.asked.unclaimed:
         graphdriver.not_claimed("the driver does not claim restartable", "restartable")
     if reason := cannot_start(graphdriver.source):
@@ -95,7 +96,7 @@ def _require_supervision(graphdriver: Subject) -> None:
 
 
 def _asked(graphdriver: Subject, names: Iterable[str]) -> list[str]:
-    """Return the acts that the driver has and the profile has time for."""
+    """Return the acts that the driver supports and the profile includes."""
     quick = {FIRST_INIT, INIT} | {name for name, act in ACTS.items() if act.is_quick}
     return [
         name
@@ -106,7 +107,7 @@ def _asked(graphdriver: Subject, names: Iterable[str]) -> list[str]:
 
 
 def _of_acts(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep) -> list[Swept]:
-    """Return the sweeps of the acts that are asked; ends the test where nothing would be proven."""
+    """Return the sweeps of the requested acts; ends the test if nothing would be proven."""
     wanted = _asked(graphdriver, names)
     others = [name for name in wanted if name != _CHANGING]
     found = swept(graphdriver, kind, [_CHANGING, *others], sweep)
@@ -127,7 +128,9 @@ def swept(
     sweep: Sweep,
     scene: Scene | None = None,
 ) -> list[Swept]:
-    """Return the sweeps of these acts, made here or elsewhere; `kind` is that of their faults."""
+    """Return the sweeps of these acts, made by this or another process; `kind` is that of their
+    faults.
+    """
     _require_supervision(graphdriver)
     scene = scene or Scene(graphdriver)
 
@@ -162,13 +165,13 @@ def _write(path: Path, swept: Swept) -> None:
 
 
 def _key(source: DriverSource, options: tuple[str, ...]) -> str:
-    """Return a file name's part that stands for a driver and its options."""
+    """Return the part of a file name for a driver and its options."""
     return hashlib.sha256(repr((source.spec, options)).encode()).hexdigest()[:16]
 
 
 @contextmanager
 def _locked(path: Path, *, waits: bool) -> Iterator[bool]:
-    """Hold the lock of a sweep for the block; False where another process makes it."""
+    """Hold the lock of a sweep for the block; False if another process makes it."""
     with path.with_suffix(".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))

@@ -20,7 +20,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class Resource(Enum):
-    """What a disk can run out of."""
+    """The resources of a disk that can be used up."""
 
     BLOCKS = "blocks"
     INODES = "inodes"
@@ -32,10 +32,10 @@ class SmallDisk(Protocol):
     point: Path
 
     def used(self) -> int:
-        """Return how many blocks and inodes are in use."""
+        """Return the numbers of used blocks and inodes."""
 
     def leave(self, resource: Resource, count: int) -> None:
-        """Leave so many blocks or inodes free."""
+        """Leave `free` blocks or inodes free."""
 
     def relieve(self) -> None:
         """Make room again."""
@@ -45,12 +45,12 @@ class SmallDisk(Protocol):
 
 
 def small_disk(type: str, point: Path) -> SmallDisk:
-    """Make a tmpfs or an ext4. Raises CannotMake."""
+    """Create a tmpfs or an ext4. Raises CannotMake."""
     return _Tmpfs(point) if type == "tmpfs" else _Ext4(point)
 
 
 class _Tmpfs:
-    """A tmpfs is filled by making it smaller."""
+    """A tmpfs is filled by reducing its size."""
 
     _ROOM = 4096
 
@@ -129,7 +129,7 @@ class _Ext4:
                     fallocate(descriptor, 0, length, piece * _EXT4_BLOCK)
                     length += piece * _EXT4_BLOCK
                 except OSError as error:
-                    # The list of a file's pieces takes blocks as well.
+                    # The list of a file's extents needs blocks as well.
                     if error.errno != errno.ENOSPC or piece == 1:
                         raise
                     piece //= 2

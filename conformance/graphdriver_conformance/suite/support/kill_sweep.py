@@ -297,7 +297,7 @@ class _Check:
         """Call the verb again, like a caller that did not receive its result."""
         victim, report = self._victim, self._report
         if isinstance(state, Exception) or act.verb in ("remove", "cleanup"):
-            return  # it has to be removed first; or remove and, at the end, cleanup are called anyway
+            return  # it is removed first; or remove and cleanup are called anyway
         creates = act.verb.startswith("create")
         if (state is None) != creates:
             return

@@ -1,7 +1,7 @@
-"""Ids inside attributes: they are mapped as owners are (moby #41724, container-libs #1126).
+"""Ids inside xattrs: they are mapped like owners (moby #41724, container-libs #1126).
 
-A file capability of version 3 names the root id of the user namespace that it counts in; an ACL
-names users and groups. include/uapi/linux/capability.h and posix_acl_xattr.h.
+A file capability of version 3 contains the root id of a user namespace; an ACL contains users and
+groups. include/uapi/linux/capability.h and posix_acl_xattr.h.
 """
 
 import struct
@@ -25,12 +25,12 @@ _Map = Callable[[int], int]
 
 
 def xattrs_to_host(xattrs: Mapping[bytes, bytes], ids: IDMapping) -> Mapping[bytes, bytes]:
-    """Return the attributes as they are on disk. Raises UnmappedId, BadArchive."""
+    """Return the xattrs as on disk. Raises UnmappedId, BadArchive."""
     return _mapped(xattrs, lambda uid: ids.to_host(uid, 0)[0], lambda gid: ids.to_host(0, gid)[1])
 
 
 def xattrs_to_container(xattrs: Mapping[bytes, bytes], ids: IDMapping) -> Mapping[bytes, bytes]:
-    """Return the attributes as they are in an archive. Raises UnmappedId."""
+    """Return the xattrs as in an archive. Raises UnmappedId."""
     uid_of_root, gid_of_root = ids.root
     return _mapped(
         xattrs,

@@ -1,7 +1,7 @@
-"""Sparse members: where their data lies and where the holes are.
+"""Sparse members: the positions of data and holes.
 
 GNU's old format ('S'), and PAX sparse 0.0, 0.1 and 1.0 (GNU tar manual, "Storing Sparse Files").
-A map is bounded: an attacker's could otherwise be larger than any memory (CVE-2025-58183).
+The size of a map is limited, because an attacker could exhaust the memory (CVE-2025-58183).
 """
 
 from graphdriver.archive.header import BLOCK, number, padding
@@ -38,7 +38,7 @@ def from_gnu_block(block: bytes, source: Source) -> tuple[list[Segment], int]:
 
 
 def from_pax(records: dict[bytes, bytes], source: Source, stored: int) -> tuple[list[Segment], int]:
-    """Return the map that PAX records speak of, and how many bytes of it lay before the data."""
+    """Return the map of PAX records, and the length of its part before the data."""
     if records.get(b"GNU.sparse.major") == b"1":
         return _map_before_data(source, stored)
     if (text := records.get(b"GNU.sparse.map")) is not None:
@@ -47,7 +47,7 @@ def from_pax(records: dict[bytes, bytes], source: Source, stored: int) -> tuple[
 
 
 def map_block(segments: list[Segment]) -> bytes:
-    """Return the map as PAX sparse 1.0 puts it before the data."""
+    """Return the map of PAX sparse 1.0, which precedes the data."""
     lines = [b"%d\n" % len(segments)]
     lines += [b"%d\n%d\n" % segment for segment in segments]
     text = b"".join(lines)

@@ -1,7 +1,8 @@
-"""Sweeps that several requirements read: each is made once in a run, by whoever needs it first.
+"""Sweeps that several requirements use: each is made once in a run, by the first test that needs
+it.
 
-The processes of a run share what was found as files. One that needs several sweeps makes those that
-nobody else is making, and waits for the rest.
+The processes of a run share the findings as files. A process that needs several sweeps makes those
+that no other process is making, and waits for the rest.
 """
 
 import fcntl
@@ -30,17 +31,17 @@ from graphdriver_conformance.suite.support.kill_sweep import FIRST_INIT, INIT, k
 __all__ = ["Sweeps", "assert_met", "errors", "kills", "swept"]
 
 Sweep = Callable[[Scene, str, Where | None], Swept]
-"""Makes the sweep of an act, or of one fault in it only."""
+"""Runs the sweep of an act, or of one fault in it only."""
 Sweeps = Generator[Swept, None, None]
-"""Sweeps of several acts, each made when it is asked for."""
+"""Sweeps of several acts, each run when it is requested."""
 
 _ERROR = "error"
 _CHANGING = "create_child"
-"""An act in which every driver has to change its home."""
+"""An act in which every driver must change its home."""
 
 
 def kills(graphdriver: Subject, names: Iterable[str]) -> Sweeps:
-    """Kill the driver in each of the acts that it has; yield what was found."""
+    """Kill the driver in each of the acts that it has; yield the findings."""
 
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return kill_sweep(scene, name, fault_points(), only.point if only else None)
@@ -49,7 +50,7 @@ def kills(graphdriver: Subject, names: Iterable[str]) -> Sweeps:
 
 
 def errors(graphdriver: Subject, names: Iterable[str]) -> Sweeps:
-    """Let system calls of each of the acts fail; yield what was found."""
+    """Let system calls of each of the acts fail; yield the findings."""
 
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return error_sweep(scene, name, error_points(), every=is_thorough(), only=only)
@@ -58,7 +59,7 @@ def errors(graphdriver: Subject, names: Iterable[str]) -> Sweeps:
 
 
 def assert_met(graphdriver: Subject, requirement: str, made: Sweeps) -> None:
-    """Raise FaultFound for the first finding about a requirement; count what was tried.
+    """Raise FaultFound for the first finding about a requirement; count the tested faults.
 
     Where only the outcome counts, no sweep is made after one with such a finding.
     """
@@ -99,7 +100,7 @@ def _counts(sweeps: Sequence[Swept], requirement: str) -> Iterator[str]:
 
 
 def _require_supervision(graphdriver: Subject) -> None:
-    """End the test where no process of this driver can be supervised."""
+    """End the test if no process of this driver can be supervised."""
     if graphdriver.asked.unclaimed:
         graphdriver.not_claimed("the driver does not claim restartable", "restartable")
     if reason := cannot_start(graphdriver.source):
@@ -107,7 +108,7 @@ def _require_supervision(graphdriver: Subject) -> None:
 
 
 def _asked(graphdriver: Subject, names: Iterable[str]) -> list[str]:
-    """Return the acts that the driver has and the profile has time for."""
+    """Return the acts that the driver supports and the profile includes."""
     quick = {FIRST_INIT, INIT} | {name for name, act in ACTS.items() if act.is_quick}
     return [
         name
@@ -182,13 +183,13 @@ def _write(path: Path, swept: Swept) -> None:
 
 
 def _key(source: DriverSource, options: tuple[str, ...]) -> str:
-    """Return a file name's part that stands for a driver and its options."""
+    """Return the part of a file name for a driver and its options."""
     return hashlib.sha256(repr((source.spec, options)).encode()).hexdigest()[:16]
 
 
 @contextmanager
 def _locked(path: Path, *, waits: bool) -> Iterator[bool]:
-    """Hold the lock of a sweep for the block; False where another process makes it."""
+    """Hold the lock of a sweep for the block; False if another process makes it."""
     with path.with_suffix(".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))

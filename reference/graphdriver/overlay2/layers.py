@@ -16,12 +16,14 @@
 import fcntl
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from graphdriver.errors import DriverError, LayerInUse, LayerNotFound
+from graphdriver.holding import Holds
 from graphdriver.homedir import try_lock
 from graphdriver.linux.mounts import mountinfo
 from graphdriver.overlay2.layout import LINKS, Home, is_read
@@ -64,6 +66,17 @@ class _Thread(threading.local):
                 del self.owned[""]
 
 
+_tables: "weakref.WeakSet[LayerTable]" = weakref.WeakSet()
+
+
+def _begin_again() -> None:
+    for table in list(_tables):
+        table.forget_parent_process()
+
+
+os.register_at_fork(after_in_child=_begin_again)
+
+
 class LayerTable:
     """The layers of one home and who uses them."""
 
@@ -75,11 +88,23 @@ class LayerTable:
         self._index = threading.Lock()  # of the locks
         self._thread = _Thread()
         self._holds: dict[str, int] = {}
+        self._files = Holds(home.link_file)
         # By the layers that are held, what is below them.
         self._lowers: dict[str, Sequence[str]] = {}
         # Layers to put, each by whoever has its lock, or gets it next.
         self._returned: deque[str] = deque()
         self._children = _Children(home)
+        _tables.add(self)
+
+    def forget_parent_process(self) -> None:
+        """Begin again in a forked process: its copies of locks may be taken, and it holds nothing.
+
+        Who holds what is the parent's; a put here must not end the view there.
+        """
+        self._locks, self._index, self._thread = {}, threading.Lock(), _Thread()
+        self._holds, self._lowers, self._returned = {}, {}, deque()
+        self._files = Holds(self._home.link_file)
+        self._children = _Children(self._home)
 
     @contextmanager
     def locked(self, *ids: str) -> Iterator[None]:
@@ -140,20 +165,37 @@ class LayerTable:
                     return
                 if self._children.has(id, change.links):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                with self._home.locked_layer(id, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                with (
+                    self._files.alone(id) as is_alone,
+                    self._home.locked_layer(id, fcntl.LOCK_EX | fcntl.LOCK_NB),
+                ):
+                    if not is_alone:
+                        raise LayerInUse(
+                            f"layer {id} is held by another process", "put it there, then remove it"
+                        )
                     release()
                     remnant = self._home.withdraw(id, change.links, change.advance)
                 change.discard(id)
             self._home.discard(remnant)
 
     @contextmanager
-    def mounting(self, id: str) -> Iterator[bool]:
-        """Mount a layer in the block, while no other process exchanges a tree below it.
+    def mounting(self, id: str, lowers: Sequence[str]) -> Iterator[bool]:
+        """Begin to hold a layer, with its lock: mount it in the block, where it has `lowers`.
 
-        The block gets whether the layer has children.
+        No other process exchanges a tree below it meanwhile. The block gets whether the layer has
+        children; for a base layer, which is not mounted, nobody looks. Raises LayerNotFound.
         """
         with self._home.links(fcntl.LOCK_SH) as links:
-            yield self._children.has(id, links)
+            try:
+                self._files.take(id)
+            except FileNotFoundError:  # its link file is lost
+                self._home.layer(id)
+            try:
+                yield bool(lowers) and self._children.has(id, links)
+                self.hold(id, lowers)
+            except BaseException:
+                self._files.drop(id)
+                raise
 
     @contextmanager
     def reading(self, id: str) -> Iterator[int]:
@@ -198,8 +240,24 @@ class LayerTable:
             self._require_unused_above(id, links)
 
     def is_held(self, id: str) -> bool:
-        """Say whether someone holds the layer. Ask with its lock."""
+        """Say whether someone in this process holds the layer. Ask with its lock."""
         return id in self._holds
+
+    def is_held_elsewhere(self, id: str) -> bool:
+        """Say whether another process holds the layer."""
+        with self._files.alone(id) as is_alone:
+            return not is_alone
+
+    @contextmanager
+    def ending(self, id: str) -> Iterator[bool]:
+        """Forget after the block who holds a layer. Call with its lock.
+
+        The block gets whether no other process holds it, so that its view may be ended.
+        """
+        with self._files.ending(id) if self.is_held(id) else self._files.alone(id) as is_alone:
+            yield is_alone
+        self._holds.pop(id, None)
+        self._lowers.pop(id, None)
 
     def hold(self, id: str, lowers: Sequence[str]) -> None:
         """Count one more holder. Call with the layer's lock."""
@@ -229,11 +287,6 @@ class LayerTable:
     def holders(self, id: str) -> int:
         """Return how many hold a layer. Ask with its lock."""
         return self._holds.get(id, 0)
-
-    def forget(self, id: str) -> None:
-        """Forget who holds a layer. Call with its lock."""
-        self._holds.pop(id, None)
-        self._lowers.pop(id, None)
 
     def held(self) -> list[str]:
         """Return the layers that someone holds."""
@@ -268,8 +321,9 @@ class LayerTable:
         if holders > 1:
             self._holds[id] -= 1
         elif holders:
-            self._end_view(id)
-            self.forget(id)
+            with self.ending(id) as is_alone:
+                if is_alone:
+                    self._end_view(id)
 
     def _settle(self, id: str) -> None:
         """Do the puts of a layer that are left to whoever has its lock. Raises OSError."""

@@ -24,9 +24,9 @@ from graphdriver.errors import (
     LayerNotFound,
     MaxDepthExceeded,
 )
-from graphdriver.homedir import HomeDirectory, lock, make_directory
+from graphdriver.homedir import HomeDirectory, lock, make_directory, unlock
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
+from graphdriver.linux.files import RENAME_NOREPLACE, Spare, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
 from graphdriver.tree.inodes import attributes_of, set_attributes
 from graphdriver.tree.removal import remove_node, remove_unmounted
@@ -137,6 +137,10 @@ class Home:
         link = self._read(f"{id}/link", 64) or ""
         return link if LINK_NAME.fullmatch(link) else ""
 
+    def link_file(self, id: str) -> str:
+        """Return the path of the file that has a layer's short name; holders keep it locked."""
+        return f"{self.path}/{id}/link"
+
     def layer_of(self, link: str) -> str:
         """Return the layer that a short name points to, "" where it points to none."""
         match = _TARGET.fullmatch(self._target(link))
@@ -162,13 +166,17 @@ class Home:
         MaxDepthExceeded, OSError.
         """
         draft = Draft(id, parent, new_link(), self._lowers_on(parent) if parent else [])
+        spare = Spare(3)
         try:
             self._build(draft, prepare)
             yield draft
         except BaseException:
+            spare.free()
             with suppress(OSError):
                 remove_node(self.descriptor, os.fsencode(draft.stage))
             raise
+        finally:
+            spare.free()
 
     def publish(self, draft: Draft, links: int, advance: Callable[[], None]) -> None:
         """Give the draft its names; all that may fail is done before, or undone.
@@ -223,13 +231,14 @@ class Home:
 
         What could not be deleted is tried again with the next one, and by the next start.
         """
-        for name in (remnant, *self._remnants):
+        self._remnants.add(remnant)
+        for name in list(self._remnants):
             try:
                 remove_unmounted(self.descriptor, name, self.path)
             except FileNotFoundError:
                 self._remnants.discard(name)
             except OSError:
-                self._remnants.add(name)
+                continue
             else:
                 self._remnants.discard(name)
 
@@ -259,13 +268,11 @@ class Home:
             raise LayerNotFound(f"there is no layer {id} any more", "create it first") from None
         except BlockingIOError:
             raise is_read(id) from None
+        process = os.getpid()
         try:
             yield descriptor
         finally:
-            # By itself: a process forked meanwhile has the descriptor, too.
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            unlock(descriptor, process)
 
     def names(self) -> list[str]:
         """Return the names of everything that may be a layer."""

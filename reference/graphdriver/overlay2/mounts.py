@@ -110,15 +110,14 @@ class Mounts:
             layer = self._home.layer(id)
             lowers = self._home.lowers(id)
             view = layer / "merged" if lowers else layer / "diff"
-            if not lowers or self._layers.is_held(id):
+            if self._layers.is_held(id):
                 self._layers.hold(id, lowers)
                 return view
-            with self._layers.mounting(id) as has_children:
-                # A mount that is there without a holder was left by a process that died: it is
-                # taken over.
-                if not is_mounted(view):
+            with self._layers.mounting(id, lowers) as has_children:
+                # A mount that is there is another process's, or was left by one that died: it is
+                # shared, or taken over.
+                if lowers and not is_mounted(view):
                     self._mount(id, lowers, label, view, read_only=has_children)
-                self._layers.hold(id, lowers)
             return view
 
     def put(self, id: str) -> None:
@@ -130,8 +129,12 @@ class Mounts:
         self._layers.give_back(id)
 
     def is_in_use(self, id: str) -> bool:
-        """Say whether a layer is held, or mounted by another process. Ask with its lock."""
-        return self._layers.is_held(id) or is_mounted(self._home.path / id / "merged")
+        """Say whether a layer is held, here or by another process. Ask with its lock."""
+        return (
+            self._layers.is_held(id)
+            or is_mounted(self._home.path / id / "merged")
+            or self._layers.is_held_elsewhere(id)
+        )
 
     def release_stale(self, id: str) -> None:
         """Unmount a layer that is to be removed, and that nobody holds. Raises OSError.
@@ -143,7 +146,8 @@ class Mounts:
     def cleanup(self) -> None:
         """Unmount the views of all layers, and forget who held them.
 
-        What others have mounted below the home is theirs, but for what lies in a view.
+        What others have mounted below the home is theirs, but for what lies in a view; so are views
+        that another process holds.
         """
         views: dict[str, list[Path]] = {id: [] for id in self._layers.held()}
         for entry in mountinfo(self._home.path):
@@ -152,12 +156,11 @@ class Mounts:
                 views.setdefault(id, []).append(entry.point)
         for id, points in views.items():
             # In turn with get: a view that is mounted but not yet counted would lose its mount.
-            with self._layers.locked(id):
+            with self._layers.locked(id), self._layers.ending(id) as is_alone:
                 if self._layers.is_held(id):
                     points.append(self._home.path / id / "merged")
-                for point in reversed(points):
+                for point in reversed(points) if is_alone else ():
                     detach(point)
-                self._layers.forget(id)
 
     @contextmanager
     def staged(self, id: str, stage: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from graphdriver.errors import LayerInUse
 from graphdriver.homedir import DIRECTORY, try_lock
+from graphdriver.linux.files import Spare
 from graphdriver.linux.mounts import detach, mountinfo
 from graphdriver.tree.removal import remove_unmounted
 
@@ -70,14 +71,24 @@ def recover(home: Path) -> None:
             with suppress(OSError):
                 clear(home, name)
         elif _has_stage(f"{home}/{name}"):
-            mend_layer(home / name)
+            bring_back(home / name)
+            with suppress(OSError):
+                clear(home / name, APPLYING)
 
 
 def mend_layer(layer: Path) -> None:
-    """Bring a layer back to where it was before an apply_diff that was cut off. Raises OSError."""
+    """Undo an apply_diff that was cut off, and remove its stage. Raises LayerInUse, OSError."""
+    if _has_stage(layer):
+        bring_back(layer)
+        clear(layer, APPLYING)
+
+
+def bring_back(layer: Path) -> None:
+    """Bring a layer back to where it was before an apply_diff that was cut off.
+
+    Raises LayerInUse, OSError.
+    """
     stage = layer / APPLYING
-    if not _has_stage(layer):
-        return
     require_no_apply(layer)
     if os.path.lexists(stage / UNDO):
         # The view of a dead process would go on showing the directory that is moved away.
@@ -88,8 +99,6 @@ def mend_layer(layer: Path) -> None:
             os.rename(layer / "diff", stage / "partial")
         forget_index(layer)
         os.rename(stage / UNDO, layer / "diff")
-    with suppress(OSError):
-        clear(layer, APPLYING)
 
 
 def forget_index(layer: Path) -> None:
@@ -132,17 +141,23 @@ def scratch(home: Path) -> Iterator[Path]:
 
     An error of the block is the one that is raised, whatever the removal met.
     """
-    directory = Path(tempfile.mkdtemp(prefix=PROBE, dir=home))
+    spare = Spare(3)
     try:
-        yield directory
-    except BaseException:
-        with suppress(OSError):
+        directory = Path(tempfile.mkdtemp(prefix=PROBE, dir=home))
+        try:
+            yield directory
+        except BaseException:
+            spare.free()
+            with suppress(OSError):
+                clear(home, directory.name)
+            raise
+        spare.free()
+        try:
             clear(home, directory.name)
-        raise
-    try:
-        clear(home, directory.name)
-    except OSError:  # a passing error must not leave a mount
-        clear(home, directory.name)
+        except OSError:  # a passing error must not leave a mount
+            clear(home, directory.name)
+    finally:
+        spare.free()
 
 
 def _has_stage(layer: Path | str) -> bool:

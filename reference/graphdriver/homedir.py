@@ -92,7 +92,7 @@ class HomeDirectory:
                 if not stat.S_ISDIR(os.stat(path).st_mode):
                     raise PrerequisitesNotMet(f"{path} is no directory", "name another home")
                 break
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 missing.append(path)
         for path in reversed(missing[1:]):
             path.mkdir(0o755, exist_ok=True)

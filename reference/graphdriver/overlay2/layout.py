@@ -251,10 +251,11 @@ class Home:
             self._directory.make_closed(LINKS)
             self._mend_links(alone=False)
             descriptor = lock(LINKS, self.descriptor, operation)
+        process = os.getpid()
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            unlock(descriptor, process)
 
     @contextmanager
     def locked_layer(self, id: str, operation: int) -> Iterator[int]:

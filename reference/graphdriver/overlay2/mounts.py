@@ -33,6 +33,7 @@ _HINTS = {
     errno.ELOOP: "ELOOP: two lowers are one directory; an emptied link file does that",
     errno.ENOENT: "ENOENT: a directory below is missing, or its name under l/",
     errno.EBUSY: "EBUSY: another mount uses the upper or work directory",
+    errno.EROFS: "EROFS: the home's disk is mounted read-only, maybe after errors of the disk",
     errno.EINVAL: "EINVAL: the kernel log has the reason",
 }
 
@@ -215,6 +216,12 @@ class Mounts:
                 lambda: mount("overlay", target, "overlay", MountFlag.NONE, data),
             )
         except OSError as error:
+            if error.errno == errno.EINVAL and self._is_read_only():
+                # overlayfs refuses an upper there by EINVAL, and logs the cause.
+                error = OSError(errno.EROFS, os.strerror(errno.EROFS), str(self._home.path))
             error.add_note(f"mounting layer {id} with {len(data)} bytes of options")
             error.add_note(_HINTS.get(error.errno or 0, "see the kernel log"))
-            raise
+            raise error from None
+
+    def _is_read_only(self) -> bool:
+        return bool(os.fstatvfs(self._home.descriptor).f_flag & os.ST_RDONLY)

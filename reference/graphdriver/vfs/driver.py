@@ -363,10 +363,11 @@ class Driver:
     def _naming(self) -> Iterator[None]:
         """Keep other processes from giving layers their names, or taking them."""
         descriptor = lock("parents", self._directory.descriptor, fcntl.LOCK_EX)
+        process = os.getpid()
         try:
             yield
         finally:
-            os.close(descriptor)
+            unlock(descriptor, process)
 
     @contextmanager
     def _kept(self, id: str) -> Iterator[Path | None]:

@@ -177,3 +177,34 @@ def test_process_that_is_forked_in_the_middle_of_a_verb_can_use_the_driver(drive
 
     assert status == 0
     assert driver.exists("child")
+
+
+def test_process_that_is_forked_in_the_middle_of_create_keeps_no_lock(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had the lock of all names for as long as it lived, and every verb waited for it."""
+    ended, told = os.pipe()
+    forked: list[int] = []
+    real = os.fsync
+
+    def fork_once(descriptor: int) -> None:
+        if not forked and os.readlink(f"/proc/self/fd/{descriptor}").endswith(("/home", "/dir")):
+            forked.append(os.fork())
+            if not forked[0]:
+                os.close(told)
+                os.read(ended, 1)
+                os._exit(0)
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fork_once)
+        driver.create("made", "base")
+    removing = threading.Thread(target=lambda: driver.remove("made"), daemon=True)
+    removing.start()
+    removing.join(60)
+    is_removed = not driver.exists("made")
+    os.close(told)
+    os.close(ended)
+    os.waitpid(forked[0], 0)
+
+    assert is_removed

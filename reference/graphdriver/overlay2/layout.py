@@ -40,6 +40,8 @@ LINKS = "l"
 LINK_NAME = re.compile(r"[A-Z2-7]{26}")
 _TARGET = re.compile(r"\.\./([A-Za-z0-9][A-Za-z0-9_.-]*)/diff")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+# Of a path through what is no directory; the last one is a symlink that points to itself.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def new_link() -> str:
@@ -88,7 +90,9 @@ class Home:
         """Say whether there is a layer `id`. Raises OSError where the disk does not tell."""
         try:
             found = os.stat(f"{id}/diff", dir_fd=self.descriptor)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             return False
         return stat.S_ISDIR(found.st_mode)
 
@@ -334,7 +338,9 @@ class Home:
         """Return a small file of a layer, None when it is missing. Raises OSError."""
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             return None
         try:
             return os.fsdecode(os.read(descriptor, size))

@@ -58,7 +58,7 @@ def mount_data(
     if label:
         # Quoted, because a label has commas of its own, as SELinux's MCS labels have.
         parts.append(f'context="{label}"')
-    data = (prefix + ",".join(parts)).encode()
+    data = os.fsencode(prefix + ",".join(parts))
     if len(data) > PAGE_SIZE - 1:
         raise MountOptionsTooLong(
             f"cannot mount layer {id}: its options take {len(data)} bytes of {PAGE_SIZE - 1}",

@@ -46,8 +46,16 @@ UNDO = "undo"
 # dockerd probes in such directories and leaves them when it is killed (overlayutils, overlay2).
 _DOCKERD = re.compile(r"(check-overlayfs-support|opaque-bug-check|metacopy-check)\d+")
 
-# What looking into an entry of a home raises that is no layer: a file, or a disk that is gone.
-_NO_LAYER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOTCONN, errno.ESTALE)
+# What looking into an entry of a home raises that is no layer: a file, a symlink, or a disk that
+# is gone.
+_NO_LAYER = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.ENOTCONN,
+    errno.ESTALE,
+)
 
 
 def is_remnant(name: str) -> bool:
@@ -168,4 +176,4 @@ def _has_stage(layer: Path | str) -> bool:
         if error.errno not in _NO_LAYER:
             raise
         return False
-    return True
+    return not os.path.islink(layer)  # what it points to is not ours

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from graphdriver.apply.target import Target
 from graphdriver.archive.entry import HARDLINK, OPAQUE_MARKER, WHITEOUT_PREFIX, Entry
-from graphdriver.archive.ids import xattrs_to_host
+from graphdriver.archive.ids import refuse_malformed, xattrs_to_host
 from graphdriver.archive.reader import Reader
 from graphdriver.errors import BadArchive
 from graphdriver.idmapping import IDMapping
@@ -57,14 +57,24 @@ def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
                     )
                 try:
                     size += target.place(member, _attributes(entry, ids), reader)
+                except BadArchive as error:
+                    raise _naming(entry, error) from None
                 except OSError as error:
                     if error.errno in _IMPOSSIBLE:
                         raise BadArchive(f"{entry.name!r} cannot be: {error}") from error
+                    error.add_note(f"unpacking {entry.name!r}")
                     raise
         target.finish()
     finally:
         target.close()
     return size
+
+
+def _naming(entry: Entry, error: BadArchive) -> BadArchive:
+    """Return the error, with the member's name where it does not say it."""
+    if repr(entry.name[:200])[:-1] in error.message:
+        return error
+    return BadArchive(f"{entry.name[:200]!r}: {error.message}", error.hint)
 
 
 def _mark(target: Target, entry: Entry) -> None:
@@ -99,6 +109,8 @@ def _check_length(entry: Entry) -> None:
 def _attributes(entry: Entry, ids: IDMapping) -> Attributes:
     # The reader has refused invalid owners.
     uid, gid, xattrs = entry.uid, entry.gid, entry.xattrs
+    if xattrs:
+        refuse_malformed(xattrs)
     if not ids.identity:
         uid, gid = ids.to_host(uid, gid)
         if xattrs:

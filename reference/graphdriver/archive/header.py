@@ -15,9 +15,22 @@ from zlib import adler32
 from graphdriver.archive.entry import DIRECTORY, FILE, Entry, Kind
 from graphdriver.errors import BadArchive, DriverError
 
-__all__ = ["BLOCK", "Raw", "encode", "is_header", "number", "padding", "parse_pax", "parse_ustar"]
+__all__ = [
+    "BLOCK",
+    "LARGEST_HEADER",
+    "Raw",
+    "encode",
+    "is_header",
+    "number",
+    "padding",
+    "parse_pax",
+    "parse_ustar",
+]
 
 BLOCK = 512
+LARGEST_HEADER = 1 << 20
+"""What is read of an extended header, here and in Go: a path, a link, attributes of 64 KiB each."""
+
 _ZEROS = bytes(BLOCK)
 _XATTR = b"SCHILY.xattr."
 _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
@@ -264,6 +277,11 @@ def _byte_sum(piece: bytes) -> int:
 
 def _pax_header(entry: Entry, records: Mapping[bytes, bytes]) -> bytes:
     body = b"".join(_record(key, records[key]) for key in sorted(records))
+    if len(body) > LARGEST_HEADER:
+        raise DriverError(
+            f"the names and attributes of {entry.name!r} take {len(body)} bytes",
+            f"no reader of archives takes more than {LARGEST_HEADER}; remove attributes",
+        )
     # Go and GNU tar accept any name here; this one is short and shows the member.
     name = (b"PaxHeaders/" + (entry.name.rpartition(b"/")[2] or b"."))[:100]
     header = Entry(name, FILE, 0o644)

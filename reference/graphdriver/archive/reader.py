@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry, Kind
-from graphdriver.archive.header import BLOCK, Raw, is_header, parse_pax, parse_ustar
+from graphdriver.archive.header import BLOCK, LARGEST_HEADER, Raw, is_header, parse_pax, parse_ustar
 from graphdriver.archive.source import Source
 from graphdriver.archive.sparse import checked, from_gnu_block, from_pax
 from graphdriver.errors import BadArchive
@@ -19,8 +19,6 @@ from graphdriver.tree.xattrs import NO_XATTRS
 __all__ = ["Member", "Reader"]
 
 _ZERO_BLOCK = bytes(BLOCK)
-# A PAX header contains one path, one link and some xattrs of 64 KiB each.
-_LARGEST_HEADER = 1 << 20
 # The maximum after the end of the archive: tar pads to its record size, registries to theirs.
 _LARGEST_PADDING = 1 << 30
 _NOBODY = 2**32 - 1
@@ -73,7 +71,7 @@ class Reader:
             block = source.take(BLOCK)
             if block == _ZERO_BLOCK or not block:
                 if ahead:
-                    raise source.truncated(BLOCK)
+                    self._refuse_alone(ahead, bool(block))
                 self._end(bool(block))
                 return
             if len(block) < BLOCK:
@@ -82,7 +80,7 @@ class Reader:
             if raw.flag == b"0" and ahead is None and raw.name[-1:] != b"/":
                 yield self._plain(raw)
             elif raw.flag in _EXTENDED:
-                ahead = self._extended(raw, ahead or _Ahead())
+                ahead = self._extended(raw, ahead)
             else:
                 yield self._member(raw, block, ahead or _Ahead())
                 ahead = None
@@ -125,21 +123,34 @@ class Reader:
             if source.offset - end > _LARGEST_PADDING:
                 raise BadArchive("the padding after the archive does not end")
 
-    def _extended(self, raw: Raw, ahead: "_Ahead") -> "_Ahead":
+    def _refuse_alone(self, ahead: "_Ahead", marked: bool) -> None:
+        """Refuse headers without the member that they apply to."""
+        if not marked:
+            raise self._source.truncated(BLOCK)
+        said = parse_pax(ahead.pax)
+        name = ahead.name or said.get(b"path", b"") or ahead.linkname
+        raise BadArchive(
+            f"an extended header at the archive's end belongs to no member: {name[:200]!r}",
+            "its writer has left a member out",
+        )
+
+    def _extended(self, raw: Raw, ahead: "_Ahead | None") -> "_Ahead | None":
         """Read a header that applies to the next member; a later one of its kind replaces it."""
-        if not 0 <= raw.size <= _LARGEST_HEADER:
+        if not 0 <= raw.size <= LARGEST_HEADER:
             raise BadArchive(
                 f"the extended header {raw.name!r} has {raw.size} bytes", "1 MiB at most are read"
             )
         data = self._source.exactly(raw.size, -raw.size % BLOCK)
+        if raw.flag == b"g":
+            # It speaks of all members that follow; Docker ignores it, and so do layers. git archive
+            # writes one even where no member follows.
+            return ahead
+        ahead = ahead or _Ahead()
         if raw.flag == b"L":
             return ahead._replace(name=data.partition(b"\0")[0])
         if raw.flag == b"K":
             return ahead._replace(linkname=data.partition(b"\0")[0])
-        if raw.flag in b"xX":
-            return ahead._replace(pax=data)
-        # 'g' applies to all following members; Docker ignores it, and so does this reader.
-        return ahead
+        return ahead._replace(pax=data)
 
     def _plain(self, raw: Raw) -> Member:
         """Return a regular file without extended headers, as nearly all members are."""

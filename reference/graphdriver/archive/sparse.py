@@ -4,12 +4,14 @@ GNU's old format ('S'), and PAX sparse 0.0, 0.1 and 1.0 (GNU tar manual, "Storin
 The size of a map is limited, because an attacker could exhaust the memory (CVE-2025-58183).
 """
 
+from itertools import pairwise
+
 from graphdriver.archive.header import BLOCK, number, padding
 from graphdriver.archive.source import Source
 from graphdriver.errors import BadArchive
 from graphdriver.tree.data import Segment
 
-__all__ = ["checked", "from_gnu_block", "from_pax", "map_block"]
+__all__ = ["bounded", "checked", "from_gnu_block", "from_pax", "map_block"]
 
 _LARGEST_MAP = 100_000
 
@@ -46,6 +48,23 @@ def from_pax(records: dict[bytes, bytes], source: Source, stored: int) -> tuple[
     raise BadArchive("a sparse member without a map", "PAX sparse 0.0, 0.1 and 1.0 are read")
 
 
+def bounded(segments: list[Segment]) -> list[Segment]:
+    """Return segments of which there are not more than are read; the smallest holes become data."""
+    surplus = len(segments) - _LARGEST_MAP
+    if surplus <= 0:
+        return segments
+    holes = [after.offset - before.offset - before.length for before, after in pairwise(segments)]
+    filled = set(sorted(range(len(holes)), key=holes.__getitem__)[:surplus])
+    merged = segments[:1]
+    for index, (offset, length) in enumerate(segments[1:]):
+        if index in filled:
+            start = merged[-1].offset
+            merged[-1] = Segment(start, offset + length - start)
+        else:
+            merged.append(Segment(offset, length))
+    return merged
+
+
 def map_block(segments: list[Segment]) -> bytes:
     """Return the map of PAX sparse 1.0, which precedes the data."""
     lines = [b"%d\n" % len(segments)]
@@ -65,7 +84,7 @@ def _map_before_data(source: Source, stored: int) -> tuple[list[Segment], int]:
         lines += block.count(b"\n")
         if needed == 1 and lines:
             needed = 1 + 2 * _decimal(bytes(text[: text.index(b"\n")]))
-            if needed > 2 * _LARGEST_MAP:
+            if needed > 1 + 2 * _LARGEST_MAP:
                 raise BadArchive(f"a sparse map has more than {_LARGEST_MAP} segments")
         read += BLOCK
     return _pairs(bytes(text).split(b"\n", needed)[1:needed]), read

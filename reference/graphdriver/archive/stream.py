@@ -8,6 +8,7 @@ end.
 import errno
 import io
 import os
+import threading
 from collections.abc import Callable, Generator, Iterator
 from copy import copy
 from typing import BinaryIO, cast
@@ -40,43 +41,51 @@ class DiffStream(io.RawIOBase):
         self._bytes = memoryview(b"")
         self._file: FileData | None = None
         self._failed: BaseException | None = None
+        # Another thread that closes the stream waits for the end of a read.
+        self._lock = threading.RLock()
 
     def readable(self) -> bool:
         """Return True."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer` from the next chunk; 0 at the end. Raises errors of reading files."""
-        if not self._advance():
-            return 0
-        view = memoryview(buffer).cast("B")
-        if self._file:
-            return self._took(
-                os.preadv(self._file.descriptor, [view[: self._file.length]], self._file.offset)
-            )
-        count = min(len(view), len(self._bytes))
-        view[:count] = self._bytes[:count]
-        self._bytes = self._bytes[count:]
-        return count
+        """Fill `buffer` from the next piece; 0 at the end. Raises what reading a file raised."""
+        with self._lock:
+            if not self._advance():
+                return 0
+            view = memoryview(buffer).cast("B")
+            if self._file:
+                return self._took(
+                    os.preadv(self._file.descriptor, [view[: self._file.length]], self._file.offset)
+                )
+            count = min(len(view), len(self._bytes))
+            view[:count] = self._bytes[:count]
+            self._bytes = self._bytes[count:]
+            return count
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to `size` bytes, or everything; b"" at the end."""
         if size is None or size < 0:
             return self.readall()
-        if not size or not self._advance():
-            return b""
-        if self._file:
-            data = os.pread(self._file.descriptor, min(size, self._file.length), self._file.offset)
-            self._took(len(data))
+        with self._lock:
+            if not size or not self._advance():
+                return b""
+            if self._file:
+                count = min(size, self._file.length)
+                data = os.pread(self._file.descriptor, count, self._file.offset)
+                self._took(len(data))
+                return data
+            data = bytes(self._bytes[:size])
+            self._bytes = self._bytes[size:]
             return data
-        data = bytes(self._bytes[:size])
-        self._bytes = self._bytes[size:]
-        return data
 
     def close(self) -> None:
-        """Release all resources of the archive; closing it early or twice is not an error."""
-        if self.closed:
-            return
+        """Release everything the archive was made of; early, twice or amid a read is no error."""
+        with self._lock:
+            if not self.closed:
+                self._close()
+
+    def _close(self) -> None:
         release, self._release = self._release, None
         try:
             # An unfinished generator holds descriptors; closing it runs its `finally`.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from graphdriver.archive.entry import FILE, Entry
 from graphdriver.archive.header import BLOCK, encode, padding
 from graphdriver.archive.ids import xattrs_to_container
-from graphdriver.archive.sparse import map_block
+from graphdriver.archive.sparse import bounded, map_block
 from graphdriver.errors import DriverError
 from graphdriver.idmapping import IDMapping
 from graphdriver.tree.data import Segment, data_segments
@@ -109,7 +109,7 @@ def _large(record: Record, buffer: bytearray) -> Iterator[bytes | FileData]:
         if now.st_size != entry.size:
             raise _changed(entry.name, f"it has {now.st_size} bytes, not {entry.size}")
         if entry.size - now.st_blocks * 512 >= _SPARSE_FROM:
-            segments = [*data_segments(descriptor, entry.size)]
+            segments = bounded([*data_segments(descriptor, entry.size)])
             front, stored = _sparse_header(entry, segments)
         else:
             segments = [Segment(0, entry.size)]

@@ -15,6 +15,7 @@ __all__ = [
     "RENAME_NOREPLACE",
     "RESOLVE_IN_ROOT",
     "RESOLVE_NO_XDEV",
+    "Spare",
     "at",
     "clear_immutable",
     "ficlone",
@@ -40,6 +41,25 @@ _FICLONE = ioctl_write(0x94, 9, _INT.size)
 # Declared with a long, they read and write an int. chattr(1) calls these flags i and a.
 _GETFLAGS, _SETFLAGS = ioctl_read("f", 1, _LONG), ioctl_write("f", 2, _LONG)
 _IMMUTABLE, _APPEND = 0x10, 0x20
+
+
+class Spare:
+    """Descriptors kept back for cleaning up, when a process has used all it may (RLIMIT_NOFILE)."""
+
+    def __init__(self, count: int) -> None:
+        """Raises OSError where there are not as many."""
+        self._descriptors: list[int] = []
+        try:
+            for _ in range(count):
+                self._descriptors.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        except BaseException:
+            self.free()
+            raise
+
+    def free(self) -> None:
+        """Let others use them."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
 
 def renameat2(source: bytes, target: bytes, flags: int, dir_fd: int = AT_FDCWD) -> None:

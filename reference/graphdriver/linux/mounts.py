@@ -107,12 +107,18 @@ def with_own_directory(directory: int, work: Callable[[], _Result]) -> _Result:
     failure: list[BaseException] = []
     over = _thread.allocate_lock()
     over.acquire()
+    # A signal may come when a thread has just been started: a second one then finds this empty.
+    turns = [work]
 
     def run() -> None:
         try:
+            turn = turns.pop()
+        except IndexError:
+            return
+        try:
             unshare(CLONE_FS)
             os.fchdir(directory)
-            outcome.append(work())
+            outcome.append(turn())
         except BaseException as error:
             failure.append(error)
         finally:
@@ -122,14 +128,18 @@ def with_own_directory(directory: int, work: Callable[[], _Result]) -> _Result:
     while True:
         try:
             if not started:
-                started = True
-                # threading.Thread would also wait until it has started: a third of the total time.
+                # threading.Thread would also have us wait until it has begun: a third of what this
+                # takes.
                 _thread.start_new_thread(run, ())
-            over.acquire()
+                started = True
+            if not outcome and not failure:  # a signal may have come right after the lock
+                over.acquire()
             break
-        except RuntimeError as error:  # no more threads can be started
-            raise OSError(errno.EAGAIN, str(error)) from None
-        except BaseException as error:  # a signal: the thread uses `directory` until it ends
+        except RuntimeError as error:  # there can be no more threads
+            if turns:
+                raise OSError(errno.EAGAIN, str(error)) from None
+            started = True
+        except BaseException as error:  # a signal: the thread uses `directory` until it is over
             interrupt = error
     if interrupt:
         raise interrupt

@@ -159,7 +159,7 @@ class Differ:
                 try:
                     directory = os.open(layer, DIRECTORY)
                 except FileNotFoundError:
-                    raise LayerNotFound(f"layer {layer.name} does not exist any more") from None
+                    raise LayerNotFound(f"layer {layer.name} does not exist") from None
                 opened.callback(os.close, directory)
                 mend_layer(layer)
                 name, target = stage_link(new_link(), layer.name)

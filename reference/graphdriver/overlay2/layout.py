@@ -271,7 +271,7 @@ class Home:
         try:
             descriptor = lock(id, self.descriptor, operation)
         except (FileNotFoundError, NotADirectoryError):
-            raise LayerNotFound(f"layer {id} does not exist any more", "create it first") from None
+            raise LayerNotFound(f"layer {id} does not exist", "create it first") from None
         except BlockingIOError:
             raise is_read(id) from None
         process = os.getpid()

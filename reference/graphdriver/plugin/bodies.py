@@ -43,10 +43,10 @@ class SizedBody(Body):
         wanted = min(len(buffer), self._left)
         if not wanted:
             return 0
-        data = self._source.read(wanted)
-        if len(data) < wanted:
-            raise TruncatedBody(f"the request body lacks {self._left - len(data)} bytes")
-        buffer[:wanted] = data
+        # Past the connection's own buffer, without a copy.
+        count = self._source.readinto(memoryview(buffer)[:wanted])
+        if count < wanted:
+            raise TruncatedBody(f"the request body lacks {self._left - count} bytes")
         self._left -= wanted
         return wanted
 
@@ -67,10 +67,10 @@ class ChunkedBody(Body):
         wanted = min(len(buffer), self._left)
         if not wanted:
             return 0
-        data = self._source.read(wanted)
-        if len(data) < wanted:
+        # Past the connection's own buffer, without a copy.
+        count = self._source.readinto(memoryview(buffer)[:wanted])
+        if count < wanted:
             raise TruncatedBody("the request body ended inside a chunk")
-        buffer[:wanted] = data
         self._left -= wanted
         if not self._left:
             self._end_of_chunk()

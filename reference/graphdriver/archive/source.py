@@ -119,23 +119,22 @@ class Source:
 
         On ext4 it takes nine tenths of the processor time of read(2) and write(2).
         """
-        assert self._file
-        start = position = self._file.tell()
+        file = self._file
+        assert file
+        start = position = file.tell()
         end = start + count
         try:
             while position < end:
                 step = min(end - position, _STEP)
-                sent = os.sendfile(target, self._file.fileno(), position, step)
+                sent = os.sendfile(target, file.fileno(), position, step)
                 if not sent:
                     break
                 position += sent
         except OSError as error:
             if error.errno not in _CANNOT:
                 raise
-            self._file, file = None, self._file
-            file.seek(position)
-        else:
-            self._file.seek(position)
+            self._file = None
+        file.seek(position)
         self._before += position - start
         return position - start
 

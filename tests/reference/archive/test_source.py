@@ -30,7 +30,7 @@ def _buffered(path: Path) -> BinaryIO:
 
 
 def _raw(path: Path) -> BinaryIO:
-    return path.open("rb", buffering=0)  # type: ignore[return-value]
+    return path.open("rb", buffering=0)
 
 
 def _in_memory(path: Path) -> BinaryIO:

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from graphdriver_conformance.host.recorded_file import Flush, Write
+from graphdriver_conformance.host.syscalls import fallocate
 from graphdriver_conformance.suite.support.disks import CannotMake
 from graphdriver_conformance.suite.support.images import ImageDisk, Survives, copied, digest
 from graphdriver_conformance.suite.support.small_disks import Resource, small_disk
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts without a namespace")
 
+PUNCH_HOLE = 3  # and keep the size, linux/falloc.h
 _LOST = {Survives.NOTHING: {"synced"}, Survives.NAMES: {"synced", "unsynced"}}
 
 
@@ -117,6 +119,23 @@ def test_digest_is_that_of_the_content(tmp_path: Path) -> None:
         os.close(other)
 
 
+def test_copy_of_an_image_has_its_data_without_its_zeros() -> None:
+    image = os.memfd_create("image")
+    os.pwrite(image, bytes(16 << 20), 0)
+    os.pwrite(image, b"data", (5 << 20) + 7)
+
+    copy = copied(image)
+
+    try:
+        assert os.fstat(copy).st_size == os.fstat(image).st_size
+        assert os.fstat(copy).st_blocks < os.fstat(image).st_blocks // 100
+        assert os.pread(copy, 16 << 20, 0) == os.pread(image, 16 << 20, 0)
+        assert digest(copy) == digest(copied(copy))
+    finally:
+        os.close(image)
+        os.close(copy)
+
+
 @pytest.mark.parametrize("type", ["tmpfs", "ext4"])
 @pytest.mark.parametrize("resource", Resource)
 @pytest.mark.parametrize("count", [0, 1, 5])
@@ -140,5 +159,30 @@ def test_small_disk_leaves_what_was_asked(
         disk.relieve()
         assert disk.used() == before
         (tmp_path / "more").write_bytes(b"x" * 3000)
+    finally:
+        disk.close()
+
+
+def test_disk_whose_free_blocks_are_scattered_is_filled(tmp_path: Path) -> None:
+    """With some numbers of pieces one block is too little for a piece and its place in the list."""
+    try:
+        disk = small_disk("ext4", tmp_path)
+    except CannotMake as error:
+        pytest.skip(str(error))
+    try:
+        for pieces in range(160, 250):
+            with (tmp_path / "own").open("wb") as own:
+                own.write(b"x" * 2 * pieces * 1024)
+                own.flush()
+                os.fsync(own.fileno())
+                for number in range(0, 2 * pieces, 2):
+                    fallocate(own.fileno(), PUNCH_HOLE, number * 1024, 1024)
+                os.fsync(own.fileno())
+
+            disk.leave(Resource.BLOCKS, 0)
+
+            assert os.statvfs(tmp_path).f_bavail == 0
+            disk.relieve()
+            (tmp_path / "own").unlink()
     finally:
         disk.close()

@@ -1,9 +1,8 @@
 """A run of the suite inside pytest, loaded when a driver is named.
 
-`Run` is the state of a run; the hooks are in one module for each part of it: `collection` chooses
-and orders the tests, `protocol` has each run in a supervised process, `fixture` hands it the
-driver, `reports` classifies its end, `ending` folds the results, writes them and prints the
-verdict.
+`Run` is the state of a run. The hooks are in one module for each part of it: `collection` selects
+and orders the tests, `protocol` runs each in a supervised process, `fixture` provides the driver,
+`reports` classifies the result, `ending` folds the results, writes them and prints the verdict.
 """
 
 import os
@@ -29,6 +28,7 @@ from graphdriver_conformance.suite.support.effort import PROFILE_VARIABLE
 __all__ = ["activate"]
 
 _MOST_WORKERS = 300
+_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def activate(config: pytest.Config) -> None:
@@ -47,7 +47,7 @@ def activate(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     if any(source.one_at_a_time for source in sources) and _is_distributed(config):
         raise pytest.UsageError(
-            "a plugin that is already there serves one home at a time: run without -n, or let each "
+            "a running plugin serves one home at a time: run without -n, or let each "
             "process start its own with plugin+exec:COMMAND"
         )
     here = all(source.mount_here for source in sources)
@@ -59,13 +59,15 @@ def activate(config: pytest.Config) -> None:
         can_mount = not privileges.trouble
         homes = Homes.make(config.getoption("graphdriver_home"), can_mount, hurried=hurried)
     if getattr(config.option, "maxworkerrestart", "") is None:
-        # A driver may kill every worker; what rests on the verb is not run, so that this ends.
+        # A driver may kill every worker; tests that depend on the verb are not run, so the run
+        # ends.
         config.option.maxworkerrestart = str(_MOST_WORKERS)
-    # A project may have named its own tests otherwise; these are ours.
+    # A project may have configured other names of tests; these are the suite's.
     config.addinivalue_line("python_files", "test_*.py")
     config.addinivalue_line("python_functions", "test_*")
     # Otherwise Hypothesis creates .hypothesis/ in the current directory.
     set_hypothesis_home_dir(homes.base / "hypothesis")
+    _draw_no_constants_of_the_suite()
     try:
         run = Run(config, sources, homes, privileges)
     except BaseException:
@@ -84,8 +86,27 @@ def activate(config: pytest.Config) -> None:
         config.pluginmanager.register(part, f"graphdriver-{name}")
 
 
+def _draw_no_constants_of_the_suite() -> None:
+    """Keep Hypothesis from reading the suite's own source for constants to draw.
+
+    It reads modules outside of site-packages, so that a suite that runs from its checkout would
+    draw other examples than an installed one, for half a second of each process. Hypothesis has no
+    setting for that, and older versions do not do it. Constants of the driver are drawn.
+    """
+    from hypothesis.internal.conjecture import providers
+
+    is_local = getattr(providers, "is_local_module_file", None)
+    if is_local is None or is_local.__module__ == __name__:
+        return
+
+    def is_local_to_others(path: str) -> bool:
+        return not path.startswith(_PACKAGE) and bool(is_local(path))
+
+    providers.is_local_module_file = is_local_to_others  # type: ignore[assignment, attr-defined]
+
+
 def _end_by_sigterm_as_by_sigint() -> None:
-    """Let SIGTERM end the run as Ctrl-C does: with a verdict, a result file, and nothing left."""
+    """Let SIGTERM end the run like Ctrl-C: with a verdict, a result file, and cleanup."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt(f"signal {number}")
@@ -95,7 +116,7 @@ def _end_by_sigterm_as_by_sigint() -> None:
 
 
 def _check_places(config: pytest.Config) -> None:
-    """Check now whether the files that are written at the end can be written."""
+    """Check now whether the files can be written at the end."""
     for option in ("report", "html", "journal"):
         path = config.getoption(f"graphdriver_{option}", None)
         if path and not Path(path).absolute().parent.is_dir():

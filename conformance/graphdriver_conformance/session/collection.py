@@ -1,9 +1,9 @@
-"""Which tests run, and in what order."""
+"""Selection and order of the tests."""
 
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from graphdriver_conformance.catalogue.requirement import Requirement, catalogue
 from graphdriver_conformance.session.run import Run, verified
 
-__all__ = ["Collection", "counts_of", "read_collected", "spec_of"]
+__all__ = ["Collection", "counts_of", "read_collected", "spec_of", "tests_of"]
 
 _FILE = "collected.json"
 
@@ -24,7 +24,7 @@ class Collection:
         self._run = run
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run each test of the suite for each driver; its id names the requirement as well."""
+        """Run each test of the suite for each driver; its id contains the requirement as well."""
         if "graphdriver" in metafunc.fixturenames:
             marker = metafunc.definition.get_closest_marker("graphdriver_verifies")
             prefix = f"{marker.args[0]}-" if marker else ""
@@ -32,13 +32,31 @@ class Collection:
             ids = [f"{prefix}{spec}" for spec in specs]
             metafunc.parametrize("graphdriver", specs, indirect=True, ids=ids)
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
-    ) -> None:
-        """Keep the tests that `--requirement` selects, those that others rest on first."""
-        wanted = tuple(config.getoption("graphdriver_requirement"))
+    ) -> Generator[None, None, None]:
+        """Keep the tests that `--requirement` selects, dependencies first."""
         known = catalogue()
+        wanted = self._wanted(known)
+        whole = list(items)
+        yield
+        chosen = set(map(id, items))
+        kept = [item for item in items if wanted(verified(item))]
+        if len(kept) < len(items):
+            config.hook.pytest_deselected(items=[one for one in items if one not in kept])
+            items[:] = kept
+        # -k, --deselect, --lf or a conftest may leave out some tests of a requirement. Those are
+        # missing then: a part of its tests does not show that it is met.
+        asked = {row[1:] for row in tests_of(items)}
+        left_out = tests_of(item for item in whole if id(item) not in chosen)
+        self._run.left_out = [row for row in left_out if row[1:] in asked]
+        ranks = {id: _depth(requirement, known) for id, requirement in known.items()}
+        items.sort(key=lambda item: ranks.get(verified(item), 0))
+
+    def _wanted(self, known: Mapping[str, Requirement]) -> Callable[[str], bool]:
+        """Return whether a requirement is selected, as a function. Raises pytest.UsageError."""
+        wanted = tuple(self._run.config.getoption("graphdriver_requirement"))
         unknown = [one for one in wanted if not any(id.startswith(one) for id in known)]
         if unknown:
             raise pytest.UsageError(
@@ -46,35 +64,30 @@ class Collection:
             )
         shard = self._run.shard
         share = shard.of(known) if shard else frozenset(known)
-        dropped = [
-            item
-            for item in items
-            if (id := verified(item))
-            and ((wanted and not id.startswith(wanted)) or (id in known and id not in share))
-        ]
-        if dropped:
-            config.hook.pytest_deselected(items=dropped)
-            items[:] = [item for item in items if item not in dropped]
-        ranks = {id: _depth(requirement, known) for id, requirement in known.items()}
-        items.sort(key=lambda item: ranks.get(verified(item), 0))
+
+        def is_wanted(id: str) -> bool:
+            if not id:
+                return True
+            return (not wanted or id.startswith(wanted)) and (id not in known or id in share)
+
+        return is_wanted
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Leave the list of tests where the process that gathers the results finds it.
+        """Write the list of tests to a file for the process that gathers the results.
 
-        xdist's controller gets names of tests only; the facts behind them are in this file.
+        xdist's controller receives only names of tests; the file has their requirements and SPECs.
         """
         if self._run.is_worker and not self._run.is_alone:
-            rows = [[item.nodeid, spec_of(item), verified(item)] for item in session.items]
             beside = self._run.homes.base / _FILE
-            beside.write_text(json.dumps([row for row in rows if row[2]]))
+            beside.write_text(json.dumps([*tests_of(session.items), *self._run.left_out]))
             os.replace(beside, self._run.shared / _FILE)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Give an xdist worker the place of its homes and the facts about the drivers.
+        """Send an xdist worker the directory of its homes and the facts about the drivers.
 
-        With `--dist each` it finds both by itself, as it may be on another machine.
+        With `--dist each` the worker determines both, because it may be on another machine.
         """
         if str(self._run.config.getoption("dist", "no")) == "each":
             node.workerinput["graphdriver_each"] = True
@@ -85,13 +98,19 @@ class Collection:
 
 
 def spec_of(item: pytest.Item) -> str:
-    """Return the SPEC that a test is run for, "" for a test without a driver."""
+    """Return the SPEC of a test's driver, "" for a test without a driver."""
     call = getattr(item, "callspec", None)
     return str(call.params.get("graphdriver", "")) if call else ""
 
 
+def tests_of(items: Iterable[pytest.Item]) -> list[tuple[str, str, str]]:
+    """Return id, SPEC and requirement of each test that verifies one of a driver."""
+    found = [(item.nodeid, spec_of(item), verified(item)) for item in items]
+    return [row for row in found if row[1] and row[2]]
+
+
 def read_collected(shared: Path) -> dict[str, tuple[str, str]]:
-    """Return SPEC and requirement of every test by its id, as a worker of xdist collected them."""
+    """Return SPEC and requirement of every test by its id, as an xdist worker collected them."""
     try:
         rows = json.loads((shared / _FILE).read_text())
     except FileNotFoundError:
@@ -100,7 +119,7 @@ def read_collected(shared: Path) -> dict[str, tuple[str, str]]:
 
 
 def counts_of(tests: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    """Return, from (SPEC, requirement) of every test, how many tests each requirement has."""
+    """Return the number of tests of each requirement, from (SPEC, requirement) of every test."""
     found: dict[str, Counter[str]] = {}
     for spec, id in tests:
         found.setdefault(spec, Counter())[id] += 1

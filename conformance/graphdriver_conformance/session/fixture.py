@@ -1,11 +1,12 @@
-"""The fixture `graphdriver`: the driver under test, where the test may ask for it."""
+"""The fixture `graphdriver`: the driver under test, if the test may use it."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
+from graphdriver.contract import Capability
 from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.fixture.needs import Asked, asked
 from graphdriver_conformance.fixture.subject import Subject, inner
@@ -17,13 +18,13 @@ from graphdriver_conformance.session.run import SUBJECT, Run, verified
 __all__ = ["HOME", "RESULT", "Fixture", "keep_home"]
 
 HOME = pytest.StashKey[Path]()
-"""Where a test's item keeps the home of its driver."""
+"""Key of the home of the driver in a test's item."""
 RESULT = pytest.StashKey[RequirementResult]()
-"""Where a test's item keeps the result of its call."""
+"""Key of the result of the call in a test's item."""
 
 
 class Fixture:
-    """The plugin that has the fixture."""
+    """The plugin that provides the fixture."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -49,6 +50,7 @@ class Fixture:
             )
             subject.asked = by_claim
             request.node.stash[SUBJECT] = subject
+            _assert_claimed(subject, run.drivers[source.spec].capabilities)
             yield subject
             result = request.node.stash.get(RESULT, None)
             place = run.config.getoption("graphdriver_keep", None)
@@ -60,8 +62,18 @@ class Fixture:
             run.homes.discard(home)
 
 
+def _assert_claimed(subject: Subject, claimed: Collection[str] | None) -> None:
+    """Assert that the driver claims what it claimed when the run began: that is in the result.
+
+    One that claims less in a test would not be asked for the rest.
+    """
+    names = list(Capability) if claimed is None else claimed
+    lost = sorted(str(one) for one in names if not subject.claims(Capability(one)))
+    assert [] == lost, "claimed when the run began, and not by another driver on another home"
+
+
 def keep_home(home: Path, place: Path) -> None:
-    """Copy a home with owners, xattrs and sparse files, without the mounts that are below it."""
+    """Copy a home with owners, xattrs and sparse files, without the mounts in it."""
     umount_below(home.parent)
     place.mkdir(parents=True, exist_ok=True)
     if home.exists():

@@ -1,6 +1,6 @@
-"""A byte stream with a position, read in large pieces and handed out in small ones.
+"""A byte stream with a position, read in large chunks and returned in small ones.
 
-Copes with streams that return less than was asked (pipes, sockets) and says where one ends early.
+Supports streams that return fewer bytes than requested (pipes, sockets) and reports an early end.
 """
 
 import errno
@@ -15,16 +15,16 @@ from graphdriver.tree.data import write_all
 __all__ = ["Source"]
 
 _PIECE = 1 << 20
-# What is copied through stays in the processor's cache.
+# Copied data of this size stays in the processor's cache.
 _SCRATCH = 1 << 17
-# Files from this size on are copied by the kernel, in pieces that leave time for signals.
+# Files of this size and above are copied by the kernel; between steps signals are handled.
 _LARGE, _STEP = 1 << 20, 1 << 24
-# What sendfile(2) answers where the file or the file system of the target cannot.
+# Errors of sendfile(2) where the source or the target does not support it.
 _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Source:
-    """Reads `stream` through a buffer of one piece."""
+    """Reads `stream` through a buffer of one chunk."""
 
     __slots__ = ("_before", "_buffer", "_file", "_position", "_read", "_scratch", "readinto")
 
@@ -34,12 +34,12 @@ class Source:
         self._buffer = b""
         self._position = 0
         self._scratch: memoryview | None = None
-        self._before = 0  # where in the stream the buffer starts
+        self._before = 0  # position of the buffer's start in the stream
         self._file = _regular_file(stream)
 
     @property
     def offset(self) -> int:
-        """Bytes handed out so far: where in the archive we are."""
+        """The number of bytes returned so far: the position in the archive."""
         return self._before + self._position
 
     def take(self, count: int) -> bytes:
@@ -52,9 +52,9 @@ class Source:
         return self._take_across(count)
 
     def exactly(self, count: int, padding: int = 0) -> bytes:
-        """Return `count` bytes and drop the `padding` after them.
+        """Return `count` bytes and skip the `padding` after them.
 
-        Raises BadArchive when the stream ends before.
+        Raises BadArchive if the stream ends earlier.
         """
         position = self._position
         end = position + count
@@ -67,7 +67,7 @@ class Source:
         return data[:count]
 
     def give_back(self, data: bytes) -> None:
-        """Undo the take that returned `data`, the last one made."""
+        """Undo the last take, which returned `data`."""
         self._before += self._position - len(data)
         self._buffer = data + self._buffer[self._position :]
         self._position = 0
@@ -91,7 +91,7 @@ class Source:
             count -= len(piece)
 
     def skip(self, count: int) -> None:
-        """Read and drop `count` bytes. Raises BadArchive."""
+        """Read and skip `count` bytes. Raises BadArchive."""
         while count:
             dropped = len(self.take(min(count, _PIECE)))
             if not dropped:
@@ -106,7 +106,7 @@ class Source:
         )
 
     def _piece(self, count: int) -> memoryview:
-        """Read up to a piece past the buffer, without making a bytes object for it."""
+        """Read up to a chunk into the buffer, without creating a bytes object for it."""
         if self.readinto is None:
             return memoryview(self._read(min(count, _PIECE)))
         if self._scratch is None:
@@ -115,7 +115,7 @@ class Source:
         return room[: self.readinto(room) or 0]
 
     def _send(self, count: int, target: int) -> int:
-        """Let the kernel copy from a file; return how much, 0 where it cannot or the file ends.
+        """Copy with sendfile(2); return the bytes copied, 0 at the end or where it fails to start.
 
         On ext4 it takes nine tenths of the processor time of read(2) and write(2).
         """
@@ -155,9 +155,9 @@ class Source:
 
 
 def _regular_file(stream: BinaryIO) -> io.BufferedReader | io.FileIO | None:
-    """Return the stream if it is nothing but a file on a disk, None for all others.
+    """Return the stream if it is a seekable file, None for all others.
 
-    A class of somebody's own may do something with the bytes.
+    A derived class may change the bytes that it reads, so only the two standard classes count.
     """
     raw = stream.raw if type(stream) is io.BufferedReader else stream
     if type(raw) is not io.FileIO or not raw.seekable():

@@ -1,8 +1,8 @@
-"""Layers on disk: the files of a layer, made whole or not at all, and removed the same way.
+"""On-disk layout. Layers are created and removed atomically.
 
-A layer is built beside its place under a name that no layer can have, made durable, and renamed. So
-a crash leaves no layer, a whole one, or a remnant that the next start removes (recovery.py).
-layers.py decides who may make or remove a layer, and when.
+A layer is created under a temporary name that no layer can have, made durable, and renamed. So a
+crash leaves no layer, a complete one, or a remnant that the next start removes (recovery.py).
+layers.py decides whether and when a layer may be created or removed.
 """
 
 import base64
@@ -24,9 +24,9 @@ from graphdriver.errors import (
     LayerNotFound,
     MaxDepthExceeded,
 )
-from graphdriver.homedir import HomeDirectory, lock, make_directory
+from graphdriver.homedir import HomeDirectory, lock, make_directory, unlock
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
+from graphdriver.linux.files import RENAME_NOREPLACE, Spare, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
 from graphdriver.tree.inodes import Attributes, attributes_of, set_attributes
 from graphdriver.tree.removal import remove_node, remove_unmounted
@@ -35,22 +35,24 @@ from graphdriver.tree.xattrs import NO_XATTRS
 __all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "is_read", "new_link"]
 
 MAX_LOWERS = 128
-"""overlay2's limit; 128 short names and the rest of the options fit one page of 4096 bytes."""
+"""overlay2's limit; 128 short links and the other options fit into one page of 4096 bytes."""
 
 LINKS = "l"
 LINK_NAME = re.compile(r"[A-Z2-7]{26}")
 _TARGET = re.compile(r"\.\./([A-Za-z0-9][A-Za-z0-9_.-]*)/diff")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+# Of a path through what is no directory; the last one is a symlink that points to itself.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def new_link() -> str:
-    """Return a short name: 130 random bits as 26 characters of base32."""
+    """Return the name of a short link: 130 random bits as 26 characters of base32."""
     return base64.b32encode(os.urandom(17)).decode()[:26]
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A layer that is whole and durable, but still under the name of its stage."""
+    """A layer that is complete and durable, but still has the name of its staging directory."""
 
     id: str
     parent: str
@@ -64,10 +66,10 @@ class Draft:
 
 
 class Home:
-    """The directory that holds the layers; `descriptor` stays open on it."""
+    """The directory that contains the layers; `descriptor` stays open on it."""
 
     def __init__(self, directory: HomeDirectory, ids: IDMapping) -> None:
-        """Make the directory of short names, and mend those that a crash has left or lost."""
+        """Create the directory of short links, and repair links after a crash."""
         self.path = directory.path
         self.descriptor = directory.descriptor
         self._directory = directory
@@ -86,15 +88,17 @@ class Home:
         return self.path / id
 
     def is_layer(self, id: str) -> bool:
-        """Say whether there is a layer `id`. Raises OSError where the disk does not tell."""
+        """Return whether the layer `id` exists. Raises OSError if the disk reports an error."""
         try:
             found = os.stat(f"{id}/diff", dir_fd=self.descriptor)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             return False
         return stat.S_ISDIR(found.st_mode)
 
     def exists(self, id: str) -> bool:
-        """Say whether there is a layer `id`; False where that cannot be told."""
+        """Return whether the layer `id` exists; False after an error."""
         with suppress(DriverError, OSError, ValueError):
             return self.is_layer(layerid.check(id))
         return False
@@ -108,16 +112,16 @@ class Home:
         if not all(one.startswith("l/") and LINK_NAME.fullmatch(one, 2) for one in lowers):
             raise DriverError(
                 f"the lower file of layer {id} is damaged: {text[:80]!r}",
-                "a power cut may have emptied it; `graphdriver fsck` says what mends the home",
+                "a power cut may have emptied it; `graphdriver fsck` reports the remedy",
             )
         return lowers
 
     def lower_directories(self, id: str) -> list[Path]:
-        """Return the `diff` directories below, absolute, topmost first."""
+        """Return the `diff` directories of the lowers, absolute, topmost first."""
         return [self.path / lower / "diff" for lower in self.lower_ids(id)]
 
     def lower_ids(self, id: str) -> list[str]:
-        """Return the ids of the layers below, the parent first."""
+        """Return the ids of the lowers, the parent first."""
         return [self._below(lower) for lower in self.lowers(id)]
 
     def parent(self, id: str) -> str:
@@ -126,7 +130,7 @@ class Home:
         return self._below(lowers[0]) if lowers else ""
 
     def first_lower(self, id: str) -> str:
-        """Return the short name of a layer's parent, "" for a base layer or a damaged file."""
+        """Return the short link of a layer's parent, "" for a base layer or a damaged file."""
         with suppress(OSError, ValueError):
             text = self._read(f"{id}/lower", 64) or ""
             first = text.partition(":")[0].removeprefix(f"{LINKS}/")
@@ -134,45 +138,53 @@ class Home:
         return ""
 
     def link(self, id: str) -> str:
-        """Return a layer's short name, "" when its file is missing or holds none (moby #36161)."""
+        """Return a layer's short link, "" if the link file is missing or empty (moby #36161)."""
         link = self._read(f"{id}/link", 64) or ""
         return link if LINK_NAME.fullmatch(link) else ""
 
+    def link_file(self, id: str) -> str:
+        """Return the path of the file that has a layer's short name; holders keep it locked."""
+        return f"{self.path}/{id}/link"
+
     def layer_of(self, link: str) -> str:
-        """Return the layer that a short name points to, "" where it points to none."""
+        """Return the layer that a short link points to, "" if there is none."""
         match = _TARGET.fullmatch(self._target(link))
         return match[1] if match else ""
 
     def short_names(self, id: str) -> set[str]:
-        """Return the short names of a layer; from the other side where its link file is damaged."""
+        """Return the short links of a layer, by the links' targets if its link file is damaged."""
         link = self.link(id)
         if link:
             return {link}
         return {name for name in os.listdir(self.path / LINKS) if self.layer_of(name) == id}
 
     def require_absent(self, id: str) -> None:
-        """Raise LayerExists when a directory has the name, but for the remnant of a dockerd."""
+        """Raise LayerExists if a directory has the name, except for a remnant of dockerd."""
         if os.path.lexists(self.path / id) and not self._was_empty(id):
             raise _exists(id)
 
     @contextmanager
     def drafted(self, id: str, parent: str, prepare: Callable[[Path], None]) -> Iterator[Draft]:
-        """Build a layer in a stage; when the block fails, nothing of it is left.
+        """Create a layer in a staging directory; if the block fails, nothing of it is left.
 
-        `prepare` gets the stage before there is anything in it. Raises LayerNotFound,
+        `prepare` gets the staging directory while it is empty. Raises LayerNotFound,
         MaxDepthExceeded, OSError.
         """
         draft = Draft(id, parent, new_link(), self._lowers_on(parent) if parent else [])
+        spare = Spare(3)
         try:
             self._build(draft, prepare)
             yield draft
         except BaseException:
+            spare.free()
             with suppress(OSError):
                 remove_node(self.descriptor, os.fsencode(draft.stage))
             raise
+        finally:
+            spare.free()
 
     def publish(self, draft: Draft, links: int, advance: Callable[[], None]) -> None:
-        """Give the draft its names; all that may fail is done before, or undone.
+        """Give the draft its final name and its short link, or undo everything.
 
         `links` is open on the directory of short names, and locked; `advance` is called when that
         directory has changed, and before the layer can be seen. The short name is not made durable
@@ -197,10 +209,10 @@ class Home:
             raise
 
     def withdraw(self, id: str, links: int, advance: Callable[[], None]) -> str:
-        """Take a layer's names from it and return the name of the remnant, for `discard`.
+        """Remove a layer's names and return the name of the remnant, for `discard`.
 
-        See `publish`. A crash in between leaves a layer that lacks its short name, which the next
-        start makes again.
+        See `publish`. A crash in between leaves a layer without its short link, which the next
+        start recreates.
         """
         link = self.link(id)
         if link and self.layer_of(link) != id:
@@ -219,66 +231,67 @@ class Home:
         return gone
 
     def discard(self, remnant: str) -> None:
-        """Delete what `withdraw` has left. The layer is gone already, so nothing is raised.
+        """Delete the remnant that `withdraw` has left. The layer is already removed: no error is
+        raised.
 
-        What could not be deleted is tried again with the next one, and by the next start.
+        The deletion of the rest is repeated with the next remnant, and by the next start.
         """
-        for name in (remnant, *self._remnants):
+        self._remnants.add(remnant)
+        for name in list(self._remnants):
             try:
                 remove_unmounted(self.descriptor, name, self.path)
             except FileNotFoundError:
                 self._remnants.discard(name)
             except OSError:
-                self._remnants.add(name)
+                continue
             else:
                 self._remnants.discard(name)
 
     @contextmanager
     def links(self, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
-        """Keep the directory of short names locked for the block, which gets it open."""
+        """Lock the directory of short links for the block, which gets it open."""
         try:
             descriptor = lock(LINKS, self.descriptor, operation)
-        except FileNotFoundError:  # somebody has removed it
+        except FileNotFoundError:  # another process has removed it
             self._directory.make_closed(LINKS)
             descriptor = lock(LINKS, self.descriptor, operation)
             self._mend_links(descriptor, alone=False)
+        process = os.getpid()
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            unlock(descriptor, process)
 
     @contextmanager
     def locked_layer(self, id: str, operation: int) -> Iterator[int]:
-        """Keep a layer's directory locked for the block, which gets it open.
+        """Lock a layer's directory for the block, which gets it open.
 
-        Raises LayerNotFound; with LOCK_NB LayerInUse, when another has it.
+        Raises LayerNotFound; with LOCK_NB LayerInUse, if another process has locked it.
         """
         try:
             descriptor = lock(id, self.descriptor, operation)
         except (FileNotFoundError, NotADirectoryError):
-            raise LayerNotFound(f"there is no layer {id} any more", "create it first") from None
+            raise LayerNotFound(f"layer {id} does not exist any more", "create it first") from None
         except BlockingIOError:
             raise is_read(id) from None
+        process = os.getpid()
         try:
             yield descriptor
         finally:
-            # By itself: a process forked meanwhile has the descriptor, too.
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            unlock(descriptor, process)
 
     def names(self) -> list[str]:
-        """Return the names of everything that may be a layer."""
+        """Return the names of all entries that may be layers."""
         return [name for name in os.listdir(self.descriptor) if name != LINKS and name[0] != "."]
 
     def _lowers_on(self, parent: str) -> list[str]:
-        """Return the lowers of a layer that is to stand on `parent`."""
+        """Return the lowers of a new layer on `parent`."""
         self.layer(parent)
         link = self.link(parent)
         if not link:
             raise DriverError(
                 f"the link file of layer {parent} is missing or damaged",
-                "a power cut may have emptied it; `graphdriver fsck` says what mends the home",
+                "a power cut may have emptied it; `graphdriver fsck` reports the remedy",
             )
         lowers = [f"l/{link}", *self.lowers(parent)]
         if len(lowers) > MAX_LOWERS:
@@ -335,10 +348,12 @@ class Home:
         renameat2(os.fsencode(old), os.fsencode(new), RENAME_NOREPLACE, self.descriptor)
 
     def _read(self, name: str, size: int) -> str | None:
-        """Return a small file of a layer, None when it is missing. Raises OSError."""
+        """Return a small file of a layer, None if it is missing. Raises OSError."""
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             return None
         try:
             return os.fsdecode(os.read(descriptor, size))
@@ -346,27 +361,28 @@ class Home:
             os.close(descriptor)
 
     def _below(self, lower: str) -> str:
-        """Return the id of a lower layer, named as in a lower file."""
-        # Whoever can write to l/ could otherwise make us read, or mount, anything.
+        """Return the id of a lower layer from its entry in a lower file."""
+        # Otherwise a process that can write to l/ could make the driver read or mount any
+        # directory.
         if not (id := self.layer_of(lower[2:])):
             raise DriverError(
                 f"{lower} points to {self._target(lower[2:])!r} instead of a layer",
-                "a layer below was removed or damaged; remove those that stand on it",
+                "a lower layer was removed or damaged; remove its descendants",
             )
         return id
 
     def _target(self, link: str) -> str:
-        """Return the target of a short name, "" when there is no such symlink. Raises OSError."""
+        """Return the target of a short link, "" if there is no such symlink. Raises OSError."""
         try:
             return os.readlink(f"{LINKS}/{link}", dir_fd=self.descriptor)
         except OSError as error:
-            # Any other error is the disk's, and no reason to remove layers.
+            # Any other error is a disk error, and layers must not be removed because of it.
             if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
                 raise
             return ""
 
     def _was_empty(self, id: str) -> bool:
-        """Remove the empty directory that dockerd leaves when it is killed early in create."""
+        """Remove the empty directory that a dockerd leaves when it is killed early in create."""
         with suppress(OSError):
             os.rmdir(self.path / id)
             return True
@@ -396,7 +412,7 @@ class Home:
 
 
 def _remove_dangling(link: Path) -> None:
-    """Remove a short name that points to no layer. One that cannot be looked at stays."""
+    """Remove a short link that points to no layer. A link that cannot be read stays."""
     with suppress(OSError):
         if not link.is_symlink():
             return
@@ -407,15 +423,15 @@ def _remove_dangling(link: Path) -> None:
 
 
 def is_read(id: str) -> LayerInUse:
-    """Return the error for a layer that is locked by who reads it, or makes a child."""
+    """Return the error for a layer that is locked by a reader, or by the creation of a child."""
     return LayerInUse(
-        f"layer {id} is in use: it is read, changed, or gets a child, maybe by another process",
+        f"layer {id} is in use: it is read, changed, or gets a child, possibly by another process",
         "end diffs of it, and try again",
     )
 
 
 def _exists(id: str) -> LayerExists:
-    return LayerExists(f"there is a layer {id} already", "choose another id, or remove it")
+    return LayerExists(f"layer {id} exists already", "choose another id, or remove it")
 
 
 def _write(directory: int, name: str, text: str) -> int:

@@ -1,8 +1,9 @@
 """Mounting layers: the options, their length, the views.
 
-All paths in the options are relative to the home and all lowers go by their short names, whatever
-the length of ids or home: 128 of them then fit the one page that mount(2) copies. A base layer
-needs no mount, but is counted all the same, so that nobody removes it under its user.
+All paths in the options are relative to the home and all lowers are given by their short links,
+independent of the length of ids or the home's path: 128 of them fit the one page that mount(2)
+copies. A base layer needs no mount, but its holds are counted, so that it is not removed while it
+is used.
 """
 
 import errno
@@ -33,6 +34,7 @@ _HINTS = {
     errno.ELOOP: "ELOOP: two lowers are one directory; an emptied link file does that",
     errno.ENOENT: "ENOENT: a directory below is missing, or its name under l/",
     errno.EBUSY: "EBUSY: another mount uses the upper or work directory",
+    errno.EROFS: "EROFS: the home's disk is mounted read-only, maybe after errors of the disk",
     errno.EINVAL: "EINVAL: the kernel log has the reason",
 }
 
@@ -42,9 +44,9 @@ def mount_data(
 ) -> bytes:
     """Return the options for mounting layer `id`, to be used from the home directory.
 
-    `lowers` are entries of a lower file. Raises MountOptionsTooLong when a page would not hold
-    them: the kernel would cut them off and mount what is left (moby #41830). The page's last byte
-    is the string's zero.
+    `lowers` are entries of a lower file. Raises MountOptionsTooLong if they exceed a page: the
+    kernel would truncate them and mount only some of the lowers (moby #41830). The last byte of the
+    page is the terminating zero.
     """
     if '"' in label or "\0" in label:
         raise PrerequisitesNotMet(
@@ -55,9 +57,9 @@ def mount_data(
     else:
         parts = [f"lowerdir={':'.join(lowers)}", f"upperdir={id}/diff", f"workdir={id}/work"]
     if label:
-        # Quoted, because a label has commas of its own, as SELinux's MCS labels have.
+        # Quoted, because labels contain commas, for example SELinux's MCS labels.
         parts.append(f'context="{label}"')
-    data = (prefix + ",".join(parts)).encode()
+    data = os.fsencode(prefix + ",".join(parts))
     if len(data) > PAGE_SIZE - 1:
         raise MountOptionsTooLong(
             f"cannot mount layer {id}: its options take {len(data)} bytes of {PAGE_SIZE - 1}",
@@ -67,7 +69,7 @@ def mount_data(
 
 
 class MountPoints:
-    """The directories that views are mounted on."""
+    """The directories on which views are mounted."""
 
     def __init__(self, home: Path, ids: IDMapping) -> None:
         self._home = home
@@ -76,8 +78,8 @@ class MountPoints:
     def end_view(self, id: str) -> None:
         """Unmount a layer. Raises OSError.
 
-        The mount point is made again: since Linux 3.18 rmdir(2) detaches what is mounted on it in
-        other mount namespaces, which would keep the upper in use (moby #34948).
+        The mount point is recreated: since Linux 3.18 rmdir(2) detaches mounts on it in other mount
+        namespaces, which would keep the upper in use (moby #34948).
         """
         merged = self._home / id / "merged"
         detach(merged)
@@ -86,14 +88,14 @@ class MountPoints:
             self.make(merged)
 
     def make(self, merged: Path) -> None:
-        """Make one. Raises OSError."""
+        """Create one. Raises OSError."""
         merged.mkdir(0o700)
         if not self._ids.identity:
             os.chown(merged, *self._ids.root)
 
 
 class Mounts:
-    """The views of layers; `layers` knows who holds them."""
+    """The views of layers; `layers` counts their holds."""
 
     def __init__(
         self, home: Home, layers: LayerTable, points: MountPoints, prefix: str, ids: IDMapping
@@ -105,45 +107,49 @@ class Mounts:
         self._ids = ids
 
     def get(self, id: str, label: str) -> Path:
-        """Hold a layer; the first holder mounts it."""
+        """Hold a layer; the first hold mounts it."""
         with self._layers.locked(id):
             layer = self._home.layer(id)
             lowers = self._home.lowers(id)
             view = layer / "merged" if lowers else layer / "diff"
-            if not lowers or self._layers.is_held(id):
+            if self._layers.is_held(id):
                 self._layers.hold(id, lowers)
                 return view
-            with self._layers.mounting(id) as has_children:
-                # A mount that is there without a holder was left by a process that died: it is
-                # taken over.
-                if not is_mounted(view):
+            with self._layers.mounting(id, lowers) as has_children:
+                # An existing mount is another process's and is shared, or was left by a dead
+                # process and is adopted.
+                if lowers and not is_mounted(view):
                     self._mount(id, lowers, label, view, read_only=has_children)
-                self._layers.hold(id, lowers)
             return view
 
     def put(self, id: str) -> None:
-        """Give back one hold; the last one unmounts. Without a hold nothing happens."""
+        """Release one hold; the last one unmounts. Without a hold this has no effect."""
         self._layers.put(id)
 
     def give_back(self, id: str) -> None:
-        """Do so without waiting for anybody, for streams that the collector closes."""
+        """Release without waiting, for streams that the garbage collector closes."""
         self._layers.give_back(id)
 
     def is_in_use(self, id: str) -> bool:
-        """Say whether a layer is held, or mounted by another process. Ask with its lock."""
-        return self._layers.is_held(id) or is_mounted(self._home.path / id / "merged")
+        """Return whether a layer is held, or mounted by another process. Call with its lock."""
+        return (
+            self._layers.is_held(id)
+            or is_mounted(self._home.path / id / "merged")
+            or self._layers.is_held_elsewhere(id)
+        )
 
     def release_stale(self, id: str) -> None:
-        """Unmount a layer that is to be removed, and that nobody holds. Raises OSError.
+        """Unmount a layer that will be removed and is not held. Raises OSError.
 
-        What others have mounted in it is unmounted when its tree is removed.
+        Other programs' mounts in it are unmounted when its tree is removed.
         """
         detach(self._home.path / id / "merged")
 
     def cleanup(self) -> None:
-        """Unmount the views of all layers, and forget who held them.
+        """Unmount the views of all layers, and forget their holds.
 
-        What others have mounted below the home is theirs, but for what lies in a view.
+        Other programs' mounts below the home are kept, except mounts inside a view; so are views
+        that another process holds.
         """
         views: dict[str, list[Path]] = {id: [] for id in self._layers.held()}
         for entry in mountinfo(self._home.path):
@@ -151,17 +157,17 @@ class Mounts:
             if entry.type == "overlay" and inside in (["merged"], [APPLYING, "merged"]):
                 views.setdefault(id, []).append(entry.point)
         for id, points in views.items():
-            # In turn with get: a view that is mounted but not yet counted would lose its mount.
-            with self._layers.locked(id):
+            # Serialized with get: otherwise a view that is mounted but not yet counted would be
+            # unmounted.
+            with self._layers.locked(id), self._layers.ending(id) as is_alone:
                 if self._layers.is_held(id):
                     points.append(self._home.path / id / "merged")
-                for point in reversed(points):
+                for point in reversed(points) if is_alone else ():
                     detach(point)
-                self._layers.forget(id)
 
     @contextmanager
     def staged(self, id: str, stage: Path) -> Iterator[Path]:
-        """Mount a layer with `stage`/diff for its upper, for as long as the block runs."""
+        """Mount a layer with `stage`/diff as its upper, for the duration of the block."""
         lowers = ":".join(self._home.lowers(id))
         name = f"{id}/{stage.name}"
         data = f"{self._prefix}lowerdir={lowers},upperdir={name}/diff,workdir={name}/work"
@@ -175,7 +181,7 @@ class Mounts:
     def _mount(
         self, id: str, lowers: list[str], label: str, view: Path, *, read_only: bool
     ) -> None:
-        # What has children is an image: it is shown read-only, as dockerd does since 20.10.
+        # A layer with children is an image: its view is read-only, as in dockerd since 20.10.
         data = mount_data(id, lowers, label, self._prefix, read_only=read_only)
         target = os.fsencode(f"{id}/merged")
         try:
@@ -191,7 +197,8 @@ class Mounts:
                 return
             self._require_writable(id, view.parent)
             if not self._ids.identity:
-                # The kernel makes work/work root's; a mapped root has to be able to use it.
+                # The kernel creates work/work with owner root; a mapped root has to be able to use
+                # it.
                 os.chown(view.parent / "work" / "work", *self._ids.root)
         except BaseException:
             with suppress(OSError):
@@ -199,9 +206,9 @@ class Mounts:
             raise
 
     def _require_writable(self, id: str, layer: Path) -> None:
-        """Refuse a view that is read-only: overlayfs could not make its directory in `work`.
+        """Refuse a read-only view: overlayfs could not create its directory in `work`.
 
-        The kernel only logs the cause, which is a full disk nearly always, so it is asked again.
+        The kernel only logs the cause, which is almost always a full disk, so this is checked here.
         """
         if not os.statvfs(layer / "merged").f_flag & os.ST_RDONLY:
             return
@@ -218,6 +225,12 @@ class Mounts:
                 lambda: mount("overlay", target, "overlay", MountFlag.NONE, data),
             )
         except OSError as error:
+            if error.errno == errno.EINVAL and self._is_read_only():
+                # overlayfs refuses an upper there by EINVAL, and logs the cause.
+                error = OSError(errno.EROFS, os.strerror(errno.EROFS), str(self._home.path))
             error.add_note(f"mounting layer {id} with {len(data)} bytes of options")
             error.add_note(_HINTS.get(error.errno or 0, "see the kernel log"))
-            raise
+            raise error from None
+
+    def _is_read_only(self) -> bool:
+        return bool(os.fstatvfs(self._home.descriptor).f_flag & os.ST_RDONLY)

@@ -1,4 +1,4 @@
-"""Remnants of crashes: the one place that knows their names, and how each is mended.
+"""Remnants of crashes: this module defines all their names, and how each is repaired.
 
 A layer is built under a name that no layer can have and renamed when it is whole; it is renamed to
 such a name before it is deleted; an archive is unpacked into a stage inside the layer, which a
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from graphdriver.errors import LayerInUse
 from graphdriver.homedir import DIRECTORY, try_lock
+from graphdriver.linux.files import Spare
 from graphdriver.linux.mounts import detach, mountinfo
 from graphdriver.tree.removal import remove_unmounted
 
@@ -39,30 +40,38 @@ PROBE, CREATING, REMOVED, STAGED = ".probe-", ".creating-", ".removed-", ".stage
 _REMNANTS = (PROBE, CREATING, REMOVED, STAGED)
 
 APPLYING = ".applying"
-"""In a layer: the stage of an apply_diff."""
+"""In a layer: the staging directory of an apply_diff."""
 
 UNDO = "undo"
-"""In that stage: the layer's tree as it was, while an archive is applied to a layer in use."""
+"""In that directory: a copy of the old tree, while an archive is applied to a layer in use."""
 
-# dockerd probes in such directories and leaves them when it is killed (overlayutils, overlay2).
+# dockerd probes in such directories and leaves them if it is killed (overlayutils, overlay2).
 _DOCKERD = re.compile(r"(check-overlayfs-support|opaque-bug-check|metacopy-check)\d+")
 
-# What looking into an entry of a home raises that is no layer: a file, or a disk that is gone.
-_NO_LAYER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOTCONN, errno.ESTALE)
+# Errors for an entry of a home that is not a layer: it is a file or a symlink, or the disk has
+# failed.
+_NO_LAYER = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.ENOTCONN,
+    errno.ESTALE,
+)
 
 
 def is_remnant(name: str) -> bool:
-    """Say whether an entry of a home is what a crash of this driver leaves."""
+    """Return whether an entry of a home is a remnant of this driver."""
     return name.startswith(_REMNANTS)
 
 
 def is_dockerd_remnant(name: str) -> bool:
-    """Say whether an entry of a home is what a crash of dockerd leaves."""
+    """Return whether an entry of a home is a remnant of dockerd."""
     return _DOCKERD.fullmatch(name) is not None
 
 
 def recover(home: Path) -> None:
-    """Mend the home after a crash, for a driver that is alone with it; short names are layout.py's.
+    """Repair the home after a crash, for the only driver on it; short links are in layout.py.
 
     A remnant that cannot be removed does no harm: it stays, and `graphdriver fsck` names it. A
     layer that cannot be brought back is an OSError. Layers are not looked into: a home has
@@ -77,21 +86,23 @@ def recover(home: Path) -> None:
 
 
 def stage_link(unique: str, id: str) -> tuple[str, str]:
-    """Return name and target of the symlink in the home that points to a layer's stage.
+    """Return name and target of the symlink in the home that points to a staging directory.
 
-    It is made before the stage and removed after it. `unique` makes a name of its own for each
-    stage: a process that removes its own link must not remove that of the next process.
+    It is created before the staging directory and removed after it. `unique` makes the name unique:
+    a process that removes its own link must not remove that of the next process.
     """
     return f"{STAGED}{unique}", f"{id}/{APPLYING}"
 
 
 def _mend_staged(home: Path, name: str) -> None:
-    """Mend the layer that a link to a stage names, and remove the link."""
+    """Restore the layer that a link to a staging directory names, and remove the link."""
     id = ""
     with suppress(OSError):
         id = os.readlink(home / name).partition("/")[0]
-    if id and id != "..":
-        mend_layer(home / id)
+    if id and id != ".." and _has_stage(home / id):
+        bring_back(home / id)
+        with suppress(OSError):
+            clear(home / id, APPLYING)
         if _has_stage(home / id):
             return
     with suppress(OSError):
@@ -99,26 +110,32 @@ def _mend_staged(home: Path, name: str) -> None:
 
 
 def mend_layer(layer: Path) -> None:
-    """Bring a layer back to where it was before an apply_diff that was cut off. Raises OSError."""
+    """Undo an interrupted apply_diff, and remove its staging directory.
+
+    Raises LayerInUse, OSError.
+    """
+    if _has_stage(layer):
+        bring_back(layer)
+        clear(layer, APPLYING)
+
+
+def bring_back(layer: Path) -> None:
+    """Restore a layer to its state before an interrupted apply_diff. Raises LayerInUse, OSError."""
     stage = layer / APPLYING
-    if not _has_stage(layer):
-        return
     require_no_apply(layer)
     if os.path.lexists(stage / UNDO):
-        # The view of a dead process would go on showing the directory that is moved away.
+        # Otherwise the view of a dead process would still show the directory that is moved away.
         for entry in reversed(mountinfo(layer)):
             detach(entry.point)
-        # Two renames, each of which may be the last before another crash.
+        # Two renames, with a possible crash after each.
         with suppress(FileNotFoundError):
             os.rename(layer / "diff", stage / "partial")
         forget_index(layer)
         os.rename(stage / UNDO, layer / "diff")
-    with suppress(OSError):
-        clear(layer, APPLYING)
 
 
 def forget_index(layer: Path) -> None:
-    """Remove the index of a layer's upper, before that is exchanged.
+    """Remove the index of a layer's upper before the upper is exchanged.
 
     With index=on the kernel refuses it for another upper.
     """
@@ -127,7 +144,7 @@ def forget_index(layer: Path) -> None:
 
 
 def require_no_apply(layer: Path) -> None:
-    """Raise LayerInUse when another process applies an archive to the layer: it locks its stage."""
+    """Raise LayerInUse if another process applies an archive to the layer: its stage is locked."""
     try:
         stage = os.open(layer / APPLYING, DIRECTORY)
     except FileNotFoundError:
@@ -142,7 +159,7 @@ def require_no_apply(layer: Path) -> None:
 
 
 def clear(directory: Path, name: str) -> None:
-    """Remove `directory`/`name` with all that is below; what is mounted there is unmounted."""
+    """Remove `directory`/`name` with its tree; mounts in it are unmounted."""
     descriptor = os.open(directory, DIRECTORY)
     try:
         with suppress(FileNotFoundError):
@@ -153,29 +170,35 @@ def clear(directory: Path, name: str) -> None:
 
 @contextmanager
 def scratch(home: Path) -> Iterator[Path]:
-    """Make a directory to try things in, and remove it with what was mounted on its `merged`.
+    """Create a directory for a probe; afterwards remove it and unmount its `merged`.
 
-    An error of the block is the one that is raised, whatever the removal met.
+    An error of the block takes precedence over errors of the removal.
     """
-    directory = Path(tempfile.mkdtemp(prefix=PROBE, dir=home))
+    spare = Spare(3)
     try:
-        yield directory
-    except BaseException:
-        with suppress(OSError):
+        directory = Path(tempfile.mkdtemp(prefix=PROBE, dir=home))
+        try:
+            yield directory
+        except BaseException:
+            spare.free()
+            with suppress(OSError):
+                clear(home, directory.name)
+            raise
+        spare.free()
+        try:
             clear(home, directory.name)
-        raise
-    try:
-        clear(home, directory.name)
-    except OSError:  # a passing error must not leave a mount
-        clear(home, directory.name)
+        except OSError:  # a passing error must not leave a mount
+            clear(home, directory.name)
+    finally:
+        spare.free()
 
 
 def _has_stage(layer: Path | str) -> bool:
-    """Say whether an entry of a home is a layer with a stage. Files of others may be there, too."""
+    """Return whether an entry of a home is a layer with a stage; ignore other programs' files."""
     try:
         os.lstat(f"{layer}/{APPLYING}")
     except OSError as error:
         if error.errno not in _NO_LAYER:
             raise
         return False
-    return True
+    return not os.path.islink(layer)  # what it points to is not ours

@@ -13,9 +13,11 @@ import fcntl
 import os
 import stat
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,23 +33,24 @@ from graphdriver.errors import (
     PrerequisitesNotMet,
     QuotaNotSupported,
 )
-from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory
+from graphdriver.holding import Holds
+from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory, unlock
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2, syncfs
+from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, Spare, renameat2, syncfs
 from graphdriver.tree.copy import copy_tree
 from graphdriver.tree.removal import remove_unmounted
 
 __all__ = ["Driver"]
 
 _STAGING = ".staging-"
-# A layer that is being removed. On a full disk there is no room for a stage to move it to.
+# A layer that is being removed. A full disk has no free block for a directory to move it to.
 _REMOVED = ".removed-"
-# In a stage: by its id, the tree of a layer in use as it was before an archive is applied to it.
+# In a staging directory, by id: a copy of the old tree, while an archive is applied in place.
 _UNDO = "undo"
 
 
 class Driver:
-    """vfs on the home directory `home`, which is made if it is missing; it has no options."""
+    """vfs on the home directory `home`, which is created if it is missing; it has no options."""
 
     capabilities = frozenset(Capability) - {
         Capability.MOUNTING,
@@ -70,20 +73,30 @@ class Driver:
         self._ids = IDMapping(uid_maps, gid_maps)
         self._home = Path(os.path.realpath(os.fspath(home)))
         if not os.fspath(home) or (self._home.exists() and not self._home.is_dir()):
-            raise PrerequisitesNotMet(f"the home {str(home)!r} is no directory", "name one")
+            raise PrerequisitesNotMet(f"the home {str(home)!r} is not a directory", "name one")
         self._layers = self._home / "dir"
         self._parents = self._home / "parents"
         self._lock = threading.RLock()
         self._holders: dict[str, int] = {}
-        # Layers to put. The collector may run a put at any point of any thread, also in the middle
-        # of a verb of the same thread; so put only notes it, and who counts holders looks here.
+        self._files = Holds(partial(os.path.join, self._parents))
+        # Deferred puts. The garbage collector may run a put at any point of any thread, also inside
+        # a verb of the same thread; so put does not wait, and a put that cannot be counted at once
+        # is counted at the end of that verb.
         self._returned: deque[str] = deque()
+        self._is_counting = False
         self._directory = HomeDirectory(self._home, self._ids)
         try:
             self._prepare()
         except BaseException:  # a full disk: nothing is left on it
             self._directory.undo()
             raise
+        _drivers.add(self)
+
+    def forget_parent_process(self) -> None:
+        """Begin again in a forked process: its copy of the lock may be taken; it holds nothing."""
+        self._lock = threading.RLock()
+        self._holders, self._returned, self._is_counting = {}, deque(), False
+        self._files = Holds(partial(os.path.join, self._parents))
 
     def __str__(self) -> str:
         """Return `vfs`."""
@@ -96,16 +109,16 @@ class Driver:
         mount_label: str = "",
         storage_opt: Mapping[str, str] | None = None,
     ) -> None:
-        """Make a layer by copying its parent; see the contract."""
+        """Create a layer by copying its parent; see the contract."""
         layerid.check(id)
         _refuse_storage_opt(id, storage_opt)
-        with self._lock, self._kept(parent) as source:
+        with self._verb(), self._kept(parent) as source:
             self._require_absent(id)
             with self._staged() as staged:
                 tree = staged / "tree"
                 if source:
                     copy_tree(source, tree)
-                    # For each file on its own it would be a commit of the disk's journal.
+                    # One sync for all: a sync of each file would be a commit of the disk's journal.
                     syncfs(self._directory.descriptor)
                 else:
                     tree.mkdir(0o700)
@@ -121,54 +134,72 @@ class Driver:
     def remove(self, id: str) -> None:
         """Delete a layer; see the contract."""
         layerid.check(id)
-        with self._lock:
+        with self._verb():
             if not _is_directory(self._layers / id):
                 return
             if holders := self._held(id):
                 raise LayerInUse(f"layer {id} is held by {holders} get(s)", "put it first")
-            # One process after the other: of two that remove it, the second finds it gone.
+            # One process at a time: if two remove the layer, the second does not find it.
+            removed = _new_name(_REMOVED)
             with self._naming(), suppress(LayerNotFound), self._alone(id):
                 if any(self._children(id)):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                removed = _new_name(_REMOVED)
-                os.rename(self._layers / id, self._home / removed)
-                # The layer is gone. The file of its parent means nothing without it, and what
-                # cannot be removed now is removed by the next start. What someone has mounted into
-                # it is unmounted, not deleted.
+                with self._files.alone(id) as is_alone:
+                    if not is_alone:
+                        raise LayerInUse(
+                            f"layer {id} is held by another process", "put it there, then remove it"
+                        )
+                    os.rename(self._layers / id, self._home / removed)
+                # The layer is removed. Without it the file of its parent has no meaning, and the
+                # rest is removed by the next start. Mounts of other programs in it are unmounted,
+                # not deleted.
                 with suppress(OSError):
                     (self._parents / id).unlink()
-                with suppress(OSError):
-                    self._remove(removed)
+            with suppress(OSError):
+                self._remove(removed)
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Return the layer's directory; see the contract."""
-        with self._lock:
+        with self._verb():
             layer = self._layer(id)
-            self._holders[id] = self._held(id) + 1
-            return layer
+            self._settle()
+            self._is_counting = True
+            try:
+                if id not in self._holders:
+                    with suppress(FileNotFoundError):  # the file of its parent is lost
+                        self._files.take(id)
+                self._holders[id] = self._holders.get(id, 0) + 1
+            finally:
+                self._is_counting = False
+            if not _is_directory(layer):  # another process was faster
+                self.put(id)
+            return self._layer(id)
 
     def put(self, id: str) -> None:
-        """Give back one get; see the contract. It waits for nothing."""
+        """Release one get; see the contract. It does not wait."""
         self._returned.append(layerid.check(id))
+        self._settle_free()
 
     def exists(self, id: str) -> bool:
-        """Say whether there is such a layer."""
+        """Return whether the layer exists."""
         with suppress(Exception):
             return (self._layers / layerid.check(id)).is_dir()
         return False
 
     def status(self) -> list[tuple[str, str]]:
-        """Return how many layers there are."""
+        """Return the number of layers."""
         return [("Layers", str(sum(1 for _ in self._layers.iterdir())))]
 
     def get_metadata(self, id: str) -> dict[str, str]:
-        """Return where the layer's tree is."""
+        """Return the path of the layer's tree."""
         return {"Dir": str(self._layer(id))}
 
     def cleanup(self) -> None:
-        """Forget who holds what."""
-        with self._lock:
+        """Forget all holds."""
+        with self._verb():
             self._returned.clear()
+            for id in list(self._holders):
+                self._files.drop(id)
             self._holders.clear()
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
@@ -190,58 +221,66 @@ class Driver:
             return self._differ.diff_size(id, parent)
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Unpack an archive into a copy and exchange it; into the layer itself while it is held."""
+        """Unpack an archive into a copy and exchange it; in place while the layer is held."""
         self._known(id, parent)
-        with self._lock, self._unread(id) as layer, self._staged() as staged:
-            if self._held(id):
+        with self._verb(), self._unread(id) as layer, self._staged() as staged:
+            if self._held(id) or self._is_held_elsewhere(id):
                 return self._apply_in_place(id, layer, staged, diff)
             tree = staged / "tree"
             copy_tree(layer, tree, share=True)  # unpacking replaces files, and writes to none
             size = unpack(diff, view_target(tree, self._ids.root), self._ids)
-            renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
+            with self._files.alone(id) as is_alone:
+                if not is_alone:
+                    raise LayerInUse(f"layer {id} was got meanwhile", "put it, and try again")
+                renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
             return size
 
     def _apply_in_place(self, id: str, layer: Path, staged: Path, diff: BinaryIO) -> int:
-        """Apply to the directory that someone holds: it cannot be exchanged.
+        """Apply the archive to a held directory, which cannot be exchanged.
 
-        Until all is there the stage has the layer's tree as it was, for recovery after a crash.
+        Until the archive is applied, the staging directory contains a copy of the old tree, for
+        recovery after a crash.
         """
         (staged / "copy").mkdir()
         copy_tree(layer, staged / "copy" / id)
-        # Recovery takes the copy for the tree: after a power cut, too, it has to have its content.
+        # Recovery uses the copy as the tree, so its content must be on the disk before a power cut.
         syncfs(self._directory.descriptor)
         os.rename(staged / "copy", staged / _UNDO)
         try:
             size = unpack(diff, view_target(layer, self._ids.root), self._ids)
             os.rename(staged / _UNDO, staged / "done")
-        except BaseException:
+        except BaseException as error:
             # The next start would bring the old tree back, under whoever goes on with the layer.
             with suppress(OSError):
                 os.rename(staged / _UNDO, staged / "done")
+            error.add_note(
+                f"layer {id} was held, so a part of the archive may be in it: "
+                "try again, or remove it"
+            )
             raise
         return size
 
     @property
     def _differ(self) -> NaiveDiffer:
-        # Kept, it would be a cycle, and a driver that is given up would keep its home open.
+        # A reference would be a cycle, which keeps the home of an unused driver open.
         return NaiveDiffer(self, self._ids)
 
     def _prepare(self) -> None:
         if self._directory.is_alone:
             self._recover()
-        # From now on other drivers that start on this home leave our stages alone.
+        # From now on, other drivers that start on this home do not remove our staging directories.
         self._directory.share()
         self._directory.close_to_others()
         for name in ("dir", "parents"):
             self._directory.make_closed(name)
 
     def _recover(self) -> None:
-        """Remove what a crash has left, and bring layers back that were being changed."""
+        """Remove the remnants of a crash, and restore layers that were being changed."""
         for name in os.listdir(self._home):
             if name.startswith(_STAGING):
                 stage = self._home / name
                 for id in os.listdir(stage / _UNDO) if _is_directory(stage / _UNDO) else ():
-                    # Two renames, each of which may be the last before another crash.
+                    # Two renames, with a possible crash after each.
                     with suppress(FileNotFoundError):
                         os.rename(self._layers / id, stage / "partial")
                     os.rename(stage / _UNDO / id, self._layers / id)
@@ -254,7 +293,7 @@ class Driver:
                     (self._parents / id).unlink()
 
     def _publish(self, id: str, parent: str, tree: Path) -> None:
-        """Give a layer that is whole its parent and its name, durably; both or none."""
+        """Give a complete layer its parent and its final name, durably; both or none."""
         layer = self._layers / id
         try:
             with (self._parents / id).open("w") as named:
@@ -273,18 +312,51 @@ class Driver:
                 (self._parents / id).unlink()
             raise
 
+    @contextmanager
+    def _verb(self) -> Iterator[None]:
+        """Do something with layers while no other thread does."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._settle_free()
+
     def _held(self, id: str) -> int:
-        """Return how many hold a layer, after what was put. Call with the lock."""
-        while self._returned:
-            returned = self._returned.popleft()
-            holders = self._holders.pop(returned, 0)
-            if holders > 1:
-                self._holders[returned] = holders - 1
+        """Return the number of holds of a layer, after deferred puts. Call with the lock."""
+        self._settle()
         return self._holders.get(id, 0)
+
+    def _is_held_elsewhere(self, id: str) -> bool:
+        with self._files.alone(id) as is_alone:
+            return not is_alone
+
+    def _settle_free(self) -> None:
+        """Count what was put, unless another thread is at work, which does so at its end."""
+        while self._returned and not self._is_counting and self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def _settle(self) -> None:
+        """Count what was put. Call with the lock."""
+        if self._is_counting:  # the collector has run this in the middle of itself
+            return
+        self._is_counting = True
+        try:
+            while self._returned:
+                returned = self._returned.popleft()
+                holders = self._holders.pop(returned, 0)
+                if holders > 1:
+                    self._holders[returned] = holders - 1
+                elif holders:
+                    self._files.drop(returned)
+        finally:
+            self._is_counting = False
 
     def _require_absent(self, id: str) -> None:
         if os.path.lexists(self._layers / id):
-            raise LayerExists(f"there is a layer {id} already", "choose another id, or remove it")
+            raise LayerExists(f"layer {id} exists already", "choose another id, or remove it")
 
     def _children(self, id: str) -> Iterator[str]:
         """Yield the layers that were copied from `id`; a crash may leave a name without a layer."""
@@ -294,18 +366,19 @@ class Driver:
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Keep other processes from giving layers their names, or taking them."""
+        """Prevent other processes from creating or removing names of layers."""
         descriptor = lock("parents", self._directory.descriptor, fcntl.LOCK_EX)
+        process = os.getpid()
         try:
             yield
         finally:
-            os.close(descriptor)
+            unlock(descriptor, process)
 
     @contextmanager
     def _kept(self, id: str) -> Iterator[Path | None]:
-        """Keep other processes from changing or removing a layer. "" is no layer.
+        """Prevent other processes from changing or removing a layer. "" is no layer.
 
-        Waits for one that changes it. Raises LayerNotFound.
+        Waits for a process that changes it. Raises LayerNotFound.
         """
         with ExitStack() as reading:
             if id:
@@ -314,18 +387,20 @@ class Driver:
 
     @contextmanager
     def _alone(self, id: str) -> Iterator[Path]:
-        """Keep others from reading a layer. Raises LayerInUse while one does, LayerNotFound."""
+        """Prevent other processes from reading a layer. Raises LayerInUse during a read,
+        LayerNotFound.
+        """
         with self._locked(id, fcntl.LOCK_EX | fcntl.LOCK_NB):
             yield self._layer(id)
 
     @contextmanager
     def _unread(self, id: str) -> Iterator[Path]:
-        """Do as `_alone`, but wait for a process that removes the layer, which is gone then."""
+        """Do as `_alone`, but wait for a process that removes the layer."""
         with ExitStack() as undo:
             try:
                 layer = undo.enter_context(self._alone(id))
             except LayerInUse:
-                with self._naming():  # had by whoever removes it
+                with self._naming():  # locked by the process that removes it
                     pass
                 layer = undo.enter_context(self._alone(id))
             yield layer
@@ -342,36 +417,38 @@ class Driver:
                     continue
                 except BlockingIOError:
                     raise LayerInUse(
-                        f"layer {id} is in use: it is read, changed, or copied, maybe by another "
+                        f"layer {id} is in use: it is read, changed or copied, possibly by another "
                         "process",
                         "end diffs of it, and try again",
                     ) from None
                 one = undo.enter_context(ExitStack())
-                one.callback(_unlock, descriptor)
-                # Whoever had the lock before may have exchanged or removed the directory.
+                one.callback(unlock, descriptor, os.getpid())
+                # The previous holder of the lock may have exchanged or removed the directory.
                 if os.path.samestat(os.fstat(descriptor), os.stat(self._layer(id))):
                     break
                 one.close()
             yield
 
     def _read(self, reading: ExitStack, id: str, parent: str) -> None:
-        """Keep both layers as they are until `reading` is closed. Raises LayerNotFound."""
+        """Keep both layers unchanged until `reading` is closed. Raises LayerNotFound."""
         self._known(id, parent)
         for one in {id, parent} - {""}:
             reading.enter_context(self._kept(one))
 
     @contextmanager
     def _staged(self) -> Iterator[Path]:
-        """Make a directory beside the layers, and remove it with all it holds after the block.
+        """Create a directory beside the layers, and remove it with its tree after the block.
 
-        The block is over then: what cannot be removed is no reason to call it failed, and is
-        removed by the next start.
+        At that point the block has succeeded, so an error of the removal is ignored; the next start
+        removes the rest.
         """
         name = _new_name(_STAGING)
-        os.close(make_directory(self._directory.descriptor, name))
+        spare = Spare(3)
         try:
+            os.close(make_directory(self._directory.descriptor, name))
             yield self._home / name
         finally:
+            spare.free()
             with suppress(OSError):
                 self._remove(name)
 
@@ -391,19 +468,30 @@ class Driver:
             self._layer(parent)
 
 
+_drivers: "weakref.WeakSet[Driver]" = weakref.WeakSet()
+
+
+def _begin_again() -> None:
+    for driver in list(_drivers):
+        driver.forget_parent_process()
+
+
+os.register_at_fork(after_in_child=_begin_again)
+
+
 def _new_name(prefix: str) -> str:
     return f"{prefix}{os.urandom(8).hex()}"
 
 
 def _text(path: Path) -> str:
-    """Return what a file holds; nothing when another driver on this home has removed it."""
+    """Return the content of a file; empty if another driver on this home has removed it."""
     with suppress(FileNotFoundError):
         return path.read_text()
     return ""
 
 
 def _write_names(directory: Path) -> None:
-    """Write the names in a directory to the disk. Raises OSError."""
+    """Sync the names in a directory. Raises OSError."""
     descriptor = os.open(directory, DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -411,15 +499,8 @@ def _write_names(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _unlock(descriptor: int) -> None:
-    """End a lock and close it: a process forked meanwhile has the descriptor, too."""
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
-
-
 def _is_directory(path: Path) -> bool:
-    """Say whether there is such a directory. Raises OSError where the disk does not tell."""
+    """Return whether the directory exists. Raises OSError if the disk reports an error."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

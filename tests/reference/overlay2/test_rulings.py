@@ -35,7 +35,7 @@ def _archive(*names: str, data: bytes = b"x") -> bytes:
 def test_existing_id_is_layer_exists(driver: Driver) -> None:
     driver.create("a")
 
-    with pytest.raises(errors.LayerExists, match="a layer a already"):
+    with pytest.raises(errors.LayerExists, match="layer a exists already"):
         driver.create_read_write("a")
 
 
@@ -165,6 +165,7 @@ def test_length_of_options_is_exact(spare: int) -> None:
 
 def test_label_is_quoted() -> None:
     assert b',context="s0:c1,c2"' in mount_data("id", ["l/A"], "s0:c1,c2")
+    assert b',context="\xff"' in mount_data("id", ["l/A"], os.fsdecode(b"\xff"))
     with pytest.raises(errors.PrerequisitesNotMet):
         mount_data("id", ["l/A"], 's0"')
 

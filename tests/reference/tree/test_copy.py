@@ -120,3 +120,12 @@ def test_copy_does_not_inherit_a_default_acl(tmp_path: Path) -> None:
     names = ("", "d", "d/f")
     assert [os.listxattr(tmp_path / "copy" / name) for name in names] == [[], [], []]
     assert (tmp_path / "copy/d/f").stat().st_mode == (tmp_path / "source/d/f").stat().st_mode
+
+
+def test_copy_that_fails_closes_what_it_has_opened(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+
+    with pytest.raises(FileNotFoundError):
+        copy_tree(tmp_path / "missing", tmp_path / "copy")
+
+    assert os.listdir("/proc/self/fd") == before

@@ -1,4 +1,4 @@
-"""What makes an overlay copy a lower node up, on nodes of every kind."""
+"""System calls that cause a copy-up in overlayfs, on files of every type."""
 
 import itertools
 import os
@@ -24,12 +24,13 @@ COPY_UPS: Mapping[str, Call] = {
     "link": lambda path: os.link(path, path.with_name("other"), follow_symlinks=False),
     "renamed": lambda path: path.rename(path.with_name("other")),
     "renamed over": lambda path: path.with_name("new").rename(path),
+    "file made in": lambda path: (path / "made").touch(),
 }
-"""By what a report calls them."""
+"""By the name in reports."""
 
 
 def copy_up_cases(nodes: Mapping[str, Node]) -> dict[str, Case]:
-    """Return a case for each call on each node that it can be made on."""
+    """Return a case for each call on each node to which it applies."""
     cases: dict[str, Case] = {}
     for (what, node), (why, call) in itertools.product(nodes.items(), COPY_UPS.items()):
         before: dict[str | bytes, Node | bytes | str] = {"x": node}
@@ -37,6 +38,8 @@ def copy_up_cases(nodes: Mapping[str, Node]) -> dict[str, Case]:
             before["new"] = file(b"new", 0o611, mtime=EPOCH + 7)
         if node.kind is NodeKind.SYMLINK and why in ("chmod", "opened to write"):
             continue  # of what it points to
+        if why == "file made in" and not node.is_directory:
+            continue
         exdev = ("EXDEV",) if node.is_directory and why == "renamed" else ()
         cases[f"{why} of {what}"] = Case(_on("x", call), before, exdev)
     return cases

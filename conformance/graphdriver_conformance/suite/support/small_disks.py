@@ -1,6 +1,7 @@
 """Disks that can be filled to the last block or inode, and emptied again."""
 
 import errno
+import itertools
 import os
 import shutil
 from enum import Enum
@@ -20,7 +21,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class Resource(Enum):
-    """What a disk can run out of."""
+    """The resources of a disk that can be used up."""
 
     BLOCKS = "blocks"
     INODES = "inodes"
@@ -32,10 +33,10 @@ class SmallDisk(Protocol):
     point: Path
 
     def used(self) -> int:
-        """Return how many blocks and inodes are in use."""
+        """Return the numbers of used blocks and inodes."""
 
     def leave(self, resource: Resource, count: int) -> None:
-        """Leave so many blocks or inodes free."""
+        """Leave `free` blocks or inodes free."""
 
     def relieve(self) -> None:
         """Make room again."""
@@ -45,12 +46,12 @@ class SmallDisk(Protocol):
 
 
 def small_disk(type: str, point: Path) -> SmallDisk:
-    """Make a tmpfs or an ext4. Raises CannotMake."""
+    """Create a tmpfs or an ext4. Raises CannotMake."""
     return _Tmpfs(point) if type == "tmpfs" else _Ext4(point)
 
 
 class _Tmpfs:
-    """A tmpfs is filled by making it smaller."""
+    """A tmpfs is filled by reducing its size."""
 
     _ROOM = 4096
 
@@ -120,23 +121,31 @@ class _Ext4:
         self._disk.close()
 
     def _take_blocks(self, left: int) -> None:
-        descriptor = os.open(self._filling / "0", _NEW)
-        try:
-            length = 0
-            piece = free = os.fstatvfs(descriptor).f_bavail - left
-            while free > 0:
-                try:
-                    fallocate(descriptor, 0, length, piece * _EXT4_BLOCK)
-                    length += piece * _EXT4_BLOCK
-                except OSError as error:
-                    # The list of a file's pieces takes blocks as well.
-                    if error.errno != errno.ENOSPC or piece == 1:
-                        raise
-                    piece //= 2
-                free = os.fstatvfs(descriptor).f_bavail - left
-                piece = min(piece, free)
-        finally:
-            os.close(descriptor)
+        """Fill it with files; where free blocks are scattered, one or two fewer may be left."""
+        piece, was_synced = 1 << 20, False
+        for number in itertools.count():
+            with open(os.open(self._filling / str(number), _NEW), "wb") as filling:
+                length = 0
+                while (free := os.statvfs(self.point).f_bavail - left) > 0:
+                    piece = min(piece, free)
+                    try:
+                        fallocate(filling.fileno(), 0, length, piece * _EXT4_BLOCK)
+                        length += piece * _EXT4_BLOCK
+                    except OSError as error:
+                        if error.errno != errno.ENOSPC:
+                            raise
+                        if piece > 1:
+                            piece //= 2
+                        elif length:
+                            break
+                        elif was_synced:
+                            raise
+                        else:
+                            # What was deleted is free when the journal says so.
+                            was_synced = True
+                            self._disk.sync()
+                else:
+                    return
 
     def _take_inodes(self, left: int) -> None:
         for number in range(os.statvfs(self.point).f_favail - left):

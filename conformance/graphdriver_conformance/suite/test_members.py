@@ -31,6 +31,7 @@ from graphdriver_conformance.suite.support.attributes import (
 )
 from graphdriver_conformance.suite.support.batches import (
     assert_cases,
+    assert_cases_or_twice,
     cases_of,
     refused_cases,
 )
@@ -267,7 +268,8 @@ def test_attributes_of_what_is_replaced(graphdriver: Subject) -> None:
         (entry_of("d/n", OTHER),),
     ]
 
-    assert_cases(graphdriver, cases_of(ATTRIBUTED, archives), Aspect.CONTENT | Aspect.XATTRS)
+    cases = cases_of(ATTRIBUTED, archives)
+    assert_cases_or_twice(graphdriver, cases, Aspect.CONTENT | Aspect.XATTRS)
 
 
 def _pairs(name: str, nodes: Sequence[Node]) -> Iterator[tuple[LayerEntry, LayerEntry]]:
@@ -281,7 +283,8 @@ def test_attributes_of_a_directory_are_those_of_its_entry(graphdriver: Subject) 
     nodes = [_attributed(directory(), "both", "new"), directory()]
     archives = [*((entry_of("d", node),) for node in nodes), *_pairs("n", nodes)]
 
-    assert_cases(graphdriver, cases_of(ATTRIBUTED, archives), Aspect.CONTENT | Aspect.XATTRS)
+    cases = cases_of(ATTRIBUTED, archives)
+    assert_cases_or_twice(graphdriver, cases, Aspect.CONTENT | Aspect.XATTRS)
 
 
 # All for everybody who comes later.
@@ -307,6 +310,5 @@ def test_members_do_not_inherit_access_control_lists(graphdriver: Subject) -> No
         [entry_of("d", directory()), entry_of("d/n", OTHER)],
     ]
 
-    assert_cases(
-        graphdriver, cases_of(WITH_ACL, inside), Aspect.MODE | Aspect.CONTENT | Aspect.XATTRS
-    )
+    aspects = Aspect.MODE | Aspect.CONTENT | Aspect.XATTRS
+    assert_cases_or_twice(graphdriver, cases_of(WITH_ACL, inside), aspects)

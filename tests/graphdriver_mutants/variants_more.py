@@ -20,12 +20,9 @@ _SMALLEST = 8 << 20
 
 @variant("CLN-011", "CLN-012", "LIF-030", "MNT-029", "INI-017")
 class RefusesSmallAndForeignDisks(Variant):
-    """Init refuses a disk of a few MiB, and a home that is a tmpfs of its own.
+    """Init refuses a disk of a few MiB, and a home that is a file system of its own."""
 
-    So do drivers that keep an index of a fixed size, and those that work on one file system only,
-    as Docker's btrfs and zfs.
-    """
-
+    # So do drivers with an index of a fixed size, and those of one file system, as Docker's btrfs.
     unproven = ("CLN-011", "CLN-012", "LIF-030", "MNT-029")
 
     def __init__(

@@ -38,6 +38,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     refusals,
     standing,
     surroundings,
+    variants_more,
     whiteouts,
     wire,
 )

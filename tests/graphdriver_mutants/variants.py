@@ -35,7 +35,7 @@ from graphdriver_mutants.refusals import Plain
 from graphdriver_mutants.registry import Mutant
 from graphdriver_mutants.rewriting import Member, RewritesDiff, members_of
 
-__all__ = ["VARIANTS", "Variant"]
+__all__ = ["VARIANTS", "Variant", "variant"]
 
 VARIANTS: dict[str, type["Variant"]] = {}
 
@@ -44,11 +44,12 @@ class Variant(Mutant):
     """A sound driver that does something in another way that is right as well.
 
     `asks` are the requirements that could take offence, or the beginnings of their ids; `departs`
-    those of level SHOULD that it does not follow.
+    those of level SHOULD that it does not follow, `unproven` those that cannot be asked of it.
     """
 
     asks: ClassVar[tuple[str, ...]] = ()
     departs: ClassVar[tuple[str, ...]] = ()
+    unproven: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def spec(cls) -> str:
@@ -56,13 +57,23 @@ class Variant(Mutant):
         return f"graphdriver_mutants.variants:{cls.__name__}"
 
 
-def _variant(*asks: str, departs: tuple[str, ...] = ()) -> Callable[[type[Variant]], type[Variant]]:
-    def register(variant: type[Variant]) -> type[Variant]:
-        variant.asks, variant.departs = asks, departs
-        VARIANTS[variant.__name__] = variant
-        return variant
+def variant(*asks: str, departs: tuple[str, ...] = ()) -> Callable[[type[Variant]], type[Variant]]:
+    """Register a sound driver, with what it asks for and what it departs from; see Variant."""
+
+    def register(made: type[Variant]) -> type[Variant]:
+        made.asks, made.departs = asks, departs
+        VARIANTS[made.__name__] = made
+        return made
 
     return register
+
+
+def __getattr__(name: str) -> type[Variant]:
+    """Return the variant of that name from another module, so that it can be named in a SPEC."""
+    try:
+        return VARIANTS[name]
+    except KeyError:
+        raise AttributeError(name) from None
 
 
 _ERRNOS = {
@@ -90,7 +101,7 @@ class _Translated:
             raise OSError(number, str(error)) from None
 
 
-@_variant(
+@variant(
     "LIF",
     "LIM-002",
     "INI-002",
@@ -112,7 +123,7 @@ class EveryErrorIsPlain(Plain, Variant):
     loses = (DriverError,)
 
 
-@_variant("LIF", "MNT-002", "MET-003", "CHG-021", "DIF-008", "DIF-02", "DIF-030", "SIZ-004")
+@variant("LIF", "MNT-002", "MET-003", "CHG-021", "DIF-008", "DIF-02", "DIF-030", "SIZ-004")
 class ErrorsOfTheSystem(Variant):
     """Refusals are OSErrors: ENOENT, EEXIST, EBUSY, EINVAL, EBADMSG."""
 
@@ -142,7 +153,7 @@ class ErrorsOfTheSystem(Variant):
         _Translated(self.sound.create_read_write)(id, parent, mount_label, storage_opt)
 
 
-@_variant("CHG")
+@variant("CHG")
 class ChangesInAnotherOrder(Variant):
     """changes lists paths in reverse order."""
 
@@ -150,7 +161,7 @@ class ChangesInAnotherOrder(Variant):
         return sorted(super().changes(id, parent), reverse=True)
 
 
-@_variant("DIF-002", "DIF-003", "DIF-006", "DIF-010", "DIF-011", "DIF-025", "DIF-034", "CHG-022")
+@variant("DIF-002", "DIF-003", "DIF-006", "DIF-010", "DIF-011", "DIF-025", "DIF-034", "CHG-022")
 class WhiteoutsWithMetadata(RewritesDiff, Variant):
     """Whiteouts have a mode, an owner and a time, as in containers/storage."""
 
@@ -184,7 +195,7 @@ def _marker(name: str) -> Member:
     return tarfile.TarInfo(name), b""
 
 
-@_variant("DIF-002", "DIF-003", "DIF-010", "DIF-011", "DIF-014", "DIF-025", "DIF-034", "WHT-00")
+@variant("DIF-002", "DIF-003", "DIF-010", "DIF-011", "DIF-014", "DIF-025", "DIF-034", "WHT-00")
 class ExplicitInsteadOfOpaque(_KnowsParent):
     """A recreated directory has a whiteout for each old name, as in containerd."""
 
@@ -207,7 +218,7 @@ class ExplicitInsteadOfOpaque(_KnowsParent):
                 yield from self._explicit(path, names)
 
 
-@_variant("DIF-002", "DIF-003", "DIF-010", "DIF-011", "DIF-025", "DIF-034", "WHT-00")
+@variant("DIF-002", "DIF-003", "DIF-010", "DIF-011", "DIF-025", "DIF-034", "WHT-00")
 class OpaqueInsteadOfExplicit(_KnowsParent):
     """A directory that lost all its lower entries is exported as opaque."""
 
@@ -228,7 +239,7 @@ class OpaqueInsteadOfExplicit(_KnowsParent):
                 yield _marker(os.path.join(above, ".wh..wh..opq"))
 
 
-@_variant("LIF", "MNT-00", "MET", "CLN")
+@variant("LIF", "MNT-00", "MET", "CLN")
 class Slower(Variant):
     """Each verb takes a few milliseconds longer."""
 
@@ -238,7 +249,7 @@ class Slower(Variant):
         return super().__getattribute__(name)
 
 
-@_variant("LIF-016", "LIF-017", "LIF-015", "LIF-012", "LIF-028")
+@variant("LIF-016", "LIF-017", "LIF-015", "LIF-012", "LIF-028")
 class UnknownCannotBeRemoved(Variant):
     """remove of an unknown id is an error."""
 
@@ -248,7 +259,7 @@ class UnknownCannotBeRemoved(Variant):
         super().remove(id)
 
 
-@_variant("MET", "INI-001", "LAY-005")
+@variant("MET", "INI-001", "LAY-005")
 class OtherStatus(Variant):
     """status has other rows in another order."""
 
@@ -256,7 +267,7 @@ class OtherStatus(Variant):
         return [("Pool", "default"), *reversed(super().status()), ("Cache", "")]
 
 
-@_variant("LIF", "LNK-003", "CON-017")
+@variant("LIF", "LNK-003", "CON-017")
 class CreateReplaces(Variant):
     """create of an existing id replaces the layer unless it is in use."""
 
@@ -266,7 +277,7 @@ class CreateReplaces(Variant):
         super().make(id, parent, storage_opt)
 
 
-@_variant("LIF", "MNT-00", "CLN")
+@variant("LIF", "MNT-00", "CLN")
 class RemoveUnmounts(Variant):
     """remove of a held layer unmounts and removes it."""
 
@@ -289,7 +300,7 @@ class RemoveUnmounts(Variant):
         super().remove(id)
 
 
-@_variant("LAY", "LIF-00", "MNT-00", "LNK", "MET")
+@variant("LAY", "LIF-00", "MNT-00", "LNK", "MET")
 class MergedComesAndGoes(Variant):
     """The directory `merged` exists only while a layer is mounted, as in dockerd since 17.12."""
 
@@ -307,7 +318,7 @@ class MergedComesAndGoes(Variant):
             merged.rmdir()
 
 
-@_variant("SIZ", "DIF-007", "DIF-019", departs=("SIZ-002",))
+@variant("SIZ", "DIF-007", "DIF-019", departs=("SIZ-002",))
 class SizeIsNotCounted(Variant):
     """apply_diff returns 0 instead of the size."""
 
@@ -316,7 +327,7 @@ class SizeIsNotCounted(Variant):
         return 0
 
 
-@_variant("DIF", "CHG-00", "SIZ")
+@variant("DIF", "CHG-00", "SIZ")
 class ReadsAllFirst(Variant):
     """apply_diff reads the whole archive before it starts, diff before it returns."""
 
@@ -328,7 +339,7 @@ class ReadsAllFirst(Variant):
             return io.BytesIO(stream.read())
 
 
-@_variant("ARC-007", "ARC-013", "CHG-01", "DIF-006", "LIF-024", "IDM", "MNT-018", "LIF-00")
+@variant("ARC-007", "ARC-013", "CHG-01", "DIF-006", "LIF-024", "IDM", "MNT-018", "LIF-00")
 class ClaimsLittle(Variant):
     """The driver claims only mounting and restarting."""
 
@@ -337,7 +348,7 @@ class ClaimsLittle(Variant):
         self.capabilities = frozenset({Capability.MOUNTING, Capability.RESTARTABLE})
 
 
-@_variant("LIF-028", "MNT-022", "LIF-012", "DIF-019", "CLN-002")
+@variant("LIF-028", "MNT-022", "LIF-012", "DIF-019", "CLN-002")
 class KnowsNoChanges(Variant):
     """The driver has no verbs for changes and sizes, as containerd's snapshotters."""
 
@@ -360,7 +371,7 @@ class KnowsNoChanges(Variant):
         return len(data)
 
 
-@_variant("DIF-021")
+@variant("DIF-021")
 class UnpacksCompressed(Variant):
     """apply_diff accepts gzip, as in containers-storage."""
 
@@ -371,7 +382,7 @@ class UnpacksCompressed(Variant):
         return super().apply_diff(id, parent, io.BytesIO(data))
 
 
-@_variant("LIF-002", "LIF-026", "INI-015", "INI-018")
+@variant("LIF-002", "LIF-026", "INI-015", "INI-018")
 class RootsOfFedora(Variant):
     """The root of a new layer has mode 0555, which the driver declares."""
 
@@ -383,7 +394,7 @@ class RootsOfFedora(Variant):
             (self.home / id / "diff").chmod(self.root_mode)
 
 
-@_variant("LIF-015", "LIF-018", "LIF-020", "LIF-022", "CLN-006")
+@variant("LIF-015", "LIF-018", "LIF-020", "LIF-022", "CLN-006")
 class RefusesWhileMountedInto(Variant):
     """remove is refused while there is a mount inside the layer."""
 
@@ -395,7 +406,7 @@ class RefusesWhileMountedInto(Variant):
         super().remove(id)
 
 
-@_variant(
+@variant(
     "CON-001",
     "CON-002",
     "CLN-006",
@@ -437,7 +448,7 @@ class _RenamesOptions(Variant):
         super().__init__(home, named, uid_maps, gid_maps)
 
 
-@_variant("INI-00", "INI-011", "KRN-010", "ERR-011")
+@variant("INI-00", "INI-011", "KRN-010", "ERR-011")
 class OptionsUnderItsOwnName(_RenamesOptions):
     """The driver has another name, which is also the prefix of its options."""
 
@@ -446,7 +457,7 @@ class OptionsUnderItsOwnName(_RenamesOptions):
         return self.name
 
 
-@_variant("INI-00", "INI-011", "KRN-010", "ERR-011")
+@variant("INI-00", "INI-011", "KRN-010", "ERR-011")
 class OptionsUnderADeclaredPrefix(_RenamesOptions):
     """The prefix of the options is a declared word, not the driver's name."""
 
@@ -454,7 +465,7 @@ class OptionsUnderADeclaredPrefix(_RenamesOptions):
     option_prefix = "my"
 
 
-@_variant("INI-004", "INI-005", "INI-006")
+@variant("INI-004", "INI-005", "INI-006")
 class OverrideIsGone(Variant):
     """override_kernel_check is refused like any unknown option."""
 
@@ -470,7 +481,7 @@ class OverrideIsGone(Variant):
         super().__init__(home, options, uid_maps, gid_maps)
 
 
-@_variant("CLN-00", "CLN-010", "LIF-00")
+@variant("CLN-00", "CLN-010", "LIF-00")
 class WorksInAPool(Variant):
     """get runs in threads of a pool, which end when the process ends."""
 
@@ -482,7 +493,7 @@ class WorksInAPool(Variant):
         return self._pool.submit(super().get, id, mount_label).result()
 
 
-@_variant("CLN-00", "CLN-010", "LIF-00")
+@variant("CLN-00", "CLN-010", "LIF-00")
 class HasADaemonThread(Variant):
     """A daemon thread waits for work until the process ends."""
 
@@ -491,7 +502,7 @@ class HasADaemonThread(Variant):
         threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
-@_variant("INI-017", "INI-019", "INI-012", "CLN-011")
+@variant("INI-017", "INI-019", "INI-012", "CLN-011")
 class RefusesOddHomes(Variant):
     """Init refuses a mount with nodev, and a home whose path contains a line break."""
 
@@ -510,7 +521,7 @@ class RefusesOddHomes(Variant):
         super().__init__(home, options, uid_maps, gid_maps)
 
 
-@_variant("ARC-02", "DIF-034", departs=("ARC-024",))
+@variant("ARC-02", "DIF-034", departs=("ARC-024",))
 class RefusesRareMembers(RewritesBlocks, Variant):
     """apply_diff refuses members that few programs write, such as sparse ones."""
 
@@ -524,7 +535,7 @@ class RefusesRareMembers(RewritesBlocks, Variant):
             yield one.raw
 
 
-@_variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016")
+@variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016")
 class RefusesMeetingsWithSymlinks(Variant):
     """apply_diff refuses paths through symlinks, and hard links to files that the archive hides."""
 
@@ -561,7 +572,7 @@ def _hidden_by(name: str) -> str:
     return above if base == ".wh..wh..opq" else os.path.join(above, base.removeprefix(".wh."))
 
 
-@_variant("DIF-040", "DIF-036", "DIF-035")
+@variant("DIF-040", "DIF-036", "DIF-035")
 class PassesOverNamesBelowWhiteouts(RewritesBlocks, Variant):
     """Members below a `.wh.` name are ignored instead of refused."""
 
@@ -569,7 +580,7 @@ class PassesOverNamesBelowWhiteouts(RewritesBlocks, Variant):
         return (one.raw for one in members if b"/.wh." not in b"/" + os.path.dirname(one.name))
 
 
-@_variant("LIF-019", "LIF-029", "CON-015", "CON-016", "CON-017", "DIF-051", "MNT-027")
+@variant("LIF-019", "LIF-029", "CON-015", "CON-016", "CON-017", "DIF-051", "MNT-027")
 class LetsParentsGo(Variant):
     """remove of a parent succeeds unless a descendant is held; its children then fail."""
 
@@ -619,7 +630,7 @@ class LetsParentsGo(Variant):
         return {id}.union(*(self._family(one) for one in above if self.sound.exists(one)))
 
 
-@_variant("CON-001", "CON-002", "CLN-006", "LIF-008", "LIF-017", "LIM-002", "INI-011")
+@variant("CON-001", "CON-002", "CLN-006", "LIF-008", "LIF-017", "LIM-002", "INI-011")
 class ParentsAreMarked(Variant):
     """A layer's directory gets a file when it first becomes a parent, as in Docker."""
 
@@ -629,7 +640,7 @@ class ParentsAreMarked(Variant):
             (self.home / parent / "committed").touch()
 
 
-@_variant("CRS-0")
+@variant("CRS-0")
 class SaysThatALayerIsIncomplete(Variant):
     """A layer whose create or apply_diff was interrupted exists, and can only be removed, as with
     the flag `incomplete` of containers-storage.
@@ -692,7 +703,7 @@ class SaysThatALayerIsIncomplete(Variant):
         return bool(id) and (self._marks / id).exists()
 
 
-@_variant("CRS-0")
+@variant("CRS-0")
 class KeepsAnIndex(Variant):
     """The ids of all layers are in a file, which Init creates and each change replaces."""
 

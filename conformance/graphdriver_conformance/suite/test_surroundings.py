@@ -16,6 +16,7 @@ import pytest
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import verifies
+from graphdriver_conformance.drivers import NoAnswer
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host import mountinfo
 from graphdriver_conformance.host.mountinfo import mounts_below
@@ -65,6 +66,8 @@ IMAGE = Tree.of(
         "link": "etc/hosts",
     }
 )
+# Bytes in a file of each layer on a full disk, and how much a driver may write for a removal.
+_WRITTEN, _BOOKS = 50_000, 16_384
 # Without times: files that are created in a view have the current time.
 _ASPECTS = Aspect.MODE | Aspect.OWNER | Aspect.CONTENT | Aspect.XATTRS | Aspect.ROOT
 _OF_ROOT: dict[bytes, Node] = {
@@ -261,7 +264,10 @@ def test_mounts_of_others_stay(graphdriver: Subject, how: str) -> None:
     home = graphdriver.home.parent / "mounted"
     own = graphdriver.driver
     with _at_the_home(graphdriver, home, how):
-        graphdriver.use(graphdriver.open_another(home))
+        if how == "a tmpfs":
+            _use_disk(graphdriver, home, "that is a tmpfs")
+        else:
+            graphdriver.use(graphdriver.open_another(home))
         layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
         with own_work("make a directory for a mount of its own"):
             (home / "others").mkdir()
@@ -306,13 +312,27 @@ def _assert_there(theirs: dict[int, str], home: Path, verb: str) -> None:
     assert [] == ended, f"{verb} has unmounted mounts that the driver did not make"
 
 
+def _use_disk(graphdriver: Subject, home: Path, what: str) -> None:
+    """Let the verbs go to a driver on a disk of another kind; end the test where it refuses it.
+
+    Some drivers work on one file system only, and some need more room for an index.
+    """
+    try:
+        another = graphdriver.open_another(home)
+    except NoAnswer:
+        raise
+    except (DriverError, OSError) as error:
+        graphdriver.not_provable(f"Init refuses a home {what}: {error}")
+    graphdriver.use(another)
+
+
 @contextlib.contextmanager
 def _small_disk(graphdriver: Subject) -> Iterator[Path]:
     """Use a home on a disk of 2 MiB and 600 inodes."""
     own = graphdriver.driver
     place, size = graphdriver.home.parent / "small", "size=2m,nr_inodes=600"
     with mounted_tmpfs(graphdriver, place, options=size) as disk:
-        graphdriver.use(graphdriver.open_another(disk / "home"))
+        _use_disk(graphdriver, disk / "home", "on a tmpfs of 2 MiB")
         yield disk
         graphdriver.cleanup()
         graphdriver.use(own)
@@ -340,7 +360,7 @@ def _written(graphdriver: Subject, count: int) -> list[str]:
     layers = [graphdriver.new_layer(base, writable=True) for _ in range(count)]
     for layer in layers:
         root = graphdriver.get(layer)
-        (root / "data").write_bytes(b"y" * 50_000)
+        (root / "data").write_bytes(b"y" * _WRITTEN)
         (root / "etc/hosts").unlink()
     return layers
 
@@ -354,7 +374,7 @@ def _assert_intact(graphdriver: Subject, disk: Path, layer: str) -> None:
     """Read the layer when there is free space again: the kernel needs some to mount an overlay."""
     _make_space(disk)
     shown = graphdriver.tree(layer)
-    wanted = IMAGE.without(b"etc/hosts").with_(b"data", file(b"y" * 50_000))
+    wanted = IMAGE.without(b"etc/hosts").with_(b"data", file(b"y" * _WRITTEN))
     assert_same_tree(wanted, shown, "the layer", Aspect.MODE | Aspect.CONTENT)
 
 
@@ -407,5 +427,5 @@ def test_remove_on_a_full_disk(graphdriver: Subject) -> None:
         assert not graphdriver.exists(first), "exists is true for the removed layer"
         found = os.statvfs(disk)
         free = found.f_bavail * found.f_frsize
-        assert free >= 50_000, f"remove freed {free} bytes of 50000"
+        assert free >= _WRITTEN - _BOOKS, f"remove freed {free} bytes of {_WRITTEN}"
         _assert_intact(graphdriver, disk, second)

@@ -28,6 +28,7 @@ __all__ = [
     "Case",
     "applied",
     "assert_cases",
+    "assert_cases_or_twice",
     "cases_of",
     "look",
     "refused_cases",
@@ -99,27 +100,56 @@ def assert_cases(
     return layer
 
 
+def assert_cases_or_twice(
+    graphdriver: Subject,
+    cases: Sequence[Case],
+    aspects: Aspect = Aspect.DEFAULT,
+    dialect: Dialect = PLAIN,
+) -> None:
+    """Do as `assert_cases`; but cases with a member that comes twice may be refused (DIF-041)."""
+    twice = [case for case in cases if _comes_twice(case.entries)]
+    once = [case for case in cases if case not in twice]
+    if once:
+        assert_cases(graphdriver, once, aspects, dialect)
+    if twice:
+        refused = refused_cases(graphdriver, twice, aspects, dialect)
+        graphdriver.note(f"refused, which is allowed: {[str(case) for case in refused]}")
+
+
+def _comes_twice(entries: Sequence[LayerEntry]) -> bool:
+    """Say whether two members have one name; markers are no members."""
+    names = [one.name for one in entries if not os.path.basename(one.name).startswith(b".wh.")]
+    return len(set(names)) < len(names)
+
+
 def refused_cases(
-    graphdriver: Subject, cases: Sequence[Case], aspects: Aspect = Aspect.DEFAULT
+    graphdriver: Subject,
+    cases: Sequence[Case],
+    aspects: Aspect = Aspect.DEFAULT,
+    dialect: Dialect = PLAIN,
 ) -> list[Case]:
     """Do as `assert_cases`, but return the refused cases instead of raising."""
-    if _is_taken(graphdriver, cases, aspects):
+    if _is_taken(graphdriver, cases, aspects, dialect):
         return []
     refused: list[Case] = []
     parents_of: dict[tuple[tuple[bytes, Node], ...], str] = {}
     for start in range(0, len(cases), _TOGETHER):
         some = cases[start : start + _TOGETHER]
-        if len(some) == len(cases) or not _is_taken(graphdriver, some, aspects):
-            refused += [one for one in some if _is_refused(graphdriver, one, aspects, parents_of)]
+        if len(some) == len(cases) or not _is_taken(graphdriver, some, aspects, dialect):
+            refused += [
+                one for one in some if _is_refused(graphdriver, one, aspects, dialect, parents_of)
+            ]
     return refused
 
 
-def _is_taken(graphdriver: Subject, cases: Sequence[Case], aspects: Aspect) -> bool:
+def _is_taken(
+    graphdriver: Subject, cases: Sequence[Case], aspects: Aspect, dialect: Dialect
+) -> bool:
     """Apply the cases as one archive; say whether it was taken. Raises AssertionError."""
     layer = _on(graphdriver, Tree(_below(cases)))
-    if not applied(graphdriver, layer, _archive_of(cases)):
+    if not applied(graphdriver, layer, _archive_of(cases, dialect)):
         return False
-    _assert_shown(graphdriver, layer, cases, aspects, PLAIN)
+    _assert_shown(graphdriver, layer, cases, aspects, dialect)
     return True
 
 
@@ -127,6 +157,7 @@ def _is_refused(
     graphdriver: Subject,
     case: Case,
     aspects: Aspect,
+    dialect: Dialect,
     parents_of: dict[tuple[tuple[bytes, Node], ...], str],
 ) -> bool:
     """Apply a case on the parent that others with the same tree below have; say if it is refused.
@@ -138,12 +169,12 @@ def _is_refused(
     if key not in parents_of:
         parents_of[key] = _two_for(graphdriver, case.below)
     layer = graphdriver.new_layer(parents_of[key])
-    if not applied(graphdriver, layer, build_archive(case.entries)):
+    if not applied(graphdriver, layer, build_archive(case.entries, dialect)):
         return True
     try:
         assert_same_tree(case.wanted, look(graphdriver, layer, case), str(case), aspects)
     except AssertionError:
-        _assert_alone(graphdriver, [case], aspects, PLAIN)
+        _assert_alone(graphdriver, [case], aspects, dialect)
         raise
     return False
 

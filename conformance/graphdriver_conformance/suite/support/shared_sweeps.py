@@ -115,7 +115,7 @@ def _of_acts(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep
         return found
     if not found[0].calls:
         graphdriver.not_provable(
-            "no call of the driver's process touches the home when it makes a layer: the work is "
+            "no system call of the driver's process changes the home in create: the work is "
             "done by a process that the suite did not start"
         )
     return [one for one in found if one.act in wanted]

@@ -117,7 +117,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--graphdriver-strict": {
         "action": "store_true",
-        "help": "what cannot be proven here fails the run",
+        "help": "requirements that cannot be tested here fail the run",
     },
     "--graphdriver-seed": {
         "type": int,

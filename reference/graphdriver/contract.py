@@ -85,29 +85,29 @@ class Capability(StrEnum):
 
     MOUNTING = (
         "mounting",
-        "get() of a layer with a parent mounts; such mounts are to be counted and released.",
+        "get() of a layer with a parent mounts it; holds are counted, and the last put() unmounts.",
     )
     OVERLAY2_LAYOUT = (
         "overlay2_layout",
-        "The home looks as the overlay2 package documentation says: diff, link, lower, l/.",
+        "The home has the layout of the overlay2 package documentation: diff, link, lower, l/.",
     )
     LAYER_LIMIT = (
         "layer_limit",
-        "At most `layer_limit` lowers (an attribute of the driver; 128 without one).",
+        "The depth limit is the driver's attribute `layer_limit`, or 128 without it.",
     )
     MOUNT_LABEL = "mount_label", "mount_label becomes the context= option of the mount."
-    IDMAP = "idmap", "uid_maps and gid_maps are honoured."
-    QUOTA = "quota", "storage_opt size= limits a layer; claimed on homes whose file system can."
-    RESTARTABLE = "restartable", "A second driver on the same home finds the layers of the first."
+    IDMAP = "idmap", "uid_maps and gid_maps are applied."
+    QUOTA = "quota", "storage_opt size= limits a layer, if the home's file system supports it."
+    RESTARTABLE = "restartable", "A second driver on the same home has the layers of the first."
     CONTENT_EXACT_CHANGES = (
         "content_exact_changes",
-        "An edit that keeps size and mtime is still seen by changes and diff.",
+        "changes and diff detect an edit that keeps size and mtime.",
     )
-    USER_XATTRS = "user_xattrs", "user.* attributes survive diff and apply_diff."
-    ACLS = "acls", "POSIX ACLs survive diff and apply_diff."
+    USER_XATTRS = "user_xattrs", "user.* xattrs are preserved by diff and apply_diff."
+    ACLS = "acls", "POSIX ACLs are preserved by diff and apply_diff."
     ROOT_METADATA = (
         "root_metadata",
-        "Mode, owner and attributes of the layer's root survive diff and apply_diff.",
+        "Mode, owner and xattrs of the layer's root are preserved by diff and apply_diff.",
     )
     HARDLINK_IDENTITY = (
         "hardlink_identity",
@@ -117,24 +117,24 @@ class Capability(StrEnum):
         "lower_symlinks",
         "apply_diff resolves a path through a symlink of a lower layer, inside the root.",
     )
-    MTIME_NS = "mtime_ns", "mtimes survive diff and apply_diff to the nanosecond."
-    EXACT_DIFFS = "exact_diffs", "diff of an unchanged layer gives the same bytes every time."
+    MTIME_NS = "mtime_ns", "mtimes are preserved by diff and apply_diff to the nanosecond."
+    EXACT_DIFFS = "exact_diffs", "diff of an unchanged layer returns the same bytes every time."
     LONG_NAMES = (
         "long_names",
-        "Names of files may have 255 bytes; without it, 250 (fuse-overlayfs: `.wh.` goes before).",
+        "Names may have 255 bytes; without it, 250 (fuse-overlayfs adds the prefix `.wh.`).",
     )
-    SPARSE_FILES = "sparse_files", "Holes of files stay holes in diff and apply_diff."
+    SPARSE_FILES = "sparse_files", "Holes in files are preserved by diff and apply_diff."
     FLATTENED_DIFF = (
         "flattened_diff",
-        "diff and changes without a parent give the whole tree of a layer that has one, too.",
+        "diff and changes without a parent argument return the complete tree of any layer.",
     )
     CHANGES = "changes", "changes is a verb of the driver."
     DIFF_SIZE = "diff_size", "diff_size is a verb of the driver."
     DURABLE = (
         "durable",
-        "What apply_diff has written is on the disk when it returns: a power cut loses none of it.",
+        "apply_diff syncs its files before it returns: a power cut does not lose them.",
     )
-    HOME = "home", "All that the driver keeps is below its home, and nothing else is there."
+    HOME = "home", "All data of the driver is in its home, which contains no other data."
 
 
 @runtime_checkable

@@ -40,7 +40,7 @@ from graphdriver_vms.shard import Shard, shard
 __all__ = ["cells_of", "main"]
 
 _UNSUPPORTED = 3
-_KERNEL_IMAGE = "a kernel of one's own: bzImage, `linux` of ARCH=um, or Debian package"
+_KERNEL_IMAGE = "a kernel of your own: bzImage, `linux` of ARCH=um, or Debian package"
 _ENGINES = "vagrant: virtual machines (default); uml: user-mode Linux, a quick look without root"
 _INTERRUPTED = 130
 _Entry = TypeVar("_Entry")
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     running.set_defaults(command=_run)
     add = running.add_argument
     add("kernels", nargs="*", metavar="KERNEL", help="of kernels.toml, or host; default: all")
-    add("--driver", default="overlay2", metavar="SPEC", help="what to judge (default: overlay2)")
+    add("--driver", default="overlay2", metavar="SPEC", help="driver to test (default: overlay2)")
     add("--install", action="append", default=[], metavar="WHEEL", help="wheel or path with it")
     add("--profile", default="quick", choices=("quick", "default", "thorough"))
     add("--cell", action="append", default=[], metavar="NAME", help="of cells.toml; repeatable")
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--shard", type=shard, default=Shard(1, 1), metavar="I/N", help="the Ith of N shares")
     add("--lanes", type=int, default=2, metavar="N", help="machines at a time (default: 2)")
     add("--out", type=Path, default=Path("results/matrix"), metavar="DIR", help="results, logs")
-    reporting = commands.add_parser("report", help="lay the results of a run side by side")
+    reporting = commands.add_parser("report", help="compare the results of a run")
     reporting.set_defaults(command=_report)
     reporting.add_argument(
         "directories",
@@ -129,11 +129,11 @@ def _parser() -> argparse.ArgumentParser:
     building.set_defaults(command=_build)
     building.add_argument("kernels", nargs="*", metavar="KERNEL")
     building.add_argument("--install", action="append", default=[], metavar="WHEEL")
-    looking = commands.add_parser("doctor", help="what this host lacks")
+    looking = commands.add_parser("doctor", help="list missing prerequisites of this host")
     looking.set_defaults(command=_doctor)
     listing = commands.add_parser("list", help="kernels and cells")
     listing.set_defaults(command=_list)
-    cleaning = commands.add_parser("clean", help="remove boxes, kernels and what runs left")
+    cleaning = commands.add_parser("clean", help="remove boxes, kernels and remnants of runs")
     cleaning.set_defaults(command=_clean)
     looking.add_argument(
         "--engine",

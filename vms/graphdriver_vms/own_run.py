@@ -34,7 +34,7 @@ __all__ = [
     "prepared",
 ]
 
-OWN = Kernel("own", "works", "a kernel of one's own")
+OWN = Kernel("own", "works", "a kernel of your own")
 """The row of the kernel."""
 
 # Exit codes of `git bisect run`.

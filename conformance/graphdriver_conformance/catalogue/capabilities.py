@@ -12,7 +12,7 @@ __all__ = ["Claim", "claims", "document"]
 
 _HEAD = """# Capabilities
 
-A driver declares what it can do in an attribute `capabilities`, a set of these names; without the
+A driver declares its features in an attribute `capabilities`, a set of these names; without the
 attribute it claims all of them. A requirement that needs a capability is asked only of drivers that
 claim it; all other requirements are asked of every driver. `graphdriver list --capability NAME`
 lists the requirements of one. This page is printed by

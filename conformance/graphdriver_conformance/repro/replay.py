@@ -204,7 +204,7 @@ class Replay:
     def home(self, saw: str) -> None:
         """Compare the files beside and below the home."""
         self._compared(
-            "what is in the home", home_seen(home_names(self.place), self.names_before), saw
+            "the names in the home", home_seen(home_names(self.place), self.names_before), saw
         )
 
     def __getattr__(self, verb: str) -> Callable[..., None]:

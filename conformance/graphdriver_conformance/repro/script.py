@@ -58,7 +58,7 @@ def script(
             "",
             "",
             "def program(run):",
-            f"    {_docstring('What the test did, and what it saw.')}",
+            f"    {_docstring('The calls of the test, and their results.')}",
             *(f"    {line}" for line in lines),
             "",
             "",

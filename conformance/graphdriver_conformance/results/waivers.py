@@ -143,8 +143,8 @@ def draft_waivers(outcomes: Mapping[str, str], until: datetime.date) -> str:
     if not bad:
         return ""
     head = (
-        "# Known violations. Fill in why each is there and where it is tracked. Several can be\n"
-        '# named by a pattern, as "LIF-*". A waiver that nothing needs any more fails the run.\n'
+        "# Known violations. Fill in the reason and the issue of each. Several can be\n"
+        '# named by a pattern, as "LIF-*". A waiver that is no longer needed fails the run.\n'
     )
     return head + "".join(_entry(id, outcomes[id], until) for id in bad)
 

@@ -179,7 +179,7 @@ class Protocol:
             actual = f"the process {error.how}" + (
                 f" in {call}" if call else " outside of any verb"
             )
-            expected = f"{call} returns or raises" if call else "the process goes on"
+            expected = f"{call} returns or raises" if call else "the process continues"
         if id and call.startswith("cleanup("):
             run.remember_lost_cleanup(spec_of(item), id)
         kept = run.place_to_keep(id) if self._home else None

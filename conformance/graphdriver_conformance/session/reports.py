@@ -102,7 +102,7 @@ class Reports:
                 catalogue()[id],
                 Outcome.VIOLATED,
                 reason=Reason.PROCESS_DIED,
-                expected="the process that started the driver goes on",
+                expected="the process that started the driver continues",
                 actual="the process that started the driver died during the test",
                 examples=1,
                 reproduce=self._run.reproduce(spec, id),

@@ -183,7 +183,7 @@ def test_junk_is_an_error(graphdriver: Subject, kind: str) -> None:
     else:
         graphdriver.refuses("apply_diff", layer, "", io.BytesIO(junk))
 
-    assert_same_tree(IMAGE, graphdriver.tree(layer), "the refused stream left something")
+    assert_same_tree(IMAGE, graphdriver.tree(layer), "the refused stream changed the layer")
 
 
 @verifies("DIF-022")

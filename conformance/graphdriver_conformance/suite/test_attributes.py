@@ -103,7 +103,7 @@ def _carried(graphdriver: Subject, kind: str) -> None:
     if graphdriver.claims(Capability.FLATTENED_DIFF):
         whole = graphdriver.new_layer()
         graphdriver.apply_diff(whole, "", graphdriver.diff_bytes(above))
-        assert_same_tree(touched, graphdriver.tree(whole), "after the whole archive")
+        assert_same_tree(touched, graphdriver.tree(whole), "after the flattened diff")
 
 
 @verifies("ARC-012")

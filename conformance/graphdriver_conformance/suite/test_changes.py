@@ -258,7 +258,7 @@ def test_changes_changes_nothing(graphdriver: Subject) -> None:
     assert [] == graphdriver.mounts(), "changes left mounts"
     with graphdriver.view(layer) as root:
         _assert_changes(graphdriver, IMAGE, new, layer, base)
-        assert_same_tree(new, observe(root), "changes unmounted, or changed, a held view")
+        assert_same_tree(new, observe(root), "changes unmounted or changed a held view")
     assert [] == graphdriver.mounts(), "changes left mounts"
 
 

@@ -43,7 +43,7 @@ def test_layers_are_made_and_removed_at_once(graphdriver: Subject) -> None:
             graphdriver.driver.create_read_write(id, base)
             root = Path(graphdriver.driver.get(id))
             (root / "mine").write_bytes(id.encode())
-            assert_same_names({*IMAGE, b"mine"}, observe(root), f"{id} is not its own")
+            assert_same_names({*IMAGE, b"mine"}, observe(root), f"{id} does not have its own tree")
             graphdriver.driver.put(id)
             graphdriver.driver.remove(id)
             assert not graphdriver.driver.exists(id), f"{id} exists after remove"
@@ -63,7 +63,7 @@ def test_one_id_is_made_once(graphdriver: Subject) -> None:
         outcomes = at_once([partial(graphdriver.driver.create, id, base)] * THREADS)
 
         assert len(refusals(outcomes)) < THREADS, f"no create succeeded: {outcomes[0]!r}"
-        assert_same_tree(IMAGE, graphdriver.tree(id), "the layer is not whole")
+        assert_same_tree(IMAGE, graphdriver.tree(id), "the layer is incomplete")
         graphdriver.remove(id)
 
     assert_same_names(before, home_names(graphdriver.home), "the race changed the home")
@@ -121,7 +121,7 @@ def test_get_against_remove(graphdriver: Subject) -> None:
             assert not graphdriver.exists(id), f"remove succeeded, but {id} exists"
         else:
             assert isinstance(got, Path), f"the results fit no order: {got!r}, {removed!r}"
-            assert_same_tree(wanted, observe(got), "a remove that was refused has removed")
+            assert_same_tree(wanted, observe(got), "a refused remove has removed the layer")
             graphdriver.put(id)
             graphdriver.remove(id)
     assert [] == graphdriver.mounts(), "mounts are left"
@@ -136,8 +136,8 @@ def test_children_of_a_held_parent(graphdriver: Subject) -> None:
         all_at_once([partial(graphdriver.driver.create, id, parent) for id in ids])
 
         for id in ids:
-            assert_same_tree(IMAGE, graphdriver.tree(id), f"{id} is not as its parent")
-        assert_same_tree(IMAGE, observe(root), "the parent's holder lost it")
+            assert_same_tree(IMAGE, graphdriver.tree(id), f"{id} differs from its parent")
+        assert_same_tree(IMAGE, observe(root), "the view of the held parent is lost")
 
 
 @verifies("CON-009")
@@ -157,7 +157,7 @@ def test_cleanup_while_layers_are_held(graphdriver: Subject) -> None:
 
     assert [] == graphdriver.mounts(), "mounts are left after cleanup"
     for id in layers:
-        assert_same_tree(IMAGE, graphdriver.tree(id), "a layer is not as it was")
+        assert_same_tree(IMAGE, graphdriver.tree(id), "a layer has changed")
 
 
 @verifies("CON-010")
@@ -179,7 +179,7 @@ def test_two_drivers_on_one_home(graphdriver: Subject) -> None:
             "a driver does not see the other driver's layers"
         )
     for id in ids:
-        assert_same_tree(IMAGE, graphdriver.tree(id), f"{id} is not whole")
+        assert_same_tree(IMAGE, graphdriver.tree(id), f"{id} is incomplete")
     all_at_once([partial(both[n // 2 % 2].remove, id) for n, id in enumerate(ids)])
     for driver in both:
         assert [] == [id for id in ids if driver.exists(id)], "a driver still sees removed layers"

@@ -49,7 +49,7 @@ def test_archives_made_at_once(graphdriver: Subject) -> None:
 
         for (_, parent, tree), archive in zip(wanted * 2, archives, strict=True):
             shown = apply_layer(IMAGE if parent else Tree(), read_archive(archive))
-            assert_same_tree(tree, shown, "an archive that was made beside others")
+            assert_same_tree(tree, shown, "an archive of concurrent diffs")
 
 
 @verifies("CON-007")
@@ -202,7 +202,7 @@ def test_verbs_are_not_interrupted(graphdriver: Subject) -> None:
             graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
             if graphdriver.claims(Capability.CHANGES):
                 graphdriver.changes(sibling, base)
-            assert_same_tree(EDITED, graphdriver.tree(sibling), "signals came meanwhile")
+            assert_same_tree(EDITED, graphdriver.tree(sibling), "with signals during the verbs")
             graphdriver.remove(sibling)
 
 

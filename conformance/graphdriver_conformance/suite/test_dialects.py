@@ -44,7 +44,7 @@ def _refusals(graphdriver: Subject, forms: Sequence[Form]) -> dict[str, str]:
     """Return the refused forms with their errors; raise AssertionError for misread ones."""
     shown = _applied(graphdriver, b"".join(form.blocks for form in forms) + END)
     if isinstance(shown, Tree):
-        assert_same_tree(nodes_of(forms), shown, "members are not what their headers say")
+        assert_same_tree(nodes_of(forms), shown, "members differ from their headers")
         return {}
     found: dict[str, str] = {}
     for form in forms:
@@ -106,7 +106,7 @@ def test_one_block_of_zeros_ends_an_archive(graphdriver: Subject, padding: int) 
 
         wanted = Tree({entry.name: entry.node for entry in entries})
         assert isinstance(shown, Tree), f"refused: {shown}"
-        assert_same_tree(wanted, shown, "what the members say")
+        assert_same_tree(wanted, shown, "the metadata of the members")
 
 
 @verifies("ARC-022")

@@ -61,7 +61,7 @@ def test_archive_means_the_layers_tree(
     archive = graphdriver.diff_bytes(layer, base)
 
     meant = apply_layer(old, read_archive(archive))
-    assert_same_tree(new, meant, "the archive does not mean the layer's tree")
+    assert_same_tree(new, meant, "the archive does not result in the layer's tree")
 
 
 def _untouched(graphdriver: Subject, special: Mapping[bytes, Node]) -> None:

@@ -219,13 +219,13 @@ class _Machine(RuleBasedStateMachine):
     def same(self) -> None:
         """Compare everything, and again after a remount if it is due."""
         self.tree = observe(self.plain)
-        assert_same_tree(self.tree, observe(self.view), "the view is not as a plain directory")
+        assert_same_tree(self.tree, observe(self.view), "the view differs from a plain directory")
         if self.calls and self.calls % self.stride == 0:
             if self.calls % (2 * self.stride):
                 self.mount_again(False)
             else:
                 self.stack()
-            assert_same_tree(self.tree, observe(self.view), "mounted again")
+            assert_same_tree(self.tree, observe(self.view), "after a remount")
 
     def teardown(self) -> None:
         """Put the view and remove the layers, so that examples do not affect each other."""

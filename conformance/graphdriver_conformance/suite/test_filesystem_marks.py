@@ -81,4 +81,4 @@ def test_device_like_a_whiteout_deletes_nothing(graphdriver: Subject) -> None:
     except (DriverError, OSError) as error:
         graphdriver.note(f"its archive is refused: {error}")
     for id, where in copies.items():
-        assert_same_names(names, graphdriver.tree(id), f"{where}, it is not as it was")
+        assert_same_names(names, graphdriver.tree(id), f"{where}, it has changed")

@@ -177,7 +177,7 @@ def test_view_from_a_full_disk_can_be_written(
                     raise
                 message = f"{attempt.said} on {type} succeeded; a write with room again: {error}"
                 raise AssertionError(message) from error
-            assert_same_tree(wanted, graphdriver.tree(attempt.layer), "what was written")
+            assert_same_tree(wanted, graphdriver.tree(attempt.layer), "the written data")
 
 
 @verifies("CRS-027")

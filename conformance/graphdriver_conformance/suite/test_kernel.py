@@ -80,7 +80,7 @@ def test_init_while_layers_are_held(graphdriver: Subject) -> None:
 
     graphdriver.reopen(cleanup=False)
 
-    assert_same_tree(IMAGE, observe(root), "Init changed what a container sees")
+    assert_same_tree(IMAGE, observe(root), "Init changed the view of a container")
     assert_same_tree(IMAGE, graphdriver.tree(layer))
 
 
@@ -128,7 +128,7 @@ def test_failed_mount_names_its_layer(graphdriver: Subject) -> None:
     assert layer in said, f"the error does not name the layer: {said}"
     assert [] == graphdriver.mounts(), "the failed get left a mount"
     lower.with_name("aside").rename(lower)
-    assert_same_tree(IMAGE, graphdriver.tree(layer), "after the lower is back")
+    assert_same_tree(IMAGE, graphdriver.tree(layer), "after the lower was restored")
     assert [] == graphdriver.mounts(), "the failed get was counted"
 
 

@@ -151,7 +151,7 @@ def test_child_shows_its_parents_tree(graphdriver: Subject, tree: Tree) -> None:
     shown = graphdriver.tree(child)
 
     assert_same_tree(graphdriver.tree(parent), shown, "the child differs from its parent")
-    assert_same_tree(tree, shown, "the child differs from what was written")
+    assert_same_tree(tree, shown, "the child differs from the written tree")
 
 
 @verifies("LIF-005")
@@ -184,7 +184,7 @@ def test_siblings_are_independent(graphdriver: Subject, data: st.DataObject, tre
     graphdriver.fill(first, wanted)
 
     assert_same_tree(tree, graphdriver.tree(second), "the sibling changed")
-    assert_same_tree(wanted, graphdriver.tree(first), "the layer itself is not as written")
+    assert_same_tree(wanted, graphdriver.tree(first), "the layer differs from the written tree")
 
 
 @verifies("LIF-007")
@@ -224,7 +224,7 @@ def test_create_of_an_existing_id_does_not_merge(graphdriver: Subject) -> None:
     except (DriverError, OSError):
         wanted = Tree.of({"old": b"old"})
 
-    assert_same_tree(wanted, graphdriver.tree("twice"), "the layer is a mixture, or destroyed")
+    assert_same_tree(wanted, graphdriver.tree("twice"), "the layer is mixed or destroyed")
 
 
 @verifies("LIF-010")
@@ -325,8 +325,8 @@ def test_layers_survive_a_restart(graphdriver: Subject, data: st.DataObject, tre
 
     graphdriver.reopen()
 
-    assert_same_tree(wanted, graphdriver.tree(child), "the child is not what it was")
-    assert_same_tree(tree, graphdriver.tree(parent), "the parent is not what it was")
+    assert_same_tree(wanted, graphdriver.tree(child), "the child has changed")
+    assert_same_tree(tree, graphdriver.tree(parent), "the parent has changed")
 
 
 @verifies("LIF-024")

@@ -141,4 +141,4 @@ def test_half_made_layer_can_be_removed(graphdriver: Subject, parts: tuple[str, 
     )
     graphdriver.create_read_write("half", base)
 
-    assert_same_tree(wanted, graphdriver.tree("half"), "the layer made in its place")
+    assert_same_tree(wanted, graphdriver.tree("half"), "the layer created with the same id")

@@ -47,7 +47,7 @@ def _shows_it_or_refuses(graphdriver: Subject, id: str, wanted: Tree, label: str
         assert [] == graphdriver.mounts(), "get failed, but something is mounted"
         return False
     try:
-        assert_same_tree(wanted, observe(root), "the options were cut off: layers are missing")
+        assert_same_tree(wanted, observe(root), "the options were truncated: layers are missing")
     finally:
         graphdriver.put(id)
     return True

@@ -66,7 +66,7 @@ def test_view_survives_until_the_last_put(graphdriver: Subject, holds: int) -> N
 
     for _ in range(holds - 1):
         graphdriver.put(id)
-        assert_same_tree(IMAGE, observe(paths[0]), "put unmounted under another holder")
+        assert_same_tree(IMAGE, observe(paths[0]), "put unmounted the view of another holder")
 
     graphdriver.put(id)
 
@@ -103,7 +103,7 @@ def test_put_without_get_has_no_effect(graphdriver: Subject) -> None:
     first, second = graphdriver.get(free), graphdriver.get(free)
     graphdriver.put(free)
     assert first == second
-    assert_same_tree(IMAGE, observe(second), "the surplus put was counted against a later get")
+    assert_same_tree(IMAGE, observe(second), "the put without a get ended a later hold")
     graphdriver.put(free)
     graphdriver.put(held)
 
@@ -136,7 +136,7 @@ def test_written_data_is_there_again(graphdriver: Subject, tree: Tree) -> None:
 
     graphdriver.fill(id, tree)
 
-    assert_same_tree(tree, graphdriver.tree(id), "the layer is not as it was left")
+    assert_same_tree(tree, graphdriver.tree(id), "the layer has changed")
 
 
 @verifies("MNT-007")
@@ -310,7 +310,7 @@ def test_many_threads_get_one_layer(graphdriver: Subject) -> None:
     assert not failures, f"{len(failures)} of 8 threads failed: {failures[0]!r}"
     for tree in shown:
         assert isinstance(tree, Tree)
-        assert_same_tree(IMAGE, tree, "a thread saw a view that was not there yet")
+        assert_same_tree(IMAGE, tree, "get returned before the view was mounted")
     stacked = sorted(point for point, count in points.items() if count > 1)
     assert not stacked, f"mounted more than once: {stacked}"
     assert [] == graphdriver.mounts(), "mounts are left after the last put"
@@ -324,7 +324,7 @@ def test_failed_get_is_not_counted(graphdriver: Subject) -> None:
         graphdriver.refuses("get", id, "l" * (4 * os.sysconf("SC_PAGE_SIZE")))
 
     assert [] == graphdriver.mounts(), "get failed, but something is mounted"
-    assert_same_tree(IMAGE, graphdriver.tree(id), "after the gets that failed")
+    assert_same_tree(IMAGE, graphdriver.tree(id), "after the failed gets")
     assert [] == graphdriver.mounts(), "the failed gets were counted: put left the mount"
     graphdriver.remove(id)
 

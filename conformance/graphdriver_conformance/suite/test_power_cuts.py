@@ -177,7 +177,7 @@ def _sync_in_a_view(graphdriver: Subject, disk: ImageDisk, survives: Survives) -
         disk.cut(survives)
     except CannotMake as error:
         graphdriver.not_provable(str(error))
-    graphdriver.program.line(f"power cut: {survives.name.lower()} of what was not synced survives")
+    graphdriver.program.line(f"power cut: of unsynced changes {survives.name.lower()} survives")
     graphdriver.reopen(cleanup=False)
 
     with graphdriver.view(layer) as root:

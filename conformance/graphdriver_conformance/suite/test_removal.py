@@ -78,7 +78,7 @@ def test_id_can_be_used_again(graphdriver: Subject) -> None:
 
     graphdriver.create_read_write(id)
 
-    assert_same_tree(Tree(), graphdriver.tree(id), "the new layer shows the old one's files")
+    assert_same_tree(Tree(), graphdriver.tree(id), "the new layer contains files of the old one")
 
 
 @verifies("LIF-019")

@@ -80,12 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _of_home(home: Path, names: list[str]) -> Iterator[Finding]:
     if stat.S_IMODE(home.stat().st_mode) & 0o007:
-        yield Finding(".", "other users can pass through (CVE-2021-41091)", "chmod 710 it")
+        yield Finding(".", "other users can enter it (CVE-2021-41091)", "chmod 710 it")
     for name in names:
         if is_remnant(name):
             yield Finding(name, "the remnant of a crash", "the next start of the driver removes it")
         elif is_dockerd_remnant(name):
-            hint = "while no dockerd runs, unmount what is mounted below, and remove it"
+            hint = "while no dockerd runs, unmount all mounts in it and remove it"
             yield Finding(name, "the probe of a dockerd that was killed", hint)
 
 
@@ -95,13 +95,15 @@ def _of_links(home: Path, links: Mapping[str, str | None]) -> Iterator[Finding]:
         shown = f"{LINKS}/{name}"
         target = _target(home / LINKS / name)
         if not target:
-            yield Finding(shown, "is no symlink", "remove it")
+            yield Finding(shown, "is not a symlink", "remove it")
             continue
         parts = Path(target).parts
         if len(parts) != 3 or parts[0] != ".." or parts[2] != "diff":
-            yield Finding(shown, f"leads to {target}, which is no layer's diff", "remove it")
+            yield Finding(
+                shown, f"points to {target}, which is not the diff of a layer", "remove it"
+            )
         elif parts[1] not in links:
-            yield Finding(shown, f"leads to {parts[1]}, which is not there", "remove it")
+            yield Finding(shown, f"points to {parts[1]}, which does not exist", "remove it")
         elif links[parts[1]] != name:
             yield Finding(shown, f"{parts[1]} has the link {links[parts[1]]}", "remove it")
 
@@ -134,10 +136,12 @@ def _of_link(home: Path, id: str, written: str | None, link: str | None) -> Iter
         return
     if not _is_link(written):
         shown = "missing" if written is None else f"damaged: {written[:40]!r}"
-        hint = f"write {link} into it" if link else "nothing leads to the layer: remove it"
+        hint = f"write {link} into it" if link else "no short link points to the layer: remove it"
         yield Finding(f"{id}/link", f"is {shown}, as after a power cut", hint)
     elif not (home / LINKS / str(link)).is_symlink():
-        yield Finding(id, f"its short name {LINKS}/{link} is lost", "the next start makes it again")
+        yield Finding(
+            id, f"its short link {LINKS}/{link} is missing", "the next start recreates it"
+        )
 
 
 def _of_layer(
@@ -148,10 +152,12 @@ def _of_layer(
         yield Finding(f"{id}/diff", f"is a symlink to {target}", "remove the layer")
         return
     if not (path / "diff").is_dir():
-        yield Finding(id, "has no diff directory", "remove it, it is no layer")
+        yield Finding(id, "has no diff directory", "remove it, it is not a layer")
         return
     if (path / APPLYING).exists():
-        yield Finding(id, "an apply_diff was cut off", "the next start of the driver clears it")
+        yield Finding(
+            id, "an apply_diff was interrupted", "the next start of the driver repairs it"
+        )
     yield from _of_lowers(home, id, path, links)
 
 
@@ -178,15 +184,17 @@ def _of_lowers(
     layers = {link: id for id, link in links.items()}
     for short in shorts:
         if short not in layers or not (home / LINKS / short).exists():
-            yield Finding(name, f"the layer of {LINKS}/{short} is not there", "remove the layer")
+            yield Finding(name, f"the layer of {LINKS}/{short} does not exist", "remove the layer")
             return
     parent = layers[shorts[0]]
     above = _text(home / parent / "lower")
     if lowers[1:] != (above.split(":") if above else []):
-        yield Finding(name, f"does not go on with the lowers of its parent {parent}", "remove it")
+        yield Finding(name, f"does not end with the lowers of its parent {parent}", "remove it")
     # A missing merged directory is not damage: dockerd creates it in get and removes it in put.
     if not (path / "work").is_dir():
-        yield Finding(id, "has no work directory", "it cannot be mounted; make one")
+        yield Finding(
+            id, "has no work directory", "create it; the layer cannot be mounted without it"
+        )
 
 
 def _text(path: Path) -> str | None:

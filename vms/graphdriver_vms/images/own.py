@@ -95,7 +95,7 @@ def _with_modules(given: Path, release: str, target: Path) -> Path:
     if not (found / "kernel").is_dir() and not (found / "modules.dep").is_file():
         raise CannotBuild(
             f"{given} has no modules of {release}",
-            "name what INSTALL_MOD_PATH was for `make modules_install`",
+            "name the INSTALL_MOD_PATH of `make modules_install`",
         )
     # `build` and `source` point to the source trees of the kernel.
     ignore = shutil.ignore_patterns("build", "source")

@@ -71,7 +71,7 @@ def as_page(rows: Sequence[Row], main_cell: str) -> str:
         "<h2>Kernels</h2>",
         *_kernels(rows),
         "<h2>File systems, overlay parameters, users</h2>",
-        "<p class='note'>One run of the suite each. Hover over a value for what was said.</p>",
+        "<p class='note'>One run of the suite each. Hover over a value for details.</p>",
         *_table(cell_table(ran), "cell", "driver"),
         f"<h2>Requirements: where something changed ({main_cell})</h2>",
         *(_table(changed, "id", "requirement") if changed.lines else ["<p>Nowhere.</p>"]),

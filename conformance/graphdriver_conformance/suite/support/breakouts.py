@@ -61,7 +61,7 @@ def _names(victim: str, out: str) -> dict[str, Breakout]:
         "absolute, two slashes": [entry_of(f"/{victim}/new", _NEW)],
         "absolute, up": [entry_of(f"/{out}/new", _NEW)],
         "directory": [entry_of(f"{out}/new", directory(0o777))],
-        "directory that is there": [entry_of(f"{out}/dir", directory(0o777))],
+        "existing directory": [entry_of(f"{out}/dir", directory(0o777))],
         "symlink": [entry_of(f"{out}/new", symlink("hello"))],
         "fifo": [entry_of(f"{out}/new", _FIFO)],
         "the layer's parent": [entry_of("..", directory(0o777)), entry_of("../victim/new", _NEW)],
@@ -122,7 +122,7 @@ def _chains(victim: str, out: str) -> dict[str, Breakout]:
             *(entry_of("t", symlink(out)), entry_of("s", symlink("t"))),
             new,
         ],
-        "symlink in what a symlink leads to": [
+        "symlink in the target of a symlink": [
             *(entry_of("d/t", symlink(victim)), entry_of("s", symlink("d/t"))),
             new,
         ],

@@ -49,7 +49,7 @@ from graphdriver_conformance.suite.support.images import ImageDisk, Survives, co
 __all__ = ["Cut", "CutScene", "HomeRefused", "cut_sweep", "flush_sweep"]
 
 _SHOWN = {
-    Survives.NOTHING: "all that was not synced is lost",
+    Survives.NOTHING: "all unsynced changes are lost",
     Survives.NAMES: "the journal is committed, data that was not written back is lost",
 }
 _VICTIM = "victim"
@@ -124,7 +124,7 @@ class CutScene(Scene):
         except (DriverError, OSError) as error:
             if isinstance(error, NoAnswer):
                 raise
-            raise HomeRefused(f"no layers on {self._format}: {error}") from error
+            raise HomeRefused(f"the driver refuses {self._format}: {error}") from error
         umount_below(self.place)
         self.disk.sync()
         self.prepared = self.disk.as_after_a_cut(Survives.NOTHING)
@@ -231,7 +231,7 @@ def _described_flush(cut: Cut, name: str, flushes: int, point: int, some: int) -
     """Return a description of the state of the disk, for a report."""
     act = ACTS[name]
     shown = act.shown(Victim(_VICTIM, act.parent))
-    where = f"behind its {ordinal(flushes)} flush" if flushes else "before its first flush"
+    where = f"after its {ordinal(flushes)} flush" if flushes else "before its first flush"
     if not point:
         where = "after it returned"
     more = f", with {some} of the writes that were not flushed" if some else ""
@@ -331,7 +331,7 @@ class _Check:
             log.call(driver, "create", victim.id, victim.parent)
             shown = log.tree(driver, victim.id)
         if lines := same(report.scene.tree_of_parent(victim.parent), shown):
-            wanted = f"{create} makes a layer that shows its parent's tree"
+            wanted = f"{create} creates a layer with its parent's tree"
             report.found(_REMOVES, wanted, "it shows another tree", lines)
         self._after.remove_existing(driver, victim.id)
 
@@ -358,6 +358,6 @@ def _look(scene: CutScene, report: Reporter, image: int, victim: Victim) -> None
     if not report.is_dirty and now != scene.names:
         report.found(
             "CRS-038",
-            "the names in the home are those of before",
+            "the names in the home are the same as before",
             without_random_names(shown_names(now - scene.names, scene.names - now)),
         )

@@ -238,7 +238,9 @@ class _Errors:
             ]
         if held:
             shown = ", ".join(sorted(held)[:3])
-            report.found(_LEAKS, "the driver holds what it held before the call", f"also {shown}")
+            report.found(
+                _LEAKS, "the driver holds the same resources as before the call", f"also {shown}"
+            )
 
     def _check_done(
         self,
@@ -267,7 +269,7 @@ class _Errors:
                 lines = same(victim.before, state) if victim.before and state else []
                 report.found(_AS_BEFORE, f"after a failure the layer {wanted}", actual, lines)
                 raise Broken
-        with report.succeeds(_AGAIN, f"{shown} once more, without the error,"):
+        with report.succeeds(_AGAIN, f"{shown} again, without the error,"):
             answer = act.call(log, driver, victim)
         self._check_success(report, driver, act, victim, answer, None, _AGAIN)
 
@@ -283,7 +285,7 @@ class _Errors:
     ) -> None:
         """The effects of reported successes exist."""
         log, shown = report.log, act.shown(victim)
-        wanted = f"{shown} has done what it is for when it succeeds"
+        wanted = f"{shown} has its effect if it succeeds"
         if act.verb in ("put", "cleanup"):
             points = [row.point for row in mounts_below(self._scene.home)]
             inside = [one for one in points if f"/{victim.id}/" in f"{one}/"]
@@ -297,7 +299,7 @@ class _Errors:
         if act.verb == "cleanup":
             return  # after cleanup a driver need not be usable before it is restarted
         if act.verb in ("diff", "changes") and _comparable(act, answer) != self._answer:
-            report.found(requirement, wanted, "its answer is another than without the error")
+            report.found(requirement, wanted, "its result differs from the one without the error")
         if act.verb == "get":
             self._check_view(report, driver, victim, requirement)
         state = state_of(log, driver, victim.id)
@@ -326,7 +328,7 @@ class _Errors:
             (view / "tried").touch()
             (view / "tried").unlink()
         except OSError as error:
-            wanted = "a layer that was made for writing can be written"
+            wanted = "a writable layer can be written"
             report.found(requirement, wanted, f"a file in its view: {described(error)}")
         for _ in range(2):
             log.call(driver, "put", victim.id)

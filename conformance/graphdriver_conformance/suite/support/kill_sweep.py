@@ -142,7 +142,7 @@ class _Kills:
             return
         report.found(
             "CRS-010",
-            "the names in the home are those of before",
+            "the names in the home are the same as before",
             shown_names(now - before, before - now),
         )
 
@@ -214,7 +214,7 @@ class _FirstInits(_Kills):
         elif (now := names_below(place)) != self._names and not report.is_dirty:
             report.found(
                 "CRS-011",
-                "the names in and beside the home are those of an Init that nobody killed",
+                "the names in and beside the home are the same as after an Init without a kill",
                 shown_names(now - self._names, self._names - now),
             )
         return watched.calls
@@ -311,7 +311,7 @@ class _Check:
             shown = self._log.tree(driver, victim.id)
         if victim.after is not None and (lines := same(victim.after, shown)):
             report.found(
-                "CRS-013", f"{call} succeeds when it is called again", "the tree is another", lines
+                "CRS-013", f"{call} succeeds when it is called again", "the tree differs", lines
             )
 
     def _create(self, driver: Driver) -> None:
@@ -320,10 +320,10 @@ class _Check:
         create = f"create({id!r}, {victim.parent!r})"
         with report.succeeds("CRS-004", f"{create} after the restart and remove"):
             self._log.call(driver, "create", id, victim.parent)
-        with report.succeeds("CRS-004", f"get({id!r}) of the layer that was made again"):
+        with report.succeeds("CRS-004", f"get({id!r}) of the recreated layer"):
             shown = self._log.tree(driver, id)
         if lines := same(self._scene.tree_of_parent(victim.parent), shown):
-            wanted = f"{create} makes a layer that shows its parent's tree"
+            wanted = f"{create} creates a layer with its parent's tree"
             report.found("CRS-004", wanted, "it shows another tree", lines)
         self._restart.remove_existing(driver, id)
 

@@ -130,7 +130,7 @@ def _of_acts(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep
     first = next(found)
     if not first.calls:
         graphdriver.not_provable(
-            "no call of the driver's process touches the home when it makes a layer: the work is "
+            "no system call of the driver's process changes the home in create: the work is "
             "done by a process that the suite did not start"
         )
     if first.act in wanted:

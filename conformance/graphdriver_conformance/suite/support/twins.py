@@ -99,7 +99,7 @@ def _call_all(cases: Mapping[str, Case], view: Path, plain: Path) -> set[str]:
             refused.add(name)
             assert_same_tree(before, observe(view / name), f"{name}: {actual}, but not without")
         elif actual != expected:
-            lines.append(f"{name}: a plain directory gives {expected}, the view {actual}")
+            lines.append(f"{name}: a plain directory returns {expected}, the view {actual}")
     more = [f"... and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
     assert not lines, "\n  ".join(["a program observes a difference", *lines[:_MOST_LINES], *more])
     return refused

@@ -138,6 +138,7 @@ def test_killed_in_apply_diff(
         driver = Driver(home, options)
         assert _shown(driver, "child") == ["old"]
         assert findings(home) == []
+        assert sorted(os.listdir(home)) == ["base", "child", "l"]
     else:
         driver = before
 

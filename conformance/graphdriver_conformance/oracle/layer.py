@@ -157,8 +157,8 @@ def _hidden(below: Tree, markers: Sequence[bytes], placed: set[bytes] | None) ->
         above, _, base = marker.rpartition(b"/")
         try:
             path, through = _resolve(below, above + b"/." if above else b"")
-        except _Loop as loop:
-            loops.append(loop)
+        except _Loop as error:
+            loops.append(error)
             continue
         if path is None or path not in below or not below[path].is_directory:
             continue

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from graphdriver.errors import PrerequisitesNotMet
 from graphdriver.idmapping import IDMapping
+from graphdriver.linux.files import keep_reserve
 
-__all__ = ["DIRECTORY", "HomeDirectory", "lock", "make_directory", "try_lock"]
+__all__ = ["DIRECTORY", "HomeDirectory", "lock", "make_directory", "try_lock", "unlock"]
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
@@ -35,6 +36,7 @@ class HomeDirectory:
         self._made: list[Path] = []
         self.descriptor = -1
         try:
+            keep_reserve()
             self._make()
             self.descriptor = os.open(path, DIRECTORY)
             self.is_alone = try_lock(self.descriptor)
@@ -93,7 +95,7 @@ class HomeDirectory:
                 if not stat.S_ISDIR(os.stat(path).st_mode):
                     raise PrerequisitesNotMet(f"{path} is not a directory", "choose another home")
                 break
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 missing.append(path)
         for path in reversed(missing[1:]):
             path.mkdir(0o755, exist_ok=True)
@@ -148,12 +150,33 @@ def lock(name: str, dir_fd: int, operation: int) -> int:
     process has its own locks. A killed process releases its locks.
     """
     descriptor = os.open(name, DIRECTORY, dir_fd=dir_fd)
+    _locked.add(descriptor)
     try:
         fcntl.flock(descriptor, operation)
     except BaseException:
-        os.close(descriptor)
+        unlock(descriptor)
         raise
     return descriptor
+
+
+def unlock(descriptor: int) -> None:
+    """Close what `lock` has opened; in a process forked meanwhile that has happened."""
+    if descriptor in _locked:
+        _locked.discard(descriptor)
+        os.close(descriptor)
+
+
+# What this process has locked. A forked one closes its copies: with them it would have the locks
+# for as long as it lives.
+_locked: set[int] = set()
+
+
+def _close_in_child() -> None:
+    while _locked:
+        os.close(_locked.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _inherit_nothing(descriptor: int) -> None:

@@ -119,6 +119,23 @@ def test_digest_is_that_of_the_content(tmp_path: Path) -> None:
         os.close(other)
 
 
+def test_copy_of_an_image_has_its_data_without_its_zeros() -> None:
+    image = os.memfd_create("image")
+    os.pwrite(image, bytes(16 << 20), 0)
+    os.pwrite(image, b"data", (5 << 20) + 7)
+
+    copy = copied(image)
+
+    try:
+        assert os.fstat(copy).st_size == os.fstat(image).st_size
+        assert os.fstat(copy).st_blocks < os.fstat(image).st_blocks // 100
+        assert os.pread(copy, 16 << 20, 0) == os.pread(image, 16 << 20, 0)
+        assert digest(copy) == digest(copied(copy))
+    finally:
+        os.close(image)
+        os.close(copy)
+
+
 @pytest.mark.parametrize("type", ["tmpfs", "ext4"])
 @pytest.mark.parametrize("resource", Resource)
 @pytest.mark.parametrize("count", [0, 1, 5])

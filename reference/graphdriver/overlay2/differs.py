@@ -21,11 +21,11 @@ from graphdriver.differ.native import Upper
 from graphdriver.errors import LayerInUse, LayerNotFound
 from graphdriver.homedir import DIRECTORY, make_directory
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_EXCHANGE, renameat2, syncfs
+from graphdriver.linux.files import RENAME_EXCHANGE, cleaning_up, renameat2, syncfs
 from graphdriver.overlay2.layers import LayerTable
-from graphdriver.overlay2.layout import Home
+from graphdriver.overlay2.layout import Home, new_link
 from graphdriver.overlay2.mounts import Mounts
-from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_layer
+from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_layer, stage_link
 from graphdriver.overlay2.support import Support, is_native_diff_right
 from graphdriver.overlayfs.lowers import LowerTree
 from graphdriver.tree.copy import copy_tree
@@ -153,15 +153,21 @@ class Differ:
         apply_diff or start removes the rest.
         """
         with ExitStack() as opened:
-            # Locked, so that no other process creates a staging directory or removes the layer.
-            with self._home.links():
+            with self._home.links():  # another process makes no stage, nor removes the layer
                 try:
                     directory = os.open(layer, DIRECTORY)
                 except FileNotFoundError:
-                    raise LayerNotFound(f"layer {layer.name} does not exist any more") from None
+                    raise LayerNotFound(f"layer {layer.name} does not exist") from None
                 opened.callback(os.close, directory)
                 mend_layer(layer)
-                stage = make_directory(directory, APPLYING)
+                name, target = stage_link(new_link(), layer.name)
+                os.symlink(target, name, dir_fd=self._home.descriptor)
+                try:
+                    stage = make_directory(directory, APPLYING)
+                except BaseException:
+                    with suppress(OSError):
+                        os.unlink(name, dir_fd=self._home.descriptor)
+                    raise
                 opened.callback(os.close, stage)
                 # The lock distinguishes a staging directory in use from the remnant of a crash.
                 fcntl.flock(stage, fcntl.LOCK_EX)
@@ -169,7 +175,8 @@ class Differ:
                 yield layer / APPLYING
             finally:
                 with suppress(OSError):
-                    remove_unmounted(directory, APPLYING, layer)
+                    cleaning_up(lambda: remove_unmounted(directory, APPLYING, layer))
+                    os.unlink(name, dir_fd=self._home.descriptor)
 
     def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
         """Apply through the view that someone holds: its directory cannot be exchanged."""

@@ -24,12 +24,13 @@ from graphdriver.errors import (
     LayerNotFound,
     MaxDepthExceeded,
 )
-from graphdriver.homedir import HomeDirectory, lock, make_directory
+from graphdriver.homedir import HomeDirectory, lock, make_directory, unlock
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
+from graphdriver.linux.files import RENAME_NOREPLACE, cleaning_up, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
-from graphdriver.tree.inodes import attributes_of, set_attributes
+from graphdriver.tree.inodes import Attributes, attributes_of, set_attributes
 from graphdriver.tree.removal import remove_node, remove_unmounted
+from graphdriver.tree.xattrs import NO_XATTRS
 
 __all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "is_read", "new_link"]
 
@@ -40,6 +41,8 @@ LINKS = "l"
 LINK_NAME = re.compile(r"[A-Z2-7]{26}")
 _TARGET = re.compile(r"\.\./([A-Za-z0-9][A-Za-z0-9_.-]*)/diff")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+# Of a path through what is no directory; the last one is a symlink that points to itself.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def new_link() -> str:
@@ -74,8 +77,8 @@ class Home:
         self._remnants: set[str] = set()
         directory.close_to_others()
         directory.make_closed(LINKS)
-        with self.links():
-            self._mend_links(alone=directory.is_alone)
+        with self.links() as links:
+            self._mend_links(links, alone=directory.is_alone)
 
     def layer(self, id: str) -> Path:
         """Return the directory of a layer. Raises InvalidLayerId, LayerNotFound, OSError."""
@@ -88,7 +91,9 @@ class Home:
         """Return whether the layer `id` exists. Raises OSError if the disk reports an error."""
         try:
             found = os.stat(f"{id}/diff", dir_fd=self.descriptor)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             return False
         return stat.S_ISDIR(found.st_mode)
 
@@ -137,6 +142,10 @@ class Home:
         link = self._read(f"{id}/link", 64) or ""
         return link if LINK_NAME.fullmatch(link) else ""
 
+    def link_file(self, id: str) -> str:
+        """Return the path of the file that has a layer's short name; holders keep it locked."""
+        return f"{self.path}/{id}/link"
+
     def layer_of(self, link: str) -> str:
         """Return the layer that a short link points to, "" if there is none."""
         match = _TARGET.fullmatch(self._target(link))
@@ -167,18 +176,17 @@ class Home:
             yield draft
         except BaseException:
             with suppress(OSError):
-                remove_node(self.descriptor, os.fsencode(draft.stage))
+                cleaning_up(lambda: remove_node(self.descriptor, os.fsencode(draft.stage)))
             raise
 
     def publish(self, draft: Draft, links: int, advance: Callable[[], None]) -> None:
         """Give the draft its final name and its short link, or undo everything.
 
-        `links` is open on the directory of short links, and locked; `advance` is called after a
-        change of that directory, and before the layer becomes visible. The short link is not
-        synced: the next start recreates a lost one from the link file.
+        `links` is open on the directory of short names, and locked; `advance` is called when that
+        directory has changed, and before the layer can be seen. The short name is not made durable
+        by itself: the next start makes a lost one again from `link`. The parent is there: its
+        directory is locked since before its files were read.
         """
-        if draft.parent and self.link(draft.parent) != draft.lowers[0][2:]:
-            raise LayerNotFound(f"layer {draft.parent} does not exist any more", "create it first")
         os.symlink(f"../{draft.id}/diff", draft.link, dir_fd=links)
         try:
             advance()
@@ -204,8 +212,8 @@ class Home:
         """
         link = self.link(id)
         if link and self.layer_of(link) != id:
-            link = ""  # damaged: it is the short link of another layer
-        gone = f"{REMOVED}{new_link()}"
+            link = ""  # damaged: it is the name of another layer
+        gone = f"{REMOVED}{link or new_link()}"
         if link:
             os.unlink(link, dir_fd=links)
         try:
@@ -224,13 +232,14 @@ class Home:
 
         The deletion of the rest is repeated with the next remnant, and by the next start.
         """
-        for name in (remnant, *self._remnants):
+        self._remnants.add(remnant)
+        for name in list(self._remnants):
             try:
                 remove_unmounted(self.descriptor, name, self.path)
             except FileNotFoundError:
                 self._remnants.discard(name)
             except OSError:
-                self._remnants.add(name)
+                continue
             else:
                 self._remnants.discard(name)
 
@@ -241,12 +250,12 @@ class Home:
             descriptor = lock(LINKS, self.descriptor, operation)
         except FileNotFoundError:  # another process has removed it
             self._directory.make_closed(LINKS)
-            self._mend_links(alone=False)
             descriptor = lock(LINKS, self.descriptor, operation)
+            self._mend_links(descriptor, alone=False)
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            unlock(descriptor)
 
     @contextmanager
     def locked_layer(self, id: str, operation: int) -> Iterator[int]:
@@ -257,16 +266,13 @@ class Home:
         try:
             descriptor = lock(id, self.descriptor, operation)
         except (FileNotFoundError, NotADirectoryError):
-            raise LayerNotFound(f"layer {id} does not exist any more", "create it first") from None
+            raise LayerNotFound(f"layer {id} does not exist", "create it first") from None
         except BlockingIOError:
             raise is_read(id) from None
         try:
             yield descriptor
         finally:
-            # An explicit unlock: a process that was forked meanwhile has the descriptor, too.
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            unlock(descriptor)
 
     def names(self) -> list[str]:
         """Return the names of all entries that may be layers."""
@@ -303,9 +309,12 @@ class Home:
                     os.mkdir(name, 0o700, dir_fd=stage)
                     if not self._ids.identity:
                         os.chown(name, *self._ids.root, dir_fd=stage)
-            # A power cut must not leave an empty file (moby #42964). The files are synced last, one
-            # after the other: the first fsync commits most of the others with the same journal
-            # transaction.
+            # A power cut must not leave one of them empty (moby #42964). Last, and one after the
+            # other: with its data on the way to the disk before the first fsync(2), the second
+            # file is in the same commit of the journal, as are the directories.
+            if draft.lowers:
+                with suppress(OSError):
+                    os.posix_fadvise(written[-1], 0, 0, os.POSIX_FADV_DONTNEED)
             for descriptor in (*written[1:], stage):
                 os.fsync(descriptor)
         finally:
@@ -313,13 +322,21 @@ class Home:
                 os.close(descriptor)
 
     def _set_root_attributes(self, stage: int, parent: str) -> None:
-        """Copy the parent's metadata to the layer's root, which the merged root shows."""
+        """Give the layer's root its parent's metadata: the merged root shows the upper's.
+
+        It was made a moment ago in a stage that hands down nothing, so it has no attributes, and
+        the owner that this process gives to what it makes.
+        """
+        attributes = Attributes(0o755, *self._ids.root, 0, NO_XATTRS)
         if parent:
-            above = os.fsencode(self.path / parent / "diff")
-            set_attributes(stage, b"diff", attributes_of(above, os.lstat(above)))
-        else:
-            os.chown("diff", *self._ids.root, dir_fd=stage, follow_symlinks=False)
-            os.chmod("diff", 0o755, dir_fd=stage)
+            above = os.fsencode(f"{self.path}/{parent}/diff")
+            attributes = attributes_of(above, os.lstat(above))
+        if attributes.xattrs:
+            set_attributes(stage, b"diff", attributes)
+            return
+        if (attributes.uid, attributes.gid) != (os.geteuid(), os.getegid()):
+            os.chown("diff", attributes.uid, attributes.gid, dir_fd=stage, follow_symlinks=False)
+        os.chmod("diff", attributes.mode, dir_fd=stage)
 
     def _rename(self, old: str, new: str) -> None:
         renameat2(os.fsencode(old), os.fsencode(new), RENAME_NOREPLACE, self.descriptor)
@@ -328,7 +345,9 @@ class Home:
         """Return a small file of a layer, None if it is missing. Raises OSError."""
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             return None
         try:
             return os.fsdecode(os.read(descriptor, size))
@@ -363,29 +382,27 @@ class Home:
             return True
         return False
 
-    def _mend_links(self, *, alone: bool) -> None:
-        """Recreate short links that a power cut has lost, and if alone, remove those without a
-        layer.
+    def _mend_links(self, links: int, *, alone: bool) -> None:
+        """Make short names again that a power cut has lost, and remove those of no layer if alone.
 
-        A home has thousands of layers, so only layers without a short link are read.
+        `links` is open on their directory. A home has thousands of layers: one readlink(2) for each
+        short name is all that a whole layer costs, only those are looked into that none points to.
         """
-        lost = set(self.names())
+        lost = {f"../{name}/diff": name for name in self.names()}
         dangling = []
-        for link in os.listdir(self.path / LINKS):
-            id = ""
-            with suppress(OSError):
-                match = _TARGET.fullmatch(os.readlink(f"{LINKS}/{link}", dir_fd=self.descriptor))
-                id = match[1] if match else ""
-            if id in lost:
-                lost.discard(id)
-            else:
+        for link in os.listdir(links):
+            try:
+                found = lost.pop(os.readlink(link, dir_fd=links), None)
+            except OSError:
+                found = None
+            if found is None:
                 dangling.append(self.path / LINKS / link)
         for one in dangling if alone else ():
             _remove_dangling(one)
-        for name in lost:
+        for name in lost.values():
             if (link := self.link(name)) and self.is_layer(name):
                 with suppress(FileExistsError):
-                    os.symlink(f"../{name}/diff", self.path / LINKS / link)
+                    os.symlink(f"../{name}/diff", link, dir_fd=links)
 
 
 def _remove_dangling(link: Path) -> None:

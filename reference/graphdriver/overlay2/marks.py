@@ -1,11 +1,11 @@
-"""What other processes have to know of this one: which layers it holds, and which it writes.
+"""Marks of layers for other processes: the layers whose trees this process writes in place.
 
-A mark is a shared lock on one byte of the home's directory, whose offset follows from the layer's
-id. So one descriptor serves for any number of layers, and the kernel ends the marks with their
-process. The locks belong to the open file (F_OFD_SETLK of fcntl(2)), which all drivers of a process
-on one home share: to close another descriptor of the directory does not end them. A directory can
-be locked shared only, which is enough: whoever asks for marks (F_OFD_GETLK) locks nothing. Marks
-are made, and asked for, with the short names locked.
+A mark is a shared lock on one byte of the home's directory, whose offset is a hash of the layer's
+id. So one descriptor serves for any number of layers, and the kernel removes the marks at the end
+of the process. The locks belong to the open file (F_OFD_SETLK of fcntl(2)), which all drivers of a
+process on one home share: closing another descriptor of the directory does not remove them. A
+directory can only be locked shared, which is sufficient: F_OFD_GETLK looks for marks and locks
+nothing. Marks are set, and looked for, while the short links are locked.
 """
 
 import fcntl
@@ -29,9 +29,7 @@ _BITS = 62
 class Mark(IntEnum):
     """What a process does with a layer; each has a range of offsets of its own."""
 
-    HOLDS = 0
-    """It has got the layer and not put it yet."""
-    WRITES = 1
+    WRITES = 0
     """It applies an archive to the layer's tree in place."""
 
 

@@ -1,9 +1,9 @@
 """Remnants of crashes: this module defines all their names, and how each is repaired.
 
-A layer is created under a name that no layer can have and renamed when it is complete; before it is
-deleted it is renamed to such a name; an archive is unpacked into a staging directory inside the
-layer. So every remnant of a crash has one of the names below, and mounts under such a name are not
-in use.
+A layer is built under a name that no layer can have and renamed when it is whole; it is renamed to
+such a name before it is deleted; an archive is unpacked into a stage inside the layer, which a
+symlink in the home points to for as long as it is there. So whatever a crash leaves has one of the
+names below, all of them in the home, and what is mounted under such a name is nobody's.
 """
 
 import errno
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from graphdriver.errors import LayerInUse
 from graphdriver.homedir import DIRECTORY, try_lock
+from graphdriver.linux.files import cleaning_up
 from graphdriver.linux.mounts import detach, mountinfo
 from graphdriver.tree.removal import remove_unmounted
 
@@ -32,10 +33,11 @@ __all__ = [
     "recover",
     "require_no_apply",
     "scratch",
+    "stage_link",
 ]
 
-PROBE, CREATING, REMOVED = ".probe-", ".creating-", ".removed-"
-_REMNANTS = (PROBE, CREATING, REMOVED)
+PROBE, CREATING, REMOVED, STAGED = ".probe-", ".creating-", ".removed-", ".staged-"
+_REMNANTS = (PROBE, CREATING, REMOVED, STAGED)
 
 APPLYING = ".applying"
 """In a layer: the staging directory of an apply_diff."""
@@ -46,8 +48,16 @@ UNDO = "undo"
 # dockerd probes in such directories and leaves them if it is killed (overlayutils, overlay2).
 _DOCKERD = re.compile(r"(check-overlayfs-support|opaque-bug-check|metacopy-check)\d+")
 
-# Errors for an entry of a home that is not a layer: it is a file, or the disk has failed.
-_NO_LAYER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOTCONN, errno.ESTALE)
+# Errors for an entry of a home that is not a layer: it is a file or a symlink, or the disk has
+# failed.
+_NO_LAYER = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.ENOTCONN,
+    errno.ESTALE,
+)
 
 
 def is_remnant(name: str) -> bool:
@@ -63,22 +73,55 @@ def is_dockerd_remnant(name: str) -> bool:
 def recover(home: Path) -> None:
     """Repair the home after a crash, for the only driver on it; short links are in layout.py.
 
-    A remnant that cannot be removed does no damage: it stays, and `graphdriver fsck` reports it. A
-    layer that cannot be restored raises OSError.
+    A remnant that cannot be removed does no harm: it stays, and `graphdriver fsck` names it. A
+    layer that cannot be brought back is an OSError. Layers are not looked into: a home has
+    thousands of them.
     """
     for name in os.listdir(home):
-        if is_remnant(name):
+        if name.startswith(STAGED):
+            _mend_staged(home, name)
+        elif is_remnant(name):
             with suppress(OSError):
                 clear(home, name)
-        elif _has_stage(f"{home}/{name}"):
-            mend_layer(home / name)
+
+
+def stage_link(unique: str, id: str) -> tuple[str, str]:
+    """Return name and target of the symlink in the home that points to a staging directory.
+
+    It is created before the staging directory and removed after it. `unique` makes the name unique:
+    a process that removes its own link must not remove that of the next process.
+    """
+    return f"{STAGED}{unique}", f"{id}/{APPLYING}"
+
+
+def _mend_staged(home: Path, name: str) -> None:
+    """Restore the layer that a link to a staging directory names, and remove the link."""
+    id = ""
+    with suppress(OSError):
+        id = os.readlink(home / name).partition("/")[0]
+    if id and id != ".." and _has_stage(home / id):
+        bring_back(home / id)
+        with suppress(OSError):
+            clear(home / id, APPLYING)
+        if _has_stage(home / id):
+            return
+    with suppress(OSError):
+        clear(home, name)
 
 
 def mend_layer(layer: Path) -> None:
-    """Restore a layer to its state before an interrupted apply_diff. Raises OSError."""
+    """Undo an interrupted apply_diff, and remove its staging directory.
+
+    Raises LayerInUse, OSError.
+    """
+    if _has_stage(layer):
+        bring_back(layer)
+        clear(layer, APPLYING)
+
+
+def bring_back(layer: Path) -> None:
+    """Restore a layer to its state before an interrupted apply_diff. Raises LayerInUse, OSError."""
     stage = layer / APPLYING
-    if not _has_stage(layer):
-        return
     require_no_apply(layer)
     if os.path.lexists(stage / UNDO):
         # Otherwise the view of a dead process would still show the directory that is moved away.
@@ -89,8 +132,6 @@ def mend_layer(layer: Path) -> None:
             os.rename(layer / "diff", stage / "partial")
         forget_index(layer)
         os.rename(stage / UNDO, layer / "diff")
-    with suppress(OSError):
-        clear(layer, APPLYING)
 
 
 def forget_index(layer: Path) -> None:
@@ -119,12 +160,16 @@ def require_no_apply(layer: Path) -> None:
 
 def clear(directory: Path, name: str) -> None:
     """Remove `directory`/`name` with its tree; mounts in it are unmounted."""
-    descriptor = os.open(directory, DIRECTORY)
-    try:
-        with suppress(FileNotFoundError):
-            remove_unmounted(descriptor, name, directory)
-    finally:
-        os.close(descriptor)
+
+    def remove() -> None:
+        descriptor = os.open(directory, DIRECTORY)
+        try:
+            with suppress(FileNotFoundError):
+                remove_unmounted(descriptor, name, directory)
+        finally:
+            os.close(descriptor)
+
+    cleaning_up(remove)
 
 
 @contextmanager
@@ -142,7 +187,7 @@ def scratch(home: Path) -> Iterator[Path]:
         raise
     try:
         clear(home, directory.name)
-    except OSError:  # a temporary error must not leave a mount
+    except OSError:  # a passing error must not leave a mount
         clear(home, directory.name)
 
 
@@ -154,4 +199,4 @@ def _has_stage(layer: Path | str) -> bool:
         if error.errno not in _NO_LAYER:
             raise
         return False
-    return True
+    return not os.path.islink(layer)  # what it points to is not ours

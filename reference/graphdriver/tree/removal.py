@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,9 @@ __all__ = ["remove_node", "remove_unmounted"]
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # The number of levels that are removed with an open descriptor for each.
 _DEEP = 100
+
+# A name in a directory, and whether it is a directory itself.
+_Listed = tuple[str, bool]
 
 
 def remove_node(dir_fd: int, name: bytes) -> None:
@@ -32,8 +35,10 @@ def remove_unmounted(dir_fd: int, name: str, directory: Path) -> None:
     """
     if has_openat2():
         try:
-            if not _unlink(dir_fd, os.fsencode(name)):
-                _remove_tree(dir_fd, os.fsencode(name), _enter_in_mount)
+            _remove_tree(dir_fd, os.fsencode(name), _enter_in_mount)
+        except NotADirectoryError:
+            if _unlink(dir_fd, os.fsencode(name)):
+                return
         except OSError as error:
             # Entering a mount is EXDEV, removing a mount point is EBUSY.
             if error.errno not in (errno.EXDEV, errno.EBUSY):
@@ -61,10 +66,10 @@ def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -
     descriptors are used for all levels. Empty directories are not opened.
     """
     first = enter(name, dir_fd)
-    stack: list[tuple[bytes, int, list[str]]] = [(name, first, [])]
+    stack: list[tuple[bytes, int, list[_Listed]]] = [(name, first, [])]
     moved = 1
     try:
-        stack[0][2].extend(os.listdir(first))
+        stack[0][2].extend(_list(first))
         while stack:
             base, descriptor, names = stack[-1]
             inner = _remove_flat(descriptor, names)
@@ -84,30 +89,38 @@ def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -
                     continue
             entered = enter(inner, descriptor)
             stack.append((inner, entered, []))
-            stack[-1][2].extend(os.listdir(entered))
+            stack[-1][2].extend(_list(entered))
     finally:
         for _, descriptor, _ in stack:
             os.close(descriptor)
 
 
-def _remove_flat(descriptor: int, names: list[str]) -> bytes | None:
-    """Remove entries without content, and their names from `names`; return the first other."""
+def _remove_flat(descriptor: int, names: list[_Listed]) -> bytes | None:
+    """Remove what has no content, taking it off `names`; return the first directory that has."""
     while names:
-        child = os.fsencode(names.pop())
-        if not _unlink(descriptor, child) and not _rmdir(child, descriptor):
+        name, is_directory = names.pop()
+        child = os.fsencode(name)
+        if (is_directory or not _unlink(descriptor, child)) and not _rmdir(child, descriptor):
             return child
     return None
 
 
-def _listed_again(descriptor: int) -> list[str]:
-    """List an open directory again that has grown since it was opened.
+def _list(descriptor: int) -> Iterator[_Listed]:
+    """List an open directory; the types come with the names, so none is unlinked to find out."""
+    with os.scandir(descriptor) as entries:
+        for entry in entries:
+            yield entry.name, entry.is_dir(follow_symlinks=False)
+
+
+def _listed_again(descriptor: int) -> list[_Listed]:
+    """List an open directory that has grown since it was opened.
 
     btrfs lists the entries at the time when a descriptor was opened or last rewound (Linux 6.5 and
     backports), so that readdir of a growing directory ends.
     """
     fresh = os.open(b".", _DIRECTORY, dir_fd=descriptor)
     try:
-        return os.listdir(fresh)
+        return list(_list(fresh))
     finally:
         os.close(fresh)
 

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -25,15 +27,33 @@ from graphdriver_conformance.suite.support.fault_scene import Scene
 from graphdriver_conformance.suite.support.kill_sweep import kill_sweep
 privileges = namespaces.enter()
 homes = Homes.make(None, True)
-subject = Subject(resolve("overlay2"), homes.new(), (), probe(homes.base, privileges))
+subject = Subject(resolve(sys.argv[1]), homes.new(), (), probe(homes.base, privileges))
 scene = Scene(subject)
 scene.build()
-found = [kill_sweep(scene, name, 4) for name in ("create_child", "apply_child", "init")]
-found.append(error_sweep(scene, "remove_child", 3, every=False))
+found = [kill_sweep(scene, name, 4) for name in sys.argv[2].split()]
+found += [error_sweep(scene, name, int(sys.argv[4]), every=False) for name in sys.argv[3].split()]
 json.dump([one.to_data() for one in found], sys.stdout)
 subject.close()
 homes.discard_all()
 """
+
+# Fails where a part of the archive is there, which only an error in a layer in use leaves.
+ONLY_ONCE = """
+import os
+from graphdriver.errors import DriverError
+from graphdriver.overlay2 import Driver
+class OnlyOnce(Driver):
+    def apply_diff(self, id, parent, diff):
+        if os.path.exists(f"{self.get_metadata(id)['MergedDir']}/vdir"):
+            raise DriverError("vdir is there already")
+        return super().apply_diff(id, parent, diff)
+"""
+
+
+def _swept(driver: str, kills: str, errors: str, points: int) -> list[dict[str, Any]]:
+    command = [sys.executable, "-c", SWEEP, driver, kills, errors, str(points)]
+    found = subprocess.run(command, check=True, capture_output=True).stdout
+    return cast(list[dict[str, Any]], json.loads(found))
 
 
 def _calls(*names: str) -> list[Call]:
@@ -43,15 +63,29 @@ def _calls(*names: str) -> list[Call]:
 
 @pytest.mark.skipif(bool(seccomp.why_impossible()), reason="processes cannot be supervised here")
 def test_same_points_with_the_same_names() -> None:
-    command = [sys.executable, "-c", SWEEP]
     first, second = (
-        json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in "12"
+        _swept("overlay2", "create_child apply_child init", "remove_child", 3) for _ in "12"
     )
 
     assert first == second
     assert [[]] * 4 == [one["findings"] for one in first]
     assert [5, 5, 5, 3] == [len(one["tried"]) for one in first]
     assert "(renameat2 .creating-LINK layer-12)" in first[0]["tried"][-1]
+
+
+@pytest.mark.skipif(bool(seccomp.why_impossible()), reason="processes cannot be supervised here")
+def test_second_archive_completes_what_the_first_left_in_a_layer_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_once.py").write_text(ONLY_ONCE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    right, wrong = (
+        _swept(driver, "", "apply_held", 16)[0] for driver in ("overlay2", "only_once:OnlyOnce")
+    )
+
+    assert [] == right["findings"]
+    assert {"CRS-043"} == {one["requirement"] for one in wrong["findings"]}
 
 
 def test_all_points_are_tried_where_they_are_few() -> None:

@@ -40,7 +40,7 @@ def test_existing_id_is_layer_exists(driver: Driver) -> None:
 
 
 def test_unknown_parent_is_layer_not_found(driver: Driver) -> None:
-    with pytest.raises(errors.LayerNotFound, match="no layer nope"):
+    with pytest.raises(errors.LayerNotFound, match="layer nope does not exist"):
         driver.create("a", "nope")
 
 
@@ -165,6 +165,7 @@ def test_length_of_options_is_exact(spare: int) -> None:
 
 def test_label_is_quoted() -> None:
     assert b',context="s0:c1,c2"' in mount_data("id", ["l/A"], "s0:c1,c2")
+    assert b',context="\xff"' in mount_data("id", ["l/A"], os.fsdecode(b"\xff"))
     with pytest.raises(errors.PrerequisitesNotMet):
         mount_data("id", ["l/A"], 's0"')
 

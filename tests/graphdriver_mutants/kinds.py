@@ -1,9 +1,11 @@
 """Mutants that treat one kind of node in another way than the others."""
 
+import io
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from graphdriver_mutants.registry import Mutant, mutant
 from graphdriver_mutants.rewriting import (
@@ -13,6 +15,7 @@ from graphdriver_mutants.rewriting import (
     SeesBelow,
     clean,
     is_whiteout,
+    members_of,
 )
 
 __all__: list[str] = []
@@ -148,3 +151,19 @@ class StickyLostOnCopyUp(Mutant):
             if stat.S_ISDIR(mode) and mode & stat.S_ISVTX and any(one.is_dir() for one in below):
                 path.chmod(stat.S_IMODE(mode) & ~stat.S_ISVTX)
         super().put(id)
+
+
+@mutant("DIF-060", bug="jib #1270, of owners: mkdir(2) and chown(2) of directories on the way")
+class ParentsOnTheWayBecomeRoots(Mutant):
+    """A directory that has no entry, and in which something is made, belongs to root."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff, and chown(2)."""
+        data = diff.read()
+        size = super().apply_diff(id, parent, io.BytesIO(data))
+        names = {clean(member.name) for member, _ in members_of(data)} if data else set()
+        upper = self.home / id / "diff"
+        for above in {os.path.dirname(name) for name in names} - names - {""}:
+            if (upper / above).is_dir() and not (upper / above).is_symlink():
+                os.chown(upper / above, 0, 0)
+        return size

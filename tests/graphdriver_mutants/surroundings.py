@@ -216,3 +216,16 @@ class RemovesIntoANewDirectory(Mutant):
             stage.mkdir()
             stage.rmdir()
         super().remove(id)
+
+
+@mutant(
+    "CLN-011", bug="a home's mounts are found by the beginning of their names, without the slash"
+)
+class CleanupUnmountsByPrefix(Mutant):
+    """cleanup unmounts what is mounted below any directory whose name begins as the home's does."""
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        for path in self.home.parent.glob(f"{self.home.name}?*"):
+            if mounts_at(path):
+                subprocess.run(["umount", "--lazy", path], check=True)

@@ -549,7 +549,10 @@ class RefusesMeetingsWithSymlinks(Variant):
         try:
             for member in members:
                 above = _parents(member.name)
-                if any(one in links or (view / one).is_symlink() for one in above):
+                kept = [one for one in above if one not in placed]
+                if any(one in links for one in above) or any(
+                    (view / one).is_symlink() for one in kept
+                ):
                     raise BadArchive(f"{member.name!r} goes through a symlink")
                 target = member.linkname.strip("/")
                 is_below = member.islnk() and target not in placed

@@ -28,7 +28,7 @@ def apply_layer(below: Tree, entries: Iterable[LayerEntry]) -> Tree:
     cleaned = [(_clean(entry.name), entry) for entry in entries]
     markers = [name for name, _ in cleaned if _is_marker(name)]
     content = [(name, entry) for name, entry in cleaned if not _is_marker(name)]
-    placed = _Content(_without(below, _hidden(below, markers, set())), below).apply(content).placed
+    placed = _Content(_without(below, _hidden(below, markers, None)), below).apply(content).placed
     hidden = _hidden(below, markers, placed)
     return _Content(_without(below, hidden), below).apply(content).tree.canonical()
 
@@ -137,23 +137,40 @@ def _is_marker(name: bytes) -> bool:
     return name.rpartition(b"/")[2].startswith(b".wh.")
 
 
-def _hidden(below: Tree, markers: Sequence[bytes], placed: set[bytes]) -> set[bytes]:
+class _Loop(UnreadableArchive):
+    """A path goes `through` symlinks in a loop."""
+
+    def __init__(self, name: bytes, through: list[bytes]) -> None:
+        super().__init__(f"{name!r} goes through a loop of symlinks")
+        self.through = through
+
+
+def _hidden(below: Tree, markers: Sequence[bytes], placed: set[bytes] | None) -> set[bytes]:
     """Return the names of `below` that markers delete.
 
-    `placed` has the names that the layer's members took or removed.
+    `placed` has the names that the layer's members took or removed; None while that is unknown.
+    Raises _Loop for a marker in a loop of symlinks that the layer leaves as it is.
     """
     found: list[tuple[set[bytes], list[bytes]]] = []
+    loops: list[_Loop] = []
     for marker in markers:
         above, _, base = marker.rpartition(b"/")
-        path, through = _resolve(below, above + b"/." if above else b"")
+        try:
+            path, through = _resolve(below, above + b"/." if above else b"")
+        except _Loop as error:
+            loops.append(error)
+            continue
         if path is None or path not in below or not below[path].is_directory:
             continue
-        if placed.isdisjoint(through):
+        if not placed or placed.isdisjoint(through):
             hidden = path + b"/" + base[4:] if path else base[4:]
             tops = below.children(path) if base == OPAQUE else [hidden]
             names = {one for one in below for top in tops if (one + b"/").startswith(top + b"/")}
             found.append((names, through))
     every = set().union(*(names for names, _ in found))
+    for loop in loops:
+        if placed is not None and (placed | every).isdisjoint(loop.through):
+            raise loop
     return set().union(*(names for names, through in found if every.isdisjoint(through)))
 
 
@@ -164,7 +181,7 @@ def _without(tree: Tree, names: set[bytes]) -> Tree:
 def _resolve(tree: Tree, name: bytes) -> tuple[bytes | None, list[bytes]]:
     """Return the real path of `name`, whose last component may be missing, and symlinks in it.
 
-    None if its parent is not a directory. Raises UnreadableArchive for a loop.
+    None if its parent is not a directory. Raises _Loop.
     """
     path = b""
     through: list[bytes] = []
@@ -183,7 +200,7 @@ def _resolve(tree: Tree, name: bytes) -> tuple[bytes | None, list[bytes]]:
         if node is not None and node.kind is NodeKind.SYMLINK:
             through.append(child)
             if len(through) > 40:
-                raise UnreadableArchive(f"{name!r} goes through a loop of symlinks")
+                raise _Loop(name, through)
             todo += node.target.split(b"/")[::-1]
             path = b"" if node.target.startswith(b"/") else path
         elif node is None or not node.is_directory:

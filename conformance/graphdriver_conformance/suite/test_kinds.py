@@ -123,16 +123,23 @@ def test_each_kind_takes_the_place_of_each(graphdriver: Subject) -> None:
 
 @verifies("LIF-035")
 def test_each_kind_in_a_child(graphdriver: Subject) -> None:
-    """With an owner and a time of its own."""
+    """With an owner and a time of its own, and two names."""
     owned: dict[str | bytes, Node | bytes | str] = {
         name: node.but(uid=7 + number, gid=107 + number, mtime=EPOCH - number)
         for number, (name, node) in enumerate(NODES.items())
     }
-    tree = Tree.of(owned)
+    for name, node in list(owned.items()):
+        if isinstance(node, Node) and not node.is_directory:
+            owned[name] = owned[f"directory/{name!s}"] = node.but(link=str(name).encode())
+    tree = Tree.of(owned).canonical()
+    aspects = Aspect.DEFAULT | Aspect.DIRECTORY_MTIME
+    if graphdriver.claims(Capability.HARDLINK_IDENTITY):
+        aspects |= Aspect.HARDLINKS
     child = graphdriver.new_layer(graphdriver.build(tree), writable=True)
 
-    assert_same_tree(tree, graphdriver.tree(child), "a child")
-    assert_same_tree(tree, graphdriver.tree(graphdriver.new_layer(child)), "a grandchild")
+    assert_same_tree(tree, graphdriver.tree(child), "a child", aspects)
+    grandchild = graphdriver.new_layer(child)
+    assert_same_tree(tree, graphdriver.tree(grandchild), "a grandchild", aspects)
 
 
 @verifies("DIF-059")
@@ -171,6 +178,8 @@ def _around(name: str, entry: Node) -> Iterator[tuple[LayerEntry, ...]]:
 def _assert_entries_count(graphdriver: Subject, old: Node, new: Node) -> None:
     low = Tree.of({"low": old, "low/old": file()})
     archives = [one for name in ("low", "new") for one in _around(name, new)]
+    # Without an entry a directory stays as it is below.
+    archives += [(one,) for one in (entry_of("low/n", file()), whiteout("low/old"), opaque("low"))]
     assert_cases(graphdriver, cases_of(low, archives))
 
 

@@ -269,9 +269,15 @@ def test_mounts_of_others_stay(graphdriver: Subject, how: str) -> None:
         else:
             graphdriver.use(graphdriver.open_another(home))
         layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
-        with own_work("make a directory for a mount of its own"):
+        # Its name begins as the home's does.
+        beside = home.with_name(f"{home.name}-too")
+        with own_work("make directories for mounts of its own"):
             (home / "others").mkdir()
-        with mounted_tmpfs(graphdriver, home / "others"):
+            beside.mkdir()
+        with (
+            mounted_tmpfs(graphdriver, beside),
+            mounted_tmpfs(graphdriver, home / "others"),
+        ):
             theirs = _mounts_of_others(home)
             graphdriver.get(layer)
             graphdriver.put(layer)
@@ -288,6 +294,7 @@ def test_mounts_of_others_stay(graphdriver: Subject, how: str) -> None:
             _assert_there(theirs, home, "remove of a child")
         with own_work("remove the directory of its own mount"):
             (home / "others").rmdir()
+            beside.rmdir()
         theirs = _mounts_of_others(home)
         if graphdriver.claims(Capability.RESTARTABLE):
             graphdriver.use(graphdriver.open_another(home))
@@ -302,7 +309,7 @@ def test_mounts_of_others_stay(graphdriver: Subject, how: str) -> None:
 
 def _mounts_of_others(home: Path) -> dict[int, str]:
     """Return the mounts at the home and in the directory of other programs, by their ids."""
-    points = {str(home), str(home / "others")}
+    points = {str(home), f"{home}-too", str(home / "others")}
     return {row.id: str(row) for row in mountinfo.read() if row.point in points}
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from graphdriver import Change, ChangeKind
 from graphdriver_conformance.oracle.archive import (
     LayerEntry,
+    UnreadableArchive,
     archive_findings,
     build_archive,
     entry_of,
@@ -168,3 +169,24 @@ def test_marker_through_a_symlink_whose_directory_is_replaced_deletes_nothing(
 
     for entries in ([whiteout("l/t/x"), member], [member, whiteout("l/t/x")]):
         assert b"b/x" in apply_layer(below, entries)
+
+
+@pytest.mark.parametrize(
+    ("entries", "left"),
+    [
+        ([entry_of("loop", directory()), opaque("loop")], {b"", b"loop", b"x"}),
+        ([whiteout("loop"), whiteout("loop/x")], {b"", b"x"}),
+    ],
+    ids=["replaced", "deleted"],
+)
+def test_marker_in_a_loop_of_symlinks_that_goes_deletes_nothing(
+    entries: list[LayerEntry], left: set[bytes]
+) -> None:
+    below = Tree.of({"loop": "/loop", "x": b""})
+
+    assert left == set(apply_layer(below, entries))
+
+
+def test_marker_in_a_loop_of_symlinks_that_stays_is_unreadable() -> None:
+    with pytest.raises(UnreadableArchive, match="loop of symlinks"):
+        apply_layer(Tree.of({"loop": "/loop"}), [opaque("loop")])

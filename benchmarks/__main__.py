@@ -1,100 +1,111 @@
-"""Run the contests, print the table, write JSON and a chart."""
+"""Run the contests, print the table of aims, write the result file and the page made of it."""
 
 import argparse
-import json
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.chart import draw
-from benchmarks.contest import Contest
-from benchmarks.contests import all_contests, peaks
+from benchmarks import page
+from benchmarks.axes import layers, mounts
+from benchmarks.contests import changes, cycle, diff_and_apply, grown, sources, synced
 from benchmarks.filesystem import enter_private_namespace, ext4_on_tmpfs
+from benchmarks.ground import FULL, SMALL, Ground, Record, Sizes
+from benchmarks.memory import peaks
+from benchmarks.own_suite import suite
+from benchmarks.real import root_filesystem
+from benchmarks.remote import through_socket
+from benchmarks.result import Result, read, write
 
-_MEMORY_AIM = 64
+_GROUPS: dict[str, Callable[[Ground, Record], None]] = {
+    "cycle": cycle,
+    "files": diff_and_apply,
+    "sources": sources,
+    "synced": synced,
+    "grown": grown,
+    "changes": changes,
+    "real": root_filesystem,
+    "socket": through_socket,
+    "layers": layers,
+    "mounts": mounts,
+    "memory": peaks,
+    "suite": suite,
+}
 
 
 def main() -> int:
     """Return 0; a missed aim is a figure, not a failure."""
     options = _parse()
+    if options.render:
+        page.update(read(options.render), options.page)
+        return 0
     enter_private_namespace()
-    contests: list[Contest] = []
+    sizes = SMALL if options.small else FULL
+    record = Record(options.rounds, show=lambda row: print(page.terminal(row), flush=True))
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="graphdriver-benchmarks-") as base:
-        ground, spare = ext4_on_tmpfs(Path(base))
-        for contest in all_contests(ground, spare):
-            if options.only not in contest.title:
-                continue
-            contest.hold(options.runs)
-            contests.append(contest)
-            print(_row(contest), flush=True)
-        memory = dict(_peaks(ground, spare)) if options.only in "memory" else {}
-        # The image is busy until the loop mount goes; both go before the directory can.
-        _detach(ground, spare)
+        ext4, spare = ext4_on_tmpfs(Path(base), sizes.image, sizes.room)
+        try:
+            _hold(options.only or list(_GROUPS), ext4, spare, sizes, record)
+        finally:
+            # The image is busy until the loop mount goes; both go before the directory can.
+            for mount in (ext4, spare):
+                subprocess.run(["umount", "--recursive", "--lazy", str(mount)], check=False)
+    result = Result(
+        _setup(), options.rounds, record.watch.evenness(), record.rows, record.axes, record.memory
+    )
+    print(f"\n{page.markdown(result)}\n{time.monotonic() - started:.0f} s")
     if options.json:
-        options.json.write_text(
-            json.dumps(_as_data(contests, memory, options.runs), indent=1) + "\n"
-        )
-    if options.chart:
-        options.chart.write_text(draw(contests))
+        write(result, options.json)
+    if options.page:
+        page.update(result, options.page)
     return 0
+
+
+def _hold(names: list[str], ext4: Path, spare: Path, sizes: Sizes, record: Record) -> None:
+    for name in names:
+        record.watch.look()
+        with Ground.fresh(ext4, spare, sizes) as ground:
+            _GROUPS[name](ground, record)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description="Measure the reference drivers."
     )
-    parser.add_argument("--runs", type=int, default=7, help="counted rounds (default 7)")
-    parser.add_argument("--only", default="", help="only contests whose title contains this")
+    parser.add_argument("--rounds", type=int, default=9, help="counted rounds (default 9)")
+    parser.add_argument(
+        *("--only", "-o"), action="append", choices=_GROUPS, help="a group; may be repeated"
+    )
+    parser.add_argument("--small", action="store_true", help="little work, to try the contests")
     parser.add_argument("--json", type=Path, help="write all times here")
-    parser.add_argument("--chart", type=Path, help="draw the medians here, as SVG")
-    return parser.parse_args()
-
-
-def _row(contest: Contest) -> str:
-    aim = (
-        f"< {contest.milliseconds:g} ms"
-        if contest.milliseconds
-        else f"{contest.ratio:g}x {contest.against}"
+    parser.add_argument("--page", type=Path, help="replace table and charts of this page")
+    parser.add_argument(
+        "--render", type=Path, metavar="JSON", help="measure nothing; make the page of this file"
     )
-    verdict = {True: "reached", False: "missed", None: "not measured"}[contest.reached]
-    times = "  ".join(f"{one.name} {one.median * 1000:,.1f} ms" for one in contest.timings)
-    ratios = "  ".join(
-        f"{contest.ratio_to(one.name):.2f}x {one.name}" for one in contest.timings[1:]
-    )
-    return f"{contest.title}\n    {times}\n    {ratios or 'alone'}    aim {aim}: {verdict}"
+    options = parser.parse_args()
+    if options.render and not options.page:
+        parser.error("--render needs --page")
+    return options
 
 
-def _peaks(ground: Path, spare: Path) -> Iterator[tuple[str, float]]:
-    """Print and yield each verb's peak memory."""
-    for title, mebibytes in peaks(ground, spare):
-        verdict = "reached" if mebibytes < _MEMORY_AIM else "missed"
-        print(f"memory, {title}\n    {mebibytes:.1f} MiB above idle    ", end="")
-        print(f"aim < {_MEMORY_AIM} MiB: {verdict}", flush=True)
-        yield title, mebibytes
-
-
-def _as_data(contests: list[Contest], memory: dict[str, float], runs: int) -> dict[str, object]:
-    return {
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "runs": runs,
-        "contests": [
-            {
-                "title": contest.title,
-                "reached": contest.reached,
-                "seconds": {timing.name: timing.seconds for timing in contest.timings},
-            }
-            for contest in contests
-        ],
-        "peak_mebibytes_above_idle": memory,
-    }
-
-
-def _detach(*mounts: Path) -> None:
-    for mount in mounts:
-        subprocess.run(["umount", "--recursive", "--lazy", str(mount)], check=False)
+def _setup() -> dict[str, str]:
+    """Return the versions of what took part, as far as this machine's packages tell."""
+    found = {"Linux": platform.release(), "Python": platform.python_version()}
+    for name, package in (
+        ("Docker", "golang-github-docker-docker-dev"),
+        ("containerd", "golang-github-containerd-containerd-dev"),
+        ("containers-storage", "containers-storage"),
+        ("GNU tar", "tar"),
+    ):
+        with suppress(OSError, subprocess.CalledProcessError):
+            command = ["dpkg-query", "--show", "--showformat=${Version}", package]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[name] = done.stdout
+    return found
 
 
 if __name__ == "__main__":

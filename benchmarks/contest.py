@@ -1,17 +1,31 @@
-"""Let contestants do the same work in turns and keep every time."""
+"""Let contestants do the same work in rotated order, and keep every time."""
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum
 
-__all__ = ["Contest", "Contestant", "Timing", "hold"]
+from benchmarks.machine import Watch
+
+__all__ = ["Aim", "Contest", "Contestant", "Ratio", "Row", "Verdict", "hold"]
+
+
+class Verdict(StrEnum):
+    """How a row stands to an aim."""
+
+    MET = "met"
+    MISSED = "missed"
+    NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """Someone who does the work: `run` is timed, `around` (making and removing a layer) is not."""
+    """Someone who does the work: `run` is timed, `around` (making and removing a layer) is not.
+
+    A contestant that measures itself, in a process of its own, returns its seconds from `run`.
+    """
 
     name: str
     run: Callable[[], object]
@@ -19,57 +33,95 @@ class Contestant:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """All times of one contestant, in seconds."""
+class Aim:
+    """At most `ratio` times what `against` takes, or less than `milliseconds`, for `who`."""
 
-    name: str
-    seconds: tuple[float, ...]
+    who: str
+    against: str = ""
+    ratio: float = 0.0
+    milliseconds: float = 0.0
 
-    @property
-    def median(self) -> float:
-        """The figure to quote."""
-        return statistics.median(self.seconds)
+    def __str__(self) -> str:
+        """Return it as the table has it."""
+        if self.milliseconds:
+            return f"under {self.milliseconds:g} ms"
+        return f"{self.ratio:g}x {self.against}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The median of the rounds' ratios, and the quartiles on its sides."""
+
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return it with its spread."""
+        return f"{self.median:.2f}x ({self.low:.2f} to {self.high:.2f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was measured: the times of each contestant in seconds, one for each round."""
+
+    title: str
+    seconds: dict[str, tuple[float, ...]]
+    aims: tuple[Aim, ...] = ()
+    reason: str = ""
+    """Why nothing was measured, if so."""
+
+    def median(self, name: str) -> float | None:
+        """Return the median of a contestant, None for one that took no part."""
+        times = self.seconds.get(name)
+        return statistics.median(times) if times else None
+
+    def ratio(self, name: str, against: str) -> Ratio | None:
+        """Compare two contestants, round by round; None when one of them took no part."""
+        ours, theirs = self.seconds.get(name, ()), self.seconds.get(against, ())
+        if not ours or not theirs:
+            return None
+        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+        if len(ratios) < 2:
+            return Ratio(ratios[0], ratios[0], ratios[0])
+        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        return Ratio(low, statistics.median(ratios), high)
+
+    def verdict(self, aim: Aim) -> Verdict:
+        """Say whether an aim is met."""
+        if aim.milliseconds:
+            median = self.median(aim.who)
+            if median is None:
+                return Verdict.NOT_MEASURED
+            return Verdict.MET if median * 1000 < aim.milliseconds else Verdict.MISSED
+        ratio = self.ratio(aim.who, aim.against)
+        if ratio is None:
+            return Verdict.NOT_MEASURED
+        return Verdict.MET if ratio.median <= aim.ratio else Verdict.MISSED
 
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """One row of the table: the work, the aim, who takes part. The first contestant is ours.
-
-    The aim is either `ratio` (ours over `against`, at most) or `milliseconds`.
-    """
+    """One row of the table: the work, who takes part, and the aims. The first one is ours."""
 
     title: str
-    contestants: tuple[Contestant, ...]
-    against: str = ""
-    ratio: float | None = None
-    milliseconds: float | None = None
-    timings: list[Timing] = field(default_factory=list)
+    contestants: Sequence[Contestant]
+    aims: tuple[Aim, ...] = ()
 
-    def hold(self, runs: int) -> None:
-        """Fill `timings`: one round to warm up, then `runs` rounds in turns."""
+    def hold(self, rounds: int, watch: Watch) -> Row:
+        """Measure: one round to warm up, then `rounds`, each begun by another contestant."""
         seconds: dict[str, list[float]] = {one.name: [] for one in self.contestants}
-        for round_number in range(runs + 1):
-            for one in self.contestants:
+        for number in range(rounds + 1):
+            first = number % len(self.contestants)
+            watch.look()
+            for one in (*self.contestants[first:], *self.contestants[:first]):
                 with one.around():
                     start = time.perf_counter()
-                    one.run()
+                    own = one.run()
                     took = time.perf_counter() - start
-                if round_number:
-                    seconds[one.name].append(took)
-        self.timings.extend(Timing(name, tuple(times)) for name, times in seconds.items())
-
-    def ratio_to(self, name: str) -> float | None:
-        """Return our median over that of `name`, None when it took no part."""
-        other = next((timing for timing in self.timings if timing.name == name), None)
-        return None if other is None else self.timings[0].median / other.median
-
-    @property
-    def reached(self) -> bool | None:
-        """Whether the aim is reached; None when it could not be measured."""
-        if self.milliseconds is not None:
-            return self.timings[0].median * 1000 < self.milliseconds
-        measured = self.ratio_to(self.against)
-        return None if measured is None or self.ratio is None else measured <= self.ratio
+                if number:
+                    seconds[one.name].append(own if isinstance(own, float) else took)
+        return Row(self.title, {name: tuple(times) for name, times in seconds.items()}, self.aims)
 
 
 @contextmanager

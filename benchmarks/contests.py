@@ -1,202 +1,365 @@
-"""The contests: what is measured, against whom, and what is aimed at."""
+"""The contests: the work, who does it, and the aims."""
 
 import itertools
+import os
 import shutil
+import socket
 import subprocess
 import tarfile
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, cast
+from unittest.mock import patch
 
 from benchmarks import trees
-from benchmarks.contest import Contest, Contestant, hold
-from benchmarks.memory import peak_above_idle
-from benchmarks.peers import ContainersStorage
+from benchmarks.contest import Aim, Contest, Contestant, hold
+from benchmarks.ground import Ground, Record
+from benchmarks.peers import Docker
 from graphdriver.overlay2 import Driver
 
-__all__ = ["all_contests", "peaks"]
+__all__ = [
+    "CONTAINERD",
+    "DOCKER",
+    "OURS",
+    "STORAGE",
+    "TAR",
+    "apply_contest",
+    "apply_file",
+    "changes",
+    "cycle",
+    "cycle_contest",
+    "diff_and_apply",
+    "diff_contest",
+    "drain",
+    "grown",
+    "shell",
+    "sources",
+    "synced",
+    "unsynced",
+]
 
+OURS, TAR, DOCKER = "overlay2", "GNU tar", "Docker"
+CONTAINERD, STORAGE = "containerd", "containers-storage"
+UNSYNCED = "overlay2, nothing synced"
 _BUFFER = 1 << 20
 
 
-def all_contests(ground: Path, spare: Path) -> Iterator[Contest]:
-    """Yield the contests one after the other, each with its trees made; `spare` is tmpfs."""
-    driver = Driver(ground / "home")
-    storage = ContainersStorage.if_installed(ground / "containers-storage")
-    for title, plant, diff_aim, apply_aim in (
-        ("10,000 files of 1 KiB", trees.many, 1.5, 1.3),
-        ("one 1 GiB file", trees.big, 1.0, 1.2),
+def diff_and_apply(ground: Ground, record: Record) -> None:
+    """Diff and apply of many small files, and of a large one."""
+    sizes = ground.sizes
+    for title, plant, diff_aims, apply_aims in (
+        (
+            f"{sizes.files:,} files of 1 KiB",
+            partial(trees.many, files=sizes.files),
+            (Aim(OURS, TAR, 1.4),),
+            (Aim(OURS, TAR, 1.25),),
+        ),
+        (
+            _big_title(ground),
+            partial(trees.big, size=sizes.big),
+            (Aim(OURS, TAR, 1.0),),
+            (Aim(OURS, DOCKER, 0.8),),
+        ),
     ):
-        tree = ground / "tree"
-        tree.mkdir()
-        plant(tree)
-        archive = spare / "layer.tar"
-        subprocess.run(["tar", "-C", tree, "-cf", archive, "."], check=True)
-        yield _diff(title, driver, storage, tree, archive, diff_aim)
-        yield _apply(title, driver, storage, ground, archive, apply_aim)
-        shutil.rmtree(tree)
-        archive.unlink()
-    yield _changes(driver, storage, ground, spare)
-    for lowers, milliseconds in ((1, 2.0), (20, 2.0), (120, 5.0)):
-        yield _cycle(driver, lowers, milliseconds)
+        tree, archive = ground.archive(plant)
+        record.hold(diff_contest(ground, title, tree, archive, diff_aims))
+        record.hold(apply_contest(ground, title, archive, apply_aims))
 
 
-def peaks(ground: Path, spare: Path) -> Iterator[tuple[str, float]]:
-    """Yield verbs and their peak memory in MiB above an idle interpreter."""
-    for title, plant in (("10,000 files of 1 KiB", trees.many), ("one 1 GiB file", trees.big)):
-        tree = ground / "tree"
-        tree.mkdir()
-        plant(tree)
-        archive = spare / "layer.tar"
-        subprocess.run(["tar", "-C", tree, "-cf", archive, "."], check=True)
-        shutil.rmtree(tree)
-        home = ground / f"peak-{abs(hash(title))}"
-        setup = Driver(home)
-        for layer in ("packed", "fresh"):
-            setup.create(layer)
-        with archive.open("rb") as stream:
-            setup.apply_diff("packed", "", stream)
-        yield f"diff, {title}", peak_above_idle(home, lambda driver: _drain(driver, "packed"))
-        yield f"apply, {title}", peak_above_idle(home, partial(_unpack, archive))
-        yield f"changes, {title}", peak_above_idle(home, lambda driver: driver.changes("packed"))
-        archive.unlink()
-        shutil.rmtree(home)
+def sources(ground: Ground, record: Record) -> None:
+    """Apply of a large file that comes through a pipe, and through a socket."""
+    _, archive = ground.archive(partial(trees.big, size=ground.sizes.big))
+    fresh, docker = _fresh_layer(ground.driver), ground.docker
+    for name, feed, path in (
+        ("a pipe", _pipe, _fifo),
+        ("a socket", _socket, _listener),
+    ):
+        contestants = [
+            Contestant(OURS, partial(_apply_fed, ground.driver, partial(feed, archive)), fresh)
+        ]
+        if docker:
+            run = partial(_docker_fed, docker, partial(path, archive, ground.spare / "feed"))
+            contestants.append(Contestant(DOCKER, run, _fresh_of_docker(docker)))
+        title = f"apply, {_big_title(ground)}, from {name}"
+        record.hold(Contest(title, contestants, (Aim(OURS, DOCKER, 0.8),)))
 
 
-def _unpack(archive: Path, driver: Driver) -> None:
-    with archive.open("rb") as stream:
-        driver.apply_diff("fresh", "", stream)
+def synced(ground: Ground, record: Record) -> None:
+    """Apply that is on the disk when it returns."""
+    driver = Driver(ground.place / "synced", ["overlay2.sync=true"])
+    target = ground.place / "target"
+    for title, plant in (
+        (f"{ground.sizes.files:,} files of 1 KiB", partial(trees.many, files=ground.sizes.files)),
+        (_big_title(ground), partial(trees.big, size=ground.sizes.big)),
+    ):
+        _, archive = ground.archive(plant)
+        contestants = (
+            Contestant("overlay2.sync=true", partial(apply_file, driver, "fresh", "", archive),
+                       _fresh_layer(driver)),
+            Contestant("tar and sync -f",
+                       partial(shell, f"tar -C {target} -xf {archive} && sync -f {target}"),
+                       _fresh_directory(target)),
+        )  # fmt: skip
+        record.hold(Contest(f"apply to the disk, {title}", contestants))
 
 
-def _diff(
-    title: str,
-    driver: Driver,
-    storage: ContainersStorage | None,
-    tree: Path,
-    archive: Path,
-    aim: float,
-) -> Contest:
-    layer = f"diff-{abs(hash(title))}"
-    driver.create(layer)
-    with archive.open("rb") as stream:
-        driver.apply_diff(layer, "", stream)
-    contestants = [
-        Contestant("overlay2", partial(_drain, driver, layer)),
-        Contestant("tar", partial(_shell, f"tar -C {tree} -cf - . | cat >/dev/null")),
-        Contestant("tarfile", partial(_tarfile_create, tree)),
-    ]
-    if storage:
-        storage.import_layer(layer, archive)
-        contestants.append(Contestant("containers-storage", partial(storage.diff, layer)))
-    return Contest(f"diff, {title}", tuple(contestants), against="tar", ratio=aim)
-
-
-def _apply(
-    title: str,
-    driver: Driver,
-    storage: ContainersStorage | None,
-    ground: Path,
-    archive: Path,
-    aim: float,
-) -> Contest:
-    target = ground / "target"
-
-    def apply() -> None:
-        with archive.open("rb") as stream:
-            driver.apply_diff("fresh", "", stream)
-
-    contestants = [
-        Contestant(
-            "overlay2",
-            apply,
-            _fresh(partial(driver.create, "fresh"), partial(driver.remove, "fresh")),
-        ),
-        Contestant(
-            "tar",
-            partial(_shell, f"tar -C {target} -xf {archive}"),
-            _fresh(target.mkdir, partial(shutil.rmtree, target)),
-        ),
-        Contestant(
-            "tarfile",
-            partial(_tarfile_extract, archive, target),
-            _fresh(target.mkdir, partial(shutil.rmtree, target)),
-        ),
-    ]
-    if storage:
-        contestants.append(
-            Contestant(
-                "containers-storage",
-                partial(storage.apply, "fresh", archive),
-                _fresh(partial(storage.create, "fresh"), partial(storage.delete, "fresh")),
-            )
-        )
-    return Contest(f"apply, {title}", tuple(contestants), against="tar", ratio=aim)
-
-
-def _changes(
-    driver: Driver, storage: ContainersStorage | None, ground: Path, spare: Path
-) -> Contest:
-    tree = ground / "wide"
-    tree.mkdir()
-    trees.wide(tree)
-    archive = spare / "wide.tar"
-    subprocess.run(["tar", "-C", tree, "-cf", archive, "."], check=True)
-    shutil.rmtree(tree)
+def changes(ground: Ground, record: Record) -> None:
+    """Changes of a layer that rewrites a tenth of its parent's files."""
+    driver, docker, storage = ground.driver, ground.docker, ground.storage
+    directories = max(ground.sizes.wide // 100, 1)
+    plant = partial(trees.many, files=ground.sizes.wide, directories=directories, size=100)
+    _, archive = ground.archive(plant)
     driver.create("wide")
-    with archive.open("rb") as stream:
-        driver.apply_diff("wide", "", stream)
+    apply_file(driver, "wide", "", archive)
     driver.create_read_write("rewritten", "wide")
     trees.rewrite_every_tenth(driver.get("rewritten"))
     driver.put("rewritten")
-    contestants = [Contestant("overlay2", partial(driver.changes, "rewritten", "wide"))]
+    contestants = [Contestant(OURS, partial(driver.changes, "rewritten", "wide"))]
+    if docker:
+        docker.call("create", "wide")
+        docker.call("apply", "wide", "", archive)
+        docker.call("create", "rewritten", "wide")
+        trees.rewrite_every_tenth(Path(docker.call("get", "rewritten")[1]))
+        docker.call("put", "rewritten")
+        run = partial(docker.time, "changes", "rewritten", "wide")
+        contestants.append(Contestant(DOCKER, run))
     if storage:
-        storage.import_layer("wide", archive)
+        storage.create("wide")
+        storage.apply("wide", archive)
         storage.create("rewritten", "wide")
         trees.rewrite_every_tenth(storage.mount("rewritten"))
         storage.unmount("rewritten")
-        contestants.append(Contestant("containers-storage", partial(storage.changes, "rewritten")))
-    archive.unlink()
-    title = "changes, 10,000 rewritten of 100,000 files"
-    return Contest(title, tuple(contestants), against="containers-storage", ratio=1.0)
+        contestants.append(Contestant(STORAGE, partial(storage.changes, "rewritten")))
+    title = f"changes, {ground.sizes.wide // 10:,} rewritten of {ground.sizes.wide:,} files"
+    aims = (Aim(OURS, STORAGE, 0.8), Aim(OURS, DOCKER, 1.0))
+    record.hold(Contest(title, contestants, aims))
 
 
-def _cycle(driver: Driver, lowers: int, milliseconds: float) -> Contest:
-    parent = ""
-    for number in range(lowers):
-        layer = f"chain{lowers}-{number}"
-        driver.create(layer, parent)
-        view = driver.get(layer)
-        (view / f"f{number}").write_bytes(b"x")
-        driver.put(layer)
-        parent = layer
+def cycle(ground: Ground, record: Record) -> None:
+    """Create, get, put and remove on chains of several lengths."""
+    parent, made = "", 0
+    for lowers in ground.sizes.lowers:
+        while made < lowers:
+            layer = f"chain{made}"
+            ground.driver.create(layer, parent)
+            if ground.docker:
+                ground.docker.call("create", layer, parent)
+            parent, made = layer, made + 1
+        title = f"create+get+put+remove, {lowers} lower{'s' * (lowers > 1)}"
+        record.hold(cycle_contest(ground, title, parent))
+
+
+def cycle_contest(ground: Ground, title: str, parent: str) -> Contest:
+    """Return the contest of the cycle on `parent`, with the same durability as Docker's."""
+    docker, count = ground.docker, ground.sizes.repeats
     numbers = itertools.count()
 
-    def cycle() -> None:
-        layer = f"cycle{lowers}-{next(numbers)}"
-        driver.create_read_write(layer, parent)
-        driver.get(layer)
-        driver.put(layer)
-        driver.remove(layer)
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            layer = f"cycle-{next(numbers)}"
+            ground.driver.create_read_write(layer, parent)
+            ground.driver.get(layer)
+            ground.driver.put(layer)
+            ground.driver.remove(layer)
+        return (time.perf_counter() - start) / count
 
-    title = f"create+get+put+remove, {lowers} lower{'s' * (lowers > 1)}"
-    return Contest(title, (Contestant("overlay2", cycle),), milliseconds=milliseconds)
+    contestants = [Contestant(OURS, run), Contestant(UNSYNCED, run, unsynced)]
+    if docker:
+        words = ("cycle", "cycle", parent, str(count))
+        contestants.append(Contestant(DOCKER, lambda: docker.time(*words) / count))
+    who = OURS if docker and Docker.syncs() else UNSYNCED
+    return Contest(title, contestants, (Aim(who, DOCKER, 1.0),))
 
 
-def _fresh(
-    before: Callable[[], object], after: Callable[[], object]
-) -> Callable[[], AbstractContextManager[object]]:
-    return partial(hold, before, after)
+def grown(ground: Ground, record: Record) -> None:
+    """Apply of a small archive to layers that have something already."""
+    driver, docker, sizes = ground.driver, ground.docker, ground.sizes
+    full = {
+        f"{sizes.files:,} files": partial(trees.many, files=sizes.files),
+        _big_title(ground): partial(trees.big, size=sizes.big),
+    }
+    for number, plant in enumerate(full.values()):
+        _, archive = ground.archive(plant)
+        driver.create(f"full{number}")
+        apply_file(driver, f"full{number}", "", archive)
+        if docker:
+            docker.call("create", f"full{number}")
+            docker.call("apply", f"full{number}", "", archive)
+    _, small = ground.archive(partial(trees.many, files=10, directories=1))
+    empty = "overlay2, empty layer"
+    contestants = [
+        Contestant(empty, partial(apply_file, driver, "fresh", "", small), _fresh_layer(driver))
+    ]
+    aims = []
+    for number, name in enumerate(full):
+        run = partial(apply_file, driver, f"full{number}", "", small)
+        contestants.append(Contestant(f"overlay2, {name}", run))
+        aims.append(Aim(f"overlay2, {name}", empty, 1.5))
+        if docker:
+            timed = partial(docker.time, "apply", f"full{number}", "", small)
+            contestants.append(Contestant(f"Docker, {name}", timed))
+    record.hold(Contest("apply of 10 files to a layer with content", contestants, tuple(aims)))
 
 
-def _drain(driver: Driver, layer: str) -> None:
+def diff_contest(
+    ground: Ground, title: str, tree: Path, archive: Path, aims: tuple[Aim, ...]
+) -> Contest:
+    """Return the contest of packing a base layer."""
+    driver, docker, storage = ground.driver, ground.docker, ground.storage
+    driver.remove("packed")
+    driver.create("packed")
+    apply_file(driver, "packed", "", archive)
+    contestants = [
+        Contestant(OURS, partial(drain, driver, "packed")),
+        Contestant(TAR, partial(shell, f"tar -C {tree} -cf - . | cat >/dev/null")),
+        Contestant("tarfile", partial(_tarfile_create, tree)),
+    ]
+    if docker:
+        if (ground.place / "docker" / "packed").exists():
+            docker.call("remove", "packed")
+        docker.call("create", "packed")
+        docker.call("apply", "packed", "", archive)
+        contestants.append(Contestant(DOCKER, partial(docker.time, "diff", "packed")))
+    if ground.containerd:
+        run = partial(ground.containerd.time, "diff", "", tree)
+        contestants.append(Contestant(CONTAINERD, run))
+    if storage:
+        layer = f"packed-{abs(hash(title))}"
+        storage.create(layer)
+        storage.apply(layer, archive)
+        contestants.append(Contestant(STORAGE, partial(storage.diff, layer)))
+    return Contest(f"diff, {title}", contestants, aims)
+
+
+def apply_contest(ground: Ground, title: str, archive: Path, aims: tuple[Aim, ...]) -> Contest:
+    """Return the contest of unpacking a base layer."""
+    driver, docker, storage = ground.driver, ground.docker, ground.storage
+    target = ground.place / "target"
+    directory = _fresh_directory(target)
+    contestants = [
+        Contestant(OURS, partial(apply_file, driver, "fresh", "", archive), _fresh_layer(driver)),
+        Contestant(TAR, partial(shell, f"tar -C {target} -xf {archive}"), directory),
+        Contestant("tarfile", partial(_tarfile_extract, archive, target), directory),
+    ]
+    if docker:
+        run = partial(docker.time, "apply", "fresh", "", archive)
+        contestants.append(Contestant(DOCKER, run, _fresh_of_docker(docker)))
+    if ground.containerd:
+        run = partial(ground.containerd.time, "apply", target, archive)
+        contestants.append(Contestant(CONTAINERD, run, directory))
+    if storage:
+        around = partial(hold, partial(storage.create, "fresh"), partial(storage.delete, "fresh"))
+        contestants.append(Contestant(STORAGE, partial(storage.apply, "fresh", archive), around))
+    return Contest(f"apply, {title}", contestants, aims)
+
+
+@contextmanager
+def unsynced() -> Iterator[None]:
+    """Let the driver's fsync(2) do nothing in the block, as dockerd 20.10 makes none."""
+    nothing = patch.multiple(os, fsync=lambda _: None, posix_fadvise=lambda *_: None)
+    with nothing:
+        yield
+
+
+def drain(driver: Driver, layer: str, parent: str = "") -> None:
+    """Read a diff to its end."""
     buffer = bytearray(_BUFFER)
-    with driver.diff(layer, "") as stream:
+    with driver.diff(layer, parent) as stream:
         while stream.readinto(buffer):  # type: ignore[attr-defined]
             pass
 
 
-def _shell(command: str) -> None:
+def apply_file(driver: Driver, layer: str, parent: str, archive: Path) -> None:
+    """Unpack an archive."""
+    with archive.open("rb") as stream:
+        driver.apply_diff(layer, parent, stream)
+
+
+def _big_title(ground: Ground) -> str:
+    return f"one file of {ground.sizes.big >> 20:,} MiB"
+
+
+def _fresh_layer(driver: Driver) -> Callable[[], AbstractContextManager[object]]:
+    return partial(hold, partial(driver.create, "fresh"), partial(driver.remove, "fresh"))
+
+
+def _fresh_of_docker(docker: Docker) -> Callable[[], AbstractContextManager[object]]:
+    create, remove = (
+        partial(docker.call, "create", "fresh"),
+        partial(docker.call, "remove", "fresh"),
+    )
+    return partial(hold, create, remove)
+
+
+def _fresh_directory(target: Path) -> Callable[[], AbstractContextManager[object]]:
+    return partial(hold, target.mkdir, partial(shutil.rmtree, target))
+
+
+# Streams: `cat` writes the archive for every contestant.
+
+
+def _apply_fed(driver: Driver, feed: Callable[[], AbstractContextManager[BinaryIO]]) -> None:
+    with feed() as stream:
+        driver.apply_diff("fresh", "", stream)
+
+
+def _docker_fed(docker: Docker, feed: Callable[[], AbstractContextManager[str]]) -> float:
+    with feed() as name:
+        return docker.time("apply", "fresh", "", name)
+
+
+@contextmanager
+def _pipe(archive: Path) -> Iterator[BinaryIO]:
+    with subprocess.Popen(["cat", archive], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        yield cast(BinaryIO, process.stdout)
+
+
+@contextmanager
+def _socket(archive: Path) -> Iterator[BinaryIO]:
+    ours, theirs = socket.socketpair()
+    with ours, subprocess.Popen(["cat", archive], stdout=theirs.fileno()):
+        theirs.close()
+        with ours.makefile("rb") as stream:
+            yield stream
+
+
+@contextmanager
+def _fifo(archive: Path, path: Path) -> Iterator[str]:
+    os.mkfifo(path)
+    try:
+        with subprocess.Popen(["sh", "-c", 'exec cat "$0" > "$1"', archive, path]):
+            yield str(path)
+    finally:
+        path.unlink()
+
+
+@contextmanager
+def _listener(archive: Path, path: Path) -> Iterator[str]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            with listener.accept()[0] as connection:
+                subprocess.run(["cat", archive], stdout=connection.fileno(), check=False)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"@{path}"
+            thread.join()
+        finally:
+            path.unlink()
+
+
+def shell(command: str) -> None:
+    """Run a command of the shell."""
     subprocess.run(command, shell=True, check=True)
 
 

@@ -3,11 +3,38 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from benchmarks import trees
+from benchmarks.contests import apply_file, drain
+from benchmarks.ground import Ground, Record
 from graphdriver.overlay2 import Driver
 
-__all__ = ["peak_above_idle"]
+__all__ = ["peaks"]
+
+
+def peaks(ground: Ground, record: Record) -> None:
+    """Measure diff, apply and changes of many small files, and of a large one."""
+    sizes = ground.sizes
+    for number, (title, plant) in enumerate(
+        (
+            (f"{sizes.files:,} files of 1 KiB", partial(trees.many, files=sizes.files)),
+            (f"one file of {sizes.big >> 20:,} MiB", partial(trees.big, size=sizes.big)),
+        )
+    ):
+        _, archive = ground.archive(plant)
+        home = ground.place / f"peak{number}"
+        setup = Driver(home)
+        for layer in ("packed", "fresh"):
+            setup.create(layer)
+        apply_file(setup, "packed", "", archive)
+        for verb, work in (
+            ("diff", lambda driver: drain(driver, "packed")),
+            ("apply", lambda driver: apply_file(driver, "fresh", "", archive)),  # noqa: B023
+            ("changes", lambda driver: driver.changes("packed")),
+        ):
+            record.memory[f"{verb}, {title}"] = peak_above_idle(home, work)
 
 
 def peak_above_idle(home: Path, work: Callable[[Driver], object]) -> float:

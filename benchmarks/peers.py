@@ -1,11 +1,106 @@
-"""Drive the containers-storage program, the independent relative of Docker's overlay2."""
+"""The other contestants: Docker's overlay2 and containerd's archive package, each in a program of
+its own that times its verbs inside, and the program containers-storage.
+"""
 
 import json
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ContainersStorage"]
+__all__ = ["Containerd", "ContainersStorage", "Docker", "build"]
+
+_SOURCES = Path("/usr/share/gocode/src/github.com")
+_HERE = Path(__file__).parent
+_BUILD = _HERE.parent / "tests" / "gdserve" / "build"
+
+
+def build(name: str, package: str, directory: Path) -> Path | None:
+    """Build a program of go/ against Debian's source of `package`; None where that is missing."""
+    if not (_SOURCES / package).is_dir() or not shutil.which("go"):
+        return None
+    out = directory / name
+    done = subprocess.run(
+        [_BUILD, out, "", _HERE / "go" / f"{name}.go"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print(f"{name} cannot be built and takes no part: {done.stderr.strip()[-300:]}")
+        return None
+    return out
+
+
+class _Program:
+    """A program that answers a line with the nanoseconds that a verb took, and its result."""
+
+    def __init__(self, *command: str | Path) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def call(self, *words: str | Path) -> tuple[float, str]:
+        """Return seconds and result of a verb."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(*words, sep="\t", file=self._process.stdin, flush=True)
+        first, _, rest = self._process.stdout.readline().strip().partition(" ")
+        if not first.isdigit():
+            raise RuntimeError(f"{' '.join(map(str, words))}: {rest or 'the program has ended'}")
+        return int(first) / 1e9, rest
+
+    def time(self, *words: str | Path) -> float:
+        """Return the seconds of a verb."""
+        return self.call(*words)[0]
+
+    def close(self) -> None:
+        """End the program."""
+        self._process.communicate()
+
+
+class Docker(_Program):
+    """Docker's overlay2 on a home of its own."""
+
+    def __init__(self, program: Path, home: Path) -> None:
+        super().__init__(program, home)
+
+    @staticmethod
+    def syncs() -> bool:
+        """Say whether its create writes to the disk; 20.10 does not."""
+        source = _SOURCES / "docker/docker/daemon/graphdriver/overlay2/overlay.go"
+        return "tomicW" in source.read_text()  # AtomicWriteFile, later atomicwriter.WriteFile
+
+    @classmethod
+    @contextmanager
+    def running(cls, directory: Path, home: Path) -> Iterator["Docker | None"]:
+        """Yield it, or None where it cannot be built."""
+        program = build("dockerbench", "docker/docker/daemon/graphdriver", directory)
+        if not program:
+            yield None
+            return
+        peer = cls(program, home)
+        try:
+            yield peer
+        finally:
+            peer.close()
+
+
+class Containerd(_Program):
+    """containerd's archive package, which reads and writes directories."""
+
+    @classmethod
+    @contextmanager
+    def running(cls, directory: Path) -> Iterator["Containerd | None"]:
+        """Yield it, or None where it cannot be built."""
+        program = build("containerdbench", "containerd/containerd/archive", directory)
+        if not program:
+            yield None
+            return
+        peer = cls(program)
+        try:
+            yield peer
+        finally:
+            peer.close()
 
 
 class ContainersStorage:
@@ -28,13 +123,9 @@ class ContainersStorage:
         """Make an empty layer."""
         self._run("create-layer", "-i", layer, *([parent] if parent else []))
 
-    def import_layer(self, layer: str, archive: Path) -> None:
-        """Make a base layer of an archive."""
-        self._run("import-layer", "-i", layer, "-f", str(archive))
-
     def apply(self, layer: str, archive: Path) -> None:
         """Unpack an archive into a layer."""
-        self._run("applydiff", "-f", str(archive), layer)
+        self._run("applydiff", "-f", os.fspath(archive), layer)
 
     def diff(self, layer: str) -> None:
         """Write a layer's uncompressed archive to nowhere."""
@@ -45,7 +136,7 @@ class ContainersStorage:
         self._run("changes", "-j", layer)
 
     def mount(self, layer: str) -> Path:
-        """Mount a layer and say where."""
+        """Mount a layer and return where."""
         return Path(json.loads(self._run("mount", "-j", layer))[0]["mountpoint"])
 
     def unmount(self, layer: str) -> None:

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-__all__ = ["big", "many", "rewrite_every_tenth", "wide"]
+__all__ = ["big", "many", "rewrite_every_tenth"]
 
 _SEED = 20_161_124
 
@@ -18,11 +18,6 @@ def many(root: Path, files: int = 10_000, directories: int = 100, size: int = 10
             (directory / f"f{name:04}").write_bytes(source.randbytes(size))
 
 
-def wide(root: Path) -> None:
-    """Write 100,000 files of 100 bytes in 1,000 directories."""
-    many(root, files=100_000, directories=1_000, size=100)
-
-
 def big(root: Path, size: int = 1 << 30) -> None:
     """Write one file of `size` bytes, no holes."""
     block = random.Random(_SEED).randbytes(1 << 20)
@@ -32,7 +27,7 @@ def big(root: Path, size: int = 1 << 30) -> None:
 
 
 def rewrite_every_tenth(root: Path) -> None:
-    """Rewrite every tenth file of `wide` with 120 bytes: 10,000 files in 1,000 directories."""
+    """Rewrite every tenth file of each directory with 120 bytes."""
     for directory in sorted(root.iterdir()):
         for file in sorted(directory.iterdir())[::10]:
             file.write_bytes(b"y" * 120)

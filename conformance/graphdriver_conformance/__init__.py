@@ -1,7 +1,7 @@
 """An importable conformance suite for layered-storage drivers.
 
-Of `graphdriver` it imports the contract and the errors only: what judges a driver shares no code
-with it.
+Of `graphdriver` it imports the contract and the errors only: the suite shares no code with a
+driver.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def check(
     waivers: str | None = None,
     baseline: str | None = None,
 ) -> CheckResult:
-    """Judge a driver and return the result, for notebooks and other runners.
+    """Run the suite on a driver and return the result, for notebooks and other runners.
 
     `driver` is a SPEC as for `--driver`, or a factory that can be imported. `requirements` are ids
-    or prefixes, none meaning all; `options` are the driver's; with `workers` the suite runs in so
-    many processes (pytest-xdist). `level` is the lowest that fails the run, `deadline` the seconds
-    that a verb may take, `waivers` and `baseline` name files. The suite runs in a process of its
-    own, as it enters namespaces. Raises library.CheckFailed when it could not run.
+    or prefixes, none meaning all; `options` are the driver's; `workers` is the number of processes
+    (pytest-xdist). `level` is the lowest that fails the run, `deadline` the seconds that a verb may
+    take, `waivers` and `baseline` name files. The suite runs in a process of its own, because it
+    enters namespaces. Raises library.CheckFailed if it could not run.
     """
-    # Every pytest run of the environment imports this package: it loads nothing by itself.
+    # Every pytest run of the environment imports this package, so it imports nothing else.
     from graphdriver_conformance.session.library import run_suite
 
     settings = {

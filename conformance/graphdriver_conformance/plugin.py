@@ -1,10 +1,10 @@
 """The pytest plugin: its options, and `--driver=SPEC`.
 
-Every pytest run of the environment imports this module, so it imports nothing but pytest; what a
-run of the suite needs is loaded when one is asked for. Every option and marker that is registered
-begins with `graphdriver`. `--driver`, `--requirement` and `--shard` are spellings, which are never
-registered, as pytest-selenium and many conftests own them: they are rewritten where nobody else
-owns them.
+Every pytest run of the environment imports this module, so it imports only pytest; modules for a
+run of the suite are loaded when a driver is named. Every registered option and marker begins with
+`graphdriver`. `--driver`, `--requirement` and `--shard` are spellings, which are never registered,
+because pytest-selenium and many conftests own them: they are rewritten unless another plugin owns
+them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-__all__ = ["OPTIONS"]
+__all__ = ["OPTIONS", "SPELLINGS"]
 
 SUITE = "graphdriver_conformance.suite"
 DEADLINE_VARIABLE = "GRAPHDRIVER_DEADLINE"
 _DEADLINE = 60.0
-_SPELLINGS = {
+SPELLINGS = {
     "--driver": "--graphdriver",
     "--requirement": "--graphdriver-requirement",
     "--shard": "--graphdriver-shard",
@@ -44,7 +44,8 @@ def seconds(text: str) -> float:
 
 def shard(text: str) -> str:
     """Return a share of the requirements, I/N. Raises argparse.ArgumentTypeError."""
-    from graphdriver_conformance.shard import Shard  # here, as every run of pytest loads this one
+    # imported here, because every run of pytest loads this module
+    from graphdriver_conformance.shard import Shard
 
     try:
         return str(Shard.parse(text))
@@ -125,11 +126,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "seed of the property tests; same seed, same run",
     },
 }
-"""What is registered with pytest, by name: the arguments of `addoption`."""
+"""The options to register with pytest, by name: the arguments of `addoption`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register the options; have `--driver=SPEC` rewritten before others can refuse it."""
+    """Register the options; rewrite `--driver=SPEC` before other plugins can refuse it."""
     _rewrite_before_parsing(parser)
     group = parser.getgroup("graphdriver", "conformance of layered-storage drivers")
     for name, arguments in OPTIONS.items():
@@ -142,7 +143,7 @@ def pytest_load_initial_conftests(
 ) -> Generator[None, None, None]:
     """Rewrite the spellings once the conftests are loaded, and add the suite if no path is given.
 
-    The conftests may own `--driver`, `--requirement` or `--shard`; only afterwards is that known.
+    The conftests may own `--driver`, `--requirement` or `--shard`, which is known only then.
     """
     yield
     _rewrite(parser, args, "--driver")
@@ -162,7 +163,7 @@ def pytest_load_initial_conftests(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker; load the rest if there is a driver to judge."""
+    """Register the marker; load the other modules if a driver is named."""
     config.addinivalue_line(
         "markers", "graphdriver_verifies(id): the requirement that this test verifies"
     )
@@ -192,11 +193,11 @@ def _default_deadline() -> float:
 
 
 def _rewrite_before_parsing(parser: pytest.Parser) -> None:
-    """Rewrite `--driver=SPEC` before the parser sees it, where a plugin owns `--driver`.
+    """Rewrite `--driver=SPEC` before the parser reads it, if a plugin owns `--driver`.
 
-    pytest parses the command line once after the plugins are loaded, and before any hook of theirs
-    sees the arguments. pytest-selenium's `--driver` has the names of browsers for choices and would
-    end the run there. A hook comes too late, so the parser's own method is replaced.
+    pytest parses the command line once after the plugins are loaded, and before any of their hooks
+    gets the arguments. pytest-selenium's `--driver` has the names of browsers as choices and would
+    end the run there. A hook is called too late, so the parser's own method is replaced.
     """
     parse_known_args = parser.parse_known_args
 
@@ -211,10 +212,10 @@ def _rewrite_before_parsing(parser: pytest.Parser) -> None:
 def _rewrite(
     parser: pytest.Parser, args: list[str], spelling: str, *, only_refused: bool = False
 ) -> None:
-    """Rewrite a spelling to the real name where it is nobody's, or its owner refuses a driver.
+    """Rewrite a spelling to the real name if it is not registered, or its owner refuses a driver.
 
-    With `only_refused` one that is nobody's stays: conftests may yet be loaded that own it. Raises
-    pytest.UsageError for a driver that does not exist.
+    With `only_refused` an unregistered one stays: a conftest that owns it may still be loaded.
+    Raises pytest.UsageError for a driver that does not exist.
     """
     for position, count, value in reversed(list(_occurrences(args, spelling))):
         owner = _owner(parser, args, spelling, value)
@@ -222,7 +223,7 @@ def _rewrite(
             continue
         is_driver = spelling == "--driver" and (":" in value or value in driver_names())
         if is_driver or (owner is _Owner.NONE and spelling != "--driver"):
-            args[position : position + count] = [f"{_SPELLINGS[spelling]}={value}"]
+            args[position : position + count] = [f"{SPELLINGS[spelling]}={value}"]
         elif owner is _Owner.NONE:
             raise pytest.UsageError(_no_such_driver(value))
 
@@ -236,9 +237,9 @@ class _Owner(Enum):
 
 
 def _owner(parser: pytest.Parser, args: list[str], option: str, value: str) -> _Owner:
-    """Find out by parsing whether the option is registered, and whether it may have the value.
+    """Determine by parsing whether the option is registered, and whether it accepts the value.
 
-    argparse takes an unknown option with a blank in its value for a path, so it is tried without.
+    argparse treats an unknown option with a blank in its value as a path, so it is tested without.
     """
     value = "".join(value.split())
     given = {
@@ -250,7 +251,7 @@ def _owner(parser: pytest.Parser, args: list[str], option: str, value: str) -> _
     try:
         parser.parse_known_and_unknown_args(others)
     except pytest.UsageError:
-        return _Owner.TAKES_IT  # something else is wrong with the arguments, and pytest will say it
+        return _Owner.TAKES_IT  # the arguments have another error, which pytest will report
     try:
         _, unknown = parser.parse_known_and_unknown_args([f"{option}={value}", *others])
     except pytest.UsageError:
@@ -259,7 +260,7 @@ def _owner(parser: pytest.Parser, args: list[str], option: str, value: str) -> _
 
 
 def _occurrences(args: Sequence[str], option: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where an option is in `args`, how many of them it takes, and its value."""
+    """Yield the position of an option in `args`, its number of arguments, and its value."""
     for position, arg in enumerate(args):
         if arg == "--":
             return
@@ -270,7 +271,7 @@ def _occurrences(args: Sequence[str], option: str) -> Iterator[tuple[int, int, s
 
 
 def _no_such_driver(name: str) -> str:
-    import difflib  # here, as every run of pytest loads this module
+    import difflib  # imported here, because every run of pytest loads this module
 
     names = driver_names()
     close = difflib.get_close_matches(name, names, n=1)

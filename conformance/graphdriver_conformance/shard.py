@@ -1,4 +1,6 @@
-"""Shares of a set of names, so that several machines do one work: `2/3` is the second of three."""
+"""Shares of a set of names, to distribute work to several machines: `2/3` is the second of
+three.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A layer id of "..": is it refused, and are the other layers still there?
+# A layer id of "..": is it refused, and do the other layers still exist?
 # Needs root and containers-storage. Run in a mount namespace of its own: unshare --mount sh FILE
 set -eu
 top=$(mktemp -d)

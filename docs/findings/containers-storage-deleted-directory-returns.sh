@@ -1,5 +1,5 @@
 #!/bin/sh
-# An image layer that deletes a directory and has it again, with .wh.d before d/.
+# An image layer that deletes and recreates a directory, with .wh.d before d/.
 # Needs root and containers-storage. Run in a mount namespace of its own: unshare --mount sh FILE
 set -eu
 top=$(mktemp -d)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# An image layer whose directory entry bears the attribute trusted.overlay.opaque.
+# An image layer whose directory entry has the attribute trusted.overlay.opaque.
 # Needs root, gd (gd.go), GNU tar and setfattr (attr).
 # Run in a mount namespace of its own: unshare --mount sh FILE
 set -eu

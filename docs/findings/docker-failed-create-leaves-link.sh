@@ -1,5 +1,5 @@
 #!/bin/sh
-# Create with a parent that does not exist fails, ten times. What is left in the directory l?
+# Create with a parent that does not exist fails, ten times. Are links left in the directory l?
 # Needs root and gd (gd.go). Run in a mount namespace of its own: unshare --mount sh FILE
 set -eu
 top=$(mktemp -d)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Create of an id that is in use, with a parent that does not exist, fails. Is the layer still there?
+# Create of an id that is in use, with a parent that does not exist, fails. Does the layer still exist?
 # Needs root and gd (gd.go). Run in a mount namespace of its own: unshare --mount sh FILE
 set -eu
 top=$(mktemp -d)

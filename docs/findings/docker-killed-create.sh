@@ -1,5 +1,5 @@
 #!/bin/sh
-# Create of a layer on `base` is killed half-way. After the restart: which layer is there?
+# Create of a layer on `base` is killed half-way. Which layer exists after the restart?
 # Needs root, strace and gd (gd.go). Run in a mount namespace of its own: unshare --mount sh FILE
 set -eu
 top=$(mktemp -d)
@@ -15,5 +15,5 @@ elif ! view=$(gd overlay2 "$home" get child 2> "$top/log"); then
 elif [ -e "$view/file" ]; then
     echo "actual:   no layer, or the files of its parent"
 else
-    echo "actual:   exists is true, get answers ${view#"$top"/}, which holds $(ls "$view" | wc -l) files"
+    echo "actual:   exists is true, get returns ${view#"$top"/}, which contains $(ls "$view" | wc -l) files"
 fi

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Remove of the id ".": is it refused, and are the layers still there?
+# Remove of the id ".": is it refused, and do the layers still exist?
 # Needs root and gd (gd.go). Run in a mount namespace of its own: unshare --mount sh FILE
 set -eu
 top=$(mktemp -d)

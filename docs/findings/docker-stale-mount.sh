@@ -7,9 +7,9 @@ top=$(mktemp -d)
 home=$top/home
 gd overlay2 "$home" create base -- create c base -- get c > /dev/null
 view=$(gd overlay2 "$home" get c -- put c -- remove c -- create c base -- get c | tail -n 1)
-echo "expected: get answers a directory that is there"
+echo "expected: get returns an existing directory"
 if [ -d "$view" ]; then
-    echo "actual:   get answers a directory that is there"
+    echo "actual:   get returns an existing directory"
 else
-    echo "actual:   get answers ${view#"$top"/}, which is not there, without an error"
+    echo "actual:   get returns ${view#"$top"/}, which does not exist, without an error"
 fi

@@ -1,6 +1,6 @@
 """Layered storage drivers in plain Python: the contract, overlay2, vfs and the archive engine.
 
-Nothing here imports anything outside the standard library, nor the conformance suite.
+The package imports only the standard library, and nothing of the conformance suite.
 """
 
 from graphdriver import errors

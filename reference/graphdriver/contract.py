@@ -1,4 +1,4 @@
-"""The contract between whoever stores layers and whoever uses them.
+"""The contract between drivers, which store layers, and their callers.
 
 A *layer* is a directory tree that records changes against its *parent*; a chain of layers,
 topmost first, is a file system. A driver stores layers under one directory, its *home*:
@@ -8,15 +8,15 @@ topmost first, is a file system. A driver stores layers under one directory, its
     driver.apply_diff("base", "", archive)    # filled from a tar stream
     driver.create_read_write("work", "base")  # a child to write into
     view = driver.get("work")                 # mounts; counted
-    (view / "etc").mkdir()                    # copy-up, whiteouts: the driver's business
+    (view / "etc").mkdir()                    # copy-up and whiteouts are handled by the driver
     driver.put("work")                        # one put for each get
     driver.changes("work", "base")            # [Change(b"/etc", ChangeKind.ADD)]
     driver.diff("work", "base")               # the same as a tar stream (image-spec, layer.md)
 
-Names inside layers are `bytes`: the kernel's names are, and a layer may hold any of them.
+Names inside layers are `bytes`, as in the kernel, because a layer may contain any of them.
 The verbs are those of Docker's graphdriver (daemon/graphdriver/driver.go, 1.12), in snake case.
-This module imports nothing but the standard library, so that a driver can implement it, and a
-suite judge it, without pulling in the other.
+This module imports only the standard library, so that a driver can implement the contract, and a
+suite can test it, without a dependency on each other.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ __all__ = ["Capability", "Change", "ChangeKind", "Driver", "DriverFactory", "IDM
 
 
 class ChangeKind(IntEnum):
-    """What happened to a path; the values are those of the plugin protocol."""
+    """The kind of a change to a path; the values are those of the plugin protocol."""
 
     MODIFY = 0
     ADD = 1
@@ -53,14 +53,14 @@ class Change:
     kind: ChangeKind
 
     def __str__(self) -> str:
-        # A driver may return a kind that is none; saying so is the reader's business.
+        # A driver may return an invalid kind; the caller has to check it.
         kind = self.kind.letter if isinstance(self.kind, ChangeKind) else self.kind
         return f"{kind} {self.path.decode('utf-8', 'backslashreplace')}"
 
 
 @dataclass(frozen=True, slots=True)
 class IDMap:
-    """`size` ids from `container_id` on, seen from inside, are those from `host_id` on, outside."""
+    """Maps the `size` ids from `container_id` inside to the ids from `host_id` outside."""
 
     container_id: int
     host_id: int
@@ -68,16 +68,16 @@ class IDMap:
 
 
 class Capability(StrEnum):
-    """What a driver may leave out, and then says so by declaring what it has.
+    """Optional features. A driver that lacks some lists the ones it supports in `capabilities`.
 
-    A driver with a `capabilities` attribute claims just those; one without claims all of them.
-    `meaning` says in one sentence what a driver claims.
+    A driver without that attribute claims all of them. `meaning` is one sentence that describes the
+    feature.
     """
 
     meaning: str
 
     def __new__(cls, value: str, meaning: str = "") -> "Capability":
-        """Make a member out of its name and its meaning."""
+        """Create a member from its name and its meaning."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
@@ -141,8 +141,8 @@ class Capability(StrEnum):
 class Driver(Protocol):
     """A store of layers. Safe to call from several threads.
 
-    Verbs raise `graphdriver.errors.DriverError` for what they refuse and `OSError` for what the
-    kernel refuses. A verb that fails leaves no layer, mount or file that was not there before.
+    Verbs raise `graphdriver.errors.DriverError` for a refusal by the driver and `OSError` for an
+    error of the kernel. A failed verb leaves no new layer, mount or file.
     """
 
     def __str__(self) -> str:
@@ -155,7 +155,8 @@ class Driver(Protocol):
         mount_label: str = "",
         storage_opt: Mapping[str, str] | None = None,
     ) -> None:
-        """Make an empty layer on `parent` ("" for none) that is to be read, as an image's layer.
+        """Create an empty layer on `parent` ("" for none) that is read-only, such as an image's
+        layer.
 
         Raises InvalidLayerId, LayerExists, LayerNotFound (the parent), MaxDepthExceeded,
         QuotaNotSupported, PrerequisitesNotMet (an unknown storage option).
@@ -168,40 +169,40 @@ class Driver(Protocol):
         mount_label: str = "",
         storage_opt: Mapping[str, str] | None = None,
     ) -> None:
-        """Make an empty layer on `parent` that is to be written, as a container's; see create."""
+        """Create an empty layer on `parent` that is writable, such as a container's; see create."""
 
     def remove(self, id: str) -> None:
-        """Delete a layer. An unknown id is no error.
+        """Delete a layer. An unknown id is not an error.
 
         Raises LayerInUse when the layer has children or is held by a get.
         """
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Mount a layer on its ancestors and return where; every get needs one put.
+        """Mount a layer on its ancestors and return the path of the view; every get needs one put.
 
         Raises LayerNotFound, MountOptionsTooLong.
         """
 
     def put(self, id: str) -> None:
-        """Give back one get; the last one unmounts. Without a get this has no effect."""
+        """Release one get; the last put unmounts the view. Without a get this has no effect."""
 
     def exists(self, id: str) -> bool:
-        """Say whether a layer has that id; never raises."""
+        """Return whether a layer has that id; never raises."""
 
     def status(self) -> list[tuple[str, str]]:
-        """Return what an operator wants to know of this driver, as label and value."""
+        """Return information about this driver for administrators, as labels and values."""
 
     def get_metadata(self, id: str) -> dict[str, str]:
-        """Return where a layer's parts lie. Raises LayerNotFound."""
+        """Return the paths of a layer's directories. Raises LayerNotFound."""
 
     def cleanup(self) -> None:
-        """Release every mount that the driver has made; layers stay."""
+        """Unmount everything that the driver has mounted; layers stay."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
-        """Return what `id` holds beyond `parent` as a tar stream; "" means everything.
+        """Return the changes of `id` to `parent` as a tar stream; "" means the complete tree.
 
-        The caller closes the stream; closing it early releases everything at once. A file that
-        cannot be read makes the stream raise. Raises LayerNotFound.
+        The caller closes the stream; closing it early releases all resources immediately. A file
+        that cannot be read makes the stream raise. Raises LayerNotFound.
         """
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
@@ -210,16 +211,16 @@ class Driver(Protocol):
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Unpack an uncompressed layer archive into `id`; return its diff_size in bytes.
 
-        A failed apply leaves the layer as it was. Raises BadArchive, LayerNotFound, and LayerInUse
-        when a layer that stands on `id` is held, read or being made.
+        A failed apply leaves the layer unchanged. Raises BadArchive, LayerNotFound, and LayerInUse
+        when a descendant of `id` is held, read or being created.
         """
 
     def diff_size(self, id: str, parent: str = "") -> int:
-        """Return the bytes of added and modified non-directories, hard links counted once."""
+        """Return the bytes of added and modified non-directories; hard links count once."""
 
 
 DriverFactory = Callable[..., Driver]
-"""Makes a driver: `init(home, options=(), uid_maps=(), gid_maps=())`.
+"""Creates a driver: `init(home, options=(), uid_maps=(), gid_maps=())`.
 
 `home` is a path that need not exist, `options` are `key=value` strings, the maps `Sequence[IDMap]`.
 """

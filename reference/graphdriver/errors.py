@@ -1,8 +1,8 @@
-"""Every error a driver raises on purpose; what the kernel refuses stays `OSError` with its errno.
+"""Every error that a driver raises deliberately; errors of the kernel stay `OSError` with errno.
 
-The tree is one level deep so that an adapter can map any driver's errors onto it. Each message
-says what was tried, on which layer, and what to do next; `DriverError` keeps the advice apart
-(`hint`) so that a report can set it on a line of its own.
+The class hierarchy is one level deep so that an adapter can map any driver's errors to it. Each
+message states the operation, the layer and the remedy; `DriverError` keeps the remedy separate
+(`hint`) so that a report can show it on its own line.
 """
 
 __all__ = [
@@ -23,9 +23,9 @@ __all__ = [
 
 
 class DriverError(Exception):
-    """A driver refused or could not do what a verb asked.
+    """A driver refused, or could not perform, the operation of a verb.
 
-    `message` says what was tried and on what; `hint` says what to do next. `str()` gives both.
+    `message` states the operation and the layer; `hint` states the remedy. `str()` contains both.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -34,7 +34,7 @@ class DriverError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[type["DriverError"], tuple[str, str]]:
-        """Survive pickling between test processes, which calls the class with `args`."""
+        """Support pickling between test processes, which calls the class with `args`."""
         return type(self), (self.message, self.hint)
 
 
@@ -43,15 +43,15 @@ class NotSupported(DriverError):
 
 
 class IncompatibleFS(DriverError):
-    """The file system below the home cannot carry this driver."""
+    """The file system of the home is not supported by this driver."""
 
 
 class PrerequisitesNotMet(DriverError):
-    """The driver could run here, but something it was given (an option, the home) is not usable."""
+    """The driver supports this host, but an argument (an option, the home) is not usable."""
 
 
 class InvalidLayerId(DriverError):
-    """The id is not one that may become a directory name; nothing was touched."""
+    """The id cannot be used as a directory name; nothing was changed."""
 
 
 class LayerNotFound(DriverError):
@@ -59,28 +59,28 @@ class LayerNotFound(DriverError):
 
 
 class LayerExists(DriverError):
-    """A layer with that id exists already; it was left as it is."""
+    """A layer with that id already exists; it was not changed."""
 
 
 class LayerInUse(DriverError):
-    """The layer, or one that stands on it, is held or otherwise in use; or it has children."""
+    """The layer, or a descendant, is held or otherwise in use; or it has children."""
 
 
 class MaxDepthExceeded(DriverError):
-    """The chain would have more lower layers than the driver allows."""
+    """The chain would have more lower layers than the driver supports."""
 
 
 class MountOptionsTooLong(DriverError):
-    """The mount data does not fit the one page that mount(2) copies."""
+    """The mount options exceed the one page that mount(2) copies."""
 
 
 class QuotaNotSupported(DriverError):
-    """A size was asked for where the file system keeps no project quota."""
+    """A size was requested on a file system without project quota."""
 
 
 class BadArchive(DriverError):
-    """The stream is not a layer archive, or one that tries to leave its layer."""
+    """The stream is not a layer archive, or has a path that leaves the layer."""
 
 
 class UnmappedId(DriverError):
-    """A uid or gid lies outside the maps the driver was given."""
+    """A uid or gid has no mapping in the driver's id maps."""

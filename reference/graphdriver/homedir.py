@@ -1,7 +1,7 @@
-"""The directory that holds a driver's layers: made, closed to others, and locked.
+"""The directory that contains a driver's layers: created, private, and locked.
 
-What surrounds a home (a default ACL, setgid, the group or the umask) must not show in its layers,
-so whatever is made here inherits nothing.
+The environment of a home (a default ACL, setgid, the group or the umask) must not affect its
+layers, so directories that are created here inherit nothing.
 """
 
 import errno
@@ -21,14 +21,14 @@ _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
 class HomeDirectory:
-    """A home that a driver has open; `descriptor` is open on it for as long as the driver lives.
+    """The home of an open driver; `descriptor` is open on it as long as the driver exists.
 
-    Each driver keeps a shared lock on it. A driver that gets the exclusive lock is the only one
-    (`is_alone`), so whatever is half made in the home was left by a crash.
+    Each driver holds a shared lock on it. A driver that gets the exclusive lock is the only one
+    (`is_alone`), so that incomplete entries of the home are remnants of a crash.
     """
 
     def __init__(self, path: Path, ids: IDMapping) -> None:
-        """Make the home, with the directories above, where it is missing. Raises OSError."""
+        """Create the home and its parent directories if they are missing. Raises OSError."""
         self.path = path
         self.is_alone = False
         self._ids = ids
@@ -43,21 +43,21 @@ class HomeDirectory:
             raise
 
     def __del__(self) -> None:
-        """Close the descriptor; there is no verb that ends a driver."""
+        """Close the descriptor; the contract has no verb that ends a driver."""
         self._close()
 
     def share(self) -> None:
-        """Let other drivers open the home, too; from now on nobody else is alone with it."""
+        """Downgrade to a shared lock, so that other drivers can open the home."""
         fcntl.flock(self.descriptor, fcntl.LOCK_SH)
 
     def close_to_others(self) -> None:
-        """Take other users' permissions away from a home that has them (CVE-2021-41091)."""
+        """Remove other users' permissions from an existing home (CVE-2021-41091)."""
         mode = stat.S_IMODE(os.fstat(self.descriptor).st_mode)
         if mode & 0o007:
             os.fchmod(self.descriptor, mode & ~0o007)
 
     def make_closed(self, name: str) -> None:
-        """Make the directory `name` in the home, or take others' permissions away from it."""
+        """Create the directory `name` in the home, or remove other users' permissions from it."""
         try:
             os.close(make_directory(self.descriptor, name, self._ids))
         except FileExistsError:
@@ -70,9 +70,10 @@ class HomeDirectory:
             self._made.append(self.path / name)
 
     def undo(self) -> None:
-        """Close it, and remove the directories that were made here, as far as they are empty.
+        """Close it, and remove the directories that were created here, as far as they are empty.
 
-        Whoever catches the error that is the reason keeps this object alive, and with it the lock.
+        The caller that catches the exception keeps a reference to this object, and with it the
+        lock.
         """
         for path in reversed(self._made):
             with suppress(OSError):
@@ -90,7 +91,7 @@ class HomeDirectory:
         for path in (self.path, *self.path.parents):
             try:
                 if not stat.S_ISDIR(os.stat(path).st_mode):
-                    raise PrerequisitesNotMet(f"{path} is no directory", "name another home")
+                    raise PrerequisitesNotMet(f"{path} is not a directory", "choose another home")
                 break
             except FileNotFoundError:
                 missing.append(path)
@@ -100,7 +101,7 @@ class HomeDirectory:
         if missing:
             above = os.open(self.path.parent, DIRECTORY)
             try:
-                # Two drivers may make it at once.
+                # Two drivers may create it concurrently.
                 with suppress(FileExistsError):
                     os.close(make_directory(above, self.path.name, self._ids))
                     self._made.append(self.path)
@@ -109,10 +110,10 @@ class HomeDirectory:
 
 
 def make_directory(dir_fd: int, name: str, ids: IDMapping | None = None) -> int:
-    """Make the directory `name`, closed to others and inheriting nothing; return it open.
+    """Create the directory `name`, private and inheriting nothing; return it open.
 
-    With id maps the mapped root may pass through, who has to reach its files. The directory stays
-    root's: the mapped root must not be able to replace it (CVE-2021-21284).
+    With id maps the mapped root may search it, because it has to reach its files. The directory
+    stays owned by root: the mapped root must not be able to replace it (CVE-2021-21284).
     """
     os.mkdir(name, 0o700, dir_fd=dir_fd)
     try:
@@ -133,7 +134,7 @@ def make_directory(dir_fd: int, name: str, ids: IDMapping | None = None) -> int:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Get the exclusive lock on an open file; False when somebody else has one."""
+    """Take the exclusive lock on an open file; return False if another process has one."""
     with suppress(BlockingIOError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -141,10 +142,10 @@ def try_lock(descriptor: int) -> bool:
 
 
 def lock(name: str, dir_fd: int, operation: int) -> int:
-    """Wait for a lock on the directory `name`; return it open. Closing it ends the lock.
+    """Wait for a lock on the directory `name`; return it open. Closing it releases the lock.
 
-    It is opened for each lock, so that threads exclude each other, as processes do, and a process
-    forked from another one has locks of its own. A process that is killed loses the lock.
+    It is opened for each lock, so that threads exclude each other, as processes do, and a forked
+    process has its own locks. A killed process releases its locks.
     """
     descriptor = os.open(name, DIRECTORY, dir_fd=dir_fd)
     try:
@@ -156,7 +157,7 @@ def lock(name: str, dir_fd: int, operation: int) -> int:
 
 
 def _inherit_nothing(descriptor: int) -> None:
-    """Set mode and group as if the directory above had neither default ACL nor setgid bit."""
+    """Set mode and group as if the parent directory had neither default ACL nor setgid bit."""
     found = os.fstat(descriptor)
     changed = stat.S_IMODE(found.st_mode) != 0o700
     try:

@@ -7,12 +7,12 @@ from graphdriver.errors import PrerequisitesNotMet, UnmappedId
 
 __all__ = ["IDMapping"]
 
-# 2**32 - 1 is (uid_t) -1: to chown(2) it means "leave as it is", so it can name nobody.
+# 2**32 - 1 is (uid_t) -1: chown(2) leaves the owner unchanged for it, so it is not a valid id.
 _NOBODY_AT_ALL = 2**32 - 1
 
 
 class IDMapping:
-    """The uid and gid maps of one driver; no maps mean that inside and outside are the same."""
+    """The uid and gid maps of one driver; without maps, ids inside and outside are the same."""
 
     __slots__ = ("_gids", "_uids", "identity", "root")
 
@@ -24,14 +24,14 @@ class IDMapping:
         """Owner, outside, of what belongs to root inside."""
 
     def to_host(self, uid: int, gid: int) -> tuple[int, int]:
-        """Return the owner on disk of what an archive says belongs to uid:gid.
+        """Return the owner on disk for the owner uid:gid in an archive.
 
         Raises UnmappedId.
         """
         return _outside("uid", self._uids, uid), _outside("gid", self._gids, gid)
 
     def to_container(self, uid: int, gid: int) -> tuple[int, int]:
-        """Return the owner an archive shows for what belongs to uid:gid on disk.
+        """Return the owner in an archive for the owner uid:gid on disk.
 
         Raises UnmappedId.
         """

@@ -1,4 +1,4 @@
-"""Which strings may name a layer: they become directory names (CVE-2014-9358)."""
+"""Validation of layer ids, which become directory names (CVE-2014-9358)."""
 
 import re
 
@@ -7,12 +7,12 @@ from graphdriver.errors import InvalidLayerId
 __all__ = ["check"]
 
 _LEGAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-# overlay2's directory of short links lies among the layers.
+# The name of overlay2's directory of short links, which is beside the layers.
 _RESERVED = {"l"}
 
 
 def check(id: str) -> str:
-    """Return `id` if it may name a layer. Raises InvalidLayerId."""
+    """Return `id` if it is a valid layer id. Raises InvalidLayerId."""
     if not isinstance(id, str) or not _LEGAL.fullmatch(id) or id in _RESERVED:
         raise InvalidLayerId(
             f"{id!r:.200} is not a layer id",

@@ -1,9 +1,9 @@
-"""Broken drivers, each with a real bug: what proves that the suite can see.
+"""Broken drivers, each with a real bug, which prove that the suite detects bugs.
 
-A mutant is a sound driver, taken from the entry points at run time, with one verb or one file made
-wrong. Its name is a SPEC: `pytest --driver=graphdriver_mutants:LinkLeaked`. Those of
-the plugin protocol are plugins: `wire_server` says how one is started. The proof is in
-`tests/conformance/mutants`: each mutant is caught by the requirements it names.
+A mutant is a correct driver, loaded from its entry point, with a bug in one verb or one file. Its
+name is a SPEC: `pytest --driver=graphdriver_mutants:LinkLeaked`. The mutants of the plugin protocol
+are plugins, which `wire_server` starts. `tests/conformance/mutants` checks that each mutant
+violates the requirements that it declares.
 """
 
 from graphdriver_mutants import (  # noqa: F401  importing registers
@@ -27,6 +27,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     idmap_fidelity,
     init,
     kernel,
+    kinds,
     leaks,
     lifecycle,
     links,

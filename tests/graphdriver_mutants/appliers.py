@@ -36,17 +36,17 @@ class _WithoutWhiteouts(Mutant):
         raise NotImplementedError
 
 
-@mutant("DIF-018", bug="containerd #6991: whiteouts among files that are there already")
+@mutant("DIF-018", bug="containerd #6991: whiteouts among files that already exist")
 class SecondArchiveOnlyAdds(_WithoutWhiteouts):
-    """A layer that holds something already deletes nothing more."""
+    """apply_diff to a layer that already has files ignores whiteouts."""
 
     def is_confused(self, id: str, parent: str) -> bool:
         return bool(os.listdir(self.home / id / "diff"))
 
 
-@mutant("DIF-022", bug="moby: another way to apply where the parent is not the direct one")
+@mutant("DIF-022", bug="moby: a different apply code path when the parent is not the direct one")
 class OtherParentOnlyAdds(_WithoutWhiteouts):
-    """With the grandparent or none for a parent, nothing is deleted."""
+    """apply_diff with another parent than the layer's, or none, ignores whiteouts."""
 
     def is_confused(self, id: str, parent: str) -> bool:
         below = self.get_metadata(id).get("LowerDir", "").split(":")[0]
@@ -55,7 +55,7 @@ class OtherParentOnlyAdds(_WithoutWhiteouts):
 
 @mutant("DIF-019", bug="tarfile: an empty stream is a ReadError")
 class EmptyStreamFails(Mutant):
-    """A stream of no bytes is refused."""
+    """apply_diff refuses an empty stream."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
@@ -64,9 +64,12 @@ class EmptyStreamFails(Mutant):
         return super().apply_diff(id, parent, io.BytesIO(data))
 
 
-@mutant("ARC-010", bug="moby DetectCompression: a tar whose first file is called BZh... is bzip2")
+@mutant(
+    "ARC-010",
+    bug="moby DetectCompression: a tar whose first file is named BZh... is detected as bzip2",
+)
 class BeginningsSniffed(Mutant):
-    """An archive whose first name begins as a compressed stream is taken for one."""
+    """An archive whose first name begins like a compressed stream is treated as compressed."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
@@ -75,9 +78,9 @@ class BeginningsSniffed(Mutant):
         return super().apply_diff(id, parent, io.BytesIO(data))
 
 
-@mutant("DIF-025", bug="moby UnpackLayer: opaque removes what is there so far")
+@mutant("DIF-025", bug="moby UnpackLayer: an opaque marker removes the existing entries")
 class OpaqueHidesEarlierMembers(RewritesApply):
-    """An opaque marker deletes those of its own layer's members that came before."""
+    """An opaque marker deletes members of its own layer that came before it."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for number, (member, data) in enumerate(members):
@@ -90,9 +93,9 @@ def _is_below(name: str, directory: str) -> bool:
     return name.startswith(directory + "/") and not os.path.basename(name).startswith(".wh.")
 
 
-@mutant("DIF-029", bug="unlink(2) of a whiteout's name, ENOENT passed on")
+@mutant("DIF-029", bug="unlink(2) of a whiteout's path, with ENOENT passed on")
 class WhiteoutOfNothingFails(RewritesApply):
-    """A whiteout of what is in no layer is an error."""
+    """A whiteout of a path that is in no lower layer is an error."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -101,17 +104,17 @@ class WhiteoutOfNothingFails(RewritesApply):
             yield member, data
 
 
-@mutant("DIF-032", bug="moby: a directory takes the place of the lower symlink")
+@mutant("DIF-032", bug="moby: a directory replaces the lower symlink")
 class LowerSymlinkHidden(RewritesApply):
-    """Directories that the archive implies are made where they are named."""
+    """An implied directory replaces the symlink of a lower layer at its path."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return with_implied_directories(members, 0o755)
 
 
-@mutant("DIF-034", bug="readers that know ustar only")
+@mutant("DIF-034", bug="readers that support ustar only")
 class LongNamesUnread(RewritesApply):
-    """Names end after 100 bytes."""
+    """Member names are cut to 100 bytes."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -119,9 +122,9 @@ class LongNamesUnread(RewritesApply):
             yield member, data
 
 
-@mutant("DIF-035", bug="vic #5997: hard links whose target is not there yet")
+@mutant("DIF-035", bug="vic #5997: hard links whose target does not exist yet")
 class LinksToNothingSkipped(RewritesApply):
-    """A hard link before its target is left out."""
+    """A hard link before its target is omitted."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         seen: set[str] = set()
@@ -133,7 +136,7 @@ class LinksToNothingSkipped(RewritesApply):
 
 @mutant("SEC-002", bug="CVE-2021-32760")
 class MetadataFollowsLinks(RewritesApply):
-    """A second member of a symlink's name changes the mode of what the symlink leads to."""
+    """A second member with a symlink's path changes the mode of the symlink's target."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         targets: dict[str, str] = {}
@@ -147,9 +150,9 @@ class MetadataFollowsLinks(RewritesApply):
             yield member, data
 
 
-@mutant("SEC-003", bug="moby: attributes of the archive are set as they are")
+@mutant("SEC-003", bug="moby: all xattrs of the archive are set")
 class PrivateAttributesObeyed(Mutant):
-    """trusted.overlay attributes of members are set on the upper."""
+    """trusted.overlay.* xattrs of members are set in the upper directory."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
@@ -162,9 +165,9 @@ class PrivateAttributesObeyed(Mutant):
         return size
 
 
-@mutant("SEC-004", bug="mknod(2) with numbers cut to those of dev_t")
+@mutant("SEC-004", bug="mknod(2) with numbers truncated to those of dev_t")
 class DeviceNumbersCut(RewritesApply):
-    """Device numbers lose the bits that the kernel has no room for."""
+    """Device numbers that do not fit into dev_t are truncated."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -175,7 +178,7 @@ class DeviceNumbersCut(RewritesApply):
 
 @mutant("SEC-005", bug="CVE-2018-15664; CVE-2025-47290")
 class ChecksThenWrites(Mutant):
-    """A path is looked at for symlinks when its header is read, and followed when its data is."""
+    """A path is checked for symlinks when the header is read, and resolved again for the data."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         view, size = self.sound.get(id), 0
@@ -194,9 +197,9 @@ class ChecksThenWrites(Mutant):
         return size
 
 
-@mutant("SEC-009", bug="unpackers that call themselves for each level")
+@mutant("SEC-009", bug="unpackers that recurse for each directory level")
 class DepthIsRecursion(RewritesApply):
-    """A thousand levels end in a RecursionError."""
+    """An archive with a thousand directory levels ends in a RecursionError."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -205,9 +208,9 @@ class DepthIsRecursion(RewritesApply):
             yield member, data
 
 
-@mutant("SEC-013", bug="int() of a header's field, ValueError passed on")
+@mutant("SEC-013", bug="int() of a header field, with ValueError passed on")
 class NumbersBelieved(Mutant):
-    """A number that is none ends in whatever int() says."""
+    """A malformed number in a header raises the ValueError of int()."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()

@@ -31,7 +31,7 @@ def _each(change: Callable[[tarfile.TarInfo], None], members: list[Member]) -> I
 
 @mutant("DIF-003", "DIF-011", bug="moby #23863")
 class WhiteoutsMissing(RewritesDiff):
-    """Deletions are not in the archive."""
+    """The archive does not contain deletions."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return (one for one in members if not is_whiteout(one[0]))
@@ -39,7 +39,7 @@ class WhiteoutsMissing(RewritesDiff):
 
 @mutant("DIF-011", bug="moby #25086")
 class WhiteoutsMisnamed(RewritesDiff):
-    """A whiteout in a directory is `.wh.dir/name`."""
+    """The whiteout of `dir/name` is written as `.wh.dir/name`."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def rename(member: tarfile.TarInfo) -> None:
@@ -52,7 +52,7 @@ class WhiteoutsMisnamed(RewritesDiff):
 
 @mutant("DIF-011", bug="buildkit #4516")
 class WhiteoutsAreLinks(RewritesDiff):
-    """The second whiteout is a hard link to the first, whose inode it has."""
+    """The second whiteout is written as a hard link to the first, which has the same inode."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         first = ""
@@ -64,9 +64,9 @@ class WhiteoutsAreLinks(RewritesDiff):
             yield member, data
 
 
-@mutant("DIF-012", bug="whiteouts written as they are met")
+@mutant("DIF-012", bug="whiteouts written in the order of the directory walk")
 class WhiteoutsLast(RewritesDiff):
-    """Deletions come after their siblings."""
+    """Whiteouts are written after their siblings."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return iter(sorted(members, key=lambda one: is_whiteout(one[0])))
@@ -74,7 +74,7 @@ class WhiteoutsLast(RewritesDiff):
 
 @mutant("DIF-002", bug="containers/storage #141")
 class OpaqueDropped(RewritesDiff):
-    """A directory that was made again is not marked opaque."""
+    """A directory that was deleted and recreated is not marked opaque in the archive."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return (one for one in members if not one[0].name.endswith(".wh..wh..opq"))
@@ -82,7 +82,7 @@ class OpaqueDropped(RewritesDiff):
 
 @mutant("ARC-002", bug="moby #3845: modes lost by the order of chown and chmod")
 class SetuidLost(RewritesDiff):
-    """Setuid, setgid and sticky bits do not travel."""
+    """The archive does not contain setuid, setgid and sticky bits."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def strip(member: tarfile.TarInfo) -> None:
@@ -91,9 +91,9 @@ class SetuidLost(RewritesDiff):
         return _each(strip, members)
 
 
-@mutant("ARC-003", bug="owners through a field of 21 bits")
+@mutant("ARC-003", bug="owners in a field of 21 bits")
 class OwnersCut(RewritesDiff):
-    """Owners are cut to what ustar's field holds."""
+    """Owners are truncated to the octal field of ustar."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def cut(member: tarfile.TarInfo) -> None:
@@ -102,9 +102,9 @@ class OwnersCut(RewritesDiff):
         return _each(cut, members)
 
 
-@mutant("ARC-004", bug="a differ that stamps its archive")
+@mutant("ARC-004", bug="a differ that writes the current time")
 class TimesAreNow(RewritesDiff):
-    """Every member has the time of the diff."""
+    """All members have the time of the diff."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def stamp(member: tarfile.TarInfo) -> None:
@@ -115,7 +115,7 @@ class TimesAreNow(RewritesDiff):
 
 @mutant("ARC-007", bug="appc/docker2aci #98")
 class LinksAreCopies(RewritesDiff):
-    """Hard links become files of their own."""
+    """Hard links become separate files."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         by_name = {member.name: (member, data) for member, data in members}
@@ -126,9 +126,9 @@ class LinksAreCopies(RewritesDiff):
             yield member, data
 
 
-@mutant("ARC-013", bug="moby #20331: user attributes are not exported")
+@mutant("ARC-013", bug="moby #20331: user xattrs are not exported")
 class AttributesLost(RewritesDiff):
-    """Extended attributes do not travel."""
+    """The archive does not contain xattrs."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def strip(member: tarfile.TarInfo) -> None:
@@ -139,7 +139,7 @@ class AttributesLost(RewritesDiff):
 
 @mutant("ARC-016", bug="a differ that lists files")
 class EmptyDirectoriesLost(RewritesDiff):
-    """Directories without files are left out."""
+    """Directories without files are omitted."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         used = {member.name.rpartition("/")[0] for member, _ in members}
@@ -148,7 +148,7 @@ class EmptyDirectoriesLost(RewritesDiff):
 
 @mutant("DIF-010", bug="tar of absolute paths")
 class NamesAreAbsolute(RewritesDiff):
-    """Members begin with a slash."""
+    """Member names begin with a slash."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def root(member: tarfile.TarInfo) -> None:
@@ -157,9 +157,9 @@ class NamesAreAbsolute(RewritesDiff):
         return _each(root, members)
 
 
-@mutant("DIF-006", bug="a map walked in random order")
+@mutant("DIF-006", bug="iteration over a map in random order")
 class OtherBytesEachTime(RewritesDiff):
-    """The same layer gives another archive each time."""
+    """Each diff of the same layer returns a different archive."""
 
     _count = 0
 
@@ -173,9 +173,9 @@ class OtherBytesEachTime(RewritesDiff):
         return _each(stamp, members)
 
 
-@mutant("DIF-013", bug="containers/storage: overlay attributes in layers")
+@mutant("DIF-013", bug="containers/storage: overlay xattrs in layers")
 class PrivateAttributesExported(RewritesDiff):
-    """overlay's own attributes are in the archive."""
+    """The archive contains overlay xattrs."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def mark(member: tarfile.TarInfo) -> None:
@@ -184,9 +184,9 @@ class PrivateAttributesExported(RewritesDiff):
         return _each(mark, members)
 
 
-@mutant("DIF-008", bug="moby overlay2: a valid archive of nothing")
+@mutant("DIF-008", bug="moby overlay2: a valid archive without members")
 class UnknownDiffIsEmpty(Mutant):
-    """diff of an unknown layer is an empty archive."""
+    """diff of an unknown layer returns an empty archive."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         try:
@@ -195,9 +195,9 @@ class UnknownDiffIsEmpty(Mutant):
             return io.BytesIO(bytes(1024))
 
 
-@mutant("DIF-009", bug="moby naive diff: the layer is held until the stream's end")
+@mutant("DIF-009", bug="moby naive diff: the layer is held until the end of the stream")
 class EarlyCloseLeaks(Mutant):
-    """A diff that is not read to its end keeps the layer mounted."""
+    """A diff that is closed before its end keeps the layer mounted."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         self.sound.get(id)
@@ -206,7 +206,7 @@ class EarlyCloseLeaks(Mutant):
 
 @mutant("DIF-004", bug="moby 1.12: Diff ignores its parent argument")
 class DiffOfUpperOnly(Mutant):
-    """Without a parent diff is that of the topmost layer."""
+    """diff without a parent returns the diff of the topmost layer only."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         lower = self.home / id / "lower"
@@ -216,9 +216,9 @@ class DiffOfUpperOnly(Mutant):
         return super().diff(id, parent)
 
 
-@mutant("DIF-020", "DIF-021", bug="errors of the unpacking goroutine logged and dropped")
+@mutant("DIF-020", "DIF-021", bug="errors of the unpacking goroutine are logged and dropped")
 class BadArchiveAccepted(Mutant):
-    """What cannot be unpacked is an empty layer."""
+    """apply_diff of a malformed archive succeeds and leaves an empty layer."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         try:
@@ -229,7 +229,7 @@ class BadArchiveAccepted(Mutant):
 
 @mutant("DIF-003", bug="moby over fuse-overlayfs 1.10")
 class UntouchedDeviceDeleted(Mutant):
-    """A device or fifo of a directory with more than forty entries is a deletion."""
+    """A device or fifo in a directory with more than forty entries is exported as a deletion."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         with super().diff(id, parent) as stream:
@@ -242,9 +242,9 @@ class UntouchedDeviceDeleted(Mutant):
         return archive_of(members)
 
 
-@mutant("DIF-026", bug="buildkit #2614; moby: a directory over its whiteout is not opaque")
+@mutant("DIF-026", bug="buildkit #2614; moby: a directory that replaces its whiteout is not opaque")
 class HiddenContentReappears(RewritesApply):
-    """`.wh.d` beside `d/` is forgotten."""
+    """A whiteout `.wh.d` beside `d/` is ignored."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         directories = {member.name for member, _ in members if member.isdir()}
@@ -255,7 +255,7 @@ class HiddenContentReappears(RewritesApply):
 
 @mutant("DIF-027", bug="moby UnpackLayer: f, then .wh.f, deletes f")
 class WhiteoutDeletesOwnFile(RewritesApply):
-    """A whiteout hides the file of its own layer."""
+    """A whiteout deletes the file of its own layer."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         hidden = {
@@ -266,7 +266,7 @@ class WhiteoutDeletesOwnFile(RewritesApply):
 
 @mutant("DIF-030", bug="moby UnpackLayer: RemoveAll of the directory")
 class BareWhiteoutWipes(RewritesApply):
-    """`.wh.` deletes the directory it stands in."""
+    """A member `.wh.` deletes its parent directory."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -277,7 +277,7 @@ class BareWhiteoutWipes(RewritesApply):
 
 @mutant("DIF-028", bug="containerd #4659")
 class NestedWhiteoutFails(RewritesApply):
-    """A whiteout inside a deleted directory is ENOTDIR."""
+    """A whiteout inside a deleted directory fails with ENOTDIR."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         gone = {member.name.replace(".wh.", "", 1) for member, _ in members if is_whiteout(member)}
@@ -287,25 +287,25 @@ class NestedWhiteoutFails(RewritesApply):
             yield member, data
 
 
-@mutant("DIF-033", bug="moby UnpackLayer: missing parents are made with 0600")
+@mutant("DIF-033", bug="moby UnpackLayer: missing parents are created with 0600")
 class ParentsAreClosed(RewritesApply):
-    """Directories that are only implied get mode 0600."""
+    """Implied directories get mode 0600."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return with_implied_directories(members, 0o600)
 
 
-@mutant("DIF-031", bug="the kernel ignores the opaque mark of an upper root")
+@mutant("DIF-031", bug="the kernel ignores the opaque xattr of the upper root")
 class RootOpaqueIgnored(RewritesApply):
-    """An opaque marker at the root hides nothing."""
+    """An opaque marker at the root is ignored."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return (one for one in members if one[0].name != ".wh..wh..opq")
 
 
-@mutant("SEC-010", bug="uname wins over uid")
+@mutant("SEC-010", bug="uname takes precedence over uid")
 class NamesOfOwnersObeyed(RewritesApply):
-    """A member of user root belongs to uid 0."""
+    """A member whose user name is root is owned by uid 0."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def obey(member: tarfile.TarInfo) -> None:
@@ -315,9 +315,9 @@ class NamesOfOwnersObeyed(RewritesApply):
         return _each(obey, members)
 
 
-@mutant("DIF-023", bug="apply_diff that makes what it does not find")
+@mutant("DIF-023", bug="apply_diff that creates a missing directory")
 class ApplyMakesLayer(Mutant):
-    """apply_diff to an unknown layer makes one."""
+    """apply_diff to an unknown layer creates it."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         if not self.sound.exists(id):

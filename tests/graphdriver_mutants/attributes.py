@@ -43,30 +43,30 @@ class _CopyUpLoses(_Touches):
         _lose(path, self.spaces)
 
 
-@mutant("FSX-021", bug="moby #20240, of capabilities; kernels whose copy-up drops security.*")
+@mutant("FSX-021", bug="moby #20240, for capabilities; kernels whose copy-up drops security.*")
 class CopyUpLosesCapabilities(_CopyUpLoses):
-    """A file that was copied up has no capabilities."""
+    """A copied-up file loses its file capabilities."""
 
     spaces = ("security.capability",)
 
 
-@mutant("FSX-022", bug="Linux before 4.8: overlayfs did not copy default ACLs up")
+@mutant("FSX-022", bug="Linux before 4.8: overlayfs does not copy up default ACLs")
 class CopyUpLosesAccessLists(_CopyUpLoses):
-    """What was copied up has no ACLs."""
+    """A copied-up file loses its ACLs."""
 
     spaces = ("system.posix_acl",)
 
 
-@mutant("FSX-023", bug="a copy by tar, which leaves trusted.* out")
+@mutant("FSX-023", bug="a copy with tar, which omits trusted.*")
 class CopyUpLosesTrusted(_CopyUpLoses):
-    """What was copied up has none of root's own attributes."""
+    """A copied-up file loses its trusted.* xattrs."""
 
     spaces = ("trusted.",)
 
 
 @mutant("FSX-002", bug="gvisor #12523")
 class CopyUpLosesSetgid(_CopyUpLoses):
-    """A setgid directory that was copied up is setgid no more."""
+    """A copied-up directory loses its setgid bit."""
 
     def spoil(self, path: Path) -> None:
         """Clear the bit."""
@@ -75,9 +75,9 @@ class CopyUpLosesSetgid(_CopyUpLoses):
             path.chmod(mode & ~stat.S_ISGID)
 
 
-@mutant("FSX-025", bug="fuse-overlayfs: a file that was copied up belongs to who runs it")
+@mutant("FSX-025", bug="fuse-overlayfs: a copied-up file is owned by the user of the process")
 class CopyUpLosesOwner(_CopyUpLoses):
-    """What was copied up belongs to root."""
+    """A copied-up file is owned by root."""
 
     def spoil(self, path: Path) -> None:
         """Change the owner, and keep the mode."""
@@ -102,20 +102,20 @@ class _CopyLoses(Mutant):
 
 @mutant("LIF-031", bug="moby #20240: vfs copied files without security.capability")
 class CopyLosesCapabilities(_CopyLoses):
-    """A child's files have no capabilities."""
+    """Files of a child lose their file capabilities."""
 
     spaces = ("security.capability",)
 
 
-@mutant("LIF-032", bug="cp -R instead of cp -a: ACLs stay behind")
+@mutant("LIF-032", bug="cp -R instead of cp -a: ACLs are not copied")
 class CopyLosesAccessLists(_CopyLoses):
-    """A child's files have no ACLs."""
+    """Files of a child lose their ACLs."""
 
     spaces = ("system.posix_acl",)
 
 
-@mutant("LIF-033", bug="moby #20331: a copy by tar leaves trusted.* out")
+@mutant("LIF-033", bug="moby #20331: a copy with tar omits trusted.*")
 class CopyLosesTrusted(_CopyLoses):
-    """A child's files have none of root's own attributes."""
+    """Files of a child lose their trusted.* xattrs."""
 
     spaces = ("trusted.",)

@@ -18,7 +18,7 @@ __all__: list[str] = []
 
 @mutant("DIF-052", bug="moby #41261")
 class RootIsNoMember(RewritesDiff):
-    """diff leaves the root directory out."""
+    """diff omits the root directory."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -26,9 +26,9 @@ class RootIsNoMember(RewritesDiff):
                 yield member, data
 
 
-@mutant("DIF-056", "DIF-057", bug="moby #41261, mended for mode and owner only")
+@mutant("DIF-056", "DIF-057", bug="moby #41261, fixed for mode and owner only")
 class RootHasNoAttributes(RewritesDiff):
-    """diff writes the root directory without its attributes."""
+    """diff writes the root directory without its xattrs."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -37,9 +37,11 @@ class RootHasNoAttributes(RewritesDiff):
             yield member, data
 
 
-@mutant("DIF-052", bug="an unpacker that makes ./ with MkdirAll, which it finds there")
+@mutant(
+    "DIF-052", bug="an unpacker that creates ./ with MkdirAll, which accepts the existing directory"
+)
 class RootOfAnArchiveIsIgnored(Mutant):
-    """apply_diff leaves the layer's root as it was."""
+    """apply_diff ignores the metadata of the root directory."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Driver.apply_diff, and the old root."""
@@ -53,7 +55,7 @@ class RootOfAnArchiveIsIgnored(Mutant):
 
 @mutant("DIF-053", bug="moby #5632")
 class LinksToLowerFilesAreCopies(RewritesDiff):
-    """A new name of a file of the parent is a member of its own, with data of its own."""
+    """A new hard link to a file of the parent is written as a separate file with data."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Driver.diff, rewritten where there is a parent."""
@@ -76,7 +78,7 @@ class LinksToLowerFilesAreCopies(RewritesDiff):
 
 @mutant("DIF-054", bug="dagger #13844; fuse-overlayfs #136")
 class OpaqueAncestorsForgotten(Mutant):
-    """The whole archive has lower files of each directory that is not opaque itself."""
+    """The flattened diff contains lower files below a subdirectory of an opaque directory."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Driver.diff, with what lies below directories that were made again."""
@@ -117,7 +119,7 @@ class OpaqueAncestorsForgotten(Mutant):
 
 @mutant("DIF-055", bug="go-archive #99, Docker 29.7.0")
 class AbsoluteLinksRefused(Mutant):
-    """A hard link whose target begins with a slash leaves the root, it says."""
+    """A hard link with an absolute target is refused as a path that leaves the root."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Driver.apply_diff of archives without such a link."""

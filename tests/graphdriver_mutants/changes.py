@@ -40,7 +40,7 @@ def _both_files(new: Path, old: Path) -> bool:
 
 @mutant("CHG-012", "CHG-013", bug="moby #21555, #51518")
 class SameSizeIsSame(_Sides):
-    """A file of the same size and time is the same file."""
+    """A file with the same size and mtime is treated as unchanged."""
 
     def is_seen(self, change: Change, new: Path, old: Path) -> bool:
         if change.kind is not ChangeKind.MODIFY or not _both_files(new, old):
@@ -52,7 +52,7 @@ class SameSizeIsSame(_Sides):
 
 @mutant("CHG-011", bug="moby #31805")
 class SymlinksNotRead(_Sides):
-    """A symlink that leads elsewhere is the same symlink."""
+    """A symlink with a new target is treated as unchanged."""
 
     def is_seen(self, change: Change, new: Path, old: Path) -> bool:
         return not (new.is_symlink() and old.is_symlink())
@@ -60,7 +60,7 @@ class SymlinksNotRead(_Sides):
 
 @mutant("CHG-010", bug="a differ that compares bytes only")
 class ModesNotCompared(_Sides):
-    """A changed mode is no change."""
+    """A changed mode is not reported."""
 
     def is_seen(self, change: Change, new: Path, old: Path) -> bool:
         if change.kind is not ChangeKind.MODIFY or not _both_files(new, old):
@@ -86,9 +86,9 @@ class NewDirectoryIsDeleted(_Sides):
         return [Change(one.path, kind) for one, kind in zip(found, kinds, strict=True)]
 
 
-@mutant("CHG-004", bug="go-plugins-helpers: make with a length, then append")
+@mutant("CHG-004", bug="go-plugins-helpers: make with a length, followed by append")
 class BlankRows(Mutant):
-    """As many blank rows as there are real ones come first."""
+    """The list of changes begins with as many blank rows as there are changes."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
@@ -97,7 +97,7 @@ class BlankRows(Mutant):
 
 @mutant("CHG-008", bug="moby #37313")
 class OpaqueChildrenForgotten(Mutant):
-    """Deletions inside a directory that is still there are not reported."""
+    """Deletions inside an existing directory are not reported."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         return [
@@ -109,7 +109,7 @@ class OpaqueChildrenForgotten(Mutant):
 
 @mutant("CHG-015", bug="docker/for-linux #307; containers-storage 1.43")
 class NotADirectory(Mutant):
-    """A file that became a directory with content ends changes with ENOTDIR."""
+    """If a file became a directory with entries, changes fails with ENOTDIR."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
@@ -121,9 +121,9 @@ class NotADirectory(Mutant):
         return found
 
 
-@mutant("CHG-006", bug="a walk that goes on below what is gone")
+@mutant("CHG-006", bug="a walk that descends into deleted directories")
 class DeletedChildrenListed(Mutant):
-    """Each file of a deleted directory is a row."""
+    """Each file of a deleted directory is reported as a change."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
@@ -140,7 +140,7 @@ class DeletedChildrenListed(Mutant):
 
 @mutant("CHG-021", "SIZ-004", bug="moby overlay2: isParent of an unknown id")
 class UnknownHasNoChanges(Mutant):
-    """An unknown layer has no changes and no size."""
+    """changes and diff_size of an unknown layer return an empty list and 0."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         try:
@@ -155,7 +155,7 @@ class UnknownHasNoChanges(Mutant):
             return 0
 
 
-@mutant("CHG-018", bug="a naive differ that does not give back its gets")
+@mutant("CHG-018", bug="a naive differ that does not put the layers it gets")
 class ChangesKeepsMounts(Mutant):
     """changes leaves the layer held."""
 
@@ -167,7 +167,7 @@ class ChangesKeepsMounts(Mutant):
 
 @mutant("CHG-003", bug="moby 1.12: Changes ignores its parent argument")
 class ParentIgnored(Mutant):
-    """Without a parent the changes are those against the recorded one."""
+    """changes without a parent compares with the recorded parent."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         lower = self.home / id / "lower"
@@ -177,9 +177,9 @@ class ParentIgnored(Mutant):
         return super().changes(id, parent)
 
 
-@mutant("CHG-002", bug="changes without the directories that hold them")
+@mutant("CHG-002", bug="changes without parent directories")
 class ParentsNotReported(Mutant):
-    """A directory whose files changed is not reported."""
+    """A directory with changed entries is not reported."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
@@ -187,9 +187,9 @@ class ParentsNotReported(Mutant):
         return [one for one in found if one.kind is not ChangeKind.MODIFY or one.path not in above]
 
 
-@mutant("SIZ-003", bug="pkg/archive ChangesSize before hard links")
+@mutant("SIZ-003", bug="pkg/archive ChangesSize before it handled hard links")
 class LinksCountTwice(Mutant):
-    """Each name of a file counts."""
+    """diff_size counts a file once for each of its names."""
 
     def diff_size(self, id: str, parent: str = "") -> int:
         diff = self.home / id / "diff"
@@ -197,9 +197,9 @@ class LinksCountTwice(Mutant):
         return sum(path.stat().st_size for path in files)
 
 
-@mutant("SIZ-002", bug="a driver that returns what it read")
+@mutant("SIZ-002", bug="a driver that returns the number of bytes read")
 class SizeOfArchive(Mutant):
-    """apply_diff returns twice the bytes of the layer."""
+    """apply_diff returns twice the size of the layer."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         return 2 * super().apply_diff(id, parent, diff)

@@ -14,7 +14,7 @@ __all__: list[str] = []
 
 @mutant("CLN-002", bug="a driver that closes its files in cleanup")
 class CleanupOnce(Mutant):
-    """A second cleanup is an error."""
+    """A second cleanup raises an error."""
 
     _done = False
 
@@ -25,9 +25,9 @@ class CleanupOnce(Mutant):
         self.sound.cleanup()
 
 
-@mutant("CLN-003", bug="a driver that takes what is held for what is temporary")
+@mutant("CLN-003", bug="a driver that treats held layers as temporary")
 class HeldLayersGo(Mutant):
-    """cleanup empties the layers that are held."""
+    """cleanup empties held layers."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -51,9 +51,9 @@ class HeldLayersGo(Mutant):
         self._held.clear()
 
 
-@mutant("CLN-006", bug="moby #46823: what is kept beside a layer is never given back")
+@mutant("CLN-006", bug="moby #46823: data stored outside the layer is never deleted")
 class NotesStay(Mutant):
-    """remove leaves the layer's entry in a list of layers."""
+    """remove leaves the layer's entry in an index file."""
 
     def remove(self, id: str) -> None:
         known = id and self.sound.exists(id)
@@ -64,9 +64,9 @@ class NotesStay(Mutant):
             (notes / id).touch()
 
 
-@mutant("CLN-010", bug="a thread that writes back, and is not a daemon")
+@mutant("CLN-010", bug="a write-back thread that is not a daemon thread")
 class ThreadNeverEnds(Mutant):
-    """get starts a thread that goes on for as long as there is a home."""
+    """get starts a thread that runs as long as the home exists."""
 
     deadline = 5
     _started = False
@@ -82,9 +82,12 @@ class ThreadNeverEnds(Mutant):
             time.sleep(0.05)
 
 
-@mutant("CLN-009", bug="moby 1.12: Init binds the home to itself, Cleanup of a later one does not")
+@mutant(
+    "CLN-009",
+    bug="moby 1.12: Init bind-mounts the home, Cleanup of a later driver does not unmount it",
+)
 class HomeStaysMounted(Mutant):
-    """The home is a mount of its own, and stays one."""
+    """Init bind-mounts the home to itself, and cleanup does not unmount it."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

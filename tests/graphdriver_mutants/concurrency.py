@@ -20,7 +20,7 @@ _GAP = 0.1
 
 @mutant("CON-001", bug="moby #44909: rename: file exists")
 class OneStagingDirectory(Mutant):
-    """What is being made has one name for all."""
+    """All creates use the same staging directory."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         """Create, beside a directory that says so."""
@@ -32,9 +32,9 @@ class OneStagingDirectory(Mutant):
             staging.rmdir()
 
 
-@mutant("CON-003", bug="moby #31136: a count without a lock")
+@mutant("CON-003", bug="moby #31136: a reference count without a lock")
 class CountsWithoutLock(Mutant):
-    """Two gets at once count as one: the first put unmounts under the other holder."""
+    """Two concurrent gets count as one hold: the first put unmounts the other holder's view."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -63,9 +63,9 @@ class CountsWithoutLock(Mutant):
         super().put(id)
 
 
-@mutant("CON-004", bug="moby #31136: Remove took no lock")
+@mutant("CON-004", bug="moby #31136: Remove takes no lock")
 class RemoveLooksFirst(Mutant):
-    """remove looks whether the layer is held, and some time later deletes its files."""
+    """remove checks for holds, and deletes the files some time later without a lock."""
 
     _got: threading.Event
 
@@ -88,7 +88,7 @@ class RemoveLooksFirst(Mutant):
 
 @mutant("CON-006", bug="one spool file for all archives")
 class OneSpoolForAll(Mutant):
-    """Every diff is kept in the same place until it is read."""
+    """All diffs are spooled to the same file."""
 
     _spool: bytes
 
@@ -102,7 +102,7 @@ class OneSpoolForAll(Mutant):
 
 @mutant("CON-008", bug="moby #22116")
 class DiffUnmounts(Mutant):
-    """diff unmounts the layer when it is done, whoever holds it."""
+    """diff unmounts the layer at its end, even if it is held."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Driver.diff, and umount(8)."""
@@ -112,9 +112,9 @@ class DiffUnmounts(Mutant):
         return stream
 
 
-@mutant("CON-011", bug="CVE-2024-21626: a container inherited a descriptor of the host")
+@mutant("CON-011", bug="CVE-2024-21626: a container inherits a descriptor of the host")
 class DescriptorsInherited(Mutant):
-    """Every child of the process inherits the layer's directory."""
+    """Child processes inherit a descriptor of the layer's directory."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Driver.get, and a descriptor without O_CLOEXEC."""
@@ -130,9 +130,9 @@ class DescriptorsInherited(Mutant):
         super().put(id)
 
 
-@mutant("CON-013", bug="a cache of layers that remove does not know of")
+@mutant("CON-013", bug="a cache of layers that remove does not update")
 class ExistsIsRemembered(Mutant):
-    """exists answers what it once has."""
+    """exists returns a cached result after the layer was removed."""
 
     def exists(self, id: str) -> bool:
         """Driver.exists, asked once."""
@@ -142,9 +142,9 @@ class ExistsIsRemembered(Mutant):
         return known[id]
 
 
-@mutant("CON-014", bug="Go 1.14: signals of the runtime made system calls fail with EINTR")
+@mutant("CON-014", bug="Go 1.14: signals of the runtime make system calls fail with EINTR")
 class FailsWithEINTR(Mutant):
-    """create waits for something, and takes an interrupted wait for a failed one."""
+    """create fails with EINTR when a signal interrupts it."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         """Create after poll(2) of nothing."""
@@ -154,9 +154,12 @@ class FailsWithEINTR(Mutant):
         super().make(id, parent, storage_opt)
 
 
-@mutant("CON-002", bug="moby overlay2: creates of one id each make a link; all but one stay in l/")
+@mutant(
+    "CON-002",
+    bug="moby overlay2: concurrent creates of one id each make a link; all but one stay in l/",
+)
 class LosersLeaveLinks(Mutant):
-    """A create that finds the layer made meanwhile leaves its own short link."""
+    """A create that finds the id in use meanwhile leaves its short link."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         """Create; where it is too late, with the link made already."""
@@ -172,9 +175,9 @@ class LosersLeaveLinks(Mutant):
             raise
 
 
-@mutant("CON-005", bug="moby #31136, by way of the drivers whose create gets the parent")
+@mutant("CON-005", bug="moby #31136, in drivers whose create gets the parent")
 class CreatesShareAGet(Mutant):
-    """Creates that go on at once get their parent once, and each of them puts it."""
+    """Concurrent creates get their parent once, but each of them puts it."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         """Create, with the parent held once more if it is held."""
@@ -194,9 +197,9 @@ class CreatesShareAGet(Mutant):
             self.sound.put(parent)
 
 
-@mutant("CON-007", bug="one place for all archives that are being unpacked")
+@mutant("CON-007", bug="one spool file for all archives that are being unpacked")
 class OneSpoolToUnpack(Mutant):
-    """Every archive that comes as a file is kept in the same place until it is unpacked."""
+    """Archives that are read from a file are spooled to the same file before they are unpacked."""
 
     _spool: bytes
 
@@ -209,9 +212,9 @@ class OneSpoolToUnpack(Mutant):
         return super().apply_diff(id, parent, io.BytesIO(self._spool))
 
 
-@mutant("CON-009", bug="moby overlay2: Cleanup takes none of the locks that #31136 brought")
+@mutant("CON-009", bug="moby overlay2: Cleanup takes none of the locks that #31136 added")
 class CleanupForgetsNewHolders(Mutant):
-    """cleanup lists who holds what, unmounts that, and then forgets all holders, new ones too."""
+    """cleanup unmounts the layers held at its start, and then forgets all holds, also new ones."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -250,9 +253,9 @@ class CleanupForgetsNewHolders(Mutant):
             super().cleanup()
 
 
-@mutant("CON-010", bug="a list of layers in memory: containers/storage reads its layers.json again")
+@mutant("CON-010", bug="a list of layers in memory: containers/storage rereads its layers.json")
 class LayersListedAtInit(Mutant):
-    """Which layers there are is read when the driver starts."""
+    """The list of layers is read only in Init."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

@@ -56,12 +56,12 @@ class _MakesInPlace(Mutant):
 
 @mutant("CRS-005", bug="moby overlay2 20.10 and 28: killed in Create before `lower` is written")
 class CreatesInPlace(_MakesInPlace):
-    """A layer whose creation was cut off shows an empty base layer."""
+    """After a kill in create, the layer exists and shows an empty base layer."""
 
 
 @mutant("CRS-002", bug="moby #36161")
 class RemovesLinksByAnEmptyName(_MakesInPlace):
-    """remove joins `l` with what the link file holds, and that may be nothing after a crash."""
+    """remove joins `l` with the content of the link file, which may be empty after a crash."""
 
     def begin(self, layer: Path) -> None:
         (layer / "link").touch()
@@ -76,9 +76,9 @@ class RemovesLinksByAnEmptyName(_MakesInPlace):
         super().remove(id)
 
 
-@mutant("CRS-003", bug="a store that will not touch what it calls damaged")
+@mutant("CRS-003", bug="a store that refuses all operations on a damaged layer")
 class RefusesToRemoveHalfLayers(_MakesInPlace):
-    """A layer whose creation was cut off can neither be used nor removed."""
+    """A layer whose create was interrupted can neither be used nor removed."""
 
     def begin(self, layer: Path) -> None:
         (layer / "incomplete").touch()
@@ -101,9 +101,9 @@ class RefusesToRemoveHalfLayers(_MakesInPlace):
             raise DriverError(f"layer {id} is damaged")
 
 
-@mutant("CRS-007", bug="moby overlay2: Remove deletes the layer's tree in its place")
+@mutant("CRS-007", bug="moby overlay2: Remove deletes the layer's tree in place")
 class RemovesInPlace(Mutant):
-    """A removal that was cut off leaves a layer with part of its files."""
+    """An interrupted remove leaves a layer with some of its files."""
 
     def remove(self, id: str) -> None:
         diff = self.home / id / "diff"
@@ -115,7 +115,7 @@ class RemovesInPlace(Mutant):
 
 @mutant("CRS-006", bug="moby overlay2 and containers-storage: archives are unpacked in place")
 class AppliesInPlace(Mutant):
-    """An archive whose application was cut off is there in part."""
+    """An interrupted apply_diff leaves some of the archive's files in the layer."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
@@ -128,9 +128,9 @@ class AppliesInPlace(Mutant):
         return size + super().apply_diff(id, parent, archive_of(members[half:]))
 
 
-@mutant("CRS-008", bug="a driver that takes a mount that it did not make for an error")
+@mutant("CRS-008", bug="a driver that refuses mounts which it did not make")
 class RefusesStaleMounts(Mutant):
-    """get fails while the mount of a killed process is there."""
+    """get fails while the mount of a killed process exists."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -147,9 +147,9 @@ class RefusesStaleMounts(Mutant):
         self._mine.discard(id)
 
 
-@mutant("CRS-004", bug="moby overlay2: the reference counter takes a stale mount for a hold")
+@mutant("CRS-004", bug="moby overlay2: the reference counter counts a stale mount as a hold")
 class AdoptsStaleMountsAsHolds(Mutant):
-    """A mount of a killed process counts as a hold, which outlives the layer."""
+    """The mount of a killed process counts as a hold, which persists after the layer is removed."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -182,7 +182,7 @@ class _Probes(Mutant):
         raise NotImplementedError
 
 
-@mutant("CRS-001", bug="graphdriver overlay2 0.1, killed with its probe mounted")
+@mutant("CRS-001", bug="graphdriver overlay2 0.1, killed while its probe is mounted")
 class ProbeMustBeRemovable(_Probes):
     """Init removes the directory of an earlier probe without unmounting it."""
 
@@ -195,7 +195,7 @@ class ProbeMustBeRemovable(_Probes):
 
 @mutant("CRS-009", "CRS-010", bug="moby overlay2: opaque-bug-check directories of killed daemons")
 class ProbesAreForgotten(_Probes):
-    """Each Init probes in a new directory, and nobody knows of the old ones."""
+    """Each Init probes in a new directory, and directories of killed probes are never removed."""
 
     def place(self, home: Path) -> Path:
         home.mkdir(parents=True, exist_ok=True)
@@ -207,19 +207,20 @@ class ProbesAreForgotten(_Probes):
 
 
 @mutant(
-    "CRS-011", bug="graphdriver overlay2 0.1: the probe is made beside a home that is not there"
+    "CRS-011",
+    bug="graphdriver overlay2 0.1: the probe is made beside a home that does not exist yet",
 )
 class ProbesBesideTheHome(_Probes):
-    """The first Init probes beside the home; a killed one leaves its directory there."""
+    """The first Init probes beside the home; if it is killed, its directory stays."""
 
     def place(self, home: Path) -> Path:
         above = home if home.exists() else home.parent
         return Path(tempfile.mkdtemp(prefix="probe", dir=above)) / "mount"
 
 
-@mutant("CRS-010", bug="moby overlay2: what a killed Create has made is nobody's")
+@mutant("CRS-010", bug="moby overlay2: files of a killed Create are never removed")
 class RemnantsStay(Mutant):
-    """Init keeps what a killed driver has left."""
+    """Init does not remove the remnants of a killed driver."""
 
     def __init__(self, home: str | os.PathLike[str], *arguments: Any) -> None:
         aside = Path(home).with_name("aside")
@@ -235,9 +236,9 @@ class RemnantsStay(Mutant):
             aside.rmdir()
 
 
-@mutant("CRS-012", bug="a store that writes its index when it has time")
+@mutant("CRS-012", bug="a store that writes its index later")
 class WritesBehind(Mutant):
-    """create returns before there is a layer; the next call makes it."""
+    """create returns before the layer exists; the next call creates it."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -262,9 +263,11 @@ class WritesBehind(Mutant):
         return self.home / f"pending-{id}"
 
 
-@mutant("CRS-013", bug="graphdriver overlay2 0.1: the mounted stage of a killed apply_diff")
+@mutant(
+    "CRS-013", bug="graphdriver overlay2 0.1: the mounted staging directory of a killed apply_diff"
+)
 class StageOfApplyStays(Mutant):
-    """apply_diff cannot be called again on a layer in which it was killed."""
+    """After a kill in apply_diff, apply_diff to the same layer fails."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         stage = self.home / id / "unpacking"

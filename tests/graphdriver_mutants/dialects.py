@@ -17,17 +17,19 @@ def _clean(name: bytes) -> bytes:
     return os.path.normpath(b"/" + name).strip(b"/")
 
 
-@mutant("ARC-021", bug="moby #10907, docker/for-linux #112: types that a reader does not know")
+@mutant("ARC-021", bug="moby #10907, docker/for-linux #112: types that a reader does not support")
 class UnusualTypesSkipped(RewritesBlocks):
-    """Members of types 7, D and V, and of unknown ones, are passed over."""
+    """Members of the types 7, D and V, and of unknown types, are skipped."""
 
     def rewritten(self, members: list[Blocks]) -> Iterable[bytes]:
         return (one.raw for one in members if one.flag in b"\x000123456S")
 
 
-@mutant("ARC-021", "ARC-024", bug="python/cpython #83869: the map and the data are the content")
+@mutant(
+    "ARC-021", "ARC-024", bug="python/cpython #83869: the map and the data are the file's content"
+)
 class SparseMapIsContent(RewritesBlocks):
-    """The records of PAX sparse members are passed over."""
+    """The PAX records of sparse members are ignored, so that the map becomes part of the file."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         for one in members:
@@ -35,9 +37,9 @@ class SparseMapIsContent(RewritesBlocks):
             yield one.header + one.data if is_sparse else one.raw
 
 
-@mutant("ARC-021", bug="python/cpython #141707: the slash is looked for in the cut name")
+@mutant("ARC-021", bug="python/cpython #141707: the slash is searched in the truncated name field")
 class CutNameIsADirectory(RewritesBlocks):
-    """A header of type NUL whose name field ends in a slash is a directory's."""
+    """A header of type NUL whose name field ends with a slash is read as a directory."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         for one in members:
@@ -49,9 +51,9 @@ class CutNameIsADirectory(RewritesBlocks):
                 yield one.raw
 
 
-@mutant("ARC-021", bug="confidential-containers/guest-components #1737, the other way round")
+@mutant("ARC-021", bug="confidential-containers/guest-components #1737, in reverse")
 class EmptyRecordsOverrule(RewritesBlocks):
-    """A PAX record `path` without a value leaves a member without its name, which is dropped."""
+    """A PAX record `path` without a value makes the name empty, and the member is omitted."""
 
     def rewritten(self, members: list[Blocks]) -> Iterable[bytes]:
         return (one.raw for one in members if one.records.get(b"path") != b"")
@@ -59,7 +61,7 @@ class EmptyRecordsOverrule(RewritesBlocks):
 
 @mutant("ARC-023", bug="osscontainertools/kaniko #959")
 class AbsoluteTargetsRefused(RewritesBlocks):
-    """A hard link whose target begins with a slash is refused."""
+    """A hard link with an absolute target is refused."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         for one in members:
@@ -70,7 +72,7 @@ class AbsoluteTargetsRefused(RewritesBlocks):
 
 @mutant("ARC-023", bug="containers/storage #2191, kaniko #1375: mkdirat of the root")
 class RootMemberRefused(RewritesBlocks):
-    """The root as a member ends the apply."""
+    """A member for the root directory is refused."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         for one in members:
@@ -81,7 +83,7 @@ class RootMemberRefused(RewritesBlocks):
 
 @mutant("ARC-023", bug="apple/container #1797")
 class LinkNeedsItsDirectory(RewritesBlocks):
-    """A hard link below a directory that has no member is refused, if it comes first there."""
+    """A hard link is refused if it is the first member below a directory without an entry."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         known = {b""}
@@ -98,7 +100,7 @@ class LinkNeedsItsDirectory(RewritesBlocks):
 
 @mutant("ARC-023", bug="golang/go #12594")
 class GnuTimesArePrefix(RewritesBlocks):
-    """The times in GNU's headers are taken for the front of the path."""
+    """The time fields of GNU headers are read as the prefix of the path."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         for one in members:
@@ -112,7 +114,7 @@ class GnuTimesArePrefix(RewritesBlocks):
 
 @mutant("ARC-024", bug="docker/cli #6153, moby #4066: unhandled tar header type 83")
 class SparseTypeRefused(RewritesBlocks):
-    """GNU's type S is refused."""
+    """Members of GNU's sparse type S are refused."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         for one in members:
@@ -121,9 +123,9 @@ class SparseTypeRefused(RewritesBlocks):
             yield one.raw
 
 
-@mutant("ARC-025", bug="quay/claircore #683, for one block that is missing instead of two")
+@mutant("ARC-025", bug="quay/claircore #683, with one block missing instead of two")
 class OneBlockIsTruncation(RewritesBlocks):
-    """An archive that ends with one block of zeros is taken for one that was cut."""
+    """An archive that ends with one block of zeros is refused as truncated."""
 
     def ended(self, rest: bytes) -> bytes:
         if len(rest) == 512:
@@ -133,7 +135,7 @@ class OneBlockIsTruncation(RewritesBlocks):
 
 @mutant("ARC-022", bug="moby #47517, ko-build/ko #1525")
 class ForeignAttributesFatal(RewritesBlocks):
-    """An attribute of a name space that Linux lacks is ENOTSUP."""
+    """An xattr of a namespace that Linux does not support makes apply_diff fail with ENOTSUP."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         known = (b"user", b"trusted", b"security", b"system")
@@ -145,7 +147,7 @@ class ForeignAttributesFatal(RewritesBlocks):
             yield one.raw
 
 
-@mutant("ARC-026", bug="busybox tar: numbers in base 256 are not octal, and count as 0")
+@mutant("ARC-026", bug="busybox tar: numbers in base 256 are not octal and are read as 0")
 class OctalOnly(RewritesBlocks):
     """Owners in base 256 become root."""
 
@@ -155,9 +157,9 @@ class OctalOnly(RewritesBlocks):
             yield one.with_header(**patches) if patches else one.raw
 
 
-@mutant("SEC-013", bug="golang/go #32264; int() and symlink(2) of the record as it stands")
+@mutant("SEC-013", bug="golang/go #32264; int() and symlink(2) with an unchecked record")
 class RecordsAreTrusted(RewritesBlocks):
-    """A number that is none, or a NUL in a target, ends in ValueError."""
+    """A malformed number, or a NUL in a link target, raises ValueError."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         for one in members:

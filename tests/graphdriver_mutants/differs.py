@@ -22,7 +22,7 @@ def _lowers(driver: Mutant, id: str) -> list[Path]:
 
 @mutant("CHG-016", "DIF-005", bug="moby 1.12: Changes and Diff ignore their parent argument")
 class AlwaysAgainstTheParent(Mutant):
-    """Whatever parent is named, the direct one is meant."""
+    """diff and changes ignore the parent argument and compare with the layer's parent."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         return super().changes(id, self._direct(id, parent))
@@ -35,35 +35,35 @@ class AlwaysAgainstTheParent(Mutant):
         return below[0].parent.name if parent and below else parent
 
 
-@mutant("CHG-017", bug="moby 1.12: a layer that is no ancestor is no parent")
+@mutant("CHG-017", bug="moby 1.12: a layer that is not an ancestor is treated as no parent")
 class StrangersAreNobody(Mutant):
-    """Against an unrelated layer all is new."""
+    """Compared with an unrelated layer, all files are reported as added."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         related = self.home / parent / "diff" in _lowers(self, id)
         return super().changes(id, parent if related else "")
 
 
-@mutant("CHG-001", bug="docker diff: C / of a container that did nothing")
+@mutant("CHG-001", bug="docker diff: C / for a container without changes")
 class RootAlwaysChanged(Mutant):
-    """The root is reported."""
+    """changes always reports the root directory."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         return [Change(b"/", ChangeKind.MODIFY), *super().changes(id, parent)]
 
 
-@mutant("CHG-005", bug="an enum that begins with 1")
+@mutant("CHG-005", bug="an enum that starts with 1")
 class KindsFromOne(Mutant):
-    """1, 2 and 3 instead of 0, 1 and 2."""
+    """Kinds of changes are numbered 1, 2 and 3 instead of 0, 1 and 2."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
         return [Change(one.path, one.kind.value + 1) for one in found]  # type: ignore[arg-type]
 
 
-@mutant("CHG-014", bug="moby OverlayChanges: a whiteout in a middle layer is taken for a file")
+@mutant("CHG-014", bug="moby OverlayChanges: a whiteout in a middle layer is treated as a file")
 class WhiteoutsCountAsFiles(Mutant):
-    """What any lower layer has a name for is modified, not added."""
+    """A new file is reported as modified if any lower layer has an entry, even a whiteout."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         below = [os.fsencode(one) for one in _lowers(self, id)]
@@ -79,7 +79,7 @@ class WhiteoutsCountAsFiles(Mutant):
 
 @mutant("CHG-009", bug="a differ that compares size and time, or nothing")
 class TypesNotCompared(Mutant):
-    """What is there before and after is the same, whatever it was."""
+    """A path that exists before and after is unchanged, even if its type differs."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
@@ -101,7 +101,7 @@ def _swapped(old: bytes, new: bytes) -> bool:
     bug="moby's naive differ over fuse-overlayfs: directories of over 40 entries",
 )
 class LargeDirectoriesMisread(Mutant):
-    """Fifos and devices with many neighbours are reported as deleted."""
+    """Fifos and devices in directories with many entries are reported as deleted."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
@@ -113,9 +113,11 @@ class LargeDirectoriesMisread(Mutant):
         return found + [Change(path, ChangeKind.DELETE) for path in paths if path not in listed]
 
 
-@mutant("CHG-020", bug="buildkit #2480; containers/storage: what was copied up is a change")
+@mutant(
+    "CHG-020", bug="buildkit #2480; containers/storage: copied-up files are reported as changes"
+)
 class CopiedUpIsChanged(Mutant):
-    """Every file in the upper is a modification."""
+    """Every file in the upper directory is reported as modified."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
@@ -124,9 +126,9 @@ class CopiedUpIsChanged(Mutant):
         return found + [Change(p, ChangeKind.MODIFY) for p in files if parent and p not in listed]
 
 
-@mutant("CHG-022", bug="a differ that sends files and directories only")
+@mutant("CHG-022", bug="a differ that writes regular files and directories only")
 class SpecialFilesLeftOut(RewritesDiff):
-    """Symlinks, fifos and empty files are not in the archive."""
+    """The archive does not contain symlinks, fifos and empty files."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return (one for one in members if one[0].isdir() or (one[0].isreg() and one[1]))
@@ -134,7 +136,7 @@ class SpecialFilesLeftOut(RewritesDiff):
 
 @mutant("DIF-001", bug="an archive that is not closed: no blocks of zeros")
 class EndMissing(Mutant):
-    """The archive just stops."""
+    """The archive has no end-of-archive blocks."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         with super().diff(id, parent) as stream:
@@ -143,7 +145,7 @@ class EndMissing(Mutant):
 
 @mutant("DIF-007", bug="containers/storage #141: directories marked opaque by the kernel")
 class EmptyLayerHidesAll(RewritesDiff):
-    """An empty layer's root is opaque."""
+    """The root of an empty layer is exported as opaque."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         marker = tarfile.TarInfo(".wh..wh..opq")
@@ -152,7 +154,7 @@ class EmptyLayerHidesAll(RewritesDiff):
 
 @mutant("DIF-016", "DIF-017", bug="moby pkg/archive: errors of the tar writer are logged")
 class TroubleIsLogged(Mutant):
-    """What cannot be read ends as zeros, and with it the archive, as if it were whole."""
+    """A file that cannot be read is exported as zeros, and the archive has a regular end."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         return io.BufferedReader(_Quiet(super().diff(id, parent)))
@@ -197,9 +199,9 @@ class _Quiet(io.RawIOBase):
         super().close()
 
 
-@mutant("DIF-035", bug="fuse-overlayfs 1.10: a written file of several names shows its old bytes")
+@mutant("DIF-035", bug="fuse-overlayfs 1.10: a written file with hard links shows its old content")
 class HardLinksAreStale(Mutant):
-    """A changed file that had more than one name below is sent as it was, filled up with zeros."""
+    """A changed file with hard links in a lower layer is exported with its old content, padded."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         with super().diff(id, parent) as stream:

@@ -15,7 +15,7 @@ from graphdriver_mutants.registry import Mutant, mutant
 __all__: list[str] = []
 
 
-@mutant("CRS-020", bug="io.Copy without a look at its error: a layer without its last files")
+@mutant("CRS-020", bug="io.Copy without an error check: a layer without its last files")
 class FullDiskSwallowed(Mutant):
     """apply_diff on a full disk reports success."""
 
@@ -29,9 +29,11 @@ class FullDiskSwallowed(Mutant):
             return 0
 
 
-@mutant("CRS-021", bug="containers/storage: layers.json cut off by a full disk, all layers unknown")
+@mutant(
+    "CRS-021", bug="containers/storage: layers.json truncated by a full disk, all layers unknown"
+)
 class IndexRewrittenInPlace(Mutant):
-    """The layers are those of an index, which is truncated and written again with each create."""
+    """Layers are listed in an index file, which each create truncates and rewrites."""
 
     def __init__(
         self,
@@ -64,9 +66,9 @@ class IndexRewrittenInPlace(Mutant):
         return super().get(id, mount_label)
 
 
-@mutant("CRS-022", bug="moby #40704, #40709: any error after symlink() leaves the name in l/")
+@mutant("CRS-022", bug="moby #40704, #40709: any error after symlink() leaves the link in l/")
 class FailedCreateLeavesLink(Mutant):
-    """A create that fails leaves a short name."""
+    """A failed create leaves its short link."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         """Create; the first thing that is made is the last that is thought of."""
@@ -78,7 +80,7 @@ class FailedCreateLeavesLink(Mutant):
 
 @mutant("CRS-023", bug="this project's overlay2 before 0.3: a failed create left an id that exists")
 class FailedIdStaysTaken(Mutant):
-    """An id whose create has failed is taken until the next start."""
+    """The id of a failed create stays in use until the next start."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -95,7 +97,7 @@ class FailedIdStaysTaken(Mutant):
 
 @mutant("CRS-024", bug="this project's overlay2 before 0.3: EROFS for a disk without inodes")
 class CauseHidden(Mutant):
-    """Whatever create meets, it says that the layer cannot be made."""
+    """create raises the same error without a cause for all failures."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         """Create; the error is a sentence."""
@@ -105,9 +107,9 @@ class CauseHidden(Mutant):
             raise DriverError(f"layer {id} cannot be made") from None
 
 
-@mutant("CRS-025", bug="this project's vfs before 0.3: a stage to move the layer to")
+@mutant("CRS-025", bug="this project's vfs before 0.3: a staging directory to move the layer to")
 class RemoveNeedsRoom(Mutant):
-    """remove makes a directory first."""
+    """remove creates a directory first."""
 
     def remove(self, id: str) -> None:
         """Driver.remove, by way of a stage."""
@@ -121,7 +123,7 @@ class RemoveNeedsRoom(Mutant):
 
 @mutant("CRS-025", bug="containers/storage: mountpoints.json is written by each unmount")
 class PutWritesState(Mutant):
-    """put writes down who holds what, and then unmounts."""
+    """put writes a state file before it unmounts."""
 
     def put(self, id: str) -> None:
         """Driver.put, after a file of a few pages was replaced."""
@@ -133,7 +135,7 @@ class PutWritesState(Mutant):
 
 @mutant("CRS-026", bug="this project's overlay2 before 0.3; the kernel only logs it")
 class ViewsOfAFullDisk(Mutant):
-    """get does not look whether the kernel has mounted the view read-only."""
+    """get does not check whether the kernel has mounted the view read-only."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -141,9 +143,9 @@ class ViewsOfAFullDisk(Mutant):
         mounts._require_writable = lambda *_: None
 
 
-@mutant("CRS-027", bug="an atomic write whose error nobody looks at: an empty file has the name")
+@mutant("CRS-027", bug="an atomic write without an error check: an empty file gets the final name")
 class VersionWrittenBlindly(Mutant):
-    """Init replaces the file with the version of the home, and refuses a home without one."""
+    """Init rewrites the version file without an error check, and refuses a home if it is empty."""
 
     def __init__(
         self,

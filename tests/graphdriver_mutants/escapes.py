@@ -40,7 +40,7 @@ class BreaksOut(Mutant):
 
 @mutant("SEC-001", bug="CVE-2014-6407: symlinks of the archive are followed")
 class SymlinksFollowed(BreaksOut):
-    """Members are written by their path, wherever it leads."""
+    """Members are written to their paths through symlinks that leave the layer."""
 
     def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
         path = os.path.join(view, member.name)
@@ -49,9 +49,9 @@ class SymlinksFollowed(BreaksOut):
                 opened.write(content)
 
 
-@mutant("SEC-001", bug="CVE-2007-4559, CVE-2014-9357: names with dots are taken as they are")
+@mutant("SEC-001", bug="CVE-2007-4559, CVE-2014-9357: `..` in names is not checked")
 class DotsObeyed(BreaksOut):
-    """`../victim/new` is a file outside."""
+    """A member `../victim/new` is written outside the layer."""
 
     def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
         if ".." in member.name.split("/") and member.isreg() and not is_whiteout(member):
@@ -59,9 +59,9 @@ class DotsObeyed(BreaksOut):
                 opened.write(content)
 
 
-@mutant("SEC-001", bug="moby pkg/archive, TestUntarInvalidHardlink: a hard link may name anything")
+@mutant("SEC-001", bug="moby pkg/archive, TestUntarInvalidHardlink: a hard link to any path")
 class HardLinksLeaveLayer(BreaksOut):
-    """What comes for the name of a hard link is written into what it links to, wherever."""
+    """A member with the path of a hard link is written to the link's target, also outside."""
 
     def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
         if member.islnk():
@@ -77,7 +77,7 @@ class HardLinksLeaveLayer(BreaksOut):
 
 @mutant("SEC-001", bug="containerd TestBreakouts: whiteouts through symlinks")
 class WhiteoutsLeaveLayer(BreaksOut):
-    """A whiteout in a directory that is a symlink deletes what it leads to."""
+    """A whiteout below a symlink to a directory deletes files in the symlink's target."""
 
     def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
         above, base = os.path.split(member.name)

@@ -11,7 +11,9 @@ from graphdriver_mutants.registry import Mutant, mutant
 __all__: list[str] = []
 
 
-@mutant("CRS-040", bug="archivers that log a failed write and go on, as docker-untar's lchown did")
+@mutant(
+    "CRS-040", bug="archivers that log a failed write and continue, as docker-untar with lchown"
+)
 class SwallowsTheFullDisk(Mutant):
     """apply_diff reports success when the disk is full."""
 
@@ -22,18 +24,18 @@ class SwallowsTheFullDisk(Mutant):
             return 0
 
 
-@mutant("CRS-040", bug="graphdriver overlay2 0.1: remove took EIO for a layer that is not there")
+@mutant("CRS-040", bug="graphdriver overlay2 0.1: remove treats EIO as a missing layer")
 class TakesErrorsForAbsence(Mutant):
-    """remove reports success whatever the disk says."""
+    """remove reports success after any disk error."""
 
     def remove(self, id: str) -> None:
         with contextlib.suppress(OSError):
             super().remove(id)
 
 
-@mutant("CRS-041", bug="moby #36161, on the way out of a failed create")
+@mutant("CRS-041", bug="moby #36161, in the cleanup of a failed create")
 class CleansUpTooMuch(Mutant):
-    """A create that fails removes the links of all layers."""
+    """A failed create removes the links of all layers."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         try:
@@ -46,7 +48,7 @@ class CleansUpTooMuch(Mutant):
 
 @mutant("CRS-042", bug="moby #40704, #40709")
 class LeavesLinksOfFailedLayers(Mutant):
-    """A create that fails leaves its short link."""
+    """A failed create leaves its short link."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         try:
@@ -57,9 +59,9 @@ class LeavesLinksOfFailedLayers(Mutant):
             raise
 
 
-@mutant("CRS-043", bug="a driver that remembers an error, and answers with it from then on")
+@mutant("CRS-043", bug="a driver that caches an error and returns it afterwards")
 class NeedsARestart(Mutant):
-    """After one error a verb fails until the driver is started again."""
+    """After one error a verb fails until the driver is restarted."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -77,7 +79,7 @@ class NeedsARestart(Mutant):
 
 @mutant("CRS-044", bug="errors that are wrapped without %w, or without a cause")
 class HidesTheCause(Mutant):
-    """Whatever went wrong, the layer could not be made."""
+    """create raises an error without a cause for all failures."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         try:
@@ -86,9 +88,9 @@ class HidesTheCause(Mutant):
             raise DriverError(f"layer {id} could not be made") from None
 
 
-@mutant("CRS-045", bug="a file that is closed at the end of the function, and not when it fails")
+@mutant("CRS-045", bug="a file that is not closed on the error path")
 class LeaksWhenItFails(Mutant):
-    """A create that fails leaves the home open."""
+    """A failed create leaves a descriptor of the home open."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         descriptor = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY)
@@ -98,7 +100,7 @@ class LeaksWhenItFails(Mutant):
 
 @mutant("CRS-046", bug="moby overlay2: Put logs a failed unmount at debug level")
 class HidesFailedUnmounts(Mutant):
-    """put reports success when the layer could not be unmounted."""
+    """put reports success when the unmount failed."""
 
     def put(self, id: str) -> None:
         with contextlib.suppress(OSError):

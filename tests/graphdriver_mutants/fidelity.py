@@ -17,7 +17,7 @@ _ZEROS = bytes(1 << 20)
 
 @mutant("ARC-012", bug="moby #3845: security.capability was not in the archive")
 class CapabilitiesLost(RewritesDiff):
-    """File capabilities do not travel."""
+    """The archive does not contain file capabilities."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -31,7 +31,7 @@ class CapabilitiesLost(RewritesDiff):
 
 @mutant("ARC-018", bug="chown(2) after chmod(2) clears the bits")
 class SetuidLostWithItsOwner(RewritesDiff):
-    """Setuid and setgid travel for root's files only."""
+    """Setuid and setgid bits are lost for files that root does not own."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -40,9 +40,9 @@ class SetuidLostWithItsOwner(RewritesDiff):
             yield member, data
 
 
-@mutant("DIF-014", bug="containers/storage #141: directories marked opaque lost mode and owner")
+@mutant("DIF-014", bug="containers/storage #141: directories marked opaque lose mode and owner")
 class DirectoriesReset(RewritesDiff):
-    """Every directory is 0755."""
+    """Every directory gets mode 0755."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -51,9 +51,9 @@ class DirectoriesReset(RewritesDiff):
             yield member, data
 
 
-@mutant("DIF-015", bug="moby #34342: with redirect_dir a renamed directory was diffed as empty")
+@mutant("DIF-015", bug="moby #34342: with redirect_dir a renamed directory is exported as empty")
 class RenamedDirectoryIsEmpty(RewritesDiff):
-    """What lies below a directory that took another's place is not in the archive."""
+    """The entries of a directory that was renamed over another are not in the archive."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         new = {m.name for m, _ in members if m.isdir()}
@@ -63,9 +63,9 @@ class RenamedDirectoryIsEmpty(RewritesDiff):
                 yield member, data
 
 
-@mutant("DIF-024", bug="moby pkg/chrootarchive: before flush() the sender of padding got SIGPIPE")
+@mutant("DIF-024", bug="moby pkg/chrootarchive: before flush() the sender of padding gets SIGPIPE")
 class PaddingUnread(Mutant):
-    """apply_diff stops reading where the archive ends."""
+    """apply_diff stops reading at the end of the archive and leaves the padding unread."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         if not diff.seekable():
@@ -82,17 +82,17 @@ class PaddingUnread(Mutant):
         return super().apply_diff(id, parent, io.BytesIO(data + bytes(1024)))
 
 
-@mutant("SEC-006", bug="CVE-2017-14992: what a stream claimed was read into memory")
+@mutant("SEC-006", bug="CVE-2017-14992: the size in the stream is allocated in memory")
 class WholeArchiveInMemory(Mutant):
-    """apply_diff reads all of the stream before it looks."""
+    """apply_diff reads the whole stream into memory."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         return super().apply_diff(id, parent, io.BytesIO(diff.read()))
 
 
-@mutant("ARC-015", bug="moby and containerd: holes are sent as zeros")
+@mutant("ARC-015", bug="moby and containerd: holes are written as zeros")
 class HolesSpelledOut(Mutant):
-    """The archive of a layer with a hole is as long as the file."""
+    """Holes are exported as zeros, so the archive is as long as the file."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         stream = super().diff(id, parent)
@@ -115,9 +115,9 @@ class _Endless(io.RawIOBase):
         return count
 
 
-@mutant("ARC-001", bug="a read(2) of 64 KiB that is taken for the whole file")
+@mutant("ARC-001", bug="one read(2) of 64 KiB instead of a loop")
 class OneReadOnly(RewritesDiff):
-    """Files end after 64 KiB."""
+    """Files are truncated after 64 KiB."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -127,7 +127,7 @@ class OneReadOnly(RewritesDiff):
 
 @mutant("ARC-006", bug="ustar: 100 bytes for the target of a link")
 class TargetsCut(RewritesDiff):
-    """Symlinks lead to the first 100 bytes of their targets."""
+    """Symlink targets are truncated to 100 bytes."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -137,7 +137,7 @@ class TargetsCut(RewritesDiff):
 
 @mutant("ARC-008", bug="gvisor #12056; cvmfs #4286: links whose file is not in the archive")
 class LinkedContentLost(RewritesDiff):
-    """Every name of a file but the first is empty."""
+    """All names of a file except the first have no content."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -148,7 +148,7 @@ class LinkedContentLost(RewritesDiff):
 
 @mutant("ARC-009", bug="device numbers of 16 bits, as before Linux 2.6")
 class MinorsOfEightBits(RewritesDiff):
-    """Minor device numbers are cut to 8 bits."""
+    """Minor device numbers are truncated to 8 bits."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -156,9 +156,9 @@ class MinorsOfEightBits(RewritesDiff):
             yield member, data
 
 
-@mutant("ARC-010", bug="names that go through JSON, as in the plugin protocol's Changes")
+@mutant("ARC-010", bug="names in JSON, as in the plugin protocol's Changes")
 class NamesMadeText(RewritesDiff):
-    """What is no UTF-8 in a name becomes question marks."""
+    """Bytes of a name that are not UTF-8 become question marks."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -169,7 +169,7 @@ class NamesMadeText(RewritesDiff):
 
 @mutant("ARC-011", bug="ustar: 255 bytes for a path")
 class PathsCut(RewritesDiff):
-    """Paths end after 255 bytes."""
+    """Paths are truncated to 255 bytes."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -179,7 +179,7 @@ class PathsCut(RewritesDiff):
 
 @mutant("ARC-014", bug="moby, containerd, containers/storage: ACLs are not in the archive")
 class AccessListsLost(RewritesDiff):
-    """ACLs do not travel."""
+    """The archive does not contain ACLs."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -189,7 +189,7 @@ class AccessListsLost(RewritesDiff):
             yield member, data
 
 
-@mutant("ARC-017", bug="directories whose times are set before their children are written")
+@mutant("ARC-017", bug="directories whose times are set before their entries are written")
 class DirectoryTimesAreNow(RewritesDiff):
     """Directories have the time at which they were unpacked."""
 
@@ -202,7 +202,7 @@ class DirectoryTimesAreNow(RewritesDiff):
 
 @mutant("ARC-019", bug="containers/storage #671")
 class LastAttributeOnly(RewritesDiff):
-    """Of several attributes the last one travels."""
+    """Only the last of several xattrs is exported."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -210,9 +210,9 @@ class LastAttributeOnly(RewritesDiff):
             yield member, data
 
 
-@mutant("ARC-020", bug="a store on a file system that ignores case")
+@mutant("ARC-020", bug="a store on a case-insensitive file system")
 class CaseFolded(RewritesDiff):
-    """Names are lower case."""
+    """Names are converted to lower case."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -220,15 +220,15 @@ class CaseFolded(RewritesDiff):
             yield member, data
 
 
-@mutant("SIZ-005", bug="a size in an int of 32 bits")
+@mutant("SIZ-005", bug="a size in a 32-bit int")
 class SizesOf32Bits(Mutant):
-    """diff_size is cut to 32 bits."""
+    """diff_size is truncated to 32 bits."""
 
     def diff_size(self, id: str, parent: str = "") -> int:
         return super().diff_size(id, parent) & 0xFFFFFFFF
 
 
-@mutant("SIZ-001", bug="du instead of ls")
+@mutant("SIZ-001", bug="du instead of the sum of file sizes")
 class SizesOfBlocks(Mutant):
     """diff_size counts whole pages."""
 
@@ -236,9 +236,12 @@ class SizesOfBlocks(Mutant):
         return -(-super().diff_size(id, parent) // 4096) * 4096
 
 
-@mutant("ARC-005", bug="moby, containerd: times are cut to seconds, whatever the format could hold")
+@mutant(
+    "ARC-005",
+    bug="moby, containerd: times are truncated to seconds, although the format has nanoseconds",
+)
 class ClaimsNanoseconds(Mutant):
-    """It says that it keeps nanoseconds."""
+    """The driver claims nanosecond mtimes but stores whole seconds."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -31,23 +31,23 @@ class _Remounts(Mutant):
         return view
 
 
-@mutant("FSX-001", bug="moby 20.10: what is marked committed is mounted read-only")
+@mutant("FSX-001", bug="moby 20.10: a layer marked as committed is mounted read-only")
 class WritableLayerIsReadOnly(_Remounts):
-    """A layer that is to be written is mounted read-only."""
+    """A writable layer is mounted read-only."""
 
     flag = _RDONLY
 
 
 @mutant("FSX-026", bug="containers/storage: overlay.mountopt=nosuid for every container")
 class ViewIsNosuid(_Remounts):
-    """Setuid programs run as whoever starts them."""
+    """The view is mounted with nosuid, so setuid programs run as the caller."""
 
     flag = _NOSUID
 
 
-@mutant("FSX-013", bug="a data root on a disk that is mounted noexec")
+@mutant("FSX-013", bug="a data root on a file system mounted with noexec")
 class ViewIsNoexec(_Remounts):
-    """Nothing runs."""
+    """The view is mounted with noexec, so no program can be executed."""
 
     flag = _NOEXEC
 
@@ -101,10 +101,10 @@ class _Copies(Mutant):
 @mutant(
     "FSX-024",
     "LIF-034",
-    bug="moby #20331: vfs copied with an archive that held no user attributes",
+    bug="moby #20331: vfs copies with an archive that does not contain user xattrs",
 )
 class CopiesLoseAttributes(_Copies):
-    """A copy has none of the attributes."""
+    """Files that are copied from the parent lose all xattrs."""
 
     def spoil(self, path: Path) -> None:
         """Take the attributes away."""
@@ -112,9 +112,9 @@ class CopiesLoseAttributes(_Copies):
             os.removexattr(path, name, follow_symlinks=False)
 
 
-@mutant("FSX-014", bug="moby #27298: permissions of what was copied up were lost")
+@mutant("FSX-014", bug="moby #27298: permissions are lost on copy-up")
 class CopiesAreReadable(_Copies):
-    """Everybody may read what is copied."""
+    """Files that are copied from the parent become readable for all users."""
 
     def spoil(self, path: Path) -> None:
         """Open it."""
@@ -122,9 +122,9 @@ class CopiesAreReadable(_Copies):
             path.chmod(path.lstat().st_mode | 0o444)
 
 
-@mutant("FSX-019", bug="moby pkg/archive: every device 0:0 of a layer is taken for a whiteout")
+@mutant("FSX-019", bug="moby pkg/archive: every device 0:0 of a layer is treated as a whiteout")
 class DevicesAreWhiteouts(_Copies):
-    """A device 0:0 is not copied: it was taken for a deletion."""
+    """A device 0:0 of the parent is treated as a whiteout and not copied."""
 
     def spoil(self, path: Path) -> None:
         """Apply it, so to say."""
@@ -132,9 +132,9 @@ class DevicesAreWhiteouts(_Copies):
             path.unlink()
 
 
-@mutant("FSX-018", bug="containers/storage: overlay attributes of a container were kept in layers")
+@mutant("FSX-018", bug="containers/storage: overlay xattrs of a container are stored in layers")
 class AttributesAreMarks(_Copies):
-    """A directory that a container called opaque loses what is below it."""
+    """A directory with an overlay xattr set by a container loses its entries at put."""
 
     def put(self, id: str) -> None:
         """Driver.put, after it was obeyed."""
@@ -151,7 +151,7 @@ class AttributesAreMarks(_Copies):
 
 @mutant("FSX-004", bug="a home copied by rsync without --devices")
 class DeletedFilesReturn(_Touches):
-    """What was deleted or renamed is there again when the layer is mounted again."""
+    """Deleted and renamed files reappear at the next mount."""
 
     def after_last_put(self, upper: Path) -> None:
         """Remove all whiteouts."""
@@ -160,9 +160,9 @@ class DeletedFilesReturn(_Touches):
                 path.unlink()
 
 
-@mutant("FSX-020", bug="a home copied by cp -r, without attributes")
+@mutant("FSX-020", bug="a home copied by cp -r, without xattrs")
 class HiddenFilesReturn(_Touches):
-    """What a directory held before it was made again shows when the layer is mounted again."""
+    """The old entries of a recreated directory reappear at the next mount."""
 
     def after_last_put(self, upper: Path) -> None:
         """Remove all opaque marks."""
@@ -174,7 +174,7 @@ class HiddenFilesReturn(_Touches):
 
 @mutant("FSX-003", bug="files written back in place without O_TRUNC")
 class ShrunkFilesGrowBack(_Touches):
-    """A file that was cut is as long as it was, filled with zeros, when the layer is put."""
+    """At put a truncated file gets its old length back, filled with zeros."""
 
     _sizes: dict[str, dict[Path, int]]
 
@@ -192,9 +192,9 @@ class ShrunkFilesGrowBack(_Touches):
                 os.truncate(path, size)
 
 
-@mutant("FSX-009", bug="a driver that writes a layer back when it is put")
+@mutant("FSX-009", bug="a driver that writes a layer back at put")
 class PutReplacesLayer(_Touches):
-    """The last put puts a copy in the layer's place; open files stay with the old one."""
+    """The last put replaces the layer by a copy; open files refer to the old one."""
 
     def after_last_put(self, upper: Path) -> None:
         """Copy, and exchange."""
@@ -205,9 +205,9 @@ class PutReplacesLayer(_Touches):
         shutil.rmtree(old)
 
 
-@mutant("FSX-012", bug="moby #22116: docker diff mounted a running container's layer anew")
+@mutant("FSX-012", bug="moby #22116: docker diff remounts the layer of a running container")
 class SecondGetMountsAfresh(Mutant):
-    """A get of a held layer takes its mount away and makes a new one in the same place."""
+    """get of a held layer unmounts the view and mounts it again."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Driver.get, by another driver if it is held."""
@@ -220,9 +220,9 @@ class SecondGetMountsAfresh(Mutant):
         return view
 
 
-@mutant("FSX-006", bug="fuse-overlayfs: after a mount st_ino is the upper's")
+@mutant("FSX-006", bug="fuse-overlayfs: after a mount st_ino is that of the upper file")
 class OriginsForgotten(_Touches):
-    """What was copied up has another number when the layer is mounted again."""
+    """A copied-up file has another inode number at the next mount."""
 
     def after_last_put(self, upper: Path) -> None:
         """Remove all notes of which lower file a file was copied from."""
@@ -232,9 +232,9 @@ class OriginsForgotten(_Touches):
                     os.removexattr(path, name, follow_symlinks=False)
 
 
-@mutant("FSX-007", bug="ostree: the name that a file has in the repository counts as well")
+@mutant("FSX-007", bug="ostree: the name of a file in the repository is counted")
 class RepositoryCountsAsName(_Copies):
-    """A file with several names has one more, in a place of the driver's own."""
+    """The link count of a file includes a name in the driver's own repository."""
 
     def spoil(self, path: Path) -> None:
         """Give it that name."""

@@ -97,9 +97,9 @@ class _NodesMadeAnew(Passthrough):
         return 0 if stat.S_ISDIR(found.st_mode) else super().known(found, path)
 
 
-@mutant("FSX-005", bug="moby #19082; a FUSE server that keeps no table of nodes", needs=_DEVICE)
+@mutant("FSX-005", bug="moby #19082; a FUSE server without a table of nodes", needs=_DEVICE)
 class WorkingDirectoryLost(FuseViews):
-    """A directory that is looked up again is a new one; whoever is in the old one is nowhere."""
+    """A new lookup of a directory creates a new inode; processes in the old one lose their path."""
 
     serves = _NodesMadeAnew
 
@@ -112,9 +112,9 @@ class _AllocatesNothing(Passthrough):
         return b""
 
 
-@mutant("FSX-008", bug="a FUSE server whose fallocate is a stub that succeeds", needs=_DEVICE)
+@mutant("FSX-008", bug="a FUSE server whose fallocate is a stub", needs=_DEVICE)
 class AllocationIsAStub(FuseViews):
-    """fallocate succeeds and does nothing."""
+    """fallocate succeeds without an effect."""
 
     serves = _AllocatesNothing
 
@@ -129,9 +129,11 @@ class _GrantsLocks(Passthrough):
         return b""
 
 
-@mutant("FSX-010", bug="a FUSE server that takes locks over and keeps none", needs=_DEVICE)
+@mutant(
+    "FSX-010", bug="a FUSE server that accepts lock requests and does not store them", needs=_DEVICE
+)
 class LocksAreGranted(FuseViews):
-    """Every lock is granted, whoever has it."""
+    """Every lock request succeeds, even if another process holds the lock."""
 
     serves = _GrantsLocks
 
@@ -144,9 +146,9 @@ class _TellsNoSpace(Passthrough):
         return statistics(os.statvfs_result((512, 0, 0, 0, 0, 0, 0, 0, 0, 255)))
 
 
-@mutant("FSX-015", bug="libfuse: what it answers for a server without statfs", needs=_DEVICE)
+@mutant("FSX-015", bug="libfuse: the default of a server without statfs", needs=_DEVICE)
 class NoSpaceIsTold(FuseViews):
-    """statfs tells of a disk of no size."""
+    """statfs reports a file system of size 0."""
 
     serves = _TellsNoSpace
 
@@ -159,9 +161,9 @@ class _GoesOnListing(Passthrough):
         return directory.position if offset else 0
 
 
-@mutant("FSX-016", bug="a FUSE server whose readdir does not look at the offset", needs=_DEVICE)
+@mutant("FSX-016", bug="a FUSE server whose readdir ignores the offset", needs=_DEVICE)
 class SeeksAreIgnored(FuseViews):
-    """A listing goes on where it stopped, wherever seekdir asked for."""
+    """A directory listing ignores seekdir(3) and continues where it stopped."""
 
     serves = _GoesOnListing
 
@@ -174,9 +176,9 @@ class _SyncsFilesOnly(Passthrough):
         raise OSError(errno.EINVAL, "not a file")
 
 
-@mutant("FSX-017", bug="a file system whose directories have no fsync: EINVAL", needs=_DEVICE)
+@mutant("FSX-017", bug="a file system without fsync for directories: EINVAL", needs=_DEVICE)
 class DirectoriesCannotBeSynced(FuseViews):
-    """fsync of a directory is EINVAL."""
+    """fsync of a directory fails with EINVAL."""
 
     serves = _SyncsFilesOnly
 
@@ -192,8 +194,8 @@ class _ListsWhiteouts(Passthrough):
         return super().unlink(node, body)
 
 
-@mutant("WHT-012", bug="a union that reads the upper last, and meets new whiteouts", needs=_DEVICE)
+@mutant("WHT-012", bug="a union that reads the upper last, including new whiteouts", needs=_DEVICE)
 class DeletedNamesListedAgain(FuseViews):
-    """Names that are deleted while they are listed come again at the end."""
+    """Names that are deleted during a listing appear again at its end."""
 
     serves = _ListsWhiteouts

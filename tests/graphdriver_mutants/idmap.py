@@ -43,9 +43,9 @@ class Mapped(Mutant):
         return owner[0], owner[1]
 
 
-@mutant("IDM-001", bug="moby 1.12: fresh layers made by root before chown came")
+@mutant("IDM-001", bug="moby 1.12: new layers are owned by root until a later chown")
 class RootNotMapped(Mapped):
-    """A new layer's root is root's, whatever the maps say."""
+    """The root of a new layer is owned by uid 0 of the host, independent of the id maps."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -55,7 +55,7 @@ class RootNotMapped(Mapped):
 
 @mutant("IDM-001", bug="CVE-2021-21284")
 class LayerIsMappedRoots(Mapped):
-    """The layer's own directory is the mapped root's."""
+    """The layer's own directory is owned by the mapped root."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -63,9 +63,9 @@ class LayerIsMappedRoots(Mapped):
             os.chown(self.home / id, *owner)
 
 
-@mutant("IDM-002", bug="an archive of what is on disk")
+@mutant("IDM-002", bug="an archive of the files on disk")
 class DiffShowsHostIds(RewritesDiff, Mapped):
-    """diff has the owners that the files have on disk."""
+    """diff exports the owners of the files on disk, unmapped."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -73,9 +73,9 @@ class DiffShowsHostIds(RewritesDiff, Mapped):
             yield member, data
 
 
-@mutant("IDM-006", bug="moby fsdiff.go: a layer without a parent is packed as it lies there")
+@mutant("IDM-006", bug="moby fsdiff.go: a layer without a parent is exported without mapping")
 class WholeTreeNotMapped(RewritesDiff, Mapped):
-    """diff without a parent has the owners on disk."""
+    """diff without a parent exports the owners of the files on disk, unmapped."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         return self.sound.diff(id, parent) if parent else super().diff(id, parent)
@@ -86,9 +86,9 @@ class WholeTreeNotMapped(RewritesDiff, Mapped):
             yield member, data
 
 
-@mutant("IDM-003", bug="a daemon that reads the first line of /etc/subuid")
+@mutant("IDM-003", bug="a daemon that reads only the first line of /etc/subuid")
 class OnlyTheFirstRange(Mapped):
-    """Of several ranges the first one counts."""
+    """Only the first range of an id map is used."""
 
     def chosen(
         self, uid_maps: Sequence[IDMap], gid_maps: Sequence[IDMap]
@@ -98,7 +98,7 @@ class OnlyTheFirstRange(Mapped):
 
 @mutant("IDM-003", bug="an off-by-one at the end of a range")
 class RangesEndEarly(Mapped):
-    """The last id of each longer range is not in it."""
+    """The last id of each longer range is not mapped."""
 
     def chosen(
         self, uid_maps: Sequence[IDMap], gid_maps: Sequence[IDMap]
@@ -109,9 +109,9 @@ class RangesEndEarly(Mapped):
         return shorter(uid_maps), shorter(gid_maps)
 
 
-@mutant("IDM-004", bug="moby pkg/archive: what cannot be mapped is logged and left out")
+@mutant("IDM-004", bug="moby pkg/archive: members that cannot be mapped are logged and omitted")
 class UnmappedLeftOut(RewritesApply, Mapped):
-    """Members of owners without a place are not unpacked."""
+    """apply_diff omits members whose owners have no mapping."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         return (one for one in members if self.outside(one[0].uid, one[0].gid))
@@ -119,7 +119,7 @@ class UnmappedLeftOut(RewritesApply, Mapped):
 
 @mutant("IDM-005", bug="container-libs #1170")
 class MappedWhiteoutsLost(RewritesDiff, Mapped):
-    """With maps deletions are not in the archive."""
+    """With id maps the archive does not contain deletions."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         def deletes(member: tarfile.TarInfo) -> bool:
@@ -130,7 +130,7 @@ class MappedWhiteoutsLost(RewritesDiff, Mapped):
 
 @mutant("MNT-020", bug="overlay2 before the chown in Get")
 class WorkIsRoots(Mutant):
-    """What the kernel makes below work stays root's."""
+    """The directory that the kernel creates below work is owned by root of the host."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         view = super().get(id, mount_label)

@@ -48,9 +48,9 @@ def _set_again(upper: Path, members: list[Member], *keys: str) -> None:
                 os.setxattr(path, key.removeprefix("SCHILY.xattr."), value, follow_symlinks=False)
 
 
-@mutant("IDM-007", bug="moby #3845: chown(2) to the mapped owner comes after chmod(2)")
+@mutant("IDM-007", bug="moby #3845: chown(2) to the mapped owner after chmod(2)")
 class SetuidLostByMapping(RewritesApply, Mapped):
-    """Under maps setuid and setgid bits are lost."""
+    """With id maps setuid and setgid bits are lost."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -59,9 +59,9 @@ class SetuidLostByMapping(RewritesApply, Mapped):
             yield member, data
 
 
-@mutant("IDM-008", bug="moby #41724: the root id of the capability is that of the archive")
+@mutant("IDM-008", bug="moby #41724: the capability keeps the root id of the archive")
 class CapabilityRootNotMapped(_MapsLast):
-    """The root id of a file capability stays as it is in the archive."""
+    """The root id of a file capability is stored unmapped."""
 
     def after(self, upper: Path, members: list[Member]) -> None:
         _set_again(upper, members, _CAPABILITY)
@@ -69,15 +69,17 @@ class CapabilityRootNotMapped(_MapsLast):
 
 @mutant("IDM-009", bug="container-libs #1126: ACLs are copied as bytes")
 class AclIdsNotMapped(_MapsLast):
-    """Users and groups in ACLs stay as they are in the archive."""
+    """Users and groups in ACLs are stored unmapped."""
 
     def after(self, upper: Path, members: list[Member]) -> None:
         _set_again(upper, members, *_ACLS)
 
 
-@mutant("IDM-010", bug="moby pkg/archive, UnpackLayer: MkdirAll makes them the daemon's")
+@mutant(
+    "IDM-010", bug="moby pkg/archive, UnpackLayer: MkdirAll creates them with the daemon's owner"
+)
 class ImpliedDirectoriesAreRoots(_MapsLast):
-    """Directories without an entry belong to root of the host."""
+    """Implied directories are owned by root of the host."""
 
     def after(self, upper: Path, members: list[Member]) -> None:
         known = {member.name for member, _ in members}
@@ -89,9 +91,9 @@ class ImpliedDirectoriesAreRoots(_MapsLast):
                 above = os.path.dirname(above)
 
 
-@mutant("IDM-011", bug="moby #41724: whatever id the archive names is set")
+@mutant("IDM-011", bug="moby #41724: any id of the archive is stored")
 class UnmappedAttributesSet(_MapsLast):
-    """Attributes go around the maps."""
+    """Ids without a mapping in ACLs and capabilities are stored as they are."""
 
     def given(self, data: bytes, members: list[Member]) -> BinaryIO:
         self._kept = [(dict(member.pax_headers), member.name) for member, _ in members]
@@ -110,9 +112,11 @@ class UnmappedAttributesSet(_MapsLast):
         _set_again(upper, members, _CAPABILITY, *_ACLS)
 
 
-@mutant("IDM-012", bug="a second pass over the layer, which maps owners, dates its directories")
+@mutant(
+    "IDM-012", bug="a second pass over the layer, which maps owners and changes directory times"
+)
 class MappingDatesDirectories(_MapsLast):
-    """Directories have the time at which they were mapped."""
+    """Directories have the time at which their owners were mapped."""
 
     def after(self, upper: Path, members: list[Member]) -> None:
         for member, _ in members:

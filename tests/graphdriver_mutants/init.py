@@ -23,7 +23,7 @@ _Maps = Sequence[IDMap]
 
 @mutant("INI-010", bug="CVE-2021-41091")
 class HomeIsOpen(Mutant):
-    """Everybody may pass the home."""
+    """All users can enter the home."""
 
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
@@ -32,9 +32,9 @@ class HomeIsOpen(Mutant):
         os.chmod(home, 0o755)
 
 
-@mutant("INI-006", bug="a driver that looks for the options it knows")
+@mutant("INI-006", bug="a driver that only looks for known options")
 class UnknownOptionsIgnored(Mutant):
-    """Options that nobody knows are dropped."""
+    """Unknown options are ignored."""
 
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
@@ -43,9 +43,9 @@ class UnknownOptionsIgnored(Mutant):
         super().__init__(home, known, uid_maps, gid_maps)
 
 
-@mutant("INI-007", bug="a driver that looks for the options it knows")
+@mutant("INI-007", bug="a driver that only looks for known options")
 class MalformedOptionsIgnored(Mutant):
-    """Options without a value are dropped."""
+    """Options without a value are ignored."""
 
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
@@ -65,9 +65,9 @@ class ProbesLeft(Mutant):
         (Path(home) / f"check-overlayfs-support{len(os.listdir(home))}").mkdir()
 
 
-@mutant("INI-008", "LIF-023", bug="a driver that keeps its layers in memory")
+@mutant("INI-008", "LIF-023", bug="a driver that keeps its layers only in memory")
 class LayersForgotten(Mutant):
-    """A restart begins with an empty home."""
+    """After a restart the home is empty."""
 
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
@@ -77,9 +77,9 @@ class LayersForgotten(Mutant):
         super().__init__(home, options, uid_maps, gid_maps)
 
 
-@mutant("INI-011", bug="a home made before its options are read")
+@mutant("INI-011", bug="a home created before the options are checked")
 class FailedInitMakesHome(Mutant):
-    """An Init that fails has made the home already."""
+    """An Init that fails has already created the home."""
 
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
@@ -106,9 +106,9 @@ class _Opens(Mutant):
         self.options = options
 
 
-@mutant("INI-001", bug="names of drivers with the version in them")
+@mutant("INI-001", bug="names of drivers with a version")
 class NameChanges(Mutant):
-    """The name says how many layers there are."""
+    """The driver's name contains the number of layers."""
 
     def __str__(self) -> str:
         return f"{self.sound} ({len(os.listdir(self.home))})"
@@ -116,7 +116,7 @@ class NameChanges(Mutant):
 
 @mutant("INI-002", bug="a driver that mounts for the first time in get")
 class MountsNotTried(Mutant):
-    """Init does not try to mount: it says nothing where nothing can be mounted."""
+    """Init does not probe mounting, and succeeds where mount(2) is not possible."""
 
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
@@ -128,9 +128,9 @@ class MountsNotTried(Mutant):
             self.sound = vfs(home)
 
 
-@mutant("INI-002", "INI-003", bug="a panic in Init: the probe's result is used unseen")
+@mutant("INI-002", "INI-003", bug="a panic in Init: the probe's result is used without a check")
 class InitPanics(Mutant):
-    """What the host cannot do ends in an error of the language."""
+    """If a probe fails, Init raises an exception that is not a DriverError."""
 
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
@@ -141,18 +141,18 @@ class InitPanics(Mutant):
             raise RuntimeError(f"index out of range: {error}") from error
 
 
-@mutant("INI-004", bug="moby 20.10 without the trial mount that took the place of the check")
+@mutant("INI-004", bug="moby 20.10 without the trial mount that replaced the check")
 class KernelNotChecked(_Opens):
-    """override_kernel_check is always on."""
+    """override_kernel_check is always enabled."""
 
     def opening(self, home: Path, options: list[str]) -> None:
         self.options = [one for one in options if "kernel_check" not in one]
         self.options.append("overlay2.override_kernel_check=true")
 
 
-@mutant("INI-005", bug="a boolean read as: anything but nothing")
+@mutant("INI-005", bug="a boolean option that is true for any value")
 class AnythingIsTrue(_Opens):
-    """override_kernel_check=maybe is on."""
+    """override_kernel_check=maybe is accepted as true."""
 
     def opening(self, home: Path, options: list[str]) -> None:
         self.options = [
@@ -163,7 +163,7 @@ class AnythingIsTrue(_Opens):
 
 @mutant("INI-005", bug="Python's bool instead of Go's ParseBool")
 class OnlyTrueAndFalse(_Opens):
-    """Booleans are the words true and false, and no others."""
+    """Boolean options accept only the words true and false."""
 
     def opening(self, home: Path, options: list[str]) -> None:
         self.options = options
@@ -174,7 +174,7 @@ class OnlyTrueAndFalse(_Opens):
 
 @mutant("INI-013", bug="moby #27443")
 class TypesNotAsked(Mutant):
-    """A file system without types in its directories will do."""
+    """Init accepts a file system without d_type."""
 
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
@@ -194,7 +194,7 @@ class TypesNotAsked(Mutant):
 
 @mutant("SEC-007", "SEC-011", bug="CVE-2021-41091")
 class EverythingIsOpen(Mutant):
-    """Everybody may pass the home and all that is in it."""
+    """All users can enter the home and all directories in it."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -202,9 +202,9 @@ class EverythingIsOpen(Mutant):
             path.chmod(0o755)
 
 
-@mutant("SEC-008", bug="CVE-2026-41567: the decompressor is looked for in the container's PATH")
+@mutant("SEC-008", bug="CVE-2026-41567: the decompressor is searched in the container's PATH")
 class DecompressorOfLayer(Mutant):
-    """A compressed archive is unpacked by the layer's own gzip."""
+    """A compressed archive is decompressed with the gzip program of the layer."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
@@ -220,7 +220,7 @@ class DecompressorOfLayer(Mutant):
 
 @mutant("INI-012", bug="containers/storage overlay: a comma in the home ends the mount options")
 class HomeInMountOptions(Mutant):
-    """Mount options have the home's path in them, as it is."""
+    """The mount options contain the unescaped path of the home."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         view = super().get(id, mount_label)
@@ -233,9 +233,9 @@ class HomeInMountOptions(Mutant):
         return view
 
 
-@mutant("INI-014", bug="a mount looked for by its path, where mountinfo has it without symlinks")
+@mutant("INI-014", bug="mountinfo contains the path without symlinks")
 class MountsSoughtByGivenPath(Mutant):
-    """get looks whether the view is mounted, by the home's path as it was given."""
+    """get searches the mount table for the home's path as it was given, with symlinks."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         view = super().get(id, mount_label)

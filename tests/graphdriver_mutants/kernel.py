@@ -31,7 +31,7 @@ class TiedToItsInodes(Mutant):
 
 @mutant("KRN-007", bug="moby #42832")
 class InitTripsOnMounts(Mutant):
-    """Init fails while something is mounted below the home."""
+    """Init fails while there is a mount below the home."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class InitTripsOnMounts(Mutant):
 
 @mutant("KRN-008", bug="moby: check-overlayfs-support directories of failed probes")
 class ProbeLeftOnFailure(Mutant):
-    """An Init that fails leaves its probe's directory."""
+    """A failed Init leaves its probe directory."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class ProbeLeftOnFailure(Mutant):
 
 @mutant("KRN-009", bug="a mount whose error is logged and dropped")
 class MountFailureSwallowed(Mutant):
-    """get returns the mount point, mounted or not."""
+    """get returns the mount point even if the mount failed."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Driver.get, never failing for a layer that is there."""
@@ -77,7 +77,7 @@ class MountFailureSwallowed(Mutant):
 
 @mutant("KRN-010", bug="moby #34342")
 class RedirectsNotFollowed(RewritesDiff):
-    """Of a directory that was renamed the archive has what is new in it only."""
+    """Of a renamed directory the archive contains only new entries."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         """Drop what lies below a redirect, and not in the upper itself."""
@@ -98,9 +98,9 @@ class RedirectsNotFollowed(RewritesDiff):
                 yield member, data
 
 
-@mutant("KRN-011", bug="moby #27443: on xfs without d_type, whiteouts show as files")
+@mutant("KRN-011", bug="moby #27443: on xfs without d_type, whiteouts are visible as files")
 class WrongOnSomeDisk(DeletedFilesReturn):
-    """On one kind of disk, tmpfs here, what was deleted comes back."""
+    """On one file system, here tmpfs, deleted files reappear."""
 
     def after_last_put(self, upper: Path) -> None:
         """Forget the whiteouts, on that disk."""
@@ -110,7 +110,7 @@ class WrongOnSomeDisk(DeletedFilesReturn):
 
 @mutant("INI-020", bug="moby #35514: xfs, with d_type or without")
 class WrongOnXfs(DeletedFilesReturn):
-    """On xfs what was deleted comes back."""
+    """On xfs deleted files reappear."""
 
     def after_last_put(self, upper: Path) -> None:
         """Forget the whiteouts, on that disk."""
@@ -120,7 +120,7 @@ class WrongOnXfs(DeletedFilesReturn):
 
 @mutant("KRN-012", bug="buildah #1709: whiteouts of rootless containers")
 class WrongInAUserNamespace(HiddenFilesReturn):
-    """In a user namespace a directory that was made again shows what it held."""
+    """In a user namespace the old entries of a recreated directory reappear."""
 
     def after_last_put(self, upper: Path) -> None:
         """Forget the opaque marks, in a namespace."""

@@ -11,9 +11,9 @@ from graphdriver_mutants.registry import Mutant, mutant
 __all__: list[str] = []
 
 
-@mutant("CLN-004", bug="coreos/bugs #2127: mounts outside the data root that nobody ends")
+@mutant("CLN-004", bug="coreos/bugs #2127: mounts outside the data root that are never unmounted")
 class MountedTwiceOver(Mutant):
-    """A view is mounted a second time, beside the home, and stays there."""
+    """The view is mounted a second time beside the home and never unmounted there."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Driver.get, and a bind mount."""
@@ -25,9 +25,9 @@ class MountedTwiceOver(Mutant):
         return view
 
 
-@mutant("CLN-005", bug="a differ that does not close what it reads")
+@mutant("CLN-005", bug="a differ that does not close the files it reads")
 class DescriptorsLeaked(Mutant):
-    """get_metadata leaves a directory open."""
+    """get_metadata leaks a descriptor of a directory."""
 
     def get_metadata(self, id: str) -> dict[str, str]:
         """Driver.get_metadata, and a descriptor."""
@@ -36,9 +36,9 @@ class DescriptorsLeaked(Mutant):
         return found
 
 
-@mutant("CLN-007", bug="docker load: what was unpacked for a moment stayed in tmp")
+@mutant("CLN-007", bug="docker load: temporary files of archives stay in tmp")
 class ArchivesKept(Mutant):
-    """An archive is spooled to a temporary file, and stays there."""
+    """Archives are spooled to a temporary file that is never deleted."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Driver.diff, by way of a file."""

@@ -15,7 +15,7 @@ __all__: list[str] = []
 
 @mutant("LIF-008", "LNK-003", bug="moby #40709")
 class LinkLeaked(Mutant):
-    """A create that fails leaves its short link behind."""
+    """A failed create leaves its short link."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         try:
@@ -29,7 +29,7 @@ class LinkLeaked(Mutant):
 
 @mutant("LIF-008", bug="moby #40704")
 class HalfMadeLayer(Mutant):
-    """A create that fails leaves a layer without a parent."""
+    """A failed create leaves a layer without a parent."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         if parent and not self.sound.exists(parent):
@@ -39,7 +39,7 @@ class HalfMadeLayer(Mutant):
 
 @mutant("LIF-009", bug="moby overlay2: mkdir of an existing directory is no error")
 class CreateTwiceSucceeds(Mutant):
-    """A create of an existing id does nothing and says it worked."""
+    """create of an existing id succeeds without an effect."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         if not self.sound.exists(id):
@@ -48,7 +48,7 @@ class CreateTwiceSucceeds(Mutant):
 
 @mutant("LIF-010", bug="moby overlay2: deferred RemoveAll of a failed create")
 class FailedCreateDestroys(Mutant):
-    """A create that fails removes the layer that had the id."""
+    """A failed create removes the existing layer with that id."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         try:
@@ -60,7 +60,7 @@ class FailedCreateDestroys(Mutant):
 
 @mutant("LIF-012", bug="moby #36161")
 class EmptyIdWipesHome(Mutant):
-    """remove("") joins the home with nothing and deletes the result."""
+    """remove("") deletes the whole home, because the empty id is joined to its path."""
 
     def remove(self, id: str) -> None:
         if id:
@@ -72,7 +72,7 @@ class EmptyIdWipesHome(Mutant):
 
 @mutant("LIF-013", bug="CVE-2014-9358")
 class IdsAreJoined(Mutant):
-    """An id is joined to the home unseen."""
+    """An id is joined to the home's path without a check."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         if id.startswith("../"):
@@ -83,7 +83,7 @@ class IdsAreJoined(Mutant):
 
 @mutant("LIF-013", bug="os.path.join: an absolute id is the whole path")
 class AbsoluteIdsAreJoined(Mutant):
-    """An absolute id is a layer wherever it says."""
+    """An absolute path is accepted as an id outside the home."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         if os.path.isabs(id):
@@ -92,9 +92,9 @@ class AbsoluteIdsAreJoined(Mutant):
             super().make(id, parent, storage_opt)
 
 
-@mutant("LIF-013", bug="moby #36161, by way of `..`")
+@mutant("LIF-013", bug="moby #36161, with `..`")
 class DotsRemoveTheParent(Mutant):
-    """remove joins the home with any id and deletes the result."""
+    """remove("..") deletes the parent directory of the home."""
 
     def remove(self, id: str) -> None:
         if id in ("..", "../.."):
@@ -105,7 +105,7 @@ class DotsRemoveTheParent(Mutant):
 
 @mutant("LIF-015", bug="moby #45939")
 class RemovedLayerStays(Mutant):
-    """remove hides a layer and keeps its files."""
+    """remove hides the layer but keeps its files."""
 
     def remove(self, id: str) -> None:
         if self.sound.exists(id):
@@ -116,7 +116,7 @@ class RemovedLayerStays(Mutant):
 
 @mutant("LIF-018", bug="a cache of layer directories by id")
 class OldContentComesBack(Mutant):
-    """An id that is used again finds the removed layer's files."""
+    """A reused id shows the files of the removed layer."""
 
     def remove(self, id: str) -> None:
         diff = self.home / id / "diff"
@@ -131,9 +131,9 @@ class OldContentComesBack(Mutant):
             shutil.copytree(cached, self.home / id / "diff", dirs_exist_ok=True)
 
 
-@mutant("LIF-019", bug="moby overlay2: remove does not look for children")
+@mutant("LIF-019", bug="moby overlay2: remove does not check for children")
 class ParentTakenAway(Mutant):
-    """remove of a parent empties it under its children."""
+    """remove of a parent deletes its files although children exist."""
 
     def remove(self, id: str) -> None:
         try:
@@ -146,7 +146,7 @@ class ParentTakenAway(Mutant):
 
 @mutant("LIF-020", bug="ocurrent/obuilder #215")
 class RemovesThroughMount(Mutant):
-    """remove of a held layer deletes what its view shows, then fails."""
+    """remove of a held layer deletes files through its view, and then fails."""
 
     def remove(self, id: str) -> None:
         try:
@@ -159,7 +159,7 @@ class RemovesThroughMount(Mutant):
 
 @mutant("LIF-022", bug="moby RemoveAll before EnsureRemoveAll")
 class DeletesBindMounts(Mutant):
-    """remove of a base layer goes through mounts that others made in it."""
+    """remove of a base layer deletes files in directories that are bind-mounted into it."""
 
     sound_name = "vfs"
 
@@ -172,7 +172,7 @@ class DeletesBindMounts(Mutant):
 
 @mutant("LIF-025", bug="moby btrfs: unknown storage options are ignored")
 class StorageOptionsIgnored(Mutant):
-    """Nothing that storage_opt says matters."""
+    """storage_opt is ignored."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, None)
@@ -180,7 +180,7 @@ class StorageOptionsIgnored(Mutant):
 
 @mutant("LIF-005", "LIF-006", bug="vfs by hard links instead of copies")
 class CopiesByHardLink(Mutant):
-    """A child's files are the parent's own."""
+    """Files of a child are hard links to the files of the parent."""
 
     sound_name = "vfs"
 
@@ -197,7 +197,7 @@ class CopiesByHardLink(Mutant):
 
 @mutant("LIF-002", bug="containers/storage #120")
 class RootIsPrivate(Mutant):
-    """A new base layer's root has mode 0700."""
+    """The root of a new base layer has mode 0700."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -213,17 +213,17 @@ def _delete(directory: Path) -> None:
             path.unlink()
 
 
-@mutant("LIF-001", bug="moby overlay2: exists is a stat of whatever path comes out")
+@mutant("LIF-001", bug="moby overlay2: exists is a stat(2) of the joined path")
 class ExistsAlways(Mutant):
-    """Every id exists."""
+    """exists returns true for every id."""
 
     def exists(self, id: str) -> bool:
         return True
 
 
-@mutant("LIF-004", bug="containerd #13030: an unpack that got a bind mount instead of the chain")
+@mutant("LIF-004", bug="containerd #13030: an unpack into a bind mount instead of the chain")
 class ParentForgotten(Mutant):
-    """A child shows nothing of its parent."""
+    """A child does not show the files of its parent."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         if parent and not self.sound.exists(parent):
@@ -231,9 +231,9 @@ class ParentForgotten(Mutant):
         super().make(id, "", storage_opt)
 
 
-@mutant("LIF-007", bug="a driver that knows containers on images only")
+@mutant("LIF-007", bug="a driver that supports containers on images only")
 class ImagesHaveNoImages(Mutant):
-    """create on a layer of create_read_write drops the parent."""
+    """create on a layer of create_read_write ignores the parent."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -259,17 +259,19 @@ class ImagesHaveNoImages(Mutant):
         self._written.add(id)
 
 
-@mutant("LIF-011", bug="moby overlay2: the layer's directory is there when its parent is looked up")
+@mutant("LIF-011", bug="moby overlay2: the layer's directory exists when its parent is looked up")
 class OwnParent(Mutant):
-    """A layer can be its own parent."""
+    """create accepts a layer as its own parent."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, "" if parent == id else parent, storage_opt)
 
 
-@mutant("LIF-014", bug="CVE-2014-8178, mended too well: ids are 64 hexadecimal digits")
+@mutant(
+    "LIF-014", bug="CVE-2014-8178, with a fix that is too strict: ids are 64 hexadecimal digits"
+)
 class OnlyDigests(Mutant):
-    """Ids longer than 64 characters are refused, -init and all."""
+    """Ids longer than 64 characters are refused, including those with the suffix -init."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         if len(id) > 64:
@@ -277,9 +279,9 @@ class OnlyDigests(Mutant):
         super().make(id, parent, storage_opt)
 
 
-@mutant("LIF-016", bug="a store that looks for a layer by the beginning of its id")
+@mutant("LIF-016", bug="a store that accepts an abbreviation of an id")
 class RemoveGuesses(Mutant):
-    """remove of an unknown id removes the layer it resembles most, or any."""
+    """remove of an unknown id removes another layer."""
 
     def remove(self, id: str) -> None:
         if id and not self.sound.exists(id):
@@ -292,9 +294,9 @@ class RemoveGuesses(Mutant):
         return super().remove(id)
 
 
-@mutant("LIF-017", bug="counts of references that each remove lowers, the repeated one too")
+@mutant("LIF-017", bug="reference counts that each remove decrements, also a repeated one")
 class RepeatedRemoveTakesParent(Mutant):
-    """A removal that is repeated removes the parent that nobody else uses."""
+    """A repeated remove also removes the parent, if it has no other child."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -310,9 +312,9 @@ class RepeatedRemoveTakesParent(Mutant):
         super().remove(id)
 
 
-@mutant("LIF-024", bug="moby overlay2: diff is 0755, whatever the parent's is")
+@mutant("LIF-024", bug="moby overlay2: diff has mode 0755, independent of the parent")
 class RootIsAlways0755(Mutant):
-    """A child's root is 0755, root's."""
+    """The root of a child has mode 0755 and is owned by root."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -321,9 +323,9 @@ class RootIsAlways0755(Mutant):
         diff.chmod(0o755)
 
 
-@mutant("LIF-026", bug="a driver that asks whether there are options, not which")
+@mutant("LIF-026", bug="a driver that checks for the argument, not for its entries")
 class EmptyOptionsRefused(Mutant):
-    """storage_opt={} is an option that it does not have."""
+    """storage_opt={} is refused as an unsupported option."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         if storage_opt is not None and not storage_opt:
@@ -331,9 +333,12 @@ class EmptyOptionsRefused(Mutant):
         super().make(id, parent, storage_opt)
 
 
-@mutant("ARC-009", bug="moby vfs: mknod of a socket is EINVAL; containers-storage vfs: lchown")
+@mutant(
+    "ARC-009",
+    bug="moby vfs: mknod(2) of a socket fails with EINVAL; containers-storage vfs: lchown",
+)
 class SocketsStopCopies(Mutant):
-    """A parent that holds a socket can have no children."""
+    """create on a parent with a socket fails."""
 
     sound_name = "vfs"
 
@@ -344,9 +349,9 @@ class SocketsStopCopies(Mutant):
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
 
 
-@mutant("LIF-021", bug="removal by whole paths, of which none is longer than PATH_MAX")
+@mutant("LIF-021", bug="removal by full paths, which are limited to PATH_MAX")
 class RemovesByPath(Mutant):
-    """remove goes through the layer by paths, and fails where one is too long."""
+    """remove uses full paths and fails if one is longer than PATH_MAX."""
 
     def remove(self, id: str) -> None:
         def fail(error: OSError) -> None:

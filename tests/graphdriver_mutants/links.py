@@ -38,7 +38,7 @@ class LinksNotRemoved(Mutant):
 
 @mutant("LNK-008", bug="moby #36161")
 class EmptyLinkWipesLinks(Mutant):
-    """remove of a layer with an empty link file deletes l/ and all in it."""
+    """remove of a layer with an empty link file deletes l/ with all links."""
 
     def remove(self, id: str) -> None:
         link = self.home / id / "link"
@@ -48,7 +48,7 @@ class EmptyLinkWipesLinks(Mutant):
         super().remove(id)
 
 
-@mutant("LNK-001", bug="a text file ends with a newline, editors say")
+@mutant("LNK-001", bug="a text editor's convention that files end with a newline")
 class LinkWithNewline(_Tampered):
     """The link file ends with a newline."""
 
@@ -59,7 +59,7 @@ class LinkWithNewline(_Tampered):
 
 @mutant("LNK-002", bug="overlay2 before relative links")
 class AbsoluteLinks(_Tampered):
-    """l/LINK names the layer by its absolute path."""
+    """l/LINK points to the absolute path of the layer."""
 
     def tamper(self, layer: Path) -> None:
         link = self.home / "l" / (layer / "link").read_text()
@@ -69,7 +69,7 @@ class AbsoluteLinks(_Tampered):
 
 @mutant("LNK-004", bug="a random source without entropy")
 class LinksAreCounted(_Tampered):
-    """Links are numbers."""
+    """Short links are consecutive numbers."""
 
     def tamper(self, layer: Path) -> None:
         old = self.home / "l" / (layer / "link").read_text()
@@ -80,9 +80,9 @@ class LinksAreCounted(_Tampered):
         (layer / "link").write_text(new)
 
 
-@mutant("LAY-002", "MNT-012", bug="the order of lowerdir read the wrong way round")
+@mutant("LAY-002", "MNT-012", bug="lowerdir in reverse order")
 class LowersReversed(_Tampered):
-    """The lower file lists the bottom first."""
+    """The lower file lists the bottom layer first."""
 
     def tamper(self, layer: Path) -> None:
         lower = layer / "lower"
@@ -90,7 +90,7 @@ class LowersReversed(_Tampered):
             lower.write_text(":".join(reversed(lower.read_text().split(":"))))
 
 
-@mutant("LAY-004", bug="a text file ends with a newline, editors say")
+@mutant("LAY-004", bug="a text editor's convention that files end with a newline")
 class LowerWithNewline(_Tampered):
     """The lower file ends with a newline."""
 
@@ -102,7 +102,7 @@ class LowerWithNewline(_Tampered):
 
 @mutant("LAY-003", bug="CVE-2021-41091")
 class LayersAreOpen(_Tampered):
-    """Everybody may pass a layer's directory."""
+    """All users can enter a layer's directory."""
 
     def tamper(self, layer: Path) -> None:
         layer.chmod(0o755)
@@ -110,7 +110,7 @@ class LayersAreOpen(_Tampered):
 
 @mutant("LAY-003", bug="moby overlay: mkdir without a chmod")
 class DiffObeysUmask(_Tampered):
-    """The mode of diff depends on the daemon's umask."""
+    """The mode of diff depends on the umask of the process."""
 
     def tamper(self, layer: Path) -> None:
         mask = os.umask(0)
@@ -118,9 +118,9 @@ class DiffObeysUmask(_Tampered):
         (layer / "diff").chmod(0o777 & ~mask)
 
 
-@mutant("LAY-001", bug="a driver that keeps its notes in the layer")
+@mutant("LAY-001", bug="a driver that stores its own data in the layer")
 class ExtraFiles(_Tampered):
-    """A layer holds a file that is not documented."""
+    """A layer's directory contains an undocumented file."""
 
     def tamper(self, layer: Path) -> None:
         (layer / "parent").write_text("")
@@ -128,15 +128,15 @@ class ExtraFiles(_Tampered):
 
 @mutant("MET-004", bug="overlay2: LowerDir empty instead of absent")
 class LowerDirAlways(Mutant):
-    """A base layer's metadata has an empty LowerDir."""
+    """The metadata of a base layer contains an empty LowerDir."""
 
     def get_metadata(self, id: str) -> dict[str, str]:
         return {"LowerDir": "", **super().get_metadata(id)}
 
 
-@mutant("MET-005", bug="the order of lowerdir read the wrong way round")
+@mutant("MET-005", bug="lowerdir in reverse order")
 class LowerDirReversed(Mutant):
-    """LowerDir lists the bottom first."""
+    """LowerDir lists the bottom layer first."""
 
     def get_metadata(self, id: str) -> dict[str, str]:
         metadata = super().get_metadata(id)
@@ -145,17 +145,17 @@ class LowerDirReversed(Mutant):
         return metadata
 
 
-@mutant("MET-003", bug="moby vfs, btrfs: GetMetadata answers nothing and no error")
+@mutant("MET-003", bug="moby vfs, btrfs: GetMetadata returns neither data nor an error")
 class MetadataOfNothing(Mutant):
-    """An unknown layer has empty metadata."""
+    """get_metadata of an unknown layer returns an empty dictionary."""
 
     def get_metadata(self, id: str) -> dict[str, str]:
         return super().get_metadata(id) if self.sound.exists(id) else {}
 
 
-@mutant("MET-007", bug="moby overlay2: exists is a stat of home and id")
+@mutant("MET-007", bug="moby overlay2: exists is a stat(2) of the joined path")
 class ExistsIsStat(Mutant):
-    """exists("l") and exists("") are true."""
+    """exists("l") and exists("") return true."""
 
     def exists(self, id: str) -> bool:
         try:
@@ -166,7 +166,7 @@ class ExistsIsStat(Mutant):
 
 @mutant("LIM-001", bug="an off-by-one in the depth check")
 class LimitOneLess(Mutant):
-    """127 lowers are the most."""
+    """At most 127 lowers are possible."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         lower = self.home / parent / "lower"
@@ -175,9 +175,9 @@ class LimitOneLess(Mutant):
         super().make(id, parent, storage_opt)
 
 
-@mutant("LIM-002", bug="containers/storage: the limit is noticed at mount")
+@mutant("LIM-002", bug="containers/storage: the limit is checked at mount")
 class LimitAtMountOnly(Mutant):
-    """A layer beyond the limit can be created, and never mounted."""
+    """create beyond the depth limit succeeds."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         try:
@@ -186,7 +186,7 @@ class LimitAtMountOnly(Mutant):
             self.sound.create(id)
 
 
-@mutant("LIM-002", bug="moby #40709, by way of the limit")
+@mutant("LIM-002", bug="moby #40709, after a create beyond the limit")
 class LimitLeavesDirectory(Mutant):
     """A create beyond the limit leaves the layer's directory."""
 
@@ -198,9 +198,9 @@ class LimitLeavesDirectory(Mutant):
             raise
 
 
-@mutant("LNK-007", bug="containers/storage #859: a layer whose link is gone is skipped")
+@mutant("LNK-007", bug="containers/storage #859: a layer whose link is missing is skipped")
 class MissingLinksSkipped(Mutant):
-    """Lowers whose links are gone are left out of the mount."""
+    """Lowers whose short links are missing are omitted from the mount."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         lower = self.home / id / "lower"
@@ -215,9 +215,9 @@ class MissingLinksSkipped(Mutant):
                 lower.write_text(whole)
 
 
-@mutant("LNK-009", bug="a driver that goes through l/ to write")
+@mutant("LNK-009", bug="a driver that writes through l/")
 class WritesThroughLinks(Mutant):
-    """get makes the root of every lower its own again, by way of l/."""
+    """get overwrites files in the lower directories that the short links point to."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         lower = self.home / id / "lower"
@@ -228,9 +228,9 @@ class WritesThroughLinks(Mutant):
         return super().get(id, mount_label)
 
 
-@mutant("MET-001", bug="a list of rows that lives as long as the driver")
+@mutant("MET-001", bug="a list of rows that persists as long as the driver")
 class StatusGrows(Mutant):
-    """Each status has one more row."""
+    """Each call of status returns one more row."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -241,17 +241,17 @@ class StatusGrows(Mutant):
         return [*super().status(), *self._asked]
 
 
-@mutant("MET-002", bug="moby before d_type: file systems that it did not know were <unknown>")
+@mutant("MET-002", bug="moby before d_type: unsupported file systems are <unknown>")
 class BackingUnknown(Mutant):
-    """Every file system is <unknown>."""
+    """status reports every file system as <unknown>."""
 
     def status(self) -> list[tuple[str, str]]:
         return [(k, "<unknown>" if k.startswith("Backing") else v) for k, v in super().status()]
 
 
-@mutant("MET-006", bug="moby #22116: inspecting mounts")
+@mutant("MET-006", bug="moby #22116: inspecting a layer mounts it")
 class MetadataMounts(Mutant):
-    """get_metadata holds the layer."""
+    """get_metadata leaves the layer held."""
 
     def get_metadata(self, id: str) -> dict[str, str]:
         metadata = super().get_metadata(id)
@@ -261,7 +261,7 @@ class MetadataMounts(Mutant):
 
 @mutant("MET-008", bug="moby #44909")
 class HalfLayersStay(Mutant):
-    """remove does not take away what has no link."""
+    """remove does not delete a layer directory without a link file."""
 
     def remove(self, id: str) -> None:
         link = self.home / id / "link"
@@ -269,9 +269,9 @@ class HalfLayersStay(Mutant):
             super().remove(id)
 
 
-@mutant("LIM-003", bug="a chain that is flattened every so often, without its whiteouts")
+@mutant("LIM-003", bug="a chain that is flattened periodically, without its whiteouts")
 class DeepDeletionsForgotten(Mutant):
-    """Whiteouts of layers with more than nine lowers do not count."""
+    """Whiteouts are ignored in chains of more than nine lowers."""
 
     def put(self, id: str) -> None:
         super().put(id)
@@ -282,9 +282,9 @@ class DeepDeletionsForgotten(Mutant):
                     path.unlink()
 
 
-@mutant("LAY-005", bug="moby #42832: what Init reads of each layer is not in all that lies there")
+@mutant("LAY-005", bug="moby #42832: Init reads files of a layer from every directory in the home")
 class InitReadsEverything(Mutant):
-    """Init looks into everything in the home, as if all were layers."""
+    """Init reads every directory in the home as a layer, and fails on others."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -292,9 +292,9 @@ class InitReadsEverything(Mutant):
             os.listdir(self.home / name)
 
 
-@mutant("LIM-004", bug="buildkit #4810: lowers by their whole paths, some seventy to a page")
+@mutant("LIM-004", bug="buildkit #4810: lowers by full path, about seventy in a page")
 class LowersByTheirIds(Mutant):
-    """The limit is what a page of mount options holds when lowers go by their ids."""
+    """The depth limit is the number of lowers that fit into a page of options by id."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         if parent and self.sound.exists(parent):
@@ -305,9 +305,9 @@ class LowersByTheirIds(Mutant):
         super().make(id, parent, storage_opt)
 
 
-@mutant("LIM-005", bug="a count of children in a signed byte")
+@mutant("LIM-005", bug="a number of children in a signed byte")
 class ChildrenInAByte(Mutant):
-    """A parent has 127 children at most."""
+    """A parent can have at most 127 children."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         counts: dict[str, int] = self.__dict__.setdefault("_children", {})
@@ -317,9 +317,9 @@ class ChildrenInAByte(Mutant):
         counts[parent] = counts.get(parent, 0) + 1
 
 
-@mutant("LNK-006", bug="podman: the graph root in its database overrides the one it is given")
+@mutant("LNK-006", bug="podman: the graph root in its database overrides the configured one")
 class PathRemembered(Mutant):
-    """A home notes where it was made, and is sought there ever after."""
+    """The home stores its own path, which is used even after the home was moved."""
 
     def __init__(self, home: str | os.PathLike[str], *arguments: Any, **named: Any) -> None:
         note = Path(home) / ".path"

@@ -13,7 +13,8 @@ from graphdriver_mutants.registry import Mutant, mutant
 from graphdriver_mutants.rewriting import (
     Member,
     RewritesApply,
-    archive_of,
+    SeesBelow,
+    clean,
     is_whiteout,
     members_of,
 )
@@ -23,17 +24,13 @@ __all__: list[str] = []
 _OPAQUE = ".wh..wh..opq"
 
 
-def _clean(name: str) -> str:
-    return os.path.normpath("/" + name).strip("/")
-
-
 class _Afterwards(Mutant):
     """Lets a subclass change the layer's directory after an archive was applied."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
         size = self.sound.apply_diff(id, parent, io.BytesIO(data))
-        names = [_clean(member.name) for member, _ in members_of(data)] if data else []
+        names = [clean(member.name) for member, _ in members_of(data)] if data else []
         self.after(self.home / id / "diff", names)
         return size
 
@@ -42,38 +39,9 @@ class _Afterwards(Mutant):
         raise NotImplementedError
 
 
-class _SeesBelow(RewritesApply):
-    """Lets a subclass look at the layer's view before the archive is applied."""
-
-    view = Path()
-
-    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        if not self.sound.exists(id):
-            return self.sound.apply_diff(id, parent, diff)
-        self.view = self.sound.get(id)
-        try:
-            changed = self._changed(diff.read())
-        finally:
-            self.sound.put(id)
-        return self.sound.apply_diff(id, parent, changed)
-
-    def _changed(self, data: bytes) -> BinaryIO:
-        try:
-            return archive_of(self.rewritten(members_of(data)))
-        except (OSError, ValueError):
-            return io.BytesIO(data)
-
-    def target(self, name: str) -> str:
-        """Return where the symlink `name` leads in the view, "" for none."""
-        path = self.view / name
-        if not path.is_symlink():
-            return ""
-        return _clean(os.path.join(os.path.dirname(name), os.readlink(path)))
-
-
 @mutant("DIF-036", bug="anchore/stereoscope #696")
 class OpaqueByPrefix(RewritesApply):
-    """Any name that begins as the opaque marker hides the directory."""
+    """Every name that begins like the opaque marker makes the directory opaque."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -85,7 +53,7 @@ class OpaqueByPrefix(RewritesApply):
 
 @mutant("DIF-036", bug="fuse-overlayfs #306, stargz-snapshotter #2214")
 class WhiteoutListedInOpaque(_Afterwards):
-    """An explicit whiteout in an opaque directory becomes a device there, which readdir shows."""
+    """An explicit whiteout in an opaque directory becomes a device there, which readdir lists."""
 
     def after(self, upper: Path, names: list[str]) -> None:
         opaque = {os.path.dirname(name) for name in names if os.path.basename(name) == _OPAQUE}
@@ -97,9 +65,9 @@ class WhiteoutListedInOpaque(_Afterwards):
                 os.mknod(path, stat.S_IFCHR)
 
 
-@mutant("DIF-036", "DIF-031", bug="an early release of this project: the opaque root forgot them")
+@mutant("DIF-036", "DIF-031", bug="an early release of this project: the opaque root ignored them")
 class RootOpaqueBringsBack(_Afterwards):
-    """Beside an opaque root explicit whiteouts are dropped."""
+    """With an opaque marker at the root, explicit whiteouts are ignored."""
 
     def after(self, upper: Path, names: list[str]) -> None:
         if _OPAQUE not in names:
@@ -113,7 +81,7 @@ class RootOpaqueBringsBack(_Afterwards):
 
 @mutant("DIF-036", bug="an explicit whiteout replaces the opaque mark of its directory")
 class WhiteoutEndsOpaque(RewritesApply):
-    """In a directory with an explicit whiteout the opaque marker does not count."""
+    """In a directory with an explicit whiteout the opaque marker is ignored."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         marked = {
@@ -127,22 +95,25 @@ class WhiteoutEndsOpaque(RewritesApply):
                 yield member, data
 
 
-@mutant("DIF-037", bug="kaniko #2308: a directory became a symlink, and its whiteouts went along")
+@mutant(
+    "DIF-037",
+    bug="kaniko #2308: a directory becomes a symlink, and its whiteouts apply to the target",
+)
 class MarkersThroughNewSymlinks(RewritesApply):
-    """A marker below a symlink of its own archive hides in the symlink's target."""
+    """A marker below a symlink of its own archive hides files in the symlink's target."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         links = {member.name: member.linkname for member, _ in members if member.issym()}
         for member, data in members:
             above, base = os.path.split(member.name)
             if base.startswith(".wh.") and above in links:
-                to = _clean(os.path.join(os.path.dirname(above), links[above]))
+                to = clean(os.path.join(os.path.dirname(above), links[above]))
                 member.name = os.path.join(to, base)
             yield member, data
 
 
 @mutant("DIF-037", bug="apptainer/singularity #1605")
-class WhiteoutDeletesTheTarget(_SeesBelow):
+class WhiteoutDeletesTheTarget(SeesBelow):
     """A whiteout of a symlink deletes the file that the symlink points to."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
@@ -155,8 +126,8 @@ class WhiteoutDeletesTheTarget(_SeesBelow):
 
 
 @mutant("DIF-038", bug="nixpkgs #107021, diffoci #183")
-class OldSymlinkStays(_SeesBelow):
-    """A directory's member leaves a lower symlink to a directory in its place."""
+class OldSymlinkStays(SeesBelow):
+    """A directory member does not replace a lower symlink to a directory."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -165,9 +136,9 @@ class OldSymlinkStays(_SeesBelow):
                 yield member, data
 
 
-@mutant("DIF-039", bug="moby #5632: the linked name was copied up over its whiteout")
+@mutant("DIF-039", bug="moby #5632: the linked name is copied up over its whiteout")
 class LinkedNameStays(RewritesApply):
-    """A whiteout of a file that has a new name in the archive is dropped."""
+    """A whiteout of a file that has a new hard link in the archive is ignored."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         linked = {member.linkname for member, _ in members if member.islnk()}
@@ -178,7 +149,7 @@ class LinkedNameStays(RewritesApply):
 
 @mutant("DIF-040", bug="moby #43279")
 class NamesBelowWhiteoutsShow(RewritesApply):
-    """A name below a `.wh.` directory is a file like any other."""
+    """A member below a `.wh.` directory becomes an ordinary file."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         self._left: list[str] = []
@@ -197,9 +168,9 @@ class NamesBelowWhiteoutsShow(RewritesApply):
                 yield member, data
 
 
-@mutant("DIF-040", bug="a whiteout of a file that diff does not find below it")
+@mutant("DIF-040", bug="a whiteout of a file that diff does not find in the lower layers")
 class ExportFailsOnWhiteouts(Mutant):
-    """diff of a layer that was applied with an opaque marker ends with ENODATA."""
+    """diff fails with ENODATA for a layer that was applied with an opaque marker."""
 
     def __init__(self, *arguments: object, **named: object) -> None:
         super().__init__(*arguments, **named)  # type: ignore[arg-type]
@@ -217,9 +188,9 @@ class ExportFailsOnWhiteouts(Mutant):
         return super().diff(id, parent)
 
 
-@mutant("WHT-016", bug="moby pkg/archive, overlayWhiteoutConverter: a device wherever a marker is")
+@mutant("WHT-016", bug="moby pkg/archive, overlayWhiteoutConverter: a device for every marker")
 class WhiteoutNodesInBaseLayers(_Afterwards):
-    """In a layer without a parent whiteouts become devices, which its view shows."""
+    """In a layer without a parent, whiteouts become devices that its view shows."""
 
     def after(self, upper: Path, names: list[str]) -> None:
         if (upper.parent / "lower").exists():
@@ -232,9 +203,9 @@ class WhiteoutNodesInBaseLayers(_Afterwards):
                 os.mknod(path, stat.S_IFCHR)
 
 
-@mutant("DIF-041", bug="jib #1650: a directory that is there is not made again")
+@mutant("DIF-041", bug="jib #1650: an existing directory is not created again")
 class LateDirectoriesIgnored(RewritesApply):
-    """A directory's entry after its first member does not count."""
+    """The metadata of a directory member is ignored if entries of the directory came before."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         made: set[str] = set()
@@ -245,9 +216,9 @@ class LateDirectoriesIgnored(RewritesApply):
             yield member, data
 
 
-@mutant("DIF-041", bug="bazel #693, jib #1270: what is there keeps its mode")
+@mutant("DIF-041", bug="bazel #693, jib #1270: an existing file keeps its mode")
 class ReplacedFileKeepsItsMode(RewritesApply):
-    """The second of two files of one name has the mode of the first."""
+    """The second of two members with the same path keeps the mode of the first."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         modes: dict[str, int] = {}
@@ -261,7 +232,7 @@ class ReplacedFileKeepsItsMode(RewritesApply):
 
 @mutant("DIF-042", bug="GNU tar --overwrite: the file is written in place, under all its names")
 class OverwritesAllNames(RewritesApply):
-    """A file that replaces a name changes what its other names show."""
+    """A member that replaces a file with hard links changes all names of the file."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         last = {member.name: data for member, data in members if member.isreg()}
@@ -273,7 +244,7 @@ class OverwritesAllNames(RewritesApply):
             yield member, data
 
 
-class _KeepsAttributes(_SeesBelow):
+class _KeepsAttributes(SeesBelow):
     def keep(self, member: tarfile.TarInfo) -> None:
         """Add what the view's inode of that name has, and the member has not."""
         path = self.view / member.name
@@ -283,9 +254,9 @@ class _KeepsAttributes(_SeesBelow):
                 member.pax_headers = {f"SCHILY.xattr.{key}": value, **member.pax_headers}
 
 
-@mutant("DIF-043", bug="open(2) with O_TRUNC keeps the inode, and with it its attributes")
+@mutant("DIF-043", bug="open(2) with O_TRUNC keeps the inode, and with it its xattrs")
 class ReplacedFileKeepsAttributes(_KeepsAttributes):
-    """A file over one of a lower layer has that one's attributes, too."""
+    """A file that replaces a lower file also has the xattrs of the lower file."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -295,9 +266,9 @@ class ReplacedFileKeepsAttributes(_KeepsAttributes):
             yield member, data
 
 
-@mutant("DIF-044", bug="moby pkg/archive: attributes are added to a directory that is there")
+@mutant("DIF-044", bug="moby pkg/archive: xattrs are added to an existing directory")
 class DirectoryKeepsAttributes(_KeepsAttributes):
-    """A directory's entry adds its attributes to those of the directory below."""
+    """The xattrs of a directory member are added to those of the lower directory."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -309,7 +280,7 @@ class DirectoryKeepsAttributes(_KeepsAttributes):
 
 @mutant("DIF-045", bug="moby pkg/archive: open(2) and mkdir(2) inherit the default ACL")
 class DefaultListsInherited(_Afterwards):
-    """What is made in a directory with a default ACL has it for its own."""
+    """Members inherit the default ACL of their directory."""
 
     def after(self, upper: Path, names: list[str]) -> None:
         for name in names:

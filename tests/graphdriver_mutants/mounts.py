@@ -17,7 +17,7 @@ __all__: list[str] = []
 
 @mutant("MNT-003", bug="moby #22116")
 class PutUnmountsAtOnce(Mutant):
-    """put does not count: the first one unmounts."""
+    """put does not count holds: the first put unmounts the view."""
 
     def put(self, id: str) -> None:
         merged = self.home / id / "merged"
@@ -27,7 +27,7 @@ class PutUnmountsAtOnce(Mutant):
 
 @mutant("MNT-005", bug="moby 1.12: counts below zero")
 class SurplusPutIsRemembered(Mutant):
-    """A put without a get is taken off the next get's account."""
+    """A put without a get decrements the hold count of the next get."""
 
     _surplus = 0
 
@@ -46,7 +46,7 @@ class SurplusPutIsRemembered(Mutant):
 
 @mutant("MNT-006", bug="moby 1.12: counts below zero")
 class SecondGetMountsAgain(Mutant):
-    """After a surplus put, two gets stack two mounts."""
+    """After a put without a get, two gets create two mounts on top of each other."""
 
     _surplus = 0
 
@@ -65,7 +65,7 @@ class SecondGetMountsAgain(Mutant):
 
 @mutant("MNT-004", "LIF-028", bug="moby #34672")
 class MountLeaked(Mutant):
-    """The last put forgets to unmount."""
+    """The last put does not unmount the view."""
 
     def put(self, id: str) -> None:
         if not os.path.ismount(self.home / id / "merged"):
@@ -74,7 +74,7 @@ class MountLeaked(Mutant):
 
 @mutant("MNT-016", bug="containers/storage before its re-exec: chdir in the process")
 class ChangesDirectory(Mutant):
-    """get mounts from the home by changing the process's directory, and back."""
+    """get changes the current directory of the process to the home while it mounts."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         before = os.getcwd()
@@ -87,7 +87,7 @@ class ChangesDirectory(Mutant):
 
 @mutant("MNT-014", "MNT-018", bug="moby #41830")
 class LongLabelDropped(Mutant):
-    """A label that does not fit is left out."""
+    """A mount label that does not fit into the options is omitted."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         try:
@@ -118,7 +118,7 @@ class _DropsLowers(Mutant):
 
 @mutant("MNT-017", "LIM-001", bug="moby #41830; docker/for-linux #1012")
 class OptionsCutOff(_DropsLowers):
-    """What does not fit into 1200 bytes of options is cut off: the lowest layers are missing."""
+    """Mount options are truncated to 1200 bytes, so the lowest layers are missing."""
 
     def room(self, id: str) -> int:
         return 1200 // len("l/ABCDEFGHIJKLMNOPQRSTUVWXYZ:")
@@ -126,7 +126,7 @@ class OptionsCutOff(_DropsLowers):
 
 @mutant("MNT-013", bug="sealerio/sealer #1538")
 class LongIdsTakeTheRoom(_DropsLowers):
-    """Lowers count with the ids of their layers: of a deep chain the lowest are missing."""
+    """Mount options contain full ids, so in a deep chain the lowest layers are missing."""
 
     def room(self, id: str) -> int:
         return max(1, 400 // (len(id) + 20))
@@ -134,7 +134,7 @@ class LongIdsTakeTheRoom(_DropsLowers):
 
 @mutant("MNT-025", bug="moby #31136")
 class SecondCallerIsEarly(Mutant):
-    """A get that finds another at work returns before the mount is there."""
+    """A get that runs during another get returns before the view is mounted."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         merged = self.home / id / "merged"
@@ -161,7 +161,7 @@ class CleanupForgets(Mutant):
         """Do nothing."""
 
 
-@mutant("MNT-002", bug="a driver that makes the mount point first")
+@mutant("MNT-002", bug="a driver that creates the mount point first")
 class GetMakesDirectory(Mutant):
     """get of an unknown layer leaves a directory."""
 
@@ -173,7 +173,7 @@ class GetMakesDirectory(Mutant):
 
 @mutant("MNT-022", bug="moby #46189")
 class DiffMountsAgain(Mutant):
-    """diff of a held layer mounts its upper a second time."""
+    """diff of a held layer mounts its upper directory a second time."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         merged = self.home / id / "merged"
@@ -183,17 +183,17 @@ class DiffMountsAgain(Mutant):
         return super().diff(id, parent)
 
 
-@mutant("MNT-001", bug="a driver that keeps its home as it was given")
+@mutant("MNT-001", bug="a driver that does not make its home's path absolute")
 class RelativePath(Mutant):
-    """get returns a path from the current directory."""
+    """get returns a path relative to the current directory."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         return Path(os.path.relpath(super().get(id, mount_label)))
 
 
-@mutant("MNT-010", bug="moby 1.12: the count of a get that failed")
+@mutant("MNT-010", bug="moby 1.12: a failed get is counted")
 class FailedGetCounts(Mutant):
-    """A get that fails is held by nobody, and counted."""
+    """A failed get increments the hold count."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -213,9 +213,9 @@ class FailedGetCounts(Mutant):
             super().put(id)
 
 
-@mutant("MNT-011", bug="a driver without a case for layers that have no parent")
+@mutant("MNT-011", bug="a driver without special handling of layers without a parent")
 class BaseIsMounted(Mutant):
-    """A base layer is mounted as an overlay like any other."""
+    """A base layer is mounted as an overlay."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         view = super().get(id, mount_label)
@@ -233,19 +233,17 @@ class BaseIsMounted(Mutant):
         subprocess.run(["umount", "--lazy", "--quiet", view], check=False, capture_output=True)
 
 
-@mutant("MNT-015", bug="overlay2 1.13: absolute paths in the options, cut at a page")
+@mutant("MNT-015", bug="overlay2 1.13: absolute paths in the options, truncated at a page")
 class HomeTakesTheRoom(_DropsLowers):
-    """Lowers count with the home's name: below a long one the lowest are missing."""
+    """Mount options contain the home's path, so with a long path the lowest layers are missing."""
 
     def room(self, id: str) -> int:
         return max(1, 200 // len(self.home.name))
 
 
-@mutant(
-    "MNT-021", bug="moby before 20.10: an image's layer can be written to after it has children"
-)
+@mutant("MNT-021", bug="moby before 20.10: an image's layer is writable after it has children")
 class ParentsAreWritten(Mutant):
-    """get of a parent returns the directory that its children have below them."""
+    """The view of a parent is writable and is the lower directory of its children."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -262,7 +260,7 @@ class ParentsAreWritten(Mutant):
 
 @mutant("MNT-023", bug="moby #34948")
 class CopiesStayMounted(Mutant):
-    """The mount point outlives the put, and so do its copies in other namespaces."""
+    """put keeps the mount point, so that copies of the mount stay in other namespaces."""
 
     def put(self, id: str) -> None:
         merged = self.home / id / "merged"
@@ -276,7 +274,7 @@ class CopiesStayMounted(Mutant):
 
 @mutant("MNT-024", bug="a driver that mounts in a temporary directory")
 class PathChanges(Mutant):
-    """The view is elsewhere after a restart."""
+    """After a restart get returns another path."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

@@ -22,9 +22,9 @@ def _without_fsync() -> Iterator[None]:
         yield
 
 
-@mutant("CRS-031", bug="moby #42964: Create syncs nothing")
+@mutant("CRS-031", bug="moby #42964: Create does not sync")
 class CreateSyncsNothing(Mutant):
-    """create writes its files, and leaves it to the kernel when they get to the disk."""
+    """create does not sync the files that it writes."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         """Create, without fsync."""
@@ -32,9 +32,9 @@ class CreateSyncsNothing(Mutant):
             super().make(id, parent, storage_opt)
 
 
-@mutant("CRS-033", bug="moby #42964, #46471: link and lower of no bytes after a power cut")
+@mutant("CRS-033", bug="moby #42964, #46471: link and lower are empty after a power cut")
 class EmptyLowerIsNoParent(CreateSyncsNothing):
-    """A file `lower` of no bytes is read as that of a layer without a parent."""
+    """An empty file `lower` is read as a layer without a parent."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Driver.get; a layer without lowers is its own directory."""
@@ -50,9 +50,9 @@ class EmptyLowerIsNoParent(CreateSyncsNothing):
             super().put(id)
 
 
-@mutant("CRS-032", bug="a store that will not touch what it calls damaged")
+@mutant("CRS-032", bug="a store that refuses all operations on a damaged layer")
 class DamagedLayersStay(CreateSyncsNothing):
-    """A layer whose files a power cut has emptied cannot be removed."""
+    """A layer whose files are empty after a power cut cannot be removed."""
 
     def remove(self, id: str) -> None:
         """Driver.remove, of layers whose files are as they should be."""
@@ -62,9 +62,9 @@ class DamagedLayersStay(CreateSyncsNothing):
         super().remove(id)
 
 
-@mutant("CRS-030", bug="containers/storage: layers.json of no bytes after a power cut")
+@mutant("CRS-030", bug="containers/storage: layers.json is empty after a power cut")
 class IndexReplacedUnsynced(Mutant):
-    """The layers are those of an index, which is written as a new file and not synced."""
+    """Layers are listed in an index file, which is replaced without a sync."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -91,7 +91,7 @@ class IndexReplacedUnsynced(Mutant):
 
 @mutant("CRS-034", bug="moby vfs: Remove is os.RemoveAll of the layer's directory")
 class TreeDeletedInItsPlace(Mutant):
-    """remove deletes the files of a layer before the layer."""
+    """remove deletes the files of a layer in place, before the layer's directory."""
 
     sound_name = "vfs"
 
@@ -106,7 +106,7 @@ class TreeDeletedInItsPlace(Mutant):
 
 @mutant("CRS-035", bug="containerd #5854; containers/storage #920: content is never synced")
 class ContentNotSynced(Mutant):
-    """Claims that apply_diff is durable, and syncs nothing."""
+    """The driver claims durable but apply_diff does not sync."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -115,7 +115,7 @@ class ContentNotSynced(Mutant):
 
 @mutant("CRS-036", bug="a layer is marked as complete before it is synced")
 class ContentSyncedTooLate(ContentNotSynced):
-    """Syncs when the archive has replaced what the layer was."""
+    """apply_diff syncs only after the new tree has replaced the old one."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Driver.apply_diff, and then sync."""
@@ -124,9 +124,9 @@ class ContentSyncedTooLate(ContentNotSynced):
         return size
 
 
-@mutant("CRS-037", bug="overlayfs `volatile`, which podman and buildah mount with for builds")
+@mutant("CRS-037", bug="overlayfs `volatile`, which podman and buildah use for builds")
 class VolatileViews(Mutant):
-    """fsync in a view does nothing."""
+    """fsync in a view has no effect."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -141,9 +141,9 @@ class VolatileViews(Mutant):
         return super().get(id, mount_label)
 
 
-@mutant("CRS-038", bug="moby overlay2: what a Create has made that was cut off is nobody's")
+@mutant("CRS-038", bug="moby overlay2: files of an interrupted Create are never removed")
 class RemnantsOfACutStay(Mutant):
-    """Init keeps the stages that a power cut has left."""
+    """Init does not remove staging directories that a power cut has left."""
 
     def __init__(self, home: str | os.PathLike[str], *arguments: Any) -> None:
         names = [path.name for path in Path(home).glob(".*")] if Path(home).exists() else []

@@ -10,9 +10,9 @@ from graphdriver_mutants.registry import Mutant, mutant
 __all__: list[str] = []
 
 
-@mutant("QUO-004", bug="options that cannot be followed are passed over")
+@mutant("QUO-004", bug="options that are ignored if they are not supported")
 class SizeWithoutQuota(Mutant):
-    """Where there is no quota a size means nothing."""
+    """A size is ignored if the file system has no project quota."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         try:
@@ -21,9 +21,9 @@ class SizeWithoutQuota(Mutant):
             super().make(id, parent, None)
 
 
-@mutant("QUO-004", bug="moby #40709, by way of the quota")
+@mutant("QUO-004", bug="moby #40709, with a quota")
 class RefusedSizeLeavesLayer(Mutant):
-    """A size that is refused leaves the layer's directory."""
+    """A create with a refused size leaves the layer's directory."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         try:
@@ -33,9 +33,9 @@ class RefusedSizeLeavesLayer(Mutant):
             raise
 
 
-@mutant("QUO-002", bug="a size read with int()")
+@mutant("QUO-002", bug="a size parsed with int()")
 class SizesAreNumbers(Mutant):
-    """A size is a number of bytes and has no unit."""
+    """A size is a number of bytes; units are refused."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         for value in (storage_opt or {}).values():
@@ -44,19 +44,19 @@ class SizesAreNumbers(Mutant):
         super().make(id, parent, storage_opt)
 
 
-@mutant("QUO-001", bug="moby #24771: a size that was stored and never set", needs="project_quota")
+@mutant("QUO-001", bug="moby #24771: a size that is stored but not set", needs="project_quota")
 class SizeNotSet(Mutant):
-    """A size is understood, and no limit set."""
+    """A size is accepted, but no limit is set."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, None)
 
 
 @mutant(
-    "QUO-005", bug="moby #42832: after a restart projects are numbered anew", needs="project_quota"
+    "QUO-005", bug="moby #42832: after a restart project ids start again", needs="project_quota"
 )
 class ProjectsNumberedAnew(Mutant):
-    """After a restart the first new layer gets the project of an old one."""
+    """After a restart the first new layer gets the project id of an existing one."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -67,11 +67,11 @@ class ProjectsNumberedAnew(Mutant):
 
 @mutant(
     "QUO-006",
-    bug="moby vfs: a size holds for the copy, of which the parent's files are part",
+    bug="moby vfs: the limit applies to the copy, which includes the parent's files",
     needs="project_quota",
 )
 class ParentCounts(Mutant):
-    """A size holds for what lies below as well."""
+    """The size limit includes the files of the parent."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         size = (storage_opt or {}).get("size", "")

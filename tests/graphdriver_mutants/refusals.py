@@ -24,7 +24,7 @@ from graphdriver_mutants.registry import Mutant, mutant
 
 __all__ = ["Plain"]
 
-_TEXT_ONLY = "moby: errors of text only, which callers had to search for words"
+_TEXT_ONLY = "moby: untyped errors, in whose text callers have to search"
 
 
 class Plain(Mutant):
@@ -83,69 +83,69 @@ class Plain(Mutant):
 
 @mutant("ERR-001", bug=_TEXT_ONLY)
 class InvalidIdIsAnyError(Plain):
-    """A bad id is an error like any other."""
+    """An invalid id raises a plain DriverError."""
 
     loses = (InvalidLayerId,)
 
 
-@mutant("ERR-002", bug="moby #23418: a layer that is not there, told by searching the text")
+@mutant("ERR-002", bug="moby #23418: a missing layer is recognized by the text of the error")
 class NotFoundIsAnyError(Plain):
-    """A layer that is not there is an error like any other."""
+    """A missing layer raises a plain DriverError."""
 
     loses = (LayerNotFound,)
 
 
-@mutant("ERR-003", bug="containers/storage: ErrDuplicateID came after errors of text only")
+@mutant("ERR-003", bug="containers/storage: ErrDuplicateID was added after untyped errors")
 class ExistsIsAnyError(Plain):
-    """An id that exists is an error like any other."""
+    """An existing id raises a plain DriverError."""
 
     loses = (LayerExists,)
 
 
-@mutant("ERR-004", bug="moby: EBUSY of a removal, wrapped into a text")
+@mutant("ERR-004", bug="moby: EBUSY of a removal is wrapped into a text")
 class InUseIsAnyError(Plain):
-    """A removal that has to wait is an error like any other."""
+    """remove of a layer in use raises a plain DriverError."""
 
     loses = (LayerInUse,)
 
 
 @mutant("ERR-005", bug=_TEXT_ONLY)
 class DepthIsAnyError(Plain):
-    """A chain that is too long is an error like any other."""
+    """A chain beyond the depth limit raises a plain DriverError."""
 
     loses = (MaxDepthExceeded,)
 
 
-@mutant("ERR-006", bug="moby overlay2: cannot mount layer, mount label too large: a text")
+@mutant("ERR-006", bug="moby overlay2: cannot mount layer, mount label too large: an untyped error")
 class LabelIsAnyError(Plain):
-    """A label that does not fit is an error like any other."""
+    """A mount label that does not fit raises a plain DriverError."""
 
     loses = (MountOptionsTooLong,)
 
 
-@mutant("ERR-007", bug="moby pkg/archive: errors of archive/tar, as they come")
+@mutant("ERR-007", bug="moby pkg/archive: unwrapped errors of archive/tar")
 class ArchiveIsAnyError(Plain):
-    """A bad archive is an error like any other."""
+    """A malformed archive raises a plain DriverError."""
 
     loses = (BadArchive,)
 
 
 @mutant("ERR-008", "ERR-010", bug="moby: errors of Init other than ErrNotSupported end the daemon")
 class InitFailsAnyhow(Plain):
-    """What the host cannot do is an error like any other."""
+    """A missing feature of the host raises a plain DriverError."""
 
     loses = (NotSupported, IncompatibleFS)
 
 
-@mutant("ERR-009", bug="moby overlay2: an error of text only, which no caller can tell apart")
+@mutant("ERR-009", bug="moby overlay2: an untyped error, which callers cannot distinguish")
 class QuotaErrorIsAnyError(Plain):
-    """A size that is refused is an error like any other."""
+    """A refused size raises a plain DriverError."""
 
     loses = (QuotaNotSupported,)
 
 
-@mutant("ERR-011", bug="moby: options are refused with errors of text only")
+@mutant("ERR-011", bug="moby: options are refused with untyped errors")
 class OptionIsAnyError(Plain):
-    """An option that is refused is an error like any other."""
+    """A refused option raises a plain DriverError."""
 
     loses = (PrerequisitesNotMet,)

@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from graphdriver_mutants.registry import Mutant
@@ -12,7 +13,9 @@ __all__ = [
     "Member",
     "RewritesApply",
     "RewritesDiff",
+    "SeesBelow",
     "archive_of",
+    "clean",
     "is_whiteout",
     "members_of",
     "with_implied_directories",
@@ -44,6 +47,11 @@ def archive_of(members: Iterable[Member]) -> BinaryIO:
             archive.addfile(member, io.BytesIO(data))
     buffer.seek(0)
     return buffer
+
+
+def clean(name: str) -> str:
+    """Return a name without what means nothing in it."""
+    return os.path.normpath("/" + name).strip("/")
 
 
 def is_whiteout(member: tarfile.TarInfo) -> bool:
@@ -92,3 +100,33 @@ class RewritesApply(Mutant):
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         """Yield the members as the broken driver takes them."""
         raise NotImplementedError
+
+
+class SeesBelow(RewritesApply):
+    """Lets a subclass look at the layer's view before the archive is applied."""
+
+    view = Path()
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff of what was rewritten."""
+        if not self.sound.exists(id):
+            return self.sound.apply_diff(id, parent, diff)
+        self.view = self.sound.get(id)
+        try:
+            changed = self._changed(diff.read())
+        finally:
+            self.sound.put(id)
+        return self.sound.apply_diff(id, parent, changed)
+
+    def _changed(self, data: bytes) -> BinaryIO:
+        try:
+            return archive_of(self.rewritten(members_of(data)))
+        except (OSError, ValueError):
+            return io.BytesIO(data)
+
+    def target(self, name: str) -> str:
+        """Return where the symlink `name` leads in the view, "" for none."""
+        path = self.view / name
+        if not path.is_symlink():
+            return ""
+        return clean(os.path.join(os.path.dirname(name), os.readlink(path)))

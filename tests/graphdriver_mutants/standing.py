@@ -1,9 +1,11 @@
 """Mutants that look at one layer only, and not at those that stand on it or below it."""
 
+import errno
 import io
 import os
 import shutil
 import subprocess
+import tarfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +19,13 @@ __all__: list[str] = []
 
 # How long a mutant that has a gap waits in it, in seconds, for another thread to step in.
 _GAP = 0.1
+_SOME = 20
+"""Files after which a mutant waits that unpacks an archive in place."""
 
 
-@mutant("MNT-027", bug="moby #22116, by way of the parent that a naive diff gets and puts")
+@mutant("MNT-027", bug="moby #22116, for the parent that a naive diff gets and puts")
 class DiffUnmountsTheParent(Mutant):
-    """diff against a parent unmounts that parent's view, whoever holds it."""
+    """diff against a parent unmounts the parent's view, even if it is held."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Driver.diff, and umount(8)."""
@@ -54,9 +58,9 @@ class _Forces(Mutant):
         return size
 
 
-@mutant("LIF-029", bug="buildkit #6977: who stands on whom is known to one process, until its end")
+@mutant("LIF-029", bug="buildkit #6977: the children of a layer are known to one process only")
 class ChildrenForgottenAtRestart(_Forces):
-    """remove knows the children that were made since the driver was."""
+    """remove only knows children that were created since the driver was started."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -77,9 +81,9 @@ class ChildrenForgottenAtRestart(_Forces):
             self.force_removal(id)
 
 
-@mutant("LIF-029", bug="moby #13261: the daemon asks for containers of the image itself")
+@mutant("LIF-029", bug="moby #13261: the daemon checks for containers of the image itself")
 class OnlyChildrenCount(_Forces):
-    """remove of a layer is refused for its children that are held, not for what is above them."""
+    """remove checks whether children are held, but not their descendants."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -103,7 +107,7 @@ class OnlyChildrenCount(_Forces):
 
 @mutant("DIF-051", bug="moby #13261; overlay2 of this project until 2026")
 class ExchangesBelowHolders(_Forces):
-    """apply_diff exchanges a layer's directory, whoever has it below a mount."""
+    """apply_diff exchanges a layer's directory while it is the lower directory of a mount."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Driver.apply_diff, by force where a descendant is held."""
@@ -114,9 +118,9 @@ class ExchangesBelowHolders(_Forces):
             return self.force_exchange(id, parent, data)
 
 
-@mutant("CON-016", bug="moby #13261, when the child is made and got meanwhile")
+@mutant("CON-016", bug="moby #13261, if the child is created and held meanwhile")
 class AppliesBelowNewHolders(_Forces):
-    """apply_diff unpacks, and exchanges the directory without asking again who is above it."""
+    """apply_diff unpacks, then exchanges the directory without checking for new holds above."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -140,11 +144,52 @@ class AppliesBelowNewHolders(_Forces):
             return self.force_exchange(id, parent, data)
 
 
-@mutant(
-    "DIF-050", bug="vfs of this project until 2026: a diff holds the layer, so apply is in place"
-)
+@mutant("CON-016", bug="overlay2 of this project until 2026: a layer is held, so apply is in place")
+class AppliesInPlaceBelowChildren(Mutant):
+    """apply_diff to a layer that is held writes into its view, whoever mounts a child meanwhile."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._got = threading.Event()
+        self._views: dict[str, Path] = {}
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, noticed by an apply_diff that is unpacking."""
+        self._views[id] = super().get(id, mount_label)
+        self._got.set()
+        return self._views[id]
+
+    def put(self, id: str) -> None:
+        """Driver.put."""
+        super().put(id)
+        self._views.pop(id, None)
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        """Driver.apply_diff; of files only where the layer is held."""
+        view = self._views.get(id)
+        if view is None:
+            return super().apply_diff(id, parent, diff)
+        self._got.clear()
+        size = 0
+        with tarfile.open(fileobj=diff, mode="r|") as members:
+            for number, member in enumerate(members):
+                content = members.extractfile(member)
+                if content is None:
+                    continue
+                if number == _SOME:
+                    self._got.wait(_GAP)
+                path = view / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.read())
+                path.chmod(member.mode)
+                os.utime(path, (member.mtime, member.mtime))
+                size += member.size
+        return size
+
+
+@mutant("DIF-050", bug="vfs of this project until 2026: diff holds the layer, so apply is in place")
 class AppliesUnderReaders(Mutant):
-    """apply_diff to a layer whose archive is being read writes into the files that are next."""
+    """apply_diff to a layer whose archive is being read overwrites files that are not read yet."""
 
     sound_name = "vfs"
 
@@ -162,7 +207,7 @@ class AppliesUnderReaders(Mutant):
 
 @mutant("MNT-028", bug="moby #29721, #30811")
 class MountsOverStale(Mutant):
-    """get mounts once more over what a process that died has left; put takes one mount away."""
+    """get mounts over the mount of a dead process, and put unmounts only one of the two."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -183,9 +228,29 @@ class MountsOverStale(Mutant):
         super().put(id)
 
 
+@mutant("MNT-030", bug="moby #22260: device or resource busy")
+class StaleMountsKeepLayers(Mutant):
+    """remove of a layer fails while a mount is there that this process has not made."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._known: set[str] = set()
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Driver.get, noted."""
+        self._known.add(id)
+        return super().get(id, mount_label)
+
+    def remove(self, id: str) -> None:
+        """Driver.remove, as rmdir(2) of a mount point."""
+        if id and id not in self._known and os.path.ismount(self.home / id / "merged"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(self.home / id))
+        super().remove(id)
+
+
 @mutant("CON-015", bug="buildkit #6977; overlay2 of this project until 2026")
 class AsksForChildrenTooEarly(_Forces):
-    """remove asks whether there are children, and some time later removes the layer."""
+    """remove checks for children, and removes the layer some time later without a lock."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -213,9 +278,9 @@ class AsksForChildrenTooEarly(_Forces):
             self._parents.pop(id, None)
 
 
-@mutant("CON-017", bug="a cache of layers by which create finds its parent")
+@mutant("CON-017", bug="a cache of layers in which create finds its parent")
 class ParentIsRemembered(Mutant):
-    """create on a parent that is gone succeeds, and there is no layer."""
+    """create on a removed parent succeeds without creating the layer."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

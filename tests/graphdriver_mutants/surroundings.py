@@ -20,7 +20,7 @@ _ACLS = ("system.posix_acl_default", "system.posix_acl_access")
 
 @mutant("INI-015", bug="moby #40072; podman #11840")
 class InheritsDefaultAcl(Mutant):
-    """The root of a base layer keeps the default ACL that it has from the directories above."""
+    """The root of a base layer inherits the default ACL of the directories above."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -37,7 +37,7 @@ def _default_acl(directory: Path) -> bytes:
         return b""
 
 
-@mutant("INI-015", bug="mkdir(2) in a setgid directory: no chown afterwards")
+@mutant("INI-015", bug="mkdir(2) in a setgid directory, without a chown afterwards")
 class InheritsGroup(Mutant):
     """The root of a base layer has the group of a setgid directory above the home."""
 
@@ -50,7 +50,7 @@ class InheritsGroup(Mutant):
 
 @mutant("INI-016", bug="moby #11240")
 class RootHasUmask(Mutant):
-    """The root of a base layer is made by mkdir, and not by chmod after it."""
+    """The mode of a base layer's root depends on the umask."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -62,7 +62,7 @@ class RootHasUmask(Mutant):
 
 @mutant("INI-016", bug="mkdir -p of the parents of a member: moby #11240, in an archive")
 class ImpliedDirectoriesHaveUmask(Mutant):
-    """Directories that an archive only implies have what the umask leaves of 0777."""
+    """The mode of implied directories depends on the umask."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Driver.apply_diff, and chmod of what has no member."""
@@ -83,7 +83,7 @@ class ImpliedDirectoriesHaveUmask(Mutant):
 
 @mutant("INI-017", bug="go-archive #98; moby #53299")
 class OpensDeviceNodes(Mutant):
-    """The mode of a device is set by opening it, which a disk with nodev refuses."""
+    """The mode of a device is set through open(2), which fails on a mount with nodev."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Driver.apply_diff, if there is no device or they can be opened."""
@@ -98,7 +98,7 @@ class OpensDeviceNodes(Mutant):
             return super().apply_diff(id, parent, spool)
 
 
-@mutant("INI-018", bug="docker load: os.Rename from TMPDIR is a cross-device link")
+@mutant("INI-018", bug="docker load: os.Rename from TMPDIR fails with EXDEV")
 class RenamesFromTmpdir(Mutant):
     """An archive is received in TMPDIR and renamed into the home."""
 
@@ -120,7 +120,7 @@ class RenamesFromTmpdir(Mutant):
 
 @mutant("INI-019", bug="moby's parser of /proc/self/mountinfo, bufio.Scanner and strings.Fields")
 class ReadsTheTableByWords(Mutant):
-    """The last put unmounts what it finds in the mount table, as text split at blanks."""
+    """The last put parses the mount table by splitting it at whitespace."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -144,7 +144,7 @@ class ReadsTheTableByWords(Mutant):
 
 @mutant("CLN-011", bug="moby #36149, #39267")
 class CleanupUnmountsHome(Mutant):
-    """cleanup unmounts what is mounted at the home, whoever mounted it."""
+    """cleanup unmounts a mount on the home that the driver did not make."""
 
     def cleanup(self) -> None:
         super().cleanup()
@@ -152,9 +152,9 @@ class CleanupUnmountsHome(Mutant):
             subprocess.run(["umount", "--lazy", self.home], check=True)
 
 
-@mutant("CLN-011", bug="moby overlay2: Cleanup unmounts all below the home, volumes too")
+@mutant("CLN-011", bug="moby overlay2: Cleanup unmounts everything below the home, also volumes")
 class CleanupUnmountsAllBelow(Mutant):
-    """cleanup unmounts what it finds in directories of the home, layers or not."""
+    """cleanup unmounts all mounts below the home, also those of other programs."""
 
     def cleanup(self) -> None:
         super().cleanup()
@@ -163,9 +163,20 @@ class CleanupUnmountsAllBelow(Mutant):
                 subprocess.run(["umount", "--lazy", path], check=True)
 
 
+@mutant("CLN-011", bug="moby 1.12: what is mounted below the home is taken for a dead daemon's")
+class InitUnmountsAllBelow(Mutant):
+    """Init unmounts what it finds in directories of the home, layers or not."""
+
+    def __init__(self, home: str | os.PathLike[str], *arguments: Any, **named: Any) -> None:
+        for path in Path(home).iterdir() if os.path.isdir(home) else ():
+            if mounts_at(path):
+                subprocess.run(["umount", "--lazy", path], check=True)
+        super().__init__(home, *arguments, **named)
+
+
 @mutant("MNT-029", "CLN-012", bug="containers-storage 1.64: mountpoints.json on a full disk")
 class NotesHoldersInAFile(Mutant):
-    """Who holds what is written to a new file, in get and before put and cleanup unmount."""
+    """get, put and cleanup write holds to a new file, put and cleanup before they unmount."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -195,9 +206,9 @@ class NotesHoldersInAFile(Mutant):
         self._counts = counts
 
 
-@mutant("LIF-030", bug="vfs of this project until 2026: a stage is made to remove a layer into")
+@mutant("LIF-030", bug="vfs of this project until 2026: a staging directory to remove a layer")
 class RemovesIntoANewDirectory(Mutant):
-    """remove makes a directory, moves the layer there and deletes both."""
+    """remove creates a directory, moves the layer into it and deletes both."""
 
     def remove(self, id: str) -> None:
         if id and self.sound.exists(id):

@@ -107,14 +107,14 @@ class _Translated:
     departs=tuple(f"ERR-{number:03}" for number in range(1, 12)),
 )
 class EveryErrorIsPlain(Plain, Variant):
-    """Every refusal is a DriverError, and of no class of its own."""
+    """Every refusal is a plain DriverError, never a subclass."""
 
     loses = (DriverError,)
 
 
 @_variant("LIF", "MNT-002", "MET-003", "CHG-021", "DIF-008", "DIF-02", "DIF-030", "SIZ-004")
 class ErrorsOfTheSystem(Variant):
-    """Refusals are OSError with an errno: ENOENT, EEXIST, EBUSY, EINVAL, EBADMSG."""
+    """Refusals are OSErrors: ENOENT, EEXIST, EBUSY, EINVAL, EBADMSG."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -144,7 +144,7 @@ class ErrorsOfTheSystem(Variant):
 
 @_variant("CHG")
 class ChangesInAnotherOrder(Variant):
-    """changes lists what it found from the last path to the first."""
+    """changes lists paths in reverse order."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         return sorted(super().changes(id, parent), reverse=True)
@@ -152,7 +152,7 @@ class ChangesInAnotherOrder(Variant):
 
 @_variant("DIF-002", "DIF-003", "DIF-006", "DIF-010", "DIF-011", "DIF-025", "DIF-034", "CHG-022")
 class WhiteoutsWithMetadata(RewritesDiff, Variant):
-    """Whiteouts have a mode, an owner and a time, as those of containers/storage."""
+    """Whiteouts have a mode, an owner and a time, as in containers/storage."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -186,7 +186,7 @@ def _marker(name: str) -> Member:
 
 @_variant("DIF-002", "DIF-003", "DIF-010", "DIF-011", "DIF-014", "DIF-025", "DIF-034", "WHT-00")
 class ExplicitInsteadOfOpaque(_KnowsParent):
-    """A directory made again has a whiteout for each old name, as containerd writes it."""
+    """A recreated directory has a whiteout for each old name, as in containerd."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         names = {member.name.rstrip("/") for member, _ in members}
@@ -209,7 +209,7 @@ class ExplicitInsteadOfOpaque(_KnowsParent):
 
 @_variant("DIF-002", "DIF-003", "DIF-010", "DIF-011", "DIF-025", "DIF-034", "WHT-00")
 class OpaqueInsteadOfExplicit(_KnowsParent):
-    """A directory that lost all its old names is marked opaque."""
+    """A directory that lost all its lower entries is exported as opaque."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         gone: dict[str, set[str]] = {}
@@ -230,7 +230,7 @@ class OpaqueInsteadOfExplicit(_KnowsParent):
 
 @_variant("LIF", "MNT-00", "MET", "CLN")
 class Slower(Variant):
-    """Each verb takes a few milliseconds more."""
+    """Each verb takes a few milliseconds longer."""
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("make", "remove", "get", "put", "status", "get_metadata", "cleanup"):
@@ -240,7 +240,7 @@ class Slower(Variant):
 
 @_variant("LIF-016", "LIF-017", "LIF-015", "LIF-012", "LIF-028")
 class UnknownCannotBeRemoved(Variant):
-    """remove of an unknown id is an error, as `rm` has it."""
+    """remove of an unknown id is an error."""
 
     def remove(self, id: str) -> None:
         if not self.sound.exists(id):
@@ -250,7 +250,7 @@ class UnknownCannotBeRemoved(Variant):
 
 @_variant("MET", "INI-001", "LAY-005")
 class OtherStatus(Variant):
-    """status has rows of its own, in an order of its own."""
+    """status has other rows in another order."""
 
     def status(self) -> list[tuple[str, str]]:
         return [("Pool", "default"), *reversed(super().status()), ("Cache", "")]
@@ -258,7 +258,7 @@ class OtherStatus(Variant):
 
 @_variant("LIF", "LNK-003", "CON-017")
 class CreateReplaces(Variant):
-    """create of an existing id makes the layer anew, if nobody needs the old one."""
+    """create of an existing id replaces the layer unless it is in use."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         if id != parent and self.sound.exists(id) and (not parent or self.sound.exists(parent)):
@@ -268,7 +268,7 @@ class CreateReplaces(Variant):
 
 @_variant("LIF", "MNT-00", "CLN")
 class RemoveUnmounts(Variant):
-    """remove of a held layer takes it from its holders."""
+    """remove of a held layer unmounts and removes it."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -291,7 +291,7 @@ class RemoveUnmounts(Variant):
 
 @_variant("LAY", "LIF-00", "MNT-00", "LNK", "MET")
 class MergedComesAndGoes(Variant):
-    """`merged` is there while a layer is mounted, as in dockerd since 17.12."""
+    """The directory `merged` exists only while a layer is mounted, as in dockerd since 17.12."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -309,7 +309,7 @@ class MergedComesAndGoes(Variant):
 
 @_variant("SIZ", "DIF-007", "DIF-019", departs=("SIZ-002",))
 class SizeIsNotCounted(Variant):
-    """apply_diff returns 0: it does not know what it wrote."""
+    """apply_diff returns 0 instead of the size."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         super().apply_diff(id, parent, diff)
@@ -318,7 +318,7 @@ class SizeIsNotCounted(Variant):
 
 @_variant("DIF", "CHG-00", "SIZ")
 class ReadsAllFirst(Variant):
-    """apply_diff has the whole archive before it begins, diff before it returns."""
+    """apply_diff reads the whole archive before it starts, diff before it returns."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         return super().apply_diff(id, parent, io.BytesIO(diff.read()))
@@ -330,7 +330,7 @@ class ReadsAllFirst(Variant):
 
 @_variant("ARC-007", "ARC-013", "CHG-01", "DIF-006", "LIF-024", "IDM", "MNT-018", "LIF-00")
 class ClaimsLittle(Variant):
-    """Of the capabilities only mounting and restarting are claimed; the rest is not asked."""
+    """The driver claims only mounting and restarting."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -339,7 +339,7 @@ class ClaimsLittle(Variant):
 
 @_variant("LIF-028", "MNT-022", "LIF-012", "DIF-019", "CLN-002")
 class KnowsNoChanges(Variant):
-    """No verb changes and none for sizes, as containerd's snapshotters have none."""
+    """The driver has no verbs for changes and sizes, as containerd's snapshotters."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -362,7 +362,7 @@ class KnowsNoChanges(Variant):
 
 @_variant("DIF-021")
 class UnpacksCompressed(Variant):
-    """apply_diff takes gzip as well, as containers-storage's does."""
+    """apply_diff accepts gzip, as in containers-storage."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
@@ -373,7 +373,7 @@ class UnpacksCompressed(Variant):
 
 @_variant("LIF-002", "LIF-026", "INI-015", "INI-018")
 class RootsOfFedora(Variant):
-    """A new layer's root has mode 0555, and the driver says so."""
+    """The root of a new layer has mode 0555, which the driver declares."""
 
     root_mode = 0o555
 
@@ -385,7 +385,7 @@ class RootsOfFedora(Variant):
 
 @_variant("LIF-015", "LIF-018", "LIF-020", "LIF-022", "CLN-006")
 class RefusesWhileMountedInto(Variant):
-    """remove refuses while something is mounted in the layer."""
+    """remove is refused while there is a mount inside the layer."""
 
     sound_name = "vfs"
 
@@ -409,7 +409,7 @@ class RefusesWhileMountedInto(Variant):
     "MET-00",
 )
 class IndexWithFirstRemoval(Variant):
-    """The store makes its index with the first removal, and keeps it."""
+    """The store creates its index file at the first removal, and keeps it."""
 
     def remove(self, id: str) -> None:
         known = id and self.sound.exists(id)
@@ -439,7 +439,7 @@ class _RenamesOptions(Variant):
 
 @_variant("INI-00", "INI-011", "KRN-010", "ERR-011")
 class OptionsUnderItsOwnName(_RenamesOptions):
-    """The driver has another name, and its options begin with it."""
+    """The driver has another name, which is also the prefix of its options."""
 
     def __str__(self) -> str:
         """Return a name of its own."""
@@ -448,7 +448,7 @@ class OptionsUnderItsOwnName(_RenamesOptions):
 
 @_variant("INI-00", "INI-011", "KRN-010", "ERR-011")
 class OptionsUnderADeclaredPrefix(_RenamesOptions):
-    """The options begin with a word that the driver declares, and not with its name."""
+    """The prefix of the options is a declared word, not the driver's name."""
 
     name = "my"
     option_prefix = "my"
@@ -456,7 +456,7 @@ class OptionsUnderADeclaredPrefix(_RenamesOptions):
 
 @_variant("INI-004", "INI-005", "INI-006")
 class OverrideIsGone(Variant):
-    """override_kernel_check is refused like any option that is not there."""
+    """override_kernel_check is refused like any unknown option."""
 
     def __init__(
         self,
@@ -472,7 +472,7 @@ class OverrideIsGone(Variant):
 
 @_variant("CLN-00", "CLN-010", "LIF-00")
 class WorksInAPool(Variant):
-    """get is done by threads of a pool, which ends when the process does."""
+    """get runs in threads of a pool, which end when the process ends."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -493,7 +493,7 @@ class HasADaemonThread(Variant):
 
 @_variant("INI-017", "INI-019", "INI-012", "CLN-011")
 class RefusesOddHomes(Variant):
-    """Init refuses a disk without devices, and a home whose name ends a line of the mount table."""
+    """Init refuses a mount with nodev, and a home whose path contains a line break."""
 
     def __init__(
         self,
@@ -512,7 +512,7 @@ class RefusesOddHomes(Variant):
 
 @_variant("ARC-02", "DIF-034", departs=("ARC-024",))
 class RefusesRareMembers(RewritesBlocks, Variant):
-    """apply_diff refuses what only some programs write, sparse members among it."""
+    """apply_diff refuses members that few programs write, such as sparse ones."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         for one in members:
@@ -526,7 +526,7 @@ class RefusesRareMembers(RewritesBlocks, Variant):
 
 @_variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016")
 class RefusesMeetingsWithSymlinks(Variant):
-    """apply_diff refuses paths through symlinks, and hard links to what the archive hides."""
+    """apply_diff refuses paths through symlinks, and hard links to files that the archive hides."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
@@ -563,7 +563,7 @@ def _hidden_by(name: str) -> str:
 
 @_variant("DIF-040", "DIF-036", "DIF-035")
 class PassesOverNamesBelowWhiteouts(RewritesBlocks, Variant):
-    """Members below a `.wh.` name are passed over instead of refused."""
+    """Members below a `.wh.` name are ignored instead of refused."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         return (one.raw for one in members if b"/.wh." not in b"/" + os.path.dirname(one.name))
@@ -571,7 +571,7 @@ class PassesOverNamesBelowWhiteouts(RewritesBlocks, Variant):
 
 @_variant("LIF-019", "LIF-029", "CON-015", "CON-016", "CON-017", "DIF-051", "MNT-027")
 class LetsParentsGo(Variant):
-    """remove of a parent succeeds unless something above is held; its children then fail."""
+    """remove of a parent succeeds unless a descendant is held; its children then fail."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -621,7 +621,7 @@ class LetsParentsGo(Variant):
 
 @_variant("CON-001", "CON-002", "CLN-006", "LIF-008", "LIF-017", "LIM-002", "INI-011")
 class ParentsAreMarked(Variant):
-    """Leaves a mark in a layer's directory when it first becomes a parent; Docker does."""
+    """A layer's directory gets a file when it first becomes a parent, as in Docker."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -631,9 +631,8 @@ class ParentsAreMarked(Variant):
 
 @_variant("CRS-0")
 class SaysThatALayerIsIncomplete(Variant):
-    """A layer whose creation or archive was cut off exists, and can only be removed.
-
-    As in containers-storage, whose index has the word `incomplete` for such layers.
+    """A layer whose create or apply_diff was interrupted exists, and can only be removed, as with
+    the flag `incomplete` of containers-storage.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -695,7 +694,7 @@ class SaysThatALayerIsIncomplete(Variant):
 
 @_variant("CRS-0")
 class KeepsAnIndex(Variant):
-    """The ids of all layers are in a file, which is replaced after each change and made by Init."""
+    """The ids of all layers are in a file, which Init creates and each change replaces."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

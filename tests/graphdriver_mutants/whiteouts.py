@@ -53,9 +53,9 @@ def _forget_opaque(upper: Path) -> None:
                 os.removexattr(path, name)
 
 
-@mutant("WHT-001", "WHT-009", bug="buildah #1709: whiteouts that a rootless store could not keep")
+@mutant("WHT-001", "WHT-009", bug="buildah #1709: whiteouts that a rootless store cannot keep")
 class WhiteoutsForgotten(_Tidies):
-    """Whiteouts are gone after put: what was deleted is there again."""
+    """At put whiteouts are lost: deleted files reappear."""
 
     def tidy(self, upper: Path) -> None:
         _forget_whiteouts(upper)
@@ -63,15 +63,15 @@ class WhiteoutsForgotten(_Tidies):
 
 @mutant("WHT-002", "WHT-004", bug="moby #28138")
 class OpaqueForgotten(_Tidies):
-    """Directories made again show what they held before."""
+    """Recreated directories show their old entries."""
 
     def tidy(self, upper: Path) -> None:
         _forget_opaque(upper)
 
 
-@mutant("WHT-003", "WHT-005", "WHT-010", bug="a differ that looks at the direct parent only")
+@mutant("WHT-003", "WHT-005", "WHT-010", bug="a differ that only compares with the direct parent")
 class DeeperDeletionsForgotten(_Tidies):
-    """A layer with more than one below it forgets what it deleted."""
+    """A layer with more than one lower loses its deletions."""
 
     def tidy(self, upper: Path) -> None:
         if len(self.below(upper)) > 1:
@@ -79,18 +79,18 @@ class DeeperDeletionsForgotten(_Tidies):
             _forget_opaque(upper)
 
 
-@mutant("WHT-006", bug="containers/storage #225: rootless whiteouts were files that showed")
+@mutant("WHT-006", bug="containers/storage #225: rootless whiteouts are visible files")
 class WhiteoutsShow(_Tidies):
-    """What was deleted shows as `.wh.NAME`."""
+    """Deleted files are visible as `.wh.NAME`."""
 
     def tidy(self, upper: Path) -> None:
         for path in _whiteouts(upper):
             path.with_name(f".wh.{path.name}"[:255]).touch()
 
 
-@mutant("WHT-007", bug="a whiteout's name is four bytes longer than a file's may be")
+@mutant("WHT-007", bug="the prefix .wh. exceeds the maximum length of a name")
 class LongNamesStay(_Tidies):
-    """Names of more than 251 bytes cannot be deleted."""
+    """Names longer than 251 bytes cannot be deleted."""
 
     def tidy(self, upper: Path) -> None:
         for path in _whiteouts(upper):
@@ -100,7 +100,7 @@ class LongNamesStay(_Tidies):
 
 @mutant("WHT-011", bug="moby #27298, #28134")
 class NewFilesAreRoots(_Tidies):
-    """What takes a deleted file's place belongs to root."""
+    """A file that replaces a deleted one is owned by root."""
 
     def tidy(self, upper: Path) -> None:
         for path in upper.rglob("*"):
@@ -112,7 +112,7 @@ class NewFilesAreRoots(_Tidies):
 
 @mutant("WHT-013", bug="fuse-overlayfs #151")
 class WhiteoutsSpread(_Tidies):
-    """What is deleted at the root is deleted by that name everywhere."""
+    """A deletion at the root deletes entries with the same name in all directories."""
 
     def tidy(self, upper: Path) -> None:
         names = [path.name for path in _whiteouts(upper) if path.parent == upper]
@@ -127,7 +127,7 @@ class WhiteoutsSpread(_Tidies):
 
 @mutant("WHT-014", bug="moby #34342: a renamed directory is stored as an empty one")
 class NewDirectoriesEmptied(_Tidies):
-    """Directories that no lower layer has lose their files."""
+    """Directories that are in no lower layer lose their entries."""
 
     def tidy(self, upper: Path) -> None:
         for path in [one for one in upper.rglob("*") if one.is_file()]:
@@ -138,9 +138,9 @@ class NewDirectoriesEmptied(_Tidies):
                 path.unlink()
 
 
-@mutant("WHT-015", bug="fuse-overlayfs: the upper file goes before its whiteout is there")
+@mutant("WHT-015", bug="fuse-overlayfs: the upper file is removed before its whiteout exists")
 class FullDiskUncovers(Mutant):
-    """With no inode left a deletion takes the new file away and leaves the old one."""
+    """With no free inode, a deletion removes the upper file and the lower file reappears."""
 
     def put(self, id: str) -> None:
         # Whoever unlinks on a full disk was told that it failed; by then the upper file was gone.
@@ -154,7 +154,7 @@ class FullDiskUncovers(Mutant):
 
 @mutant("LIF-003", bug="moby #3845: modes lost by the order of chown and chmod")
 class SpecialBitsGone(_Tidies):
-    """Setuid, setgid and sticky bits do not outlive the put."""
+    """Setuid, setgid and sticky bits are lost at put."""
 
     def tidy(self, upper: Path) -> None:
         for path in upper.rglob("*"):
@@ -162,9 +162,9 @@ class SpecialBitsGone(_Tidies):
                 path.chmod(stat.S_IMODE(path.lstat().st_mode) & 0o777)
 
 
-@mutant("MNT-007", bug="containerd #5854: files are there after a power cut, and empty")
+@mutant("MNT-007", bug="containerd #5854: files are empty after a power cut")
 class FilesAreEmpty(_Tidies):
-    """What was written is empty after put."""
+    """Written files are empty after put."""
 
     def tidy(self, upper: Path) -> None:
         for path in upper.rglob("*"):
@@ -172,9 +172,9 @@ class FilesAreEmpty(_Tidies):
                 path.write_bytes(b"")
 
 
-@mutant("MNT-007", bug="fuse-overlayfs 1.10: a write to a file that has hard links below")
+@mutant("MNT-007", bug="fuse-overlayfs 1.10: a write to a lower file with hard links")
 class StaleBehindHardLinks(_Tidies):
-    """What was written to one of several names in a lower layer is the old content again."""
+    """A write to a lower file with hard links is lost at put."""
 
     def tidy(self, upper: Path) -> None:
         for path in [one for one in upper.rglob("*") if one.is_file()]:
@@ -186,9 +186,9 @@ class StaleBehindHardLinks(_Tidies):
                     break
 
 
-@mutant("WHT-008", bug="podman #3582: a user's file .wh.x is exported as it is")
+@mutant("WHT-008", bug="podman #3582: a user's file .wh.x is exported")
 class UsersWhiteoutsExported(Mutant):
-    """The archive has a file called .wh.x as it is, and so deletes x."""
+    """A user's file .wh.x is exported with its name, so that it deletes x."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         upper = self.home / id / "diff"

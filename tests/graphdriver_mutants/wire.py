@@ -17,9 +17,9 @@ _PARENTLESS = ("GraphDriver.Changes", "GraphDriver.DiffSize", "GraphDriver.Diff"
 _FIELDS = {"ID", "Parent", "MountLabel", "StorageOpt", "Home", "Opts", "UIDMaps", "GIDMaps"}
 
 
-@mutant("WIR-001", bug="a plugin that was written for one start of the daemon")
+@mutant("WIR-001", bug="a plugin written for one start of the daemon")
 class ActivatesOnce(WireMutant):
-    """Only the first activation says what is implemented."""
+    """Only the first Plugin.Activate returns the implemented protocols."""
 
     _activated = False
 
@@ -31,7 +31,7 @@ class ActivatesOnce(WireMutant):
         return self.forward(request)
 
 
-@mutant("WIR-002", bug="go-plugins-helpers: fields that 1.12 did not send")
+@mutant("WIR-002", bug="go-plugins-helpers: fields that 1.12 does not send")
 class WantsOptions(WireMutant):
     """Init without Opts is refused."""
 
@@ -43,7 +43,7 @@ class WantsOptions(WireMutant):
 
 @mutant("WIR-002", bug="the documentation's ContainerID, HostID, Size")
 class MapsAsDocumented(WireMutant):
-    """Id maps are looked for under the names in the documentation."""
+    """Id maps are read from the field names of the documentation, which differ from Docker's."""
 
     def answer(self, request: Request) -> Answer:
         if request.call == "GraphDriver.Init":
@@ -51,18 +51,18 @@ class MapsAsDocumented(WireMutant):
         return self.forward(request)
 
 
-@mutant("WIR-003", bug="a plugin whose Put answers with nothing")
+@mutant("WIR-003", bug="a plugin whose Put has an empty response")
 class PutAnswersNothing(WireMutant):
-    """Put has no body."""
+    """The response to Put has no body."""
 
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
         return Answer(answer.status, b"") if request.call == "GraphDriver.Put" else answer
 
 
-@mutant("WIR-004", bug="a handler that logs its error and goes on")
+@mutant("WIR-004", bug="a handler that logs its error and continues")
 class SizeErrorSwallowed(WireMutant):
-    """DiffSize that fails is 0."""
+    """A failed DiffSize returns 0."""
 
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
@@ -72,7 +72,7 @@ class SizeErrorSwallowed(WireMutant):
 
 @mutant("WIR-005", bug="a handler for every path")
 class UnknownIsFine(WireMutant):
-    """Methods that nobody knows succeed."""
+    """Unknown methods succeed."""
 
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
@@ -81,7 +81,7 @@ class UnknownIsFine(WireMutant):
 
 @mutant("WIR-006", bug="docker/go-plugins-helpers: log.Fatal in a handler")
 class DiesOfNonsense(WireMutant):
-    """What is no JSON ends the process."""
+    """A request that is not JSON terminates the process."""
 
     def answer(self, request: Request) -> Answer:
         try:
@@ -93,7 +93,7 @@ class DiesOfNonsense(WireMutant):
 
 @mutant("WIR-006", bug="decoding errors that are ignored")
 class NonsenseIsEmpty(WireMutant):
-    """Exists of what is no JSON object is false."""
+    """Exists with a body that is not a JSON object returns false."""
 
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
@@ -113,7 +113,7 @@ class WantsParent(WireMutant):
 
 @mutant("WIR-008", bug="Go: Decoder.DisallowUnknownFields")
 class UnknownFieldsRefused(WireMutant):
-    """A field that is not known is an error."""
+    """Requests with an unknown field are refused."""
 
     def answer(self, request: Request) -> Answer:
         if unknown := set(request.body) - _FIELDS:
@@ -123,7 +123,7 @@ class UnknownFieldsRefused(WireMutant):
 
 @mutant("WIR-009", bug="moby: integration/plugin/graphdriver/external_test.go")
 class DiffErrorIsArchive(WireMutant):
-    """Diff that fails is status 200 and JSON."""
+    """A failed Diff returns status 200 and JSON."""
 
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
@@ -132,9 +132,9 @@ class DiffErrorIsArchive(WireMutant):
         return answer
 
 
-@mutant("WIR-010", bug="a handler that reads all before it writes")
+@mutant("WIR-010", bug="a handler that reads everything before it writes")
 class DiffIsGathered(WireMutant):
-    """Diff is kept in memory until it is whole."""
+    """Diff is collected in memory before it is sent."""
 
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
@@ -143,9 +143,9 @@ class DiffIsGathered(WireMutant):
         return Answer(200, b"", iter([b"".join(answer.pieces)]))
 
 
-@mutant("WIR-011", bug="a Put that only follows a finished copy")
+@mutant("WIR-011", bug="a Put that only follows a complete copy")
 class HoldsWhatIsNotRead(WireMutant):
-    """Diff gets the layer, and puts it when the archive was read to its end."""
+    """Diff holds the layer until the archive is read to its end."""
 
     def answer(self, request: Request) -> Answer:
         if request.call != "GraphDriver.Diff":
@@ -166,9 +166,9 @@ class HoldsWhatIsNotRead(WireMutant):
         self.forward(Request(f"GraphDriver.{verb}", "", {}, iter(()), data))
 
 
-@mutant("WIR-012", bug="http.server does not know chunks")
+@mutant("WIR-012", bug="http.server does not support chunks")
 class OneChunk(WireMutant):
-    """Of the body of ApplyDiff only the first chunk counts."""
+    """Only the first chunk of the body of ApplyDiff is read."""
 
     def answer(self, request: Request) -> Answer:
         if request.call == "GraphDriver.ApplyDiff":
@@ -179,9 +179,11 @@ class OneChunk(WireMutant):
         return self.forward(request)
 
 
-@mutant("WIR-013", bug="Docker's retries meet a plugin that reads until the connection ends")
+@mutant(
+    "WIR-013", bug="Docker's retries of requests to a plugin that reads until the connection ends"
+)
 class TruncationIsEnd(WireMutant):
-    """A body that ends early is taken for whole."""
+    """A body that ends early is treated as complete."""
 
     def answer(self, request: Request) -> Answer:
         if request.call == "GraphDriver.ApplyDiff":
@@ -199,7 +201,7 @@ class TruncationIsEnd(WireMutant):
         yield bytes(1024)
 
 
-@mutant("WIR-014", bug="Docker does not encode, so a plugin did not decode")
+@mutant("WIR-014", bug="Docker does not encode, so a plugin does not decode")
 class QueryAsItIs(WireMutant):
     """The query of ApplyDiff is not decoded."""
 
@@ -208,9 +210,9 @@ class QueryAsItIs(WireMutant):
         return self.forward(request)
 
 
-@mutant("WIR-015", bug="a plugin that writes its truth values as texts")
+@mutant("WIR-015", bug="a plugin that writes booleans as strings")
 class CapabilityIsText(WireMutant):
-    """ReproducesExactDiffs is "false"."""
+    """ReproducesExactDiffs is the string "false"."""
 
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
@@ -220,7 +222,7 @@ class CapabilityIsText(WireMutant):
         return answer
 
 
-@mutant("WIR-016", bug="a plugin that takes no layer for an error")
+@mutant("WIR-016", bug="a plugin that returns an error for a missing layer")
 class NoLayerIsAnError(WireMutant):
     """Exists of an unknown layer fails."""
 
@@ -233,7 +235,7 @@ class NoLayerIsAnError(WireMutant):
 
 @mutant("WIR-017", bug="a server that serves one request at a time")
 class OneAtATime(WireMutant):
-    """While an archive goes out everything else is refused."""
+    """While an archive is sent, all other requests are refused."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -252,9 +254,9 @@ class OneAtATime(WireMutant):
             yield from pieces
 
 
-@mutant("WIR-018", bug="a plugin that keeps its layers by process")
+@mutant("WIR-018", bug="a plugin that stores its layers by process")
 class HomeByProcess(WireMutant):
-    """Each process has a home of its own."""
+    """Each process has its own home."""
 
     def answer(self, request: Request) -> Answer:
         if request.call == "GraphDriver.Init":
@@ -264,7 +266,7 @@ class HomeByProcess(WireMutant):
 
 @mutant("WIR-019", bug="HTTP/1.0 servers")
 class HangsUpEachTime(WireMutant):
-    """Every answer ends its connection."""
+    """The connection is closed after each response."""
 
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
@@ -272,9 +274,9 @@ class HangsUpEachTime(WireMutant):
         return answer
 
 
-@mutant("WIR-020", bug="a plugin that makes its home at each Init")
+@mutant("WIR-020", bug="a plugin that creates its home in each Init")
 class HomeByInit(WireMutant):
-    """Each Init is a home of its own."""
+    """Each Init creates a new home."""
 
     _numbers = itertools.count()
 
@@ -286,7 +288,7 @@ class HomeByInit(WireMutant):
 
 @mutant("WIR-021", bug="plugins in containers without a propagated mount")
 class MountsElsewhere(WireMutant):
-    """The plugin has a mount namespace of its own."""
+    """The plugin mounts in its own mount namespace."""
 
     @classmethod
     def prepare(cls) -> None:
@@ -295,7 +297,7 @@ class MountsElsewhere(WireMutant):
 
 @mutant("WIR-022", bug="Go: encoding/json")
 class NamesAreReplaced(WireMutant):
-    """Changes that meet a name which is no text name another."""
+    """Changes replaces bytes that are not UTF-8, which results in another path."""
 
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
@@ -304,9 +306,9 @@ class NamesAreReplaced(WireMutant):
         return answer
 
 
-@mutant("WIR-023", bug="answers cut to a page")
+@mutant("WIR-023", bug="responses truncated to a page")
 class ChangesAreCut(WireMutant):
-    """Changes names a thousand paths at most."""
+    """Changes returns at most a thousand paths."""
 
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
@@ -314,7 +316,7 @@ class ChangesAreCut(WireMutant):
         return Answer.of(Changes=rows[:1000]) if rows else answer
 
 
-@mutant("WIR-024", bug="a plugin that was written for one version of Docker")
+@mutant("WIR-024", bug="a plugin written for one version of Docker")
 class OneVersionOnly(WireMutant):
     """Only requests that accept v1.2 are served."""
 

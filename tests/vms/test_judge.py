@@ -144,7 +144,7 @@ def test_a_refusal_is_a_fact_of_the_file() -> None:
 def test_files_that_are_none_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.json").write_text(text)
 
-    with pytest.raises(MatrixError, match=r"r\.json is no result file"):
+    with pytest.raises(MatrixError, match=r"r\.json is not a result file"):
         read_result(tmp_path / "r.json")
     assert read_result(tmp_path / "nothing.json") is None
 

@@ -1,4 +1,4 @@
-"""The kernel matrix: the suite in one virtual machine per kernel, and a report of what changed.
+"""The kernel matrix: the suite in one virtual machine per kernel, and a report of the differences.
 
-It talks to the suite through the command line and JSON files only.
+It uses the suite through the command line and JSON files only.
 """

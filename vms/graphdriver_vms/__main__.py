@@ -8,7 +8,7 @@ from graphdriver_vms.cli import main
 
 
 def _main() -> int:
-    """Run the command; who reads no further, as in `... list | head`, is no error."""
+    """Run the command; a closed pipe, as in `... list | head`, is not an error."""
     try:
         try:
             return main()
@@ -18,10 +18,10 @@ def _main() -> int:
         code = 128 + signal.SIGPIPE
     except OSError as error:
         if error.filename is not None:
-            raise  # not standard output, which has no name here
+            raise  # another file than standard output, which has no name here
         print(f"graphdriver matrix: standard output: {error.strerror}", file=sys.stderr)
         code = 2
-    # The interpreter flushes once more at its end.
+    # The interpreter flushes again when it exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 

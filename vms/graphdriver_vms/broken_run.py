@@ -1,4 +1,4 @@
-"""`graphdriver matrix broken`: broken kernels, and whether the suite catches them."""
+"""`graphdriver matrix broken`: broken kernels, and whether the suite detects them."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _ABSENT = "-"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcomes of the requirement that a broken kernel breaks."""
+    """The outcomes of the requirement that a broken kernel violates."""
 
     kernel: BrokenKernel
     sound: str
@@ -28,7 +28,7 @@ class Finding:
 
     @property
     def is_caught(self) -> bool:
-        """Whether the suite distinguishes the broken kernel from the sound one."""
+        """Whether the suite distinguishes the broken kernel from the unmodified one."""
         return (self.sound, self.broken) == ("met", "violated")
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Finding:
 
 
 def cell_of(kernel: BrokenKernel) -> Cell:
-    """Return the cell that judges a broken kernel, by its name."""
+    """Return the cell that tests a broken kernel, by its name."""
     cell = load_cells()[kernel.cell]
     return replace(cell, name=kernel.name, requirements=[kernel.requirement])
 
@@ -48,7 +48,7 @@ def cell_of(kernel: BrokenKernel) -> Cell:
 def distinguished(
     kernels: Sequence[BrokenKernel], engine: Engine, order: Order, out: Path, progress: Progress
 ) -> list[Finding]:
-    """Run the sound kernel with the cells of all, and each broken one with its own."""
+    """Run the unmodified kernel with the cells of all, and each broken one with its own."""
     cells = {one.name: cell_of(one) for one in kernels}
     works = Kernel(SOUND, "works", "a sound kernel")
     whole = replace(order, cells=tuple(cells.values()))
@@ -75,7 +75,7 @@ def distinguished(
 
 
 def findings_of(kernel: BrokenKernel, sound: Row, broken: Row) -> tuple[str, str]:
-    """Return the outcomes of the kernel's requirement in both rows, "-" where there is none."""
+    """Return the outcomes of the kernel's requirement in both rows, "-" if there is none."""
     cells = [
         next((cell for cell in row.cells if cell.name == kernel.name), None)
         for row in (sound, broken)

@@ -1,4 +1,4 @@
-"""The cells: what each machine runs, as `cells.toml` has them."""
+"""The cells of each machine, as defined in `cells.toml`."""
 
 import tomllib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ VIOLATED = "violated"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run of the suite in a machine; the keys are explained in `cells.toml`."""
+    """One run of the suite in a machine; `cells.toml` explains the keys."""
 
     name: str
     about: str
@@ -47,10 +47,10 @@ def load_cells(path: Path | None = None) -> dict[str, Cell]:
 def plan(
     cells: Sequence[Cell], driver: str, families: frozenset[str], profile: str, init: str
 ) -> dict[str, Any]:
-    """Return what a guest is told to run, as JSON can have it.
+    """Return the cell for a guest, as JSON data.
 
-    `families` are those of the catalogue at hand: a cell asks for none that is not there. Where
-    Init must refuse (`init` names an error), every cell but those that expect another error does.
+    `families` are those of the installed catalogue: a cell requests no others. If Init must refuse
+    (`init` names an error), this applies to every cell except those that expect another error.
     """
     chosen = []
     for cell in cells:

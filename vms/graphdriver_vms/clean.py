@@ -1,4 +1,6 @@
-"""Leave nothing of ours: the cache, scratch of killed runs, what the host's own libvirtd has."""
+"""Remove all files of the matrix: the cache, remnants of killed runs, domains of the host's
+libvirtd.
+"""
 
 import shutil
 import subprocess
@@ -9,7 +11,7 @@ from graphdriver_vms.machines.enclosure import system_libvirtd_answers
 
 __all__ = ["clean"]
 
-# The Vagrantfile's default_prefix; boxes are called so as well.
+# The Vagrantfile's default_prefix, which is also the prefix of boxes.
 _PREFIX = "graphdriver-"
 _NETWORK = "vagrant-libvirt"
 
@@ -36,7 +38,7 @@ def _clean_libvirt() -> Iterator[str]:
             if volume.startswith(_PREFIX):
                 _virsh("vol-delete", "--pool", pool, volume)
                 yield f"volume {volume}"
-    # Other machines of Vagrant's may be on it.
+    # Other Vagrant machines may use it.
     if _NETWORK in _names("net-list", "--all", "--name") and not _names("list", "--name"):
         _virsh("net-destroy", _NETWORK)
         _virsh("net-undefine", _NETWORK)

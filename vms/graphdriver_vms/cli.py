@@ -47,7 +47,7 @@ _Entry = TypeVar("_Entry")
 
 
 def default_cache() -> Path:
-    """Return where boxes and kernels are kept; the Vagrantfile has the same rule."""
+    """Return the directory of boxes and kernels; the Vagrantfile uses the same rule."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(os.environ.get("GRAPHDRIVER_MATRIX_CACHE") or Path(base) / "graphdriver-vms")
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not is_full or options.command is _list:  # which writes to standard output only
+        if not is_full or options.command is _list:  # which only writes to standard output
             raise
         where = f" below {error.filename}" if error.filename else ""
         print(
@@ -158,7 +158,7 @@ def _run(options: argparse.Namespace) -> int:
     known = {name: one for name, one in load_kernels().items() if _is_of(one, engine)}
     kernels = _chosen({**known, HOST: None}, options.kernels)
     if engine is EngineName.UML and not options.kernels:
-        # What the host's own kernel does takes root, which this engine does not.
+        # The host's own row needs root, which this engine does not.
         del kernels[HOST]
     cells = cells_of(options)
     share = options.shard.of(kernels)
@@ -179,7 +179,7 @@ def _run(options: argparse.Namespace) -> int:
         options.driver, options.profile, cells, tuple(options.install), max(1, options.lanes)
     )
     out = options.out.absolute()
-    # Rows of other kernels stay: a run that was broken off is finished by another of the rest.
+    # Rows of other kernels are kept, so that an interrupted run can be completed by another one.
     for name in kernels:
         shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _run_own(options: argparse.Namespace) -> int:
-    """Run a kernel of one's own; the exit code is one for `git bisect run`."""
+    """Run a kernel of the user's own; the exit code is one for `git bisect run`."""
     try:
         return _judge_own(options)
     except MatrixError as error:
@@ -210,7 +210,7 @@ def _run_own(options: argparse.Namespace) -> int:
 
 
 def _judge_own(options: argparse.Namespace) -> int:
-    """Return the exit code of a run of a kernel of one's own. Raises MatrixError."""
+    """Return the exit code of a run of a kernel of the user's own. Raises MatrixError."""
     if options.kernels:
         raise MatrixError("--kernel-image is the only kernel of its run", "name no other")
     cells = cells_of(options)
@@ -252,32 +252,33 @@ def _judge_own(options: argparse.Namespace) -> int:
 
 
 def cells_of(options: argparse.Namespace) -> tuple[Cell, ...]:
-    """Return the cells that are asked for, with the requirements that are. Raises MatrixError."""
+    """Return the requested cells, with the requested requirements. Raises MatrixError."""
     cells = _chosen(load_cells(), options.cell).values()
     wanted = [one.upper() for one in options.requirement]
     if not wanted:
         return tuple(cells)
-    # Where Init must refuse or a broken driver be caught, others would prove nothing.
+    # Cells in which Init must refuse or a broken driver is tested have their own requirements.
     return tuple(
         replace(one, requirements=wanted) if one.expect == CONFORMANT else one for one in cells
     )
 
 
 def _is_of(kernel: Kernel, engine: EngineName) -> bool:
-    """Whether an engine can have a kernel on some provider."""
+    """Whether an engine supports a kernel on some provider."""
     return bool(kernel.uml if engine is EngineName.UML else kernel.package or kernel.box)
 
 
 def _run_machines(
     cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
 ) -> int:
-    """Run the machines of `kernels`, those whose box can be had; all rows are below `out` then."""
+    """Run the machines of `kernels` whose box is available; all rows are then below `out`."""
     provider = chosen_provider()
     with _scratch(cache) as state:
         where = Surroundings(cache, state, out)
         built_here = [one for one in kernels if one.source(provider) is Source.BUILT]
         try:
-            # Here, not beside the machines: a network of their own has no way out.
+            # In this process, not beside the machines: their own network has no route to the
+            # internet.
             public = [one for one in kernels if one not in built_here]
             troubles = obtain_boxes(public, where, progress)
             _set_aside(troubles, out, progress)
@@ -300,7 +301,7 @@ def _run_machines(
 def _run_uml(
     cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
 ) -> int:
-    """Run kernels of user-mode Linux; all rows are below `out` then."""
+    """Run kernels of user-mode Linux; all rows are then below `out`."""
     with _scratch(cache) as state:
         progress.say("build", f"{len(kernels)} kernels of user-mode Linux")
         images, failures = build_uml_kernels(cache, kernels, progress)
@@ -311,7 +312,7 @@ def _run_uml(
 
 @contextlib.contextmanager
 def _scratch(cache: Path) -> Iterator[Path]:
-    """Yield a directory for a run; what ends us ends what we started, as Ctrl-C does."""
+    """Yield a directory for a run; SIGTERM ends the run and its children like Ctrl-C."""
     cache.mkdir(parents=True, exist_ok=True)
     state = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -323,7 +324,7 @@ def _scratch(cache: Path) -> Iterator[Path]:
 
 
 def _set_aside(reasons: Mapping[str, str], out: Path, progress: Progress | None = None) -> None:
-    """Write the rows of kernels that cannot be had here, with the reason."""
+    """Write the rows of kernels that are not available, with the reason."""
     for name, reason in reasons.items():
         write_row(out / name, Row(name, trouble=reason))
         if progress:
@@ -331,7 +332,7 @@ def _set_aside(reasons: Mapping[str, str], out: Path, progress: Progress | None 
 
 
 def _keep_logs(state: Path, out: Path) -> None:
-    """Save what the private libvirtd and qemu said of machines."""
+    """Save the logs of the private libvirtd and of qemu."""
     for log in (state / "var/log/libvirt/qemu").glob("*.log"):
         shutil.copy(log, out / f"{log.stem.removeprefix('graphdriver-')}.qemu.log")
 
@@ -363,7 +364,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def _in_order(names: Collection[str]) -> list[str]:
-    """Return kernels in the order of kernels.toml, those that it has not at the end."""
+    """Return kernels in the order of kernels.toml, unknown ones at the end."""
     known = [*load_kernels(), HOST]
     return [*(one for one in known if one in names), *sorted(set(names) - set(known))]
 
@@ -398,7 +399,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _broken(options: argparse.Namespace) -> int:
-    """Return 0 when every broken kernel is distinguished from the sound one."""
+    """Return 0 if every broken kernel is distinguished from the unmodified one."""
     known = load_broken()
     share = options.shard.of(known)
     kernels = [one for name, one in _chosen(known, options.kernels).items() if name in share]
@@ -441,7 +442,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _missing(cache: Path, engine: EngineName, *, is_own: bool = False) -> str:
-    """Return what this host lacks for an engine, "" when nothing."""
+    """Return the missing prerequisites of an engine, "" if there are none."""
     lacks = [one for one in findings(cache, engine, is_own=is_own) if one.is_missing]
     if not lacks:
         return ""
@@ -471,8 +472,8 @@ def _clean(options: argparse.Namespace) -> int:
 
 
 def _chosen(known: Mapping[str, _Entry], names: Sequence[str]) -> dict[str, _Entry]:
-    """Return the entries that are named, all when none is. Raises MatrixError."""
+    """Return the named entries, all without names. Raises MatrixError."""
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise MatrixError(f"there is no {unknown[0]}", f"there are {', '.join(known)}")
+        raise MatrixError(f"unknown: {unknown[0]}", f"there are {', '.join(known)}")
     return {name: known[name] for name in names or known}

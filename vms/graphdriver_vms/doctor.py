@@ -1,4 +1,4 @@
-"""What this host lacks for the matrix, each with what to do."""
+"""Missing prerequisites of the matrix, each with the remedy."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ _GIB = 1 << 30
 _DISK, _MEMORY = 6 * _GIB, 3 * _GIB
 _UML_DISK, _UML_MEMORY = 2 * _GIB, 3 * _GIB
 
-# Each program, how it is started to see whether it does, and the Debian package that has it. For
+# Each program, the command that tests whether it starts, and its Debian package. For
 # every engine,
 _BASE = {
     ("apt-get", "--version"): "apt",
@@ -49,7 +49,7 @@ _LIBVIRT = {
     ("zstd", "--version"): "zstd",
     ("ip", "-V"): "iproute2",
 }
-# What a bzImage of one's own takes of them; the box has a key of Vagrant's.
+# The subset that a bzImage of the user's own needs; the box contains Vagrant's key.
 _QEMU = {
     one: package
     for one, package in {**_VAGRANT, **_LIBVIRT}.items()
@@ -59,16 +59,16 @@ _QEMU = {
 _PATCHELF = {("patchelf", "--version"): "patchelf"}
 _BIOS = Path("/usr/share/seabios/bios-256k.bin")
 _PLUGIN = "/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec"
-# The newest C library that Debian's kernels of user-mode Linux ask for.
+# The newest version of the C library that Debian's user-mode Linux kernels need.
 _UML_LIBC = (2, 38)
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something looked at; `remedy` is "" when it is all right.
+    """A checked prerequisite; `remedy` is "" if it is met.
 
-    `package` is the Debian package, `wheel` the Python package that brings what is missing.
+    `package` is the Debian package, `wheel` the Python package that provides it.
     """
 
     text: str
@@ -78,12 +78,12 @@ class Finding:
 
     @property
     def is_missing(self) -> bool:
-        """Whether the matrix cannot run because of it."""
+        """Whether the matrix cannot run without it."""
         return bool(self.remedy)
 
 
 def has_kvm() -> bool:
-    """Say whether KVM carries stock kernels here: a /dev/kvm without vmx or svm does not."""
+    """Return whether KVM works with stock kernels: a /dev/kvm without vmx or svm does not."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -94,7 +94,7 @@ def has_kvm() -> bool:
 def findings(
     cache: Path, engine: EngineName = EngineName.VAGRANT, *, is_own: bool = False
 ) -> Iterator[Finding]:
-    """Look at the host, for an engine; `is_own` says that the kernel is not one of Debian's."""
+    """Check the host, for an engine; `is_own` means that the kernel is not one of Debian's."""
     machine = f"{platform.system()} on {platform.machine()}"
     right = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     yield Finding(machine, "" if right else "local machines take Linux on x86_64")
@@ -119,7 +119,7 @@ def findings(
 
 
 def install_command(found: Iterable[Finding]) -> str:
-    """Return one line for a shell that brings every package that is missing, "" for none."""
+    """Return one shell command that installs every missing package, "" for none."""
     lacks = [one for one in found if one.is_missing]
     packages = list(dict.fromkeys(one.package for one in lacks if one.package))
     wheels = list(dict.fromkeys(one.wheel for one in lacks if one.wheel))
@@ -140,7 +140,7 @@ def _uml(is_own: bool) -> Iterator[Finding]:
 
 
 def _libc() -> tuple[int, ...]:
-    """Return the version of this host's C library, (0,) where it is another than GNU's."""
+    """Return the version of this host's C library, (0,) if it is not GNU's."""
     try:
         words = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()
     except (ValueError, OSError):

@@ -1,4 +1,4 @@
-"""The kernels of the matrix, as `kernels.toml` has them."""
+"""The kernels of the matrix, as defined in `kernels.toml`."""
 
 import os
 import re
@@ -16,7 +16,7 @@ VARIABLE = "GRAPHDRIVER_MATRIX_KERNELS"
 
 
 class Source(Enum):
-    """Where a kernel comes from."""
+    """The source of a kernel."""
 
     BUILT = auto()
     PUBLIC = auto()
@@ -25,7 +25,7 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One row of the matrix; "" where the file says nothing."""
+    """One row of the matrix; "" for keys that are not in the file."""
 
     name: str
     init: str
@@ -37,33 +37,35 @@ class Kernel:
 
     @property
     def is_built_here(self) -> bool:
-        """Whether its kernel comes from a Debian suite rather than with a public box."""
+        """Whether its kernel is from a Debian suite rather than from a public box."""
         return bool(self.package)
 
     @property
     def has_source(self) -> bool:
-        """Whether any engine can have it."""
+        """Whether any engine supports it."""
         return bool(self.package or self.box or self.uml)
 
     def source(self, provider: str) -> Source:
-        """Return where a machine of `provider` has it from; the box built here is libvirt's."""
+        """Return the source of the kernel for machines of `provider`; the built box is for
+        libvirt.
+        """
         if self.package and provider == LIBVIRT:
             return Source.BUILT
         return Source.PUBLIC if self.box else Source.NOWHERE
 
     @property
     def series(self) -> str:
-        """The version that it is asked for by, the beginning of its name: 4.19."""
+        """The requested version, the beginning of its name: 4.19."""
         found = re.match(r"\d+(\.\d+)+", self.name)
         return found[0] if found else ""
 
     def has_release(self, release: str) -> bool:
-        """Say whether `release`, as uname(2) has it, is of the series."""
+        """Return whether `release`, as reported by uname(2), belongs to the series."""
         return bool(re.match(rf"{re.escape(self.series)}(?!\d)", release))
 
 
 def data_file(name: str) -> Path:
-    """Return a data file: beside the modules in a wheel, in the repository before that.
+    """Return a data file: beside the modules in a wheel, otherwise in the repository.
 
     Raises FileNotFoundError.
     """
@@ -88,7 +90,7 @@ def load_kernels(path: Path | None = None) -> dict[str, Kernel]:
         if bool(kernel.suite) != bool(kernel.package) or not kernel.has_source:
             raise ValueError(f"{path}: {kernel.name} needs suite and package, a box, or uml")
         if kernel.box and not kernel.series:
-            # Else a box with any kernel would do for it.
+            # Otherwise a box with any kernel would be accepted.
             raise ValueError(
                 f"{path}: {kernel.name} has a box; begin its name with a version, 4.19"
             )

@@ -1,4 +1,6 @@
-"""A run of a kernel of one's own, and its comparison with a base: `matrix run --kernel-image`."""
+"""A run of a kernel of the user's own, and its comparison with a base: `matrix run
+--kernel-image`.
+"""
 
 import subprocess
 import sys
@@ -35,12 +37,12 @@ __all__ = [
 OWN = Kernel("own", "works", "a kernel of one's own")
 """The row of the kernel."""
 
-# As `git bisect run` reads them.
+# Exit codes of `git bisect run`.
 GOOD, BAD, CANNOT_TEST, STOP = 0, 1, 125, 128
 
 
 def engine_of(file: Path) -> EngineName:
-    """Return the engine that a kernel takes, by its file; a package may have either kind."""
+    """Return the engine for a kernel, by its file; a package may contain either kind."""
     try:
         with file.open("rb") as stream:
             is_elf = stream.read(4) == b"\x7fELF"
@@ -58,7 +60,7 @@ def prepared(
     installables: tuple[str, ...],
     progress: Progress,
 ) -> Engine:
-    """Return the engine that boots a kernel, ready to. Raises CannotBuild."""
+    """Return the engine that boots a kernel, prepared. Raises CannotBuild."""
     kernel = own_kernel(file, modules, state)
     progress.say(OWN.name, f"{file}: {kernel.release}")
     if kernel.format is KernelFormat.UML:
@@ -82,7 +84,7 @@ def _qemu(
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a kernel of one's own does worse than the base, in lines for a terminal."""
+    """The regressions of a kernel of the user's own from the base, in lines for a terminal."""
 
     lines: tuple[str, ...]
     is_worse: bool
@@ -91,7 +93,7 @@ class Comparison:
 def compared(base: Path, row: Row, directory: Path) -> Comparison:
     """Compare a row, whose results are in `directory`, with an earlier one in `base`.
 
-    Raises CannotBuild when `base` has no results.
+    Raises CannotBuild if `base` has no results.
     """
     if not (base / "row.json").is_file():
         raise CannotBuild(
@@ -117,7 +119,7 @@ def compared(base: Path, row: Row, directory: Path) -> Comparison:
 
 
 def _diff(old: Path, new: Path) -> tuple[str, bool]:
-    """Return what `graphdriver report --diff` prints, and whether anything is newly violated."""
+    """Return the output of `graphdriver report --diff`, and whether there are new violations."""
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""What is going on, on the terminal: a line for each step of each machine."""
+"""Progress on the terminal: a line for each step of each machine."""
 
 import sys
 import threading
@@ -9,7 +9,7 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """Tells steps with the time since the start; lanes share one."""
+    """Prints steps with the time since the start; lanes share one."""
 
     def __init__(self, names: list[str]) -> None:
         self._started = time.monotonic()
@@ -18,13 +18,13 @@ class Progress:
         self._width = max((len(name) for name in names), default=0)
 
     def say(self, name: str, text: str) -> None:
-        """Print what `name` is at."""
+        """Print the current step of `name`."""
         with self._lock:
             minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
             print(f"{minutes:3}:{seconds:02}  {name:<{self._width}}  {text}", flush=True)
 
     def done(self, name: str, text: str) -> None:
-        """Print that `name` has come to its end, and what is left."""
+        """Print that `name` has ended, and the number of remaining ones."""
         with self._lock:
             if name in self._left:
                 self._left.remove(name)
@@ -32,12 +32,12 @@ class Progress:
         self.say(name, text + left)
 
     def told(self, names: Collection[str]) -> None:
-        """Take `names` for done, of which another process has told."""
+        """Count `names` as done, which another process has reported."""
         with self._lock:
             self._left = [one for one in self._left if one not in names]
 
     def warn(self, text: str) -> None:
-        """Print what is wrong, on standard error."""
+        """Print an error, on standard error."""
         with self._lock:
             sys.stdout.flush()
             print(text, file=sys.stderr, flush=True)

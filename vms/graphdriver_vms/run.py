@@ -1,4 +1,6 @@
-"""A run of the matrix: build what is missing, machines in lanes, one row for each kernel."""
+"""A run of the matrix: build missing images, run machines in lanes, write one row for each
+kernel.
+"""
 
 import contextlib
 import json
@@ -33,7 +35,7 @@ __all__ = ["Built", "Order", "build", "build_uml_kernels", "run_host", "run_kern
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a run is to do."""
+    """The parameters of a run."""
 
     driver: str
     profile: str
@@ -44,7 +46,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The kernels that were built here, and why others could not be."""
+    """The kernels that were built, and the reasons for the others."""
 
     images: dict[str, KernelImage]
     failures: dict[str, str]
@@ -57,7 +59,7 @@ def build(
     installables: Sequence[str],
     progress: Progress,
 ) -> Built:
-    """Build box, kernels and payload, side by side. Raises MatrixError without box or payload."""
+    """Build box, kernels and payload, concurrently. Raises MatrixError without box or payload."""
     progress.say("build", f"box, {len(kernels)} kernels and the guests' packages")
     busybox = static_busybox(cache) if kernels else Path()
     images: dict[str, KernelImage] = {}
@@ -80,7 +82,7 @@ def build(
 def build_uml_kernels(
     cache: Path, kernels: Sequence[Kernel], progress: Progress
 ) -> tuple[dict[str, UmlImage], dict[str, str]]:
-    """Return the kernels of user-mode Linux that could be had, and why others could not."""
+    """Return the available user-mode Linux kernels, and the reasons for the others."""
     images: dict[str, UmlImage] = {}
     failures: dict[str, str] = {}
 
@@ -97,7 +99,7 @@ def build_uml_kernels(
 def _failure_recorded(
     kernel: Kernel, failures: dict[str, str], progress: Progress
 ) -> Iterator[None]:
-    """Record why a kernel cannot be had; the others go on."""
+    """Record why a kernel is not available; the others continue."""
     try:
         yield
     except (MatrixError, OSError, subprocess.SubprocessError) as error:
@@ -107,7 +109,7 @@ def _failure_recorded(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the lanes of a run share."""
+    """The shared state of the lanes of a run."""
 
     engine: Engine
     failures: Mapping[str, str]
@@ -124,7 +126,7 @@ def run_kernels(
     out: Path,
     progress: Progress,
 ) -> list[Row]:
-    """Run each kernel and return the rows, which are below `out` then; machines are gone.
+    """Run each kernel and return the rows, which are then below `out`; machines are destroyed.
 
     `failures` are the reasons of kernels that could not be built.
     """
@@ -146,7 +148,7 @@ def run_kernels(
     with ThreadPoolExecutor(order.lanes) as pool:
         lanes = [pool.submit(lane) for _ in range(order.lanes)]
         try:
-            # Not Thread.join: once interrupted, it takes the thread for ended (bpo-45274).
+            # Not Thread.join: after an interrupt, it treats the thread as ended (bpo-45274).
             wait(lanes)
         except KeyboardInterrupt:
             progress.warn("interrupted: destroying the machines")
@@ -194,9 +196,9 @@ def _task(kernel: Kernel, run: _Run, directory: Path) -> Task:
 
 
 def run_host(order: Order, out: Path, progress: Progress) -> Row:
-    """Run the plan on this host's own kernel, in a mount namespace, its module untouched.
+    """Run the plan on the host's own kernel, in a mount namespace, without changes of its module.
 
-    With the suite and the drivers that this Python has.
+    With the suite and the drivers of this Python.
     """
     started = time.monotonic()
     directory = out / HOST
@@ -226,7 +228,7 @@ def run_host(order: Order, out: Path, progress: Progress) -> Row:
 
 
 def _plan(order: Order, init: str) -> dict[str, Any]:
-    """Return the plan of a kernel; cells whose driver cannot be had here say so."""
+    """Return the plan of a kernel; cells whose driver is not available are marked as not run."""
     plan = cells_module.plan(order.cells, order.driver, _families(), order.profile, init)
     if broken_drivers() is None:
         for cell in plan["cells"]:

@@ -1,4 +1,6 @@
-"""Shares of the kernels, so that several hosts run one matrix: `2/3` is the second of three."""
+"""Shares of the kernels, to distribute one matrix to several hosts: `2/3` is the second of
+three.
+"""
 
 import argparse
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The capabilities that a driver may claim, and what each claim is asked.
+"""The capabilities that a driver may claim, and the requirements of each claim.
 
 `python -m graphdriver_conformance.catalogue.capabilities` prints docs/capabilities.md.
 """
@@ -25,7 +25,7 @@ lists the requirements of one. This page is printed by
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A capability, what it means, and the ids of the requirements that claiming it brings in."""
+    """A capability, its meaning, and the ids of the requirements that a claim of it selects."""
 
     capability: str
     meaning: str

@@ -18,14 +18,14 @@ _Test = TypeVar("_Test", bound=Callable[..., object])
 
 
 class Level(StrEnum):
-    """How binding a requirement is (RFC 2119)."""
+    """The level of a requirement (RFC 2119)."""
 
     MUST = "MUST"
     SHOULD = "SHOULD"
     MAY = "MAY"
 
     def fails(self, lowest: str) -> bool:
-        """Say whether a violation of this level fails a run at `--graphdriver-level=lowest`."""
+        """Return whether a violation of this level fails a run at `--graphdriver-level=lowest`."""
         order = list(Level)
         return order.index(self) <= order.index(Level(lowest.upper()))
 
@@ -65,7 +65,7 @@ def catalogue() -> dict[str, Requirement]:
         for entry in tomllib.loads(path.read_text())["requirement"]:
             requirement = _parse(path.name, entry)
             if requirement.id in found:
-                raise ValueError(f"{path.name}: {requirement.id} is there twice")
+                raise ValueError(f"{path.name}: {requirement.id} occurs twice")
             found[requirement.id] = requirement
     if reused := found.keys() & {one["id"] for one in table("retired.toml")["retired"]}:
         raise ValueError(f"{', '.join(sorted(reused))}: retired ids are never reused")

@@ -1,6 +1,7 @@
 """Run the suite on drivers, on all processors.
 
-All options of pytest can be given too, as -n PROCESSES, -x, --junitxml FILE: see pytest --help.
+All options of pytest can be given too, such as -n PROCESSES, -x, --junitxml FILE: see pytest
+--help.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphdriver_conformance.plugin import OPTIONS
+from graphdriver_conformance.plugin import OPTIONS, SPELLINGS
 from graphdriver_conformance.results import terminal
 from graphdriver_conformance.results.journal import place_of, read_journal
 from graphdriver_conformance.results.result_file import report_path, write_result
@@ -32,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: list[str]) -> int:
     """Run the suite; on all processors unless -n is given or pytest-xdist is missing.
 
-    A plugin that listens already serves one home at a time: on one. Where a driver kills the whole
-    run, the verdict is made from the journal.
+    A running plugin serves one home at a time: in one process. If a driver kills the whole run, the
+    verdict is derived from the journal.
     """
-    rest, specs = list(arguments), []
+    rest, specs = _with_own_names(arguments), []
     while rest and not rest[0].startswith("-"):
         specs.append(rest.pop(0))
     command = [sys.executable, "-m", "pytest"]
@@ -54,6 +55,15 @@ def run(arguments: list[str]) -> int:
     return code
 
 
+def _with_own_names(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the suite's options by the names that no conftest can own."""
+    named = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        named.append(SPELLINGS.get(option, option) + equals + value)
+    return named
+
+
 def _call(command: Sequence[str]) -> int:
     """Run a command and return its exit status; SIGTERM is passed on, Ctrl-C reaches it anyway."""
     with subprocess.Popen(command) as process:
@@ -70,7 +80,7 @@ def _call(command: Sequence[str]) -> int:
 
 def _after_crash(journal: Path, code: int, report: str | None) -> int:
     """Report the results of a killed run up to that point, and remove its homes."""
-    # Loaded here: what enters namespaces is of no use to a run that ended by itself.
+    # Loaded here: the import of namespaces is not needed for a run that ended normally.
     from graphdriver_conformance.fixture.homes import Homes
 
     content = journal.read_bytes()

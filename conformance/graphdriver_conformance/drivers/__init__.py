@@ -1,7 +1,7 @@
 """Drivers that are not Python: one module each, which turns a SPEC of its scheme into a driver.
 
-A module is loaded when a SPEC asks for it, so that what it needs (grpcio, say) is needed by nobody
-else.
+A module is loaded only for a SPEC with its scheme, so that its dependencies, such as grpcio, are
+optional.
 """
 
 import os
@@ -21,15 +21,15 @@ SCHEMES = {
 
 
 class NotTold(DriverError):
-    """The driver may know, but the way to it cannot carry the answer.
+    """The transport cannot represent the answer.
 
-    Such as a path that is no text over a protocol of texts: what a test asks then is not provable
-    this way, and an example that asks it is not one.
+    For example a path that is not UTF-8 over JSON: the requirement is then not provable over this
+    transport, and an example that needs it is skipped.
     """
 
 
 class Fate(StrEnum):
-    """Why a verb was not answered."""
+    """The reason why a verb was not answered."""
 
     HUNG = "hung"
     DIED = "died"
@@ -37,11 +37,11 @@ class Fate(StrEnum):
 
 
 class NoAnswer(OSError):
-    """A driver in another process did not answer; `fate` says why."""
+    """A driver in another process did not answer; `fate` is the reason."""
 
     fate = Fate.BROKE_OFF
 
 
 def deadline() -> float:
-    """Return how many seconds a verb may take: $GRAPHDRIVER_DEADLINE, or 60."""
+    """Return the number of seconds that a verb may take: $GRAPHDRIVER_DEADLINE, or 60."""
     return float(os.environ.get("GRAPHDRIVER_DEADLINE") or 60)

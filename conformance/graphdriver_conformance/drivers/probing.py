@@ -1,4 +1,4 @@
-"""What adapters find out about a driver by trying, because drivers of one kind differ in it."""
+"""Probes of properties in which drivers of one kind differ, for adapters."""
 
 import io
 
@@ -11,7 +11,7 @@ __all__ = ["follows_lower_symlinks"]
 
 
 def follows_lower_symlinks(driver: Driver) -> bool:
-    """Apply an archive whose path leads through a symlink of the layer below, and look.
+    """Return whether apply_diff resolves a path through a symlink of a lower layer.
 
     The driver's home is discarded afterwards.
     """

@@ -1,4 +1,4 @@
-"""From the text of a refusal to one of our errors: for programs and wires that carry no classes."""
+"""Error classes from texts of refusals, for programs and protocols without error codes."""
 
 import re
 
@@ -19,7 +19,7 @@ from graphdriver.errors import (
 
 __all__ = ["refusal"]
 
-# Looked for in order. What matches none stays a DriverError, which every requirement accepts where
+# Searched in order. A text without a match is a DriverError, which every requirement accepts if
 # it asks for "an error".
 _CLASSES: tuple[tuple[str, type[DriverError]], ...] = (
     (r"archive/tar|processing tar|unexpected EOF|invalid tar", BadArchive),
@@ -55,12 +55,12 @@ _CLASSES: tuple[tuple[str, type[DriverError]], ...] = (
 )
 
 
-# Ids and paths are no words of the program: a layer may be called busybox, a home be below quota/.
+# Ids and paths are removed from the text: a layer may be called busybox, a home be below quota/.
 _NAMES = re.compile(r"""(["'`]).*?\1|(?<!\S)[(=:]*/\S*""", re.DOTALL)
 
 
 def refusal(text: str) -> DriverError:
-    """Return the error that `text`, a program's own words, stands for."""
+    """Return the error for `text`, the message of a program."""
     said = _NAMES.sub(" ", text)
     found = next((kind for words, kind in _CLASSES if re.search(words, said, re.I)), DriverError)
     return found(text)

@@ -1,4 +1,4 @@
-"""From a SPEC to a driver factory, with one sentence for each thing that can be wrong with it."""
+"""Resolution of a SPEC to a driver factory, with one sentence for each possible error."""
 
 import importlib
 import importlib.metadata
@@ -30,7 +30,7 @@ OFFERS = {
     IN_PROCESS: "the driver is a process of its own, or another program",
     "plugin": "the driver is not behind a plugin socket; with plugin+exec:COMMAND it would be",
 }
-"""What a requirement may need of the way to the driver, and what to say where it lacks."""
+"""Needs of requirements that depend on the transport, and the message if it lacks them."""
 
 _VERBS = {
     "create": 4,
@@ -50,59 +50,62 @@ _VERBS = {
 
 
 class BadSpec(Exception):
-    """The SPEC leads to no driver; the message is one sentence that says what to do."""
+    """The SPEC does not name a driver; the message is one sentence with the remedy."""
 
 
 class Keeper:
-    """Who starts and ends drivers. For those of this process there is nothing to do."""
+    """Starts and ends the processes of drivers. In-process drivers have none."""
 
     def release(self, driver: Driver) -> None:
-        """Take back a driver that was cleaned up and is not used any more."""
+        """Take back a driver after cleanup, which is no longer used."""
 
     def end(self, driver: Driver, *, killed: bool) -> None:
-        """End the process of a driver that is not used any more: asked to, or killed."""
+        """End the process of a driver that is no longer used, by request or by killing it."""
 
     def process_of(self, driver: Driver) -> int:
-        """Return the id of the process that a driver runs in, 0 when it cannot be seen."""
+        """Return the id of the process that a driver runs in, 0 if it is not visible."""
         return os.getpid()
 
     def last_output(self, driver: Driver) -> list[str]:
-        """Return the last lines that the driver's process printed, where it has one of its own."""
+        """Return the last lines that the driver's process printed, if it has its own."""
         return []
 
     def keep_output(self, driver: Driver, directory: Path) -> None:
-        """Copy all that the driver's process printed to `directory`, where it has one."""
+        """Copy the output of the driver's process to `directory`, if it has its own."""
 
     def close(self) -> None:
-        """End what was started: the run is over."""
+        """End all processes at the end of the run."""
 
 
-Enter = Callable[[], None]
-"""To be called by a new process before it makes a thread or another program of itself."""
+class Enter(Protocol):
+    """Called by a new process before it creates a thread or executes a program."""
+
+    def __call__(self, *, only_if_watched: bool = False) -> None:
+        """Become supervised; a process of a single verb does so only if the verb is watched."""
 
 
 class OwnProcess(Protocol):
     """A process that has one driver, or starts one for each verb; it can be killed."""
 
     def init(self, home: Path, options: tuple[str, ...]) -> Driver:
-        """Make the driver. Raises its exceptions, and NoAnswer where the process is lost."""
+        """Create the driver. Raises its exceptions, and NoAnswer if the process has died."""
 
     def processes(self) -> list[int]:
-        """Return its id; nothing where each verb is a process."""
+        """Return its id; None if each verb is a process."""
 
     def end(self) -> None:
-        """Kill it, with what it has started."""
+        """Kill it, with its child processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class DriverSource:
-    """A driver that can be made: by whom, and what it was called on the command line.
+    """A driver that can be created, with its SPEC on the command line.
 
-    `offers` names needs of requirements that come with the way to the driver, not with the driver.
-    A driver that does not `mount_here` mounts where whoever started it does; the run then has to
-    stay in that mount namespace. One that is there `one_at_a_time` serves a single home, so
-    that processes of a run cannot share it. `keeper` ends what `factory` starts. `start` starts a
-    process of its own for a driver that is another program, where the suite can do that.
+    `offers` lists needs of requirements that the transport provides, not the driver. A driver
+    without `mount_here` mounts in the namespace of the process that started it; the run then has to
+    stay in that mount namespace. A driver that is `one_at_a_time` serves a single home, so that
+    processes of a run cannot share it. `keeper` ends the processes that `factory` starts. `start`
+    starts a separate process for a driver that is another program, if the suite can do that.
     """
 
     spec: str
@@ -115,19 +118,19 @@ class DriverSource:
     start: Callable[[Enter | None], OwnProcess] | None = None
 
     def load(self) -> None:
-        """Import the driver, where it is Python. Raises BadSpec."""
+        """Import a Python driver. Raises BadSpec."""
         if isinstance(self.factory, _Imported):
             self.factory.load()
 
     def make(self, home: Path, options: tuple[str, ...]) -> Driver:
-        """Make the driver and check that it has the verbs. Raises BadSpec, and its exceptions."""
+        """Create the driver and check that it has the verbs. Raises BadSpec, and its exceptions."""
         driver = self.factory(home, options, (), ())
         check_verbs(self.spec, driver)
         return driver
 
 
 class _Imported:
-    """A factory that is imported when it is first called: that may crash, or take long."""
+    """A factory that is imported at its first call, which may crash, or take long."""
 
     def __init__(self, find: Callable[[], DriverFactory]) -> None:
         self._find = find
@@ -207,4 +210,4 @@ def check_verbs(spec: str, driver: object) -> None:
                 "see graphdriver.Driver"
             ) from None
         except ValueError:
-            continue  # a callable of C without a signature
+            continue  # a C callable without a signature

@@ -1,4 +1,4 @@
-"""The system calls that touch files and mounts: what each does, and what it is about."""
+"""The system calls that access files and mounts: their kind and their arguments."""
 
 import os
 import re
@@ -22,16 +22,16 @@ __all__ = [
 
 
 class CallKind(Enum):
-    """What a call does to a file system."""
+    """The kind of effect of a call on a file system."""
 
     CHANGE = "change"
     """Changes names, content or metadata, so that the disk differs before and after it."""
     MOUNT = "mount"
     """Mounts, unmounts, or moves a mount."""
     FLUSH = "flush"
-    """Writes out what has been changed; for a reader nothing differs."""
+    """Syncs changes to the disk; readers see no difference."""
     READ = "read"
-    """Reads, or opens without making anything."""
+    """Reads, or opens without creating anything."""
 
 
 CHANGE, MOUNT, FLUSH, READ = CallKind
@@ -43,10 +43,10 @@ _LONGEST = 4096
 
 
 class _Row(NamedTuple):
-    """A call; its number is -1 on a machine that lacks it.
+    """A call; its number is -1 on an architecture that lacks it.
 
-    Of the arguments, `fN` is a descriptor, `pN` a path, `dN` a directory's descriptor with a path
-    behind it, and `tN` a text that is shown and names no place, such as the target of a symlink.
+    Of the arguments, `fN` is a descriptor, `pN` a path, `dN` a directory's descriptor followed by a
+    path, and `tN` a text that is shown and is not a path, such as the target of a symlink.
     """
 
     name: str
@@ -157,7 +157,8 @@ _TABLE = [
     )
 ]
 _IO_URING_SETUP = 425
-# Which argument of these has the flags that say whether it writes; of openat2 a structure has them.
+# The argument of each call with the flags that determine whether it writes; openat2 has a
+# structure.
 _FLAGS = {"open": 1, "openat": 2, "open_by_handle_at": 2}
 
 # Which argument of these is the command, and the commands that change something; the rest asks:
@@ -201,9 +202,9 @@ _BTRFS_CHANGES = {
 class Call:
     """A system call that waits for an answer.
 
-    `places` are the absolute paths of what it is about, as the calling process sees them; `text` is
-    what follows the name in a report: the paths, and the names of a symlink's target, a file
-    system's type or an attribute.
+    `places` are the absolute paths of its arguments, as the calling process resolves them; `text`
+    follows the name in a report: the paths, and the names of a symlink's target, a file system's
+    type or an xattr.
     """
 
     name: str
@@ -213,16 +214,19 @@ class Call:
     text: str
 
     def touches(self, home: bytes) -> bool:
-        """Say whether the call is about a home: by path or descriptor, or by what it does to all.
+        """Return whether the call affects a home: by path or descriptor, or because it affects
+        everything.
 
-        That is every change of mounts, and sync(2).
+        The latter are all changes of mounts, and sync(2).
         """
         if self.kind is CallKind.MOUNT or not self.text:
             return True
         return any(one == home or one.startswith(home + b"/") for one in self.places)
 
     def shown(self, home: bytes) -> str:
-        """Return the call for a report: paths from the home on, without random parts of names."""
+        """Return the call for a report: paths relative to the home, without random parts of
+        names.
+        """
         shown_home = os.fsdecode(home)
         text = self.text.replace(f"{shown_home}/", "").replace(shown_home, ".")
         return without_random_names(f"{self.name} {text}".rstrip())
@@ -230,10 +234,10 @@ class Call:
 
 @cache
 def filter_for(*, reads: bool = False) -> bytes:
-    """Return the filter that asks about all calls of the table, those that read where wanted.
+    """Return the filter that stops at all calls of the table, optionally those that read.
 
-    Writes through io_uring would not be seen, so a process cannot set one up: it gets ENOSYS, as
-    from a kernel without it.
+    Writes through io_uring would not be observed, so a process cannot set one up: it gets ENOSYS,
+    as from a kernel without it.
     """
     asked: list[Instruction] = []
     for number, row in _known().items():
@@ -250,7 +254,7 @@ def filter_for(*, reads: bool = False) -> bytes:
 
 
 def call_of(notification: Notification) -> Call:
-    """Return the call behind a notification, with its paths read from the caller's memory."""
+    """Return the call of a notification, with its paths read from the caller's memory."""
     row = _known()[notification.number]
     thread, arguments = notification.thread, notification.arguments
     kind, places, shown = row.kind, [], []
@@ -262,7 +266,7 @@ def call_of(notification: Notification) -> Call:
             if is_place:
                 places.append(where)
     except OSError:
-        # The thread is being killed, or has no such descriptor: then the call fails by itself.
+        # The thread is being killed, or the descriptor is invalid: then the call fails by itself.
         shown = shown or ["?"]
     if row.name == "ioctl":
         shown.append(_ioctl_name(arguments[1]))
@@ -270,9 +274,9 @@ def call_of(notification: Notification) -> Call:
 
 
 def is_elsewhere(thread: int) -> bool:
-    """Say whether a thread sees other directories under its paths than this process does.
+    """Return whether a thread's paths refer to other directories than this process's.
 
-    It is in a mount namespace or below a root directory of its own, as a helper that unpacks.
+    It is in another mount namespace or root directory, such as a helper that unpacks.
     """
     try:
         if os.readlink(f"/proc/{thread}/root") != os.readlink("/proc/self/root"):
@@ -291,14 +295,14 @@ def without_random_names(text: str) -> str:
 
 @cache
 def _known() -> dict[int, _Row]:
-    """Return the calls that this machine has, by number."""
+    """Return the calls of this architecture, by number."""
     machine = seccomp.architecture()
     numbers = ((row.x86_64 if machine == "x86_64" else row.aarch64, row) for row in _TABLE)
     return {number: row for number, row in numbers if number >= 0}
 
 
 def _actual_kind(row: _Row, thread: int, arguments: tuple[int, ...]) -> CallKind:
-    """Return what the call does with these arguments: many an open and ioctl only reads."""
+    """Return the kind of the call with these arguments: many an open and ioctl only reads."""
     if row.name == "ioctl":
         return CHANGE if _ioctl_name(arguments[1]) else READ
     if row.name in _QUOTA_COMMAND:
@@ -321,7 +325,7 @@ def _ioctl_name(request: int) -> str:
 
 
 def _argument(place: str, thread: int, arguments: tuple[int, ...]) -> tuple[bytes, bool]:
-    """Return what an argument names, and whether that is a place in the file system."""
+    """Return an argument as text, and whether it is a path in the file system."""
     sort, index = place[0], int(place[1])
     value = arguments[index]
     if sort == "t":
@@ -336,7 +340,9 @@ def _argument(place: str, thread: int, arguments: tuple[int, ...]) -> tuple[byte
 
 
 def _normal(path: bytes) -> bytes:
-    """Return a path without empty parts and dots; `..` stays, since symlinks may be before it."""
+    """Return a path without empty components and dots; `..` stays, because it may follow a
+    symlink.
+    """
     return b"/" + b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
 
 
@@ -350,7 +356,7 @@ def _link(thread: int, name: str) -> bytes:
 
 
 def _text(thread: int, address: int) -> bytes:
-    """Return the string at an address, read page by page: the next one may not be there."""
+    """Return the string at an address, read page by page: the next page may not be mapped."""
     if not address:
         return b""
     data = b""

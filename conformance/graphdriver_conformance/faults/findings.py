@@ -1,4 +1,4 @@
-"""What a sweep found, as data: it is shared by the processes of a run, and shown in its report."""
+"""The findings of a sweep, as data: shared by the processes of a run, and shown in its report."""
 
 import errno
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ KILL_NAME = "kill"
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """One fault: in which act, which fault (`kill`, or the name of an errno), and at which call.
+    """One fault: the verb, the fault (`kill`, or the name of an errno), and the call.
 
-    `point` counts the act's calls from 1 on; 0 is behind the last one, when the act has returned.
-    `with_reads` says that calls which read are counted, too.
+    `point` counts the verb's calls from 1 on; 0 is after the last one, when the verb has returned.
+    With `with_reads` calls that read are counted, too.
     """
 
     act: str
@@ -31,11 +31,11 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A requirement that one fault has shown to be broken.
+    """A requirement that was violated after one fault.
 
-    `happened` says which fault met which call; `expected` and `actual` follow it in the report.
-    `program` are the calls of the driver, `tree` how a tree differs, `strace` is a command that
-    makes the same fault, "" where none can.
+    `happened` describes the fault and its call; `expected` and `actual` follow it in the report.
+    `program` contains the calls of the driver, `tree` the differences of a tree, `strace` is a
+    command that causes the same fault, "" if there is none.
     """
 
     requirement: str
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Swept:
-    """One act with one kind of fault: how many calls it makes, at which of them it was tried."""
+    """One verb with one kind of fault: its number of calls, and those at which it was tested."""
 
     act: str
     calls: int = 0
@@ -60,7 +60,7 @@ class Swept:
     notes: list[str] = field(default_factory=list)
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return it as JSON data."""
         return asdict(self)
 
     @classmethod
@@ -81,7 +81,7 @@ class Swept:
 
 
 class FaultFound(AssertionError):
-    """A requirement is broken after a fault; the report shows the finding."""
+    """A requirement is violated after a fault; the report shows the finding."""
 
     def __init__(self, finding: Finding) -> None:
         self.expected = finding.expected

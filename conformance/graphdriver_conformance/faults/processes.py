@@ -1,7 +1,7 @@
-"""A driver of any kind in a process of its own, which can be supervised and killed.
+"""A driver of any kind in a separate process, which can be supervised and killed.
 
-A Python driver is forked from this process, where it is imported already; how another program is
-started is known by the module of its scheme (`DriverSource.start`).
+A Python driver is forked from this process, where it is already imported; the module of a scheme
+starts its programs (`DriverSource.start`).
 """
 
 import contextlib
@@ -27,31 +27,31 @@ from graphdriver_conformance.host.processes import die_with_parent, kill_tree
 
 __all__ = ["Raised", "cannot_start", "start"]
 
-# The process that supervises the run, where there is one, ends a verb at its deadline.
+# The process that supervises the run, if there is one, ends a verb at its deadline.
 _PATIENCE = 1.5
 
 
 class Raised(DriverError):
-    """An exception of a driver in another process that is no refusal; `kind` is its class."""
+    """An exception of a driver in another process that is not a refusal; `kind` is its class."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(f"{kind}: {text}")
         self.kind = kind
 
     def __reduce__(self) -> tuple[type[DriverError], tuple[str, str]]:
-        """Survive pickling, which calls the class with `args`."""
+        """Support pickling, which calls the class with `args`."""
         return type(self), (self.kind, self.message.removeprefix(f"{self.kind}: "))
 
 
 def cannot_start(source: DriverSource) -> str:
-    """Return why the suite cannot start a process with this driver, "" where it can."""
+    """Return why the suite cannot start a process with this driver, "" if it can."""
     if source.in_process or source.start is not None:
         return ""
     return "the suite did not start the driver, so it can neither supervise it nor start it again"
 
 
 def start(source: DriverSource, enter: Enter | None = None) -> OwnProcess:
-    """Start a process that can make the driver; it calls `enter` before it does anything else."""
+    """Start a process that can create the driver; it calls `enter` before anything else."""
     if source.start is not None:
         return source.start(enter)
     assert source.in_process, cannot_start(source)
@@ -59,14 +59,16 @@ def start(source: DriverSource, enter: Enter | None = None) -> OwnProcess:
 
 
 class _Forked:
-    """A copy of this process in which a Python driver works; verbs and answers go by a pipe."""
+    """A fork of this process in which a Python driver runs; verbs and answers pass through a
+    pipe.
+    """
 
     def __init__(self, source: DriverSource, enter: Enter | None) -> None:
         self._connection, theirs = Pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
-            # Python 3.12 warns where other threads run: the supervisor's waits in poll(2).
+            # Python 3.12 warns if other threads run: the supervisor's waits in poll(2).
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process = os.fork()
         if not self._process:
@@ -75,7 +77,7 @@ class _Forked:
         theirs.close()
 
     def init(self, home: Path, options: tuple[str, ...]) -> Driver:
-        """Make the driver there."""
+        """Create the driver in it."""
         self._ask("init", (str(home), options))
         return cast(Driver, _Verbs(self._ask))
 
@@ -92,7 +94,7 @@ class _Forked:
             self._connection.close()
 
     def _ask(self, verb: str, arguments: tuple[Any, ...]) -> Any:
-        """Call a verb there. Raises what it raised, and NoAnswer."""
+        """Call a verb in it. Raises the driver's exceptions, and NoAnswer."""
         try:
             self._connection.send((verb, arguments))
             if not self._connection.poll(patience := _PATIENCE * deadline()):
@@ -131,12 +133,12 @@ class _Verbs:
 
 
 def _serve(source: DriverSource, enter: Enter | None, connection: Connection) -> None:
-    """Be the other process: answer until nobody asks any more."""
+    """The loop of the other process: answer until the pipe is closed."""
     try:
         die_with_parent()
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Objects of the other process are never garbage here, and looking at them copies pages.
+        # Objects of the other process are never garbage here, and traversing them copies pages.
         gc.freeze()
         if enter:
             enter()
@@ -155,7 +157,7 @@ def _serve(source: DriverSource, enter: Enter | None, connection: Connection) ->
                 reply = _failure(error)
             connection.send_bytes(reply)
     except BaseException:
-        pass  # whoever asked is gone
+        pass  # the caller has closed the pipe
     finally:
         os._exit(0)
 
@@ -172,7 +174,7 @@ def _done(driver: Any, verb: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def _failure(error: BaseException) -> bytes:
-    """Return a failure as it goes through the pipe: refusals as they are, if they can."""
+    """Return an exception in a form for the pipe: refusals unchanged, if possible."""
     notes = getattr(error, "__notes__", [])
     if isinstance(error, OSError):
         plain: Exception = OSError(error.errno, str(error.strerror or error), error.filename)

@@ -1,4 +1,4 @@
-"""The same fault by strace(1), for whoever has to see it without this suite."""
+"""The same fault with strace(1), to reproduce it without the suite."""
 
 import shlex
 
@@ -9,10 +9,10 @@ __all__ = ["strace_line"]
 
 
 def strace_line(watched: Watched, inject: str) -> str:
-    """Return the options of strace that make the fault at the call, "" where none can.
+    """Return the options of strace that cause the fault at the call, "" if there are none.
 
-    strace counts calls by name and thread, so that it can find only a call that is the first of its
-    name at its path; a path with a random part cannot be named in advance.
+    strace counts calls by name and thread, so it can only identify a call that is the first of its
+    name at its path; a path with a random part is not known in advance.
     """
     hit = watched.hit
     if hit is None or not hit.places:

@@ -48,32 +48,34 @@ __all__ = [
 CHANGES = frozenset({CallKind.CHANGE, CallKind.MOUNT})
 """The calls between which the disk differs: all points at which a kill can make a difference."""
 WRITES = CHANGES | {CallKind.FLUSH}
-"""Those, and the calls that write out: where the power can be cut, and where a full disk shows."""
+"""Those, and the calls that sync: points for a power cut, and for a full disk."""
 ALL_CALLS = frozenset(CallKind)
-"""Those that read as well."""
+"""Those, and the calls that read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a call: it goes on, fails with the errno `error`, or everybody is killed."""
+    """The decision about a call: it continues, fails with the errno `error`, or all processes are
+    killed.
+    """
 
     error: int = 0
     kills: bool = False
 
 
 EVERY = -1
-"""In place of a number: the fault meets every call."""
+"""Instead of a number: the fault applies to every call."""
 GO_ON, KILL = Verdict(), Verdict(kills=True)
 
 
 class Fault(Protocol):
-    """Decides about the call that it meets; it may do more than that, before the call is made.
+    """Decides about a call; it may have other effects before the call is made.
 
-    Called in a thread of the supervisor. What it raises goes to whoever watches.
+    Called in a thread of the supervisor. Its exceptions are raised in the thread that watches.
     """
 
     def __call__(self, call: Call) -> Verdict:
-        """Return what becomes of the call."""
+        """Return the decision about the call."""
 
 
 def kill(call: Call) -> Verdict:
@@ -88,9 +90,9 @@ def failing(number: int) -> Fault:
 
 @dataclass(slots=True)
 class Watched:
-    """What was seen while somebody watched: the calls that count, and the one that met the fault.
+    """The result of watching: the counted calls, and the one with the fault.
 
-    `trouble` is what went wrong in the supervision itself.
+    `trouble` is an error of the supervision itself.
     """
 
     at: int = 0
@@ -103,8 +105,8 @@ class Watched:
 class Supervisor:
     """Answers the calls of all processes that `enter`, in a thread of its own.
 
-    Counted are calls of `kinds` that touch `home` (Call.touches), and all calls of a process that
-    sees other directories than we do, such as a helper in a root directory of its own.
+    It counts calls of `kinds` that affect `home` (Call.touches), and all calls of a process whose
+    paths refer to other directories, such as a helper in a root directory of its own.
     """
 
     def __init__(self, home: Path, kinds: Set[CallKind] = CHANGES) -> None:
@@ -130,7 +132,7 @@ class Supervisor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Kill what is supervised, and end."""
+        """Kill the supervised processes, and end."""
         self.kill()
         os.close(self._woken)
         self._thread.join()
@@ -148,22 +150,24 @@ class Supervisor:
         """The processes that entered."""
         return list(self._roots)
 
-    def enter(self) -> None:
-        """Become supervised: to be called in a new process, before it makes a thread or execs.
+    def enter(self, *, only_if_watched: bool = False) -> None:
+        """Become supervised: to be called in a new process, before it creates a thread or execs.
 
-        Raises OSError where that cannot be (`seccomp.why_impossible`).
+        Raises OSError if this is not possible (`seccomp.why_impossible`).
         """
+        if only_if_watched and self._watched is None:
+            return
         listener = seccomp.install(self._filter)
         socket.send_fds(self._theirs, [struct.pack("<i", os.getpid())], [listener])
         os.close(listener)
 
     @contextmanager
     def watching(self, at: int = 0, fault: Fault = kill) -> Iterator[Watched]:
-        """Count calls for as long as the block runs; the `at`th meets the fault, 0 for none.
+        """Count calls for the duration of the block; the `at`th gets the fault, 0 for none.
 
-        With EVERY each of them does, and `hit` is the last one.
+        With EVERY each call gets it, and `hit` is the last one.
 
-        Raises what the fault raised.
+        Raises the exceptions of the fault.
         """
         watched = Watched(at, fault)
         with self._lock:
@@ -194,7 +198,7 @@ class Supervisor:
                     poll.register(listener, select.POLLIN)
                 elif event & select.POLLIN:
                     self._answer(descriptor)
-                else:  # all that had this filter have ended
+                else:  # all processes with this filter have ended
                     poll.unregister(descriptor)
                     self._listeners.discard(descriptor)
                     os.close(descriptor)
@@ -206,7 +210,9 @@ class Supervisor:
         return listener
 
     def _close_listeners(self) -> None:
-        """Let go: a call that still waits fails with ENOSYS, as the kernel has it."""
+        """Release the listener: a call that still waits fails with ENOSYS, as the kernel
+        defines.
+        """
         for one in self._listeners:
             os.close(one)
 
@@ -230,7 +236,8 @@ class Supervisor:
         elif verdict.error:
             seccomp.return_error(listener, notification.id, verdict.error)
         elif not seccomp.go_on(listener, notification.id) and watched and call:
-            # A signal has interrupted the call (before Linux 5.19): it is made, and asked, again.
+            # A signal has interrupted the call (before Linux 5.19): it is repeated with a new
+            # notification.
             with contextlib.suppress(ValueError):
                 watched.calls.remove(call)
 

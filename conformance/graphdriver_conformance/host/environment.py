@@ -1,4 +1,4 @@
-"""What this machine is and can: probed, not guessed from versions."""
+"""Properties of this machine: probed, not derived from versions."""
 
 import contextlib
 import ctypes
@@ -43,9 +43,9 @@ _WHAT_WOULD_HELP = {
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Facts about the run; `can` names what requirements may need of it.
+    """Facts about the run; `can` contains the needs of requirements that the machine meets.
 
-    `facts` may have the name of a need that is not met, with the reason.
+    `facts` may contain the name of a need that is not met, with the reason.
     """
 
     kernel: str
@@ -56,7 +56,7 @@ class Environment:
     facts: dict[str, str] = field(default_factory=dict)
 
     def lacks(self, need: str) -> str:
-        """Return why `need` cannot be had here and what would help, "" when it can."""
+        """Return why `need` is not met here and the remedy, "" if it is met."""
         if need in self.can:
             return ""
         help = _WHAT_WOULD_HELP.get(need, "not known to this version")
@@ -64,11 +64,11 @@ class Environment:
 
     @classmethod
     def needs(cls) -> set[str]:
-        """Return the names that `needs` of a requirement may hold besides capabilities."""
+        """Return the valid names in `needs` of a requirement, besides capabilities."""
         return set(_WHAT_WOULD_HELP)
 
     def as_data(self) -> dict[str, object]:
-        """Return it as the result file has it."""
+        """Return it as in the result file."""
         return {
             "kernel": self.kernel,
             "machine": self.machine,
@@ -79,7 +79,7 @@ class Environment:
 
 
 def probe(base: Path, privileges: Privileges) -> Environment:
-    """Look at the machine; `base` is where the homes will be."""
+    """Probe the machine; `base` is the directory of the homes."""
     facts = _overlay_parameters()
     facts["userns"] = str(privileges.user_namespace).lower()
     facts["page_size"] = str(os.sysconf("SC_PAGE_SIZE"))
@@ -99,7 +99,7 @@ def probe(base: Path, privileges: Privileges) -> Environment:
 
 
 def umount_below(directory: Path) -> None:
-    """Unmount all that is below `directory`; what lies under another mount once that is gone."""
+    """Unmount all mounts below `directory`, also those hidden by another mount."""
     left = -1
     while (rows := mountinfo.mounts_below(directory)) and len(rows) != left:
         left = len(rows)
@@ -108,7 +108,7 @@ def umount_below(directory: Path) -> None:
 
 
 def abilities_on(directory: Path) -> set[str]:
-    """Return the needs of requirements that a file system meets, for who we are."""
+    """Return the needs of requirements that a file system meets, for the current user."""
     able = set()
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         file = Path(scratch) / "file"
@@ -125,18 +125,18 @@ def abilities_on(directory: Path) -> set[str]:
 
 
 def mount_tmpfs(directory: Path) -> None:
-    """Mount a tmpfs at `directory`, in our own mount namespace."""
+    """Mount a tmpfs at `directory`, in the run's mount namespace."""
     syscalls.mount("tmpfs", directory, "tmpfs", 0, "mode=0755")
 
 
 def umount(point: str) -> None:
-    """Unmount lazily; what is not mounted is no error."""
+    """Unmount lazily; a directory that is not mounted is not an error."""
     with contextlib.suppress(OSError):
         syscalls.umount(point)
 
 
 def _keeps_project_quota(directory: str) -> bool:
-    """Ask the kernel whether quotas of projects are enforced where `directory` is."""
+    """Return whether the kernel enforces project quotas on the file system of `directory`."""
     state = ctypes.create_string_buffer(256)  # struct fs_quota_stat is 80 bytes
     command = _Q_XGETQSTAT << 8 | _PRJQUOTA
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -152,7 +152,7 @@ def _keeps_project_quota(directory: str) -> bool:
 
 
 def _quotactl(command: int, directory: str, state: object) -> None:
-    """quotactl(2): before 5.14 a file system goes by its device, which gets a name for the call."""
+    """quotactl(2): before 5.14 it takes a device, for which a temporary name is created."""
     device = os.path.join(directory, "device")
     os.mknod(device, stat.S_IFBLK | 0o600, os.stat(directory).st_dev)
     try:
@@ -183,19 +183,19 @@ def _overlay_parameters() -> dict[str, str]:
 
 
 def is_full(path: Path) -> bool:
-    """Say whether the disk that `path` is on has no room left for anything."""
+    """Return whether the file system of `path` has no free block or inode."""
     try:
         found = os.statvfs(path)
     except OSError:
         return False
-    # File systems that make inodes as they go say that they have none at all.
+    # File systems that create inodes dynamically report that they have none.
     return found.f_bavail * found.f_frsize < _LEAST_SPACE or (
         found.f_files > 0 and found.f_favail == 0
     )
 
 
 def filesystem_of(path: Path) -> str:
-    """Return the type of the file system that `path` is on."""
+    """Return the type of the file system of `path`."""
     best, kind = "", "unknown"
     for row in mountinfo.read():
         inside = row.point == "/" or f"{path}/".startswith(f"{row.point}/")

@@ -1,6 +1,6 @@
 """Files as block devices (drivers/block/loop.c), without mount(8) and losetup(8).
 
-A device is freed by the kernel as soon as nothing has it open or mounted.
+The kernel frees a device when it is no longer open or mounted.
 """
 
 import errno
@@ -26,11 +26,11 @@ _MOST_TRIES = 100
 def loop_device(image: int) -> Iterator[str]:
     """Attach the file behind a descriptor to a device for the block. Raises OSError.
 
-    What is mounted from the device in the block keeps it after the block.
+    A mount of the device that is made in the block keeps it after the block.
     """
     path, descriptor = _attach(image)
     try:
-        # Freed with the last close, also where this process is killed before it mounts.
+        # Freed at the last close, also if this process is killed before it mounts.
         fcntl.ioctl(descriptor, _SET_STATUS64, _flags(_AUTOCLEAR))
         yield path
     finally:
@@ -44,7 +44,7 @@ def mount_image(image: int, point: Path, type: str, options: str) -> None:
 
 
 def _attach(image: int) -> tuple[str, int]:
-    """Return a device that has the file, and the device opened."""
+    """Return a device that is attached to the file, and its descriptor."""
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(_MOST_TRIES):
@@ -54,7 +54,7 @@ def _attach(image: int) -> tuple[str, int]:
                 fcntl.ioctl(descriptor, _SET_FD, image)
             except OSError as error:
                 os.close(descriptor)
-                if error.errno != errno.EBUSY:  # another process has taken the device meanwhile
+                if error.errno != errno.EBUSY:  # another process has attached the device meanwhile
                     raise
             else:
                 return path, descriptor

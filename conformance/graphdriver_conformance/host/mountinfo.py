@@ -1,8 +1,8 @@
 """The mount table of this process, parsed once for the whole suite (proc_pid_mountinfo(5)).
 
-Rows end with a newline and fields with a blank, and with nothing else: a mount point may hold any
-other byte, a carriage return or the UTF-8 of U+2028 among them, at which `splitlines()` and
-`split()` of Python also cut.
+Rows end with a newline and fields with a blank only: a mount point may contain any other byte,
+including a carriage return or the UTF-8 of U+2028, at which `splitlines()` and `split()` of Python
+also split.
 """
 
 import os
@@ -12,13 +12,13 @@ from pathlib import Path
 
 __all__ = ["Mount", "mounts_at", "mounts_below", "parse", "read"]
 
-# Blank, tab, newline and backslash; newer kernels also write '#' like this.
+# Blank, tab, newline and backslash; newer kernels also escape '#'.
 _ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One row. Paths are as the file system has them, decoded as Python decodes file names.
+    """One row. Paths are unescaped, and decoded as Python decodes file names.
 
     `options` and `super_options` keep the kernel's escapes, so that a comma separates options.
     """
@@ -34,7 +34,7 @@ class Mount:
     super_options: str
 
     def __str__(self) -> str:
-        """Return what a report shows: where, what, and with which options."""
+        """Return the text for a report: mount point, type, source and options."""
         return f"{self.point} {self.type} {self.source} {self.super_options}"
 
 
@@ -45,24 +45,24 @@ def parse(table: bytes) -> list[Mount]:
 
 
 def read() -> list[Mount]:
-    """Return the mounts that this process sees, in the order in which they were made."""
+    """Return the mounts of this process's namespace, in the order in which they were made."""
     return parse(Path("/proc/self/mountinfo").read_bytes())
 
 
 def mounts_below(directory: Path | str) -> list[Mount]:
-    """Return the mounts below `directory`; one at the directory itself is not below it."""
+    """Return the mounts below `directory`, without one at the directory itself."""
     inside = f"{os.fspath(directory).rstrip('/')}/"
     return [row for row in read() if row.point.startswith(inside) and row.point != inside]
 
 
 def mounts_at(point: Path | str) -> list[Mount]:
-    """Return what is mounted at `point`, the last one on top; os.path.ismount misses binds."""
+    """Return the mounts at `point`, the topmost last; os.path.ismount misses bind mounts."""
     wanted = os.path.realpath(point)
     return [row for row in read() if row.point == wanted]
 
 
 def _parsed(line: bytes) -> Mount | None:
-    """Return a row; None for what is none, as some file systems print an option unescaped."""
+    """Return a row; None if it is malformed, as some file systems print an option unescaped."""
     left, _, right = line.partition(b" - ")
     fields, kind = left.split(b" "), right.split(b" ", 2)
     if len(fields) < 6 or len(kind) < 3 or not (fields[0].isdigit() and fields[1].isdigit()):

@@ -1,7 +1,7 @@
-"""Namespaces of the run's own: mounts that nobody else sees, and the right to make them.
+"""Namespaces of the run: private mounts, and the privilege to make them.
 
-Entered by the first process before there are others, which inherit them. The suite has its own few
-lines for this: it shares none with the drivers it judges.
+The first process enters them before it starts others, which inherit them. The suite has its own
+code for this, because it shares none with the tested drivers.
 """
 
 import json
@@ -27,7 +27,7 @@ _VARIABLE = "GRAPHDRIVER_NAMESPACES"
 
 @dataclass(frozen=True, slots=True)
 class Privileges:
-    """Who runs the suite: the uid outside, and whether it had to become root in a namespace."""
+    """The user of the run: the uid outside, and whether it became root in a user namespace."""
 
     uid: int
     user_namespace: bool
@@ -35,9 +35,9 @@ class Privileges:
 
 
 def enter() -> Privileges:
-    """Enter a private mount namespace, in a new user namespace when not root; once per run.
+    """Enter a private mount namespace, in a new user namespace if not root; once per run.
 
-    Processes that the first one starts find in the environment that this has been done.
+    Processes that the first one starts recognize this from the environment.
     """
     inherited = _inherited()
     if inherited:
@@ -57,45 +57,47 @@ def enter() -> Privileges:
 
 
 def stay() -> Privileges:
-    """Stay in the mount namespace that is there: what others mount in it has to be seen."""
+    """Stay in the current mount namespace: mounts of other processes in it must be visible."""
     uid = os.geteuid()
     trouble = "no namespaces of our own: a driver that is already there mounts in this one"
     return Privileges(uid, False, trouble if uid else "")
 
 
 def leave() -> None:
-    """Go on in one more mount namespace, whose mounts the run does not see."""
+    """Continue in an additional mount namespace, whose mounts the run does not see."""
     unshare(CLONE_NEWNS)
     _make_private()
 
 
 def _inherited() -> Privileges | None:
-    """Return what an ancestor of this process entered, None when we are not in its namespaces.
+    """Return the namespaces that an ancestor of this process entered, None if this process left
+    them.
 
-    The variable alone proves nothing: it may have been exported long ago, or by somebody else, and
-    the suite would then mount as root where everybody sees it.
+    The variable alone is not sufficient: it may have been exported earlier, or by another program,
+    and the suite would then mount as root in the host's namespace.
     """
     try:
         entered = json.loads(os.environ.get(_VARIABLE, ""))
         if entered.pop("ids") == _ids():
             return Privileges(**entered)
     except (ValueError, KeyError, TypeError, AttributeError):
-        pass  # not of this version, or not ours at all
+        pass  # of another version, or of another program
     return None
 
 
 def _ids() -> list[str]:
-    """Return the mount and the user namespace that we are in, as the kernel names them."""
+    """Return the mount and the user namespace of this process, by the kernel's names."""
     return [os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "user")]
 
 
 def _become_root(uid: int, gid: int) -> None:
-    """Enter a user namespace as its root; with subordinate ids where /etc/subuid gives some.
+    """Enter a user namespace as its root; with subordinate ids if /etc/subuid has some.
 
     Raises OSError.
     """
     helper = _mapping_helper(uid, gid)
-    # Inside, we are called root; what others name after the user must not meet the real root's.
+    # Inside, the user is named root, so files that are named after the user must not be the real
+    # root's.
     os.environ["LOGNAME"] = _name(uid)
     entered = b""
     try:
@@ -108,11 +110,12 @@ def _become_root(uid: int, gid: int) -> None:
 
 
 def _mapping_helper(uid: int, gid: int) -> "subprocess.Popen[bytes] | None":
-    """Start what will map more ids than our own, None where there are none to be had.
+    """Start a helper that maps subordinate ids, None if there are none.
 
-    That has to be done from outside, by newuidmap(1), once we have entered: by a process that was
-    started before. It is a shell and not a copy of this process, which threads may be running in.
-    It ends by itself when it reads nothing, and we read nothing when it has died.
+    They have to be mapped from outside, by newuidmap(1), after this process has entered: by a
+    process that was started before. It is a shell and not a fork of this process, which may have
+    threads. It ends at the end of its input, and this process notices its death by the end of its
+    output.
     """
     of_users = _subordinate_range("/etc/subuid", uid)
     of_groups = _subordinate_range("/etc/subgid", uid)
@@ -133,7 +136,7 @@ def _mapping_helper(uid: int, gid: int) -> "subprocess.Popen[bytes] | None":
 
 
 def _map_own_id(uid: int, gid: int) -> None:
-    """Map the own ids, as far as a helper that failed half-way has not."""
+    """Map the own ids, unless the helper has done so before it failed."""
     if not Path("/proc/self/uid_map").read_text():
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
     if not Path("/proc/self/gid_map").read_text():
@@ -142,7 +145,7 @@ def _map_own_id(uid: int, gid: int) -> None:
 
 
 def _subordinate_range(file: str, uid: int) -> tuple[int, int] | None:
-    """Return first id and count of the user's range; lines that are none are passed over."""
+    """Return first id and count of the user's range; malformed lines are ignored."""
     names = {str(uid), _name(uid)}
     try:
         lines = Path(file).read_text("utf-8", "replace").splitlines()
@@ -165,5 +168,5 @@ def _name(uid: int) -> str:
 
 
 def _make_private() -> None:
-    """Keep our mounts from spreading to the namespace we came from."""
+    """Prevent the propagation of mounts to the parent namespace."""
     mount("none", "/", "none", MountFlag.REC | MountFlag.PRIVATE)

@@ -1,7 +1,7 @@
 """The suite's own work beside the driver: helper programs, and files that tests prepare.
 
-An error of it is none of the driver's. As an OSError it could not be told from one that a view
-gives, and would be booked as a violation.
+Their errors are not the driver's. As OSErrors they could not be distinguished from errors of a
+view, and would be reported as violations.
 """
 
 import shutil
@@ -15,7 +15,7 @@ __all__ = ["ProgramMissing", "SuiteError", "own_work", "run_program"]
 
 
 class SuiteError(Exception):
-    """The suite could not do its own part of a test; the message says which, and why."""
+    """The suite could not do its own part of a test; the message states which, and why."""
 
 
 class ProgramMissing(SuiteError):
@@ -36,7 +36,7 @@ def run_program(
 ) -> "subprocess.CompletedProcess[Any]":
     """Run a helper program to its end, output captured; `options` are those of subprocess.run.
 
-    Raises ProgramMissing; SuiteError where it cannot be started, or with `check` where it fails.
+    Raises ProgramMissing; SuiteError if it cannot be started, or with `check` if it fails.
     """
     program = str(command[0])
     if not shutil.which(program):

@@ -1,4 +1,4 @@
-"""Processes of the run: who inherits orphans, who ends with whom, and what they hold."""
+"""Processes of the run: inheriting orphans, ending with the parent, and open descriptors."""
 
 import contextlib
 import ctypes
@@ -29,17 +29,17 @@ def die_with_parent() -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of processes below this one whose own parent ends (Linux 3.4)."""
+    """Become the parent of orphaned descendants (Linux 3.4)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def children_of_this_process() -> set[int]:
-    """Return the ids of all child processes, those of other threads among them."""
+    """Return the ids of all child processes, including those of other threads."""
     return _children_of(os.getpid())
 
 
 def tree_of(roots: Iterable[int]) -> list[int]:
-    """Return the processes `roots` and all below them that live, parents first."""
+    """Return the living processes of `roots` and their descendants, parents first."""
     found: list[int] = []
     todo = list(roots)
     while todo:
@@ -52,10 +52,10 @@ def tree_of(roots: Iterable[int]) -> list[int]:
 
 
 def kill_tree(roots: Iterable[int]) -> None:
-    """Kill processes with all that they have started, and wait until they have ended.
+    """Kill processes with all descendants, and wait until they have ended.
 
-    They are stopped before they are killed: none can start another meanwhile, nor see the death of
-    its child. Whoever is their parent still has to reap them.
+    They are stopped before they are killed, so that none can start another meanwhile, or observe
+    the death of its child. Their parent still has to reap them.
     """
     stopped: list[int] = []
     while more := [one for one in tree_of([*roots, *stopped]) if one not in stopped]:
@@ -75,7 +75,7 @@ def kill_tree(roots: Iterable[int]) -> None:
 
 
 def descriptors_of(process: int) -> list[str]:
-    """Return what the open descriptors of a process point to, sorted; [] when it has ended."""
+    """Return the targets of a process's open descriptors, sorted; [] if it has ended."""
     found: list[str] = []
     with contextlib.suppress(OSError):
         for name in os.listdir(f"/proc/{process}/fd"):
@@ -85,7 +85,7 @@ def descriptors_of(process: int) -> list[str]:
 
 
 def wait_for_end(process: int, seconds: float = 60) -> bool:
-    """Wait until a process has ended; say whether it has."""
+    """Wait until a process has ended; return whether it has."""
     try:
         descriptor = os.pidfd_open(process)
     except ProcessLookupError:

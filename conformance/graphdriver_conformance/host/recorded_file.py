@@ -1,7 +1,7 @@
-"""A file whose writes and flushes are recorded: FUSE, spoken by a process of its own.
+"""A file whose writes and flushes are recorded: a FUSE server in a process of its own.
 
-What a loop device on it does can be repeated up to any flush, as a power cut leaves a disk that has
-a cache. No kernel module is needed for that, where dm-log-writes would be one.
+The writes of a loop device on it can be replayed up to any flush, as a power cut leaves a disk with
+a cache. Unlike dm-log-writes it needs no kernel module.
 """
 
 import errno
@@ -33,14 +33,14 @@ _DIRECT_IO = 1
 _MINOR = 31
 _LARGEST = 1 << 17
 _REGULAR = 0o100600
-# Before each entry of the record; a flush has no data and this offset.
+# Precedes each entry of the record; a flush has no data and this offset.
 _ENTRY = struct.Struct("=QQ")
 _IS_FLUSH = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Data that came to an offset."""
+    """Data that was written at an offset."""
 
     offset: int
     data: bytes
@@ -48,13 +48,13 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """All that was written before is on the disk."""
+    """All earlier writes are on the disk."""
 
 
 class RecordedFile:
-    """The file `image`, seen at `path` with its writes recorded. Raises OSError.
+    """The file `image`, visible at `path` with its writes recorded. Raises OSError.
 
-    `path` is made; the descriptor `opened` is what a loop device can be attached to.
+    `path` is created; a loop device can be attached to the descriptor `opened`.
     """
 
     def __init__(self, image: int, path: Path) -> None:
@@ -71,11 +71,11 @@ class RecordedFile:
         self.opened = os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def position(self) -> int:
-        """Return how long the record is now."""
+        """Return the current length of the record."""
         return os.fstat(self._record).st_size
 
     def entries(self, start: int, end: int) -> list[Write | Flush]:
-        """Return what was recorded between two positions."""
+        """Return the entries of the record between two positions."""
         found: list[Write | Flush] = []
         while start < end:
             offset, length = _ENTRY.unpack(os.pread(self._record, _ENTRY.size, start))
@@ -91,7 +91,7 @@ class RecordedFile:
         """Unmount, and end the process."""
         os.close(self.opened)
         umount(self._path)
-        os.kill(self._process, signal.SIGKILL)  # where something has the file open still
+        os.kill(self._process, signal.SIGKILL)  # if another process has the file open
         os.waitpid(self._process, 0)
         os.close(self._record)
         self._path.unlink()
@@ -100,7 +100,7 @@ class RecordedFile:
 def _forked(work: Callable[[], None]) -> int:
     """Do `work` in a new process; return its id."""
     with warnings.catch_warnings():
-        # Python 3.12 warns where other threads run: none of them is needed there.
+        # Python 3.12 warns if other threads run: the child needs none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
         process = os.fork()
     if not process:
@@ -118,7 +118,7 @@ def _serve(device: int, image: int, record: int) -> None:
         try:
             request = os.read(device, 2 * _LARGEST)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINTR):  # who asked did not wait
+            if error.errno in (errno.ENOENT, errno.EINTR):  # the caller did not wait
                 continue
             return
         _, verb, number, *_ = _REQUEST.unpack_from(request)

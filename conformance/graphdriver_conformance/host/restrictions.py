@@ -1,8 +1,8 @@
-"""Hosts that a driver has to refuse, made of this one: each holds for one thread and ends with it.
+"""Simulation of hosts that a driver must refuse, for one thread each.
 
 Capabilities and the personality belong to the thread, not to the process (capabilities(7),
-personality(2)); threads that the driver starts inherit them. So a driver in this process meets a
-host without mounts, or with an old kernel, while the rest of the run goes on.
+personality(2)); threads that the driver starts inherit them. So an in-process driver runs on a host
+without mounts, or with an old kernel, while the rest of the run is not affected.
 """
 
 import ctypes
@@ -33,12 +33,12 @@ class _Sets(ctypes.Structure):
 
 
 def without_mounting(work: Callable[[], _Result]) -> _Result:
-    """Return what `work` returns in a thread that may not mount. Raises what it raises."""
+    """Return the result of `work` in a thread that may not mount. Raises its exceptions."""
     return _in_thread(_drop_sys_admin, work)
 
 
 def as_linux_2_6(work: Callable[[], _Result]) -> _Result:
-    """Return what `work` returns in a thread whose uname(2) says 2.6. Raises what it raises."""
+    """Return the result of `work` in a thread whose uname(2) reports 2.6. Raises its exceptions."""
     return _in_thread(lambda: call("personality", ctypes.c_ulong(_UNAME26)), work)
 
 

@@ -1,7 +1,7 @@
-"""Seccomp user notification: a process asks another one before the kernel runs a system call.
+"""Seccomp user notification: a supervisor decides before the kernel runs a system call.
 
-The requests and structures of seccomp(2) and seccomp_unotify(2), and nothing about what the calls
-mean. Linux 5.5 or later; no privilege is needed.
+The requests and structures of seccomp(2) and seccomp_unotify(2), independent of the meaning of the
+calls. Linux 5.5 or later; no privilege is needed.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ _CONTINUE = 1
 # struct seccomp_notif: id, pid, flags, then struct seccomp_data: nr, arch, ip, six arguments
 _NOTIFICATION = struct.Struct("<QIIiIQ6Q")
 _RESPONSE = struct.Struct("<QqiI")
-# Room for what later kernels may append (SECCOMP_GET_NOTIF_SIZES).
+# Space for fields that later kernels may append (SECCOMP_GET_NOTIF_SIZES).
 _ROOM = 256
 _PR_SET_NO_NEW_PRIVS = 38
 # The number of seccomp(2) and the architecture in struct seccomp_data (include/uapi/linux/audit.h).
@@ -53,11 +53,11 @@ _libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One call that a filter asks about: its number, and when.
+    """One call that a filter stops at: its number, and a condition.
 
-    `argument` is the place of the argument that decides, None where every call is asked about.
-    The call is asked about when the argument has one of the bits of `mask`; or, where `equals` is
-    given, when the argument's bits of `mask` are `equals`.
+    `argument` is the index of the argument in the condition, None if every call is stopped. The
+    call is stopped if the argument has one of the bits of `mask`; or, with `equals`, if the
+    argument's bits of `mask` are `equals`.
     """
 
     number: int
@@ -68,7 +68,7 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A call that waits for an answer: who makes it (a thread id), its number and arguments."""
+    """A call that waits for an answer: its caller (a thread id), number and arguments."""
 
     id: int
     thread: int
@@ -77,7 +77,7 @@ class Notification:
 
 
 def architecture() -> str:
-    """Return the machine's name where its numbers are known here, "" elsewhere."""
+    """Return the machine's name if its system call numbers are known, "" otherwise."""
     machine = os.uname().machine
     return machine if machine in _MACHINES and sys.byteorder == "little" else ""
 
@@ -88,10 +88,10 @@ def refusal(number: int) -> int:
 
 
 def program(asked: list[Instruction], refused: list[int]) -> bytes:
-    """Return the BPF program that asks about some calls and refuses others with ENOSYS.
+    """Return the BPF program that stops at some calls and refuses others with ENOSYS.
 
-    Calls of a foreign architecture in the same process (ia32, x32) cannot be told apart by number,
-    so they are refused.
+    Calls of a foreign architecture in the same process (ia32, x32) cannot be distinguished by
+    number, so they are refused.
     """
     _, arch = _MACHINES[architecture()]
     deny = refusal(errno.ENOSYS)
@@ -112,22 +112,22 @@ def program(asked: list[Instruction], refused: list[int]) -> bytes:
 
 
 def install(code: bytes) -> int:
-    """Put a filter on the calling thread and on all that it starts; return its listener.
+    """Install a filter on the calling thread and its future children; return its listener.
 
-    Raises OSError: EBUSY where a filter of the thread has a listener already, EINVAL or ENOSYS
-    where the kernel is too old.
+    Raises OSError: EBUSY if a filter of the thread has a listener already, EINVAL or ENOSYS if the
+    kernel is too old.
     """
     number, _ = _MACHINES[architecture()]
     text = ctypes.create_string_buffer(code, len(code))
     head = ctypes.create_string_buffer(
         struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(text))
     )
-    # WAIT_KILLABLE_RECV (5.19) keeps signals, such as those of Go's scheduler, from making a call
-    # be asked about twice.
+    # WAIT_KILLABLE_RECV (5.19) prevents signals, such as those of Go's scheduler, from causing a
+    # second notification of the same call.
     for flags in (_NEW_LISTENER | _WAIT_KILLABLE, _NEW_LISTENER):
         found = _seccomp(number, flags, head)
         if found == -errno.EACCES:
-            # Without CAP_SYS_ADMIN the kernel wants to know that setuid programs stay harmless.
+            # Without CAP_SYS_ADMIN the kernel requires that setuid programs have no effect.
             _libc.prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), 0, 0, 0)
             found = _seccomp(number, flags, head)
         if found != -errno.EINVAL:
@@ -138,7 +138,7 @@ def install(code: bytes) -> int:
 
 
 def receive(listener: int) -> Notification | None:
-    """Return the call that waits; None when its thread was killed or interrupted meanwhile."""
+    """Return the waiting call; None if its thread was killed or interrupted meanwhile."""
     buffer = ctypes.create_string_buffer(_ROOM)
     if _libc.ioctl(listener, _RECEIVE, buffer):
         return None
@@ -147,20 +147,20 @@ def receive(listener: int) -> Notification | None:
 
 
 def go_on(listener: int, id: int) -> bool:
-    """Let the kernel run the call; False when the call is not waiting any more."""
+    """Let the kernel run the call; False if the call is not waiting any more."""
     return _respond(listener, _RESPONSE.pack(id, 0, 0, _CONTINUE))
 
 
 def return_error(listener: int, id: int, number: int) -> bool:
-    """Have the call return an errno without running it; False when it is not waiting any more."""
+    """Make the call return an errno without running it; False if it is not waiting any more."""
     return _respond(listener, _RESPONSE.pack(id, 0, -number, 0))
 
 
 def why_impossible() -> str:
-    """Return why processes cannot be supervised here, "" where they can.
+    """Return why processes cannot be supervised here, "" if they can.
 
-    Tried with a thread of this process: it puts a filter on itself and makes one harmless call,
-    which is let through; filter and thread end together.
+    Probed with a thread of this process: it installs a filter and makes one harmless call, which is
+    continued; the filter ends with the thread.
     """
     machine = architecture()
     if not machine:
@@ -178,7 +178,7 @@ def why_impossible() -> str:
 
 
 class _Tried(threading.Thread):
-    """A thread that puts a filter on itself and makes the call that it asks about."""
+    """A thread that installs a filter and makes the call at which it stops."""
 
     def __init__(self, machine: str) -> None:
         super().__init__(name="graphdriver-suite", daemon=True)
@@ -197,10 +197,10 @@ class _Tried(threading.Thread):
         finally:
             self.ready.set()
         if self.listener >= 0:
-            _libc.getppid()  # by ctypes, which lets the thread that answers run meanwhile
+            _libc.getppid()  # by ctypes, which releases the GIL for the thread that answers
 
     def answer(self) -> str:
-        """Let the call go on; return what is wrong."""
+        """Let the call continue; return an error, if any."""
         while self.listener >= 0 and not self.problem and self.is_alive():
             call = receive(self.listener)
             if call and not go_on(self.listener, call.id):
@@ -212,7 +212,9 @@ class _Tried(threading.Thread):
 
 
 def _asking(one: Instruction) -> list[bytes]:
-    """Return the lines for one call; the accumulator holds the call's number before and after."""
+    """Return the instructions for one call; the accumulator contains its number before and
+    after.
+    """
     if one.argument is None:
         return [_line(_JEQ, 0, 1, one.number), _line(_RET, 0, 0, NOTIFY)]
     low_half = 16 + 8 * one.argument

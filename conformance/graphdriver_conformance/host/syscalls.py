@@ -1,7 +1,6 @@
-"""System calls that the suite makes and the standard library lacks; each wrapper has its name.
+"""System calls that the suite needs and the standard library lacks; each wrapper has its name.
 
-The only module of the suite that loads the C library. It shares nothing with the drivers that the
-suite judges.
+The only module of the suite that loads the C library. It shares no code with the tested drivers.
 """
 
 import ctypes
@@ -73,7 +72,7 @@ def renameat2(old: Path | bytes, new: Path | bytes, flags: Rename) -> None:
 
 
 def syncfs(descriptor: int) -> None:
-    """Write out the file system that a descriptor is on."""
+    """Sync the file system of a descriptor."""
     call("syncfs", descriptor)
 
 
@@ -83,7 +82,7 @@ def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread its own copy of what `flags` names."""
+    """Unshare for the calling thread the resources of `flags`."""
     call("unshare", flags)
 
 
@@ -94,7 +93,7 @@ def mount(source: str, target: str | Path, type: str, flags: int, data: str | by
 
 
 def umount(point: str | Path) -> None:
-    """Unmount, lazily where it is in use. Raises OSError, EINVAL where nothing is mounted."""
+    """Unmount, lazily if it is in use. Raises OSError, EINVAL if it is not a mount point."""
     call("umount2", os.fsencode(point), _MNT_DETACH, path=str(point))
 
 
@@ -110,10 +109,10 @@ def quotactl(command: int, device: str, buffer: object) -> None:
 
 
 def set_filesystem_ids(uid: int, gid: int) -> None:
-    """Let the calling thread, and no other, meet file systems as this user (setfsuid(2)).
+    """Make the calling thread, and no other, access file systems as this user (setfsuid(2)).
 
-    With another uid than 0 the thread also loses CAP_DAC_OVERRIDE and its kind. setfsuid has no
-    error; setting an impossible id tells which one holds.
+    With another uid than 0 the thread also loses CAP_DAC_OVERRIDE and similar capabilities.
+    setfsuid reports no error; setting an invalid id returns the current one.
     """
     for name, id in (("setfsgid", gid), ("setfsuid", uid)):
         getattr(_libc, name)(id)
@@ -175,9 +174,10 @@ class DirectoryStream:
 
 
 def in_a_thread_of_its_own(work: Callable[[], _Result]) -> _Result:
-    """Do `work` in a new thread, which may unshare and become what it likes; then it is gone.
+    """Run `work` in a new thread, which may unshare resources; then it ends.
 
-    Raises what `work` raises. A daemon thread, as `work` may call a driver that never returns.
+    Raises the exceptions of `work`. A daemon thread, because `work` may call a driver that never
+    returns.
     """
     outcome: list[_Result] = []
     failure: list[BaseException] = []

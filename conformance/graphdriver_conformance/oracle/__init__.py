@@ -1,8 +1,8 @@
-"""What layers must look like, worked out without any driver; for the suite, and for own checks.
+"""The expected contents of layers, computed without any driver; for the suite and for own checks.
 
-A model of file trees (`tree`), the image-spec's rules on it (`layer`, `archive`), what is really on
-disk (`observe`, `plant`) and how the two differ (`compare`, `changes`). Shares no code with
-`graphdriver`. The names below are the public ones.
+A model of file trees (`tree`), the image-spec's rules on it (`layer`, `archive`), reading and
+writing trees on disk (`observe`, `plant`) and comparison (`compare`, `changes`). It shares no code
+with `graphdriver`. The names below are the public ones.
 """
 
 from graphdriver_conformance.oracle.archive import (

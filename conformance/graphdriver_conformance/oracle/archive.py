@@ -1,4 +1,4 @@
-"""Layer archives in the oracle's hands: made in any dialect, also wrong ones, and read strictly."""
+"""Layer archives in the oracle: written in any dialect, also malformed, and read strictly."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -52,9 +52,9 @@ _RECORD = 10240
 
 @dataclass(frozen=True, slots=True)
 class LayerEntry:
-    """A member as it stands in the archive: `name` raw, `hardlink` the target of one, else None.
+    """A member as stored in the archive: `name` raw, `hardlink` the target of one, else None.
 
-    `pax` are records beside those that the node needs.
+    `pax` are records in addition to those that the node needs.
     """
 
     name: bytes
@@ -64,7 +64,7 @@ class LayerEntry:
 
 
 class Long(Enum):
-    """How a path or a number is written that its field has no room for."""
+    """The representation of a path or number that does not fit into its header field."""
 
     PAX = "PAX records"
     GNU = "GNU's long names and numbers in base 256"
@@ -72,13 +72,13 @@ class Long(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How an archive is written. All of it is what programs write that make layers.
+    """The format of an archive; each variation is used by programs that write layers.
 
-    `root` stands before every name and hard-link target, unless `root_of_links` differs; with
-    `slashes` the names of directories end in one; `old_files` have type NUL instead of 0, and
-    `old_directories` too; `always_long` says paths in `long`'s way although they are short;
-    `comment` puts a global header first; `blocks` of zeros end it, and `record` bytes are what its
-    length is a multiple of.
+    `root` precedes every name and hard link target, unless `root_of_links` differs; with `slashes`
+    the names of directories end with one; `old_files` have type NUL instead of 0, and
+    `old_directories` too; `always_long` represents all paths as `long` defines, also short ones;
+    `comment` adds a global header at the start; the archive ends with `blocks` blocks of zeros, and
+    its length is a multiple of `record` bytes.
     """
 
     format: Format = Format.USTAR
@@ -96,7 +96,7 @@ class Dialect:
 
 
 PLAIN = Dialect()
-"""As Python's tarfile writes PAX archives."""
+"""The format of PAX archives that Python's tarfile writes."""
 
 
 def entry_of(name: str | bytes, node: Node, hardlink: bytes | None = None) -> LayerEntry:
@@ -112,13 +112,13 @@ def whiteout(name: str | bytes) -> LayerEntry:
 
 
 def opaque(directory: str | bytes) -> LayerEntry:
-    """Return the entry that hides all below `directory`."""
+    """Return the entry that hides all lower entries of `directory`."""
     raw = directory.encode() if isinstance(directory, str) else directory
     return LayerEntry(raw + b"/" + OPAQUE if raw else OPAQUE, Node(NodeKind.FILE, 0o600))
 
 
 def build_archive(entries: Iterable[LayerEntry], dialect: Dialect = PLAIN) -> bytes:
-    """Return the archive of `entries`, in their order, whatever they say."""
+    """Return the archive of `entries`, in their order, without validation."""
     pieces = [extended([(b"comment", b"made by hand")], b"g")] if dialect.comment else []
     pieces += [build_member(entry, dialect) for entry in entries]
     pieces.append(END[: dialect.blocks * 512])
@@ -132,7 +132,7 @@ def read_archive(data: bytes | BinaryIO) -> list[LayerEntry]:
     try:
         members = list(raw_members(raw))
     except UnreadableArchive as error:
-        raise UnreadableArchive(f"{len(raw)} bytes that are no archive: {error}") from error
+        raise UnreadableArchive(f"{len(raw)} bytes that are not an archive: {error}") from error
     entries: list[LayerEntry] = []
     for member in members:
         header = member.header
@@ -161,7 +161,7 @@ def read_archive(data: bytes | BinaryIO) -> list[LayerEntry]:
 
 
 def archive_findings(data: bytes) -> list[str]:
-    """Return what is wrong with an archive that a driver made (image-spec, layer.md)."""
+    """Return the errors of an archive that a driver wrote (image-spec, layer.md)."""
     try:
         entries = read_archive(data)
     except UnreadableArchive as error:
@@ -201,7 +201,8 @@ def _entry_findings(entry: LayerEntry, name: bytes, seen: set[bytes]) -> list[st
 def build_member(entry: LayerEntry, dialect: Dialect = PLAIN) -> bytes:
     """Return the blocks of one member.
 
-    What the format has no room for is written in the dialect's way, and attributes in records.
+    Values that do not fit into the format are represented as the dialect defines, xattrs in
+    records.
     """
     node, records = entry.node, [(_raw(_XATTR + key), value) for key, value in entry.node.xattrs]
     name = _named(entry.name, dialect.root)
@@ -256,7 +257,7 @@ def build_member(entry: LayerEntry, dialect: Dialect = PLAIN) -> bytes:
 
 
 def _without_large(header: Header) -> tuple[Header, list[tuple[bytes, bytes]]]:
-    """Return the header with 0 for numbers that its fields are too small for, and their records."""
+    """Return the header with 0 for numbers that exceed their fields, and records for them."""
     large: list[tuple[bytes, bytes]] = []
     if not 0 <= header.uid < 8**7:
         large.append((b"uid", b"%d" % header.uid))
@@ -271,7 +272,7 @@ def _without_large(header: Header) -> tuple[Header, list[tuple[bytes, bytes]]]:
 
 
 def _fits(node: Node) -> bool:
-    """Say whether octal fields have room for a node's numbers."""
+    """Return whether a node's numbers fit into octal fields."""
     return max(node.uid, node.gid) < 8**7 and 0 <= node.mtime < 8**11
 
 
@@ -282,7 +283,9 @@ def _named(name: bytes, root: bytes) -> bytes:
 
 
 def _split(name: bytes, format: Format) -> tuple[bytes, bytes]:
-    """Return prefix and name for the fields of a header; the name is cut where both are short."""
+    """Return prefix and name for the fields of a header; the name is truncated if it fits
+    neither.
+    """
     if len(name) <= 100:
         return b"", name
     cut = name.rfind(b"/", 0, min(format.prefix + 1, len(name) - 1))

@@ -1,4 +1,4 @@
-"""Which changes a driver has to report between two trees, and what is wrong with those it does."""
+"""The changes that a driver must report between two trees, and errors in a reported list."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ __all__ = ["change_findings", "expected_changes"]
 
 
 def expected_changes(old: Tree | None, new: Tree) -> dict[bytes, ChangeKind]:
-    """Return what happened to each path, without its leading slash; parents are not included.
+    """Return the kind of change of each path, without its leading slash; parents are not included.
 
-    A deleted directory is one deletion. Directory times are not looked at.
+    A deleted directory is one deletion. Times of directories are ignored.
     """
     if old is None:
         return dict.fromkeys((name for name in new if name), ChangeKind.ADD)
@@ -34,9 +34,9 @@ def expected_changes(old: Tree | None, new: Tree) -> dict[bytes, ChangeKind]:
 def change_findings(
     old: Tree | None, new: Tree, reported: Sequence[Change], *, optional: set[bytes] | None = None
 ) -> list[str]:
-    """Return what is wrong with `reported`; [] when it tells the truth.
+    """Return the errors in `reported`; [] if it is correct.
 
-    Free: the order; unchanged directories above a change; a changed type as one MODIFY, or as
+    Allowed: any order; unchanged directories above a change; a changed type as one MODIFY, or as
     DELETE and ADD; a file that gained or lost a hard link, as MODIFY; the paths in `optional`.
     """
     findings = [f"malformed row {change!r}" for change in reported if _is_malformed(change)]
@@ -76,7 +76,7 @@ def _same(old: Node, new: Node) -> bool:
 
 
 def _was_linked(old: Tree | None, new: Tree, name: bytes) -> bool:
-    """Say whether a file has other hard links than before: its link count is another."""
+    """Return whether a file has other hard links than before: its link count changes."""
     if old is None or name not in old or name not in new:
         return False
     return _links(old, name) != _links(new, name)
@@ -89,7 +89,7 @@ def _links(tree: Tree, name: bytes) -> set[bytes]:
 
 def _is_malformed(change: Change) -> bool:
     if not isinstance(change, Change) or not isinstance(change.path, bytes):
-        return True  # a driver may answer with anything
+        return True  # a driver may return anything
     parts = change.path.split(b"/")
     base = parts[-1]
     return (

@@ -1,4 +1,4 @@
-"""Say how two trees differ, in words that a driver's author can use."""
+"""Descriptions of the differences between two trees, for driver authors."""
 
 from enum import Flag, auto
 
@@ -10,7 +10,7 @@ _MOST_LINES = 20
 
 
 class Aspect(Flag):
-    """What of a node is compared, besides that it is there and of its kind."""
+    """The aspects of a node to compare, besides its existence and type."""
 
     MODE = auto()
     OWNER = auto()
@@ -25,7 +25,9 @@ class Aspect(Flag):
 
 
 class TreesDiffer(AssertionError):
-    """Two trees differ: `lines` say how, `count` in how many places, `message` which trees."""
+    """Two trees differ: `lines` describe the differences, `count` is their number, `message` names
+    the trees.
+    """
 
     def __init__(self, message: str, lines: list[str]) -> None:
         self.message = message or "the trees differ"

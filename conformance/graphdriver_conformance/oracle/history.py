@@ -1,8 +1,8 @@
-"""Is there an order of overlapping calls in which each gave what it had to? (linearisability)
+"""Whether some order of concurrent calls explains all results (linearizability).
 
-Wing and Gong's search: of the calls that may have come first, take one that the model agrees with,
-and go on with the rest. Layers without parents do not touch each other, so each layer's calls are
-judged alone; those of layers that stand on each other are judged together (`FamilyModel`).
+Wing and Gong's search: of the calls that may be first, take one whose result the model allows, and
+continue with the rest. Layers without a parent do not affect each other, so each layer's calls are
+checked separately; those of a layer and its descendants are checked together (`FamilyModel`).
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ __all__ = ["Call", "FamilyModel", "LayerModel", "is_linearisable", "marked_busy"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call on one layer: when it began and ended by a common count, and what it gave.
+    """One call on one layer: its start and end by a common counter, and its result.
 
-    `answer` is True for success or for exists' yes, False for a refusal or exists' no. `busy` says
-    that another call overlapped, which is a reason to refuse.
+    `answer` is True for success or for exists' true, False for a refusal or exists' false. `busy`
+    means that another call overlapped, which allows a refusal.
     """
 
     verb: str
@@ -33,7 +33,7 @@ class Model(Protocol):
     """A state; hashable."""
 
     def after(self, call: Call) -> list[Self]:
-        """Return the states that may follow the call with its answer; [] where none may."""
+        """Return the states that may follow the call with its result; [] if there is none."""
         ...
 
 
@@ -42,13 +42,15 @@ _Model = TypeVar("_Model", bound=Model)
 
 @dataclass(frozen=True, slots=True)
 class LayerModel:
-    """What one layer is: whether it is there, and how many hold it."""
+    """The state of one layer: whether it exists, and the number of holds."""
 
     exists: bool = False
     holders: int = 0
 
     def after(self, call: Call) -> list["LayerModel"]:
-        """Return what the layer may be after the call gave its answer; [] when it may not."""
+        """Return the possible states of the layer after the result of the call; [] if it is not
+        allowed.
+        """
         state: LayerModel | None = getattr(self, f"_{call.verb}")(call.answer)
         return [] if state is None else [state]
 
@@ -71,20 +73,21 @@ class LayerModel:
     def _remove(self, answer: bool) -> "LayerModel | None":
         if self.exists and not answer:
             return self if self.holders else None
-        # Of an unknown layer: success or an error. Of a held one: refused, or unmounted and gone.
+        # Of an unknown layer: success or an error. Of a held one: refused, or unmounted and
+        # removed.
         return LayerModel() if self.exists else self
 
 
 @dataclass(frozen=True, slots=True)
 class FamilyModel:
-    """Layers that stand on each other: id, parent and number of holders of each that is there.
+    """A layer and its descendants: id, parent and number of holds of each existing layer.
 
-    `ground` is a layer that is always there. `copies` says that a child has its own copy of what
-    its parent holds, so that the parent may be removed before it; `orphans` that removing a
-    parent that nobody holds succeeds and its children fail from then on (docs/rulings.md, 5);
-    `replaces` that create of a layer that is there makes another one in its place, which is away
-    for a moment (docs/rulings.md, 1); `excludes` that get of a layer is refused while a layer below
-    it is held, as overlayfs with `index=on` refuses the upper directory of a mount as a lower one.
+    `ground` is a layer that always exists. `copies` means that a child has its own copy of the
+    parent's content, so that the parent may be removed before it; `orphans` that removing an unheld
+    parent succeeds and its children fail afterwards (docs/rulings.md, 5); `replaces` that create of
+    an existing layer replaces it, during which it does not exist for a moment (docs/rulings.md, 1);
+    `excludes` that get of a layer is refused while a layer below it is held, as overlayfs with
+    `index=on` refuses the upper directory of a mount as a lower one.
     """
 
     ground: str
@@ -95,7 +98,9 @@ class FamilyModel:
     layers: frozenset[tuple[str, str, int]] = frozenset()
 
     def after(self, call: Call) -> list["FamilyModel"]:
-        """Return what the family may be after the call gave its answer; [] when it may not."""
+        """Return the possible states of the family after the result of the call; [] if it is not
+        allowed.
+        """
         found = next((one for one in self.layers if one[0] == call.id), None)
         may_refuse = call.verb in _REFUSABLE or (self.replaces and call.verb == "exists")
         may_refuse = may_refuse and call.busy and not call.answer
@@ -115,7 +120,7 @@ class FamilyModel:
         return direct.union(*(self._below(one) for one in direct))
 
     def _is_whole(self, id: str) -> bool:
-        """Say whether all layers below one are there."""
+        """Return whether all lowers of a layer exist."""
         parents = {one[0]: one[1] for one in self.layers}
         while id != self.ground:
             if id not in parents:
@@ -124,7 +129,7 @@ class FamilyModel:
         return True
 
     def _is_held_below(self, id: str) -> bool:
-        """Say whether a layer below one is held."""
+        """Return whether a lower of a layer is held."""
         states = {one[0]: one for one in self.layers}
         while id in states:
             id = states[id][1]
@@ -169,13 +174,13 @@ class FamilyModel:
         if below and not self.copies and (held_below or not self.orphans):
             return []
         left = self._with(found, None).layers
-        # A layer that is made with the same id is not the parent that they had.
+        # A new layer with the same id is not the parent that they had.
         orphaned = {one for one in left if one[1] == call.id}
         made = {(one[0], _GONE, one[2]) for one in orphaned}
         return [replace(self, layers=(left - orphaned) | made)]
 
     def _apply(self, call: Call, found: tuple[str, str, int] | None) -> list[Self]:
-        # Whether it is refused for a layer in use is left to the driver.
+        # A driver may refuse it for a layer in use.
         return [] if call.answer and found is None else [self]
 
 
@@ -198,7 +203,7 @@ def marked_busy(calls: Sequence[Call]) -> list[Call]:
 
 
 def is_linearisable(calls: Sequence[Call], start: _Model) -> bool:
-    """Say whether some order of the calls, which keeps theirs in time, fits the model."""
+    """Return whether some order of the calls, consistent with their times, fits the model."""
     seen: set[tuple[frozenset[Call], _Model]] = set()
 
     def search(left: frozenset[Call], state: _Model) -> bool:

@@ -1,7 +1,7 @@
-"""The image-spec's rules on the model: applying a layer, and making the layer between two trees.
+"""The image-spec's rules on the model: applying a layer, and computing the layer between two trees.
 
-image-spec, layer.md, "Applying Changesets" and "Whiteouts": whiteouts first, as they hide lower
-layers only; then the layer's own content.
+image-spec, layer.md, "Applying Changesets" and "Whiteouts": whiteouts first, because they hide
+lower layers only; then the layer's own content.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,11 +19,11 @@ __all__ = ["apply_layer", "flatten", "make_layer"]
 
 
 def apply_layer(below: Tree, entries: Iterable[LayerEntry]) -> Tree:
-    """Return what a layer of `entries` makes of `below`.
+    """Return the tree that results from applying a layer of `entries` to `below`.
 
-    A path through a symlink is resolved inside the tree. Markers go through symlinks of `below`
-    only, and through none that the layer replaces or deletes. Raises UnreadableArchive for a loop,
-    and for a hard link to nothing.
+    A path through a symlink is resolved inside the tree. Markers follow only symlinks of `below`
+    that the layer does not replace or delete. Raises UnreadableArchive for a loop, and for a hard
+    link to a missing file.
     """
     cleaned = [(_clean(entry.name), entry) for entry in entries]
     markers = [name for name, _ in cleaned if _is_marker(name)]
@@ -34,7 +34,7 @@ def apply_layer(below: Tree, entries: Iterable[LayerEntry]) -> Tree:
 
 
 def flatten(layers: Sequence[Iterable[LayerEntry]]) -> Tree:
-    """Return the file system of a chain of layers, the base first."""
+    """Return the tree of a chain of layers, the base first."""
     tree = Tree()
     for layer in layers:
         tree = apply_layer(tree, layer)
@@ -44,7 +44,8 @@ def flatten(layers: Sequence[Iterable[LayerEntry]]) -> Tree:
 def make_layer(old: Tree, new: Tree, *, use_opaque: bool = False) -> list[LayerEntry]:
     """Return entries that turn `old` into `new`.
 
-    `use_opaque` writes directories that lost everything as opaque instead of child by child.
+    With `use_opaque`, directories that lost all entries are opaque instead of one whiteout for each
+    entry.
     """
     entries: list[LayerEntry] = []
     if old[b""] != new[b""]:
@@ -78,10 +79,11 @@ def _lost_all(old: Tree, new: Tree, name: bytes) -> bool:
 
 
 class _Content:
-    """The members of a layer that are no markers, on what its markers leave of the tree below.
+    """The members of a layer that are not markers, applied to the tree that its markers leave.
 
-    A hard link may be to a file that a marker of the layer hides: so `whole`, the tree with all
-    that is below, follows along.
+    A hard link may refer to a file that a marker of the layer hides: therefore `whole`, the tree
+    with all lower files, is updated as well. `placed` has the names of the members, and those that
+    a member removed: a file that replaces a directory removes the symlinks in it.
     """
 
     def __init__(self, tree: Tree, whole: Tree) -> None:
@@ -93,16 +95,19 @@ class _Content:
     def apply(self, content: Iterable[tuple[bytes, LayerEntry]]) -> "_Content":
         for name, entry in content:
             if entry.hardlink is None:
-                node = entry.node.but(link=b"")
-                self.tree, path = _with(self.tree, name, node)
-                self.whole, _ = _with(self.whole, name, node)
-                self.placed.add(path)
+                self._place(name, entry.node.but(link=b""))
             else:
                 self._link(name, _clean(entry.hardlink))
         return self
 
+    def _place(self, name: bytes, node: Node) -> None:
+        before = self.whole.keys()
+        self.tree, path = _with(self.tree, name, node)
+        self.whole, _ = _with(self.whole, name, node)
+        self.placed |= {path} | (before - self.whole.keys())
+
     def _new_group(self) -> bytes:
-        """Return a name of its own for a group: names of files may come back as other files."""
+        """Return a separate name for a group: names of files may reappear as other files."""
         self._groups += 1
         return b"\0%d" % self._groups
 
@@ -111,7 +116,7 @@ class _Content:
         found = self.tree.get(path) if path is not None else None
         hidden, _ = _resolve(self.whole, target)
         if found is None and hidden is not None and self.tree.get(hidden) == self.whole.get(hidden):
-            # Only the symlink on the way is hidden.
+            # Only the symlink in the path is hidden.
             path, found = hidden, self.tree.get(hidden)
         if found is None and hidden is not None and hidden in self.whole:
             node = self.whole[hidden]
@@ -120,14 +125,12 @@ class _Content:
             node, group = found, found.link or self._new_group()
             self.tree = self.tree.with_(path, node.but(link=group))
         else:
-            raise UnreadableArchive(f"a hard link to {target!r}, which is not there")
+            raise UnreadableArchive(f"a hard link to {target!r}, which does not exist")
         if node.is_directory:
             raise UnreadableArchive(f"a hard link to the directory {target!r}")
-        self.tree, placed = _with(self.tree, name, node.but(link=group))
-        self.placed.add(placed)
         if hidden is not None and hidden in self.whole:
             self.whole = self.whole.with_(hidden, self.whole[hidden].but(link=group))
-        self.whole, _ = _with(self.whole, name, node.but(link=group))
+        self._place(name, node.but(link=group))
 
 
 def _is_marker(name: bytes) -> bool:
@@ -135,7 +138,10 @@ def _is_marker(name: bytes) -> bool:
 
 
 def _hidden(below: Tree, markers: Sequence[bytes], placed: set[bytes]) -> set[bytes]:
-    """Return the names of `below` that markers delete; `placed` are those of the layer itself."""
+    """Return the names of `below` that markers delete.
+
+    `placed` has the names that the layer's members took or removed.
+    """
     found: list[tuple[set[bytes], list[bytes]]] = []
     for marker in markers:
         above, _, base = marker.rpartition(b"/")
@@ -156,9 +162,9 @@ def _without(tree: Tree, names: set[bytes]) -> Tree:
 
 
 def _resolve(tree: Tree, name: bytes) -> tuple[bytes | None, list[bytes]]:
-    """Return the real path of `name`, whose last part need not be there, and symlinks on the way.
+    """Return the real path of `name`, whose last component may be missing, and symlinks in it.
 
-    None where its parent is no directory. Raises UnreadableArchive for a loop.
+    None if its parent is not a directory. Raises UnreadableArchive for a loop.
     """
     path = b""
     through: list[bytes] = []
@@ -188,7 +194,7 @@ def _resolve(tree: Tree, name: bytes) -> tuple[bytes | None, list[bytes]]:
 
 
 def _with(tree: Tree, name: bytes, node: Node) -> tuple[Tree, bytes]:
-    """Return the tree with `node` at `name`, made with the directories on its way, and its path."""
+    """Return the tree with `node` at `name`, with missing parent directories, and its path."""
     above, _, base = name.rpartition(b"/")
     path, symlinks = b"", 0
     todo = above.split(b"/")[::-1]

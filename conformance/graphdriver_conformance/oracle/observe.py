@@ -1,4 +1,4 @@
-"""Read the tree that is on disk, node by node, following nothing."""
+"""Read a tree from disk, without following symlinks."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ _KINDS = {
 }
 _CONTENT = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
 TRUSTED = "trusted.suite."
-"""The beginning of names of `trusted.*` that tests set; file systems have others of their own."""
+"""The prefix of `trusted.*` names that tests set; file systems have others of their own."""
 
 
 def observe(root: Path | str) -> Tree:
@@ -62,7 +62,7 @@ def _content(path: bytes) -> bytes:
 
 
 def _xattrs(path: bytes) -> frozenset[tuple[str, bytes]]:
-    """Return the attributes that are content; not labels, nor overlay's own."""
+    """Return the xattrs that are content; not labels, nor overlay's own."""
     try:
         names = os.listxattr(path, follow_symlinks=False)
     except OSError:

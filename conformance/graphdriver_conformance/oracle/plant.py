@@ -1,4 +1,4 @@
-"""Make a model's nodes on disk, by the calls that a program in a container would use."""
+"""Create a model's nodes on disk, with the system calls of a program in a container."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ _FORMATS = {
 
 
 def plant(tree: Tree, root: Path) -> None:
-    """Make every node of `tree` below `root`, which is an empty directory; times come last."""
+    """Create every node of `tree` below `root`, which is an empty directory; times are set last."""
     base = os.fsencode(root)
     set_metadata(base, tree[b""])
     first: dict[bytes, bytes] = {}
@@ -27,23 +27,25 @@ def plant(tree: Tree, root: Path) -> None:
 
 
 def _make_or_link(tree: Tree, name: bytes, base: bytes, first: dict[bytes, bytes]) -> None:
-    """Make the node, or link it to the first of its group; `first` has each group's first name."""
+    """Create the node, or link it to the first of its group; `first` has each group's first
+    name.
+    """
     node, path = tree[name], base + b"/" + name
     there = first.setdefault(node.link, name) if node.link else name
     if there == name:
         make_node(path, node)
         return
-    # One inode can't be two: a model that says so would be blamed on the driver later.
+    # One inode cannot have two contents; such a model would later be reported as a driver's error.
     if tree[there] != node:
-        raise ValueError(f"{there!r} and {name!r} are one group of links, and differ")
+        raise ValueError(f"{there!r} and {name!r} are one group of hard links, but differ")
     os.link(base + b"/" + there, path, follow_symlinks=False)
 
 
 def rebuild(old: Tree, new: Tree, root: Path) -> None:
-    """Turn the tree `old` on disk below `root` into `new`: remove what goes, make the rest.
+    """Change the tree `old` on disk below `root` to `new`: remove old nodes, create the others.
 
-    A file that gets other content is written in place, as a program in a container would: that is
-    what makes an overlay copy it up.
+    A file with changed content is written in place, as by a program in a container, so that an
+    overlay copies it up.
     """
     base = os.fsencode(root)
     groups = {old[name].link for name in old if name not in new or old[name] != new[name]} - {b""}
@@ -84,7 +86,7 @@ def _write_in_place(path: bytes, content: bytes) -> None:
 
 
 def make_node(path: bytes, node: Node) -> None:
-    """Make one node with all its metadata."""
+    """Create one node with all its metadata."""
     if node.kind is NodeKind.DIRECTORY:
         os.mkdir(path)
     elif node.kind is NodeKind.FILE:
@@ -98,7 +100,7 @@ def make_node(path: bytes, node: Node) -> None:
 
 
 def set_metadata(path: bytes, node: Node) -> None:
-    """Set owner, mode, attributes and mtime; attributes the node does not have go."""
+    """Set owner, mode, xattrs and mtime; remove xattrs that the node does not have."""
     found = os.lstat(path)
     if (found.st_uid, found.st_gid) != (node.uid, node.gid):
         os.chown(path, node.uid, node.gid, follow_symlinks=False)
@@ -113,7 +115,7 @@ def set_metadata(path: bytes, node: Node) -> None:
 
 
 def set_times(tree: Tree, root: Path) -> None:
-    """Set the directories' mtimes, deepest first: making their children has changed them."""
+    """Set the mtimes of directories, deepest first: creating their entries has changed them."""
     base = os.fsencode(root)
     for name in sorted((one for one in tree if tree[one].is_directory), reverse=True):
         _set_time(base + b"/" + name if name else base, tree[name])

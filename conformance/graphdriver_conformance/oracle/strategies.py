@@ -1,4 +1,4 @@
-"""Hypothesis strategies for trees, and for what may become of one."""
+"""Hypothesis strategies for trees and edits of trees."""
 
 from functools import cache
 
@@ -10,12 +10,12 @@ from graphdriver_conformance.oracle.tree import EPOCH, Node, Tree, directory, fi
 
 __all__ = ["dialects", "names", "nodes", "successors", "trees"]
 
-# Few, so that layers meet at the same names; awkward, so that quoting and encoding are met too.
+# Few, so that layers have common names; unusual, so that quoting and encoding are tested too.
 _PLAIN = [b"a", b"b", b"c", b"dir", b"etc"]
 _AWKWARD = [b"\xff\xfe", b"new\nline", b"-dash", b"co:lon,comma", b"back\\slash", b" ", b"x" * 255]
 
 
-# Kept: Hypothesis looks through a new strategy at its first draw, which takes longer than the draw.
+# Cached: the first draw of a new strategy validates it, which takes longer than the draw.
 @cache
 def names() -> st.SearchStrategy[bytes]:
     """Return single file names."""
@@ -34,7 +34,7 @@ def _files() -> st.SearchStrategy[Node]:
 
 @cache
 def nodes() -> st.SearchStrategy[Node]:
-    """Return nodes that an ordinary user can make, too."""
+    """Return nodes that an ordinary user can create, too."""
     targets = st.sampled_from([b"a", b"../b", b"/etc", b"nowhere", b"dir/c"])
     return st.one_of(
         _files(),
@@ -47,7 +47,7 @@ def nodes() -> st.SearchStrategy[Node]:
 
 @cache
 def dialects() -> st.SearchStrategy[Dialect]:
-    """Return ways to write an archive that every engine reads."""
+    """Return archive formats that every engine reads."""
     return st.sampled_from(
         [
             PLAIN,
@@ -74,7 +74,7 @@ def trees(draw: st.DrawFn, most: int = 8) -> Tree:
 
 @st.composite
 def successors(draw: st.DrawFn, tree: Tree, most: int = 6) -> Tree:
-    """Draw what a few edits make of `tree`: nodes removed, replaced, changed and added."""
+    """Draw the result of a few edits of `tree`: nodes removed, replaced, changed and added."""
     for _ in range(draw(st.integers(0, 3))):
         there = sorted(name for name in tree if name)
         if there:
@@ -95,6 +95,6 @@ def _grown(draw: st.DrawFn, tree: Tree, count: int) -> Tree:
             tree = tree.with_(name, tree[target])
         else:
             tree = tree.with_(name, draw(nodes()))
-        # At every step: a group whose first name has gone would be taken for a later one's.
+        # At every step: a group whose first name was removed would be confused with a later one.
         tree = tree.canonical()
     return tree

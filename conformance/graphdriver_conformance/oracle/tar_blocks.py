@@ -1,7 +1,7 @@
-"""tar archives block by block: written in every dialect that layers come in, and read strictly.
+"""tar archives block by block: written in every dialect of layer archives, and read strictly.
 
 POSIX.1-2017, pax, "ustar Interchange Format" and "pax Interchange Format"; GNU tar's manual, "Basic
-Tar Format" and "Storing Sparse Files"; star(5). Nothing here knows what a layer is.
+Tar Format" and "Storing Sparse Files"; star(5). This module is independent of layers.
 """
 
 import tarfile
@@ -32,11 +32,11 @@ _DEVICES = (b"3", b"4")
 
 
 class UnreadableArchive(AssertionError, tarfile.TarError, ValueError):
-    """An archive that no reader takes, or that says what cannot be: its maker is at fault."""
+    """An archive that no reader accepts, or with invalid values: an error of its writer."""
 
 
 class Format(Enum):
-    """Who laid out a header: the value is what stands at offset 257."""
+    """The format of a header; the value is the content of offset 257."""
 
     V7 = bytes(8)
     USTAR = b"ustar\x0000"
@@ -50,15 +50,15 @@ class Format(Enum):
 
     @property
     def prefix(self) -> int:
-        """How many bytes the front of a path may have: 0 where there is no such field."""
+        """The maximum length of the prefix of a path: 0 without such a field."""
         return {Format.USTAR: 155, Format.STAR: 131}.get(self, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One header block. `patches` are bytes put at offsets before the checksum is made.
+    """One header block. `patches` are bytes written at offsets before the checksum is computed.
 
-    Raises ValueError from `block` for what the format has no room for.
+    `block` raises ValueError for values that do not fit into the format.
     """
 
     name: bytes
@@ -99,7 +99,8 @@ class Header:
             raw[329:345] = octal(self.device[0], 8) + octal(self.device[1], 8)
         raw[345 : 345 + len(prefix)] = prefix
         if self.format is Format.STAR:
-            # Access and change time stand where ustar's prefix goes on; the trailer says so.
+            # Access and change time overlap ustar's prefix field; the trailer identifies this
+            # format.
             raw[476:500] = octal(self.mtime, 12) * 2
             raw[508:512] = b"tar\0"
         for offset, piece in self.patches:
@@ -119,12 +120,12 @@ class Header:
 
 
 def padded(data: bytes) -> bytes:
-    """Return the data up to the next block."""
+    """Return the data, padded to a complete block."""
     return data + bytes(-len(data) % BLOCK)
 
 
 def record(key: bytes, value: bytes) -> bytes:
-    """Return a PAX record, whose length counts its own digits."""
+    """Return a PAX record, whose length includes its own digits."""
     length = rest = len(key) + len(value) + 3
     while length != rest + len(b"%d" % length):
         length = rest + len(b"%d" % length)
@@ -134,9 +135,11 @@ def record(key: bytes, value: bytes) -> bytes:
 def extended(
     records: Iterable[tuple[bytes, bytes]], flag: bytes = b"x", format: Format = Format.USTAR
 ) -> bytes:
-    """Return a PAX header for the next member; `g` is for all that follow."""
+    """Return a PAX header for the next member; `g` is for all following members."""
     data = b"".join(record(*one) for one in records)
-    return Header(b"PaxHeaders/x", flag, size=len(data), format=format).block() + padded(data)
+    # As git names a global one: without a directory, which some readers would make.
+    name = b"pax_global_header" if flag == b"g" else b"PaxHeaders/x"
+    return Header(name, flag, size=len(data), format=format).block() + padded(data)
 
 
 def long_name(name: bytes, flag: bytes = b"L") -> bytes:
@@ -146,17 +149,17 @@ def long_name(name: bytes, flag: bytes = b"L") -> bytes:
 
 
 def sparse_map(segments: Iterable[tuple[int, int]]) -> bytes:
-    """Return the map of PAX sparse 1.0, which stands before the data."""
+    """Return the map of PAX sparse 1.0, which precedes the data."""
     pairs = list(segments)
     return padded(b"".join([b"%d\n" % len(pairs), *(b"%d\n%d\n" % pair for pair in pairs)]))
 
 
 @dataclass(frozen=True, slots=True)
 class RawMember:
-    """A member as its blocks say: `header` with all that headers before it overrule.
+    """A member as read: `header` includes the values of extended headers.
 
-    `own` is its own header block alone and `ahead` are the blocks before it, as they stand in the
-    archive; `data` is what is stored.
+    `own` is its own header block and `ahead` are the blocks before it, as stored in the archive;
+    `data` is the stored data.
     """
 
     header: Header
@@ -167,12 +170,12 @@ class RawMember:
 
     @property
     def blocks(self) -> bytes:
-        """The member as it stands in the archive."""
+        """The member as stored in the archive."""
         return self.ahead + self.own + padded(self.data)
 
     @property
     def content(self) -> bytes:
-        """The file's content, with the holes of a sparse member filled."""
+        """The file's content, including the holes of a sparse member."""
         if self.header.flag == b"S":
             pairs, real, start = _gnu_sparse(self.own, self.data)
         elif b"GNU.sparse.major" in self.records:
@@ -196,8 +199,8 @@ class RawMember:
 def raw_members(data: bytes) -> Iterator[RawMember]:
     """Yield the members of an archive up to its end. Raises UnreadableArchive.
 
-    Where readers differ, or take what no format has, it is refused: two headers of one kind for one
-    member, numbers that are not octal, unknown types, a header without a member.
+    Cases in which readers differ, or which no format defines, are refused: two headers of one kind
+    for one member, numbers that are not octal, unknown types, a header without a member.
     """
     at, start, ahead = 0, 0, _Ahead()
     while block := data[at : at + BLOCK]:
@@ -235,7 +238,7 @@ _KNOWN = (*_EXTENDED, *_STORED, b"1", b"2", b"3", b"4", b"5", b"6")
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """What the headers before a member say of it."""
+    """The values of the extended headers before a member."""
 
     kinds: bytes = b""
     name: bytes = b""
@@ -279,10 +282,10 @@ class _Ahead:
 
 
 def _parsed(block: bytes, at: int) -> Header:
-    """Return what a block says, its path with the prefix."""
+    """Return the content of a header block, with the prefix in the path."""
     raw = block[:148] + b" " * 8 + block[156:]
     if len(block) == BLOCK and _octal(block[_CHECKSUM]) != sum(raw):
-        raise UnreadableArchive(f"the block at byte {at} is no header: its checksum is wrong")
+        raise UnreadableArchive(f"the block at byte {at} is not a header: its checksum is wrong")
     magic = block[257:265]
     formats = {one.magic: one for one in (Format.V7, Format.USTAR, Format.GNU)}
     if magic not in formats:
@@ -324,20 +327,20 @@ def _number(field: bytes) -> int:
 def _octal(field: bytes) -> int:
     digits = field.strip(b" \0")
     if digits.strip(b"01234567"):
-        raise UnreadableArchive(f"a header holds {field!r}, which is no octal number")
+        raise UnreadableArchive(f"a header holds {field!r}, which is not an octal number")
     return int(digits or b"0", 8)
 
 
 def _decimal(text: bytes) -> int:
     if not text.removeprefix(b"-").isdigit():
-        raise UnreadableArchive(f"a record holds {text[:30]!r}, which is no number")
+        raise UnreadableArchive(f"a record holds {text[:30]!r}, which is not a number")
     return int(text)
 
 
 def _seconds(text: bytes) -> int:
     whole, _, fraction = text.partition(b".")
     if fraction.strip(b"0123456789"):
-        raise UnreadableArchive(f"a record holds {text[:30]!r}, which is no time")
+        raise UnreadableArchive(f"a record holds {text[:30]!r}, which is not a time")
     return _decimal(whole) - (whole.startswith(b"-") and bool(fraction.strip(b"0")))
 
 
@@ -365,7 +368,7 @@ def _records(body: bytes) -> dict[bytes, bytes]:
 
 
 def _extensions(data: bytes, at: int) -> int:
-    """Return how many bytes of map follow the header of a GNU sparse member."""
+    """Return the length of the map after the header of a GNU sparse member."""
     more, length = data[at + 482 : at + 483] not in (b"", b"\0"), 0
     while more:
         length += BLOCK

@@ -1,6 +1,6 @@
-"""A file tree in memory: names to nodes, the root being b"".
+"""A file tree in memory: names to nodes; the root is b"".
 
-Immutable: every change gives a new tree. Nothing here touches a disk.
+Immutable: every change returns a new tree. This module does not access a disk.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,11 +21,11 @@ __all__ = [
 ]
 
 EPOCH = 1_500_000_000
-"""The mtime of nodes that say nothing of theirs: a whole second, long ago."""
+"""The default mtime of nodes: a whole second in the past."""
 
 
 class NodeKind(Enum):
-    """What a node is."""
+    """The type of a node."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -52,7 +52,7 @@ class Node:
     link: bytes = b""
 
     def __repr__(self) -> str:
-        """Return the kind and what is not as usual for it."""
+        """Return the type, and the values that are not the default."""
         usual = Node(self.kind, 0o755 if self.is_directory else 0o644)
         own = [
             f"{one.name}={getattr(self, one.name)!r}"
@@ -70,12 +70,12 @@ class Node:
 
     @property
     def is_directory(self) -> bool:
-        """Whether it can have children."""
+        """Whether it can have entries."""
         return self.kind is NodeKind.DIRECTORY
 
     @property
     def size(self) -> int:
-        """What it adds to diff_size: 0 for directories."""
+        """Its share of diff_size: 0 for directories."""
         return len(self.target) if self.kind is NodeKind.SYMLINK else len(self.content)
 
 
@@ -90,7 +90,7 @@ def directory(mode: int = 0o755, **fields: object) -> Node:
 
 
 def symlink(target: str | bytes, **fields: object) -> Node:
-    """Return a symlink; its mode is what Linux shows for all of them."""
+    """Return a symlink; its mode is the one that Linux reports for all symlinks."""
     raw = target.encode() if isinstance(target, str) else target
     return Node(NodeKind.SYMLINK, 0o777, target=raw).but(**fields)
 
@@ -140,17 +140,17 @@ class Tree(Mapping[bytes, Node]):
         return f"Tree({', '.join(sorted(shown))})"
 
     def with_(self, name: bytes, node: Node) -> "Tree":
-        """Return the tree with `node` at `name`; only a directory keeps what was below it."""
+        """Return the tree with `node` at `name`; only a directory keeps its entries."""
         both = self.get(name, node).is_directory and node.is_directory
         return Tree({**(self if both else self.without(name))._nodes, name: node})
 
     def without(self, name: bytes) -> "Tree":
-        """Return the tree without `name` and what is below it."""
+        """Return the tree without `name` and its entries."""
         below = name + b"/"
         return Tree({k: v for k, v in self.items() if k != name and not k.startswith(below)})
 
     def children(self, name: bytes) -> list[bytes]:
-        """Return the names directly below `name`."""
+        """Return the entries of `name`."""
         return [k for k in self if k and k.rpartition(b"/")[0] == name]
 
     def canonical(self) -> "Tree":

@@ -1,4 +1,4 @@
-"""What was edited in a view, from what it showed before and after."""
+"""The edits in a view, computed from its trees before and after."""
 
 import stat
 from collections.abc import Iterator, Mapping
@@ -15,8 +15,8 @@ Edit = tuple[str, tuple[Any, ...], dict[str, Any]]
 def edits_between(old: Tree, new: Tree) -> list[Edit]:
     """Return edits that turn `old` into `new`.
 
-    Inode numbers tell a rename from a copy, and a directory made again from one that stayed: an
-    overlay keeps them apart, too.
+    Inode numbers distinguish a rename from a copy, and a recreated directory from an unchanged one,
+    which differ in an overlay, too.
     """
     edits: list[Edit] = []
     old = dict(old)
@@ -28,7 +28,7 @@ def edits_between(old: Tree, new: Tree) -> list[Edit]:
     gone = {name for name in old if name and not _stays(old, new, name)}
     edits += [("remove", (name,), {}) for name in sorted(gone) if not _above(name) & gone]
     edits += _made(old, new, gone)
-    # Making children has changed the times of directories.
+    # Creating entries has changed the times of directories.
     for name in sorted(new, reverse=True):
         node = new[name]
         if node["kind"] == stat.S_IFDIR and old.get(name) != node:
@@ -37,7 +37,7 @@ def edits_between(old: Tree, new: Tree) -> list[Edit]:
 
 
 def _renamed(old: Tree, new: Tree) -> tuple[bytes, bytes] | None:
-    """Return the outermost name that has moved to one that was free."""
+    """Return the outermost name that was moved to a free one."""
     now = {node["inode"]: name for name, node in new.items() if node["links"] == 1}
     for name in sorted(old):
         there = now.get(old[name]["inode"])
@@ -82,7 +82,7 @@ def _made(old: Tree, new: Tree, gone: set[bytes]) -> Iterator[Edit]:
 
 def _new(name: bytes, node: Mapping[str, Any]) -> Edit:
     if node["kind"] == stat.S_IFDIR:
-        return "mkdir", (name,), {}  # the rest is set when its children are there
+        return "mkdir", (name,), {}  # the other metadata is set when its entries exist
     if node["kind"] == stat.S_IFREG:
         return "write", (name, node["content"]), _metadata(node)
     if node["kind"] == stat.S_IFLNK:
@@ -96,7 +96,7 @@ def _differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def _metadata(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what has to be set; a time of the run itself is not."""
+    """Return the metadata to set, without a time of the run itself."""
     found: dict[str, Any] = {}
     if node["kind"] != stat.S_IFLNK:
         found["mode"] = node["mode"]

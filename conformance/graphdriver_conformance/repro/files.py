@@ -1,4 +1,4 @@
-"""The scripts as files, each tried once against the driver that it is about."""
+"""The scripts as files, each tested once with the driver of the violation."""
 
 import os
 import shlex
@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["write_scripts"]
 
 _LONGEST = 120
-"""Seconds that a script may take; a driver that hangs does not hang the run."""
+"""Seconds that a script may take, so that a driver that hangs does not block the run."""
 
 
 def write_scripts(
@@ -21,12 +21,12 @@ def write_scripts(
     prefix: str = "",
     place: str | None = None,
 ) -> dict[str, str]:
-    """Write a script for each requirement, and try it below `place`. Raises OSError.
+    """Write a script for each requirement, and test it below `place`. Raises OSError.
 
-    `scripts` are the texts for each requirement, the one to be preferred first. A test may do more
-    than call verbs: start threads, kill a process, read a layer's files behind the driver. Where
-    the verbs replayed do not show the violation, the script calls the test. Returns the command of
-    each script, with a remark where it does not reproduce the violation by itself.
+    `scripts` are the texts for each requirement, the preferred one first. A test may do more than
+    call verbs: start threads, kill a process, read a layer's files directly. If the replay of the
+    verbs does not reproduce the violation, the script calls the test. Returns the command of each
+    script, with a remark if it does not reproduce the violation.
     """
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{prefix}{id}.py" for id in scripts]
@@ -41,7 +41,7 @@ def write_scripts(
 
 
 def _written(path: Path, texts: Sequence[str], place: str | None) -> bool:
-    """Write the first script that reproduces, otherwise the last; say whether it does."""
+    """Write the first script that reproduces, otherwise the last; return whether it does."""
     return any(_reproduces(path, text, place) for text in texts)
 
 

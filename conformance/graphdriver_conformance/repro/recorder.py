@@ -1,4 +1,4 @@
-"""Stands between a test and its drivers and writes down what passes."""
+"""Records the calls of a test to its drivers."""
 
 import io
 import os
@@ -23,7 +23,7 @@ _VERBS = frozenset(
 
 @dataclass(slots=True)
 class RecordedCall:
-    """A verb of driver number `driver` with what was seen of its answer, or edits in a view."""
+    """A verb of driver number `driver` with its result, or edits in a view."""
 
     verb: str
     arguments: tuple[Any, ...]
@@ -33,14 +33,14 @@ class RecordedCall:
 
     @property
     def layer(self) -> str:
-        """The layer it is about, "" when about none."""
+        """The id of its layer, "" if it has none."""
         return str(self.arguments[0]) if self.arguments and self.verb != "init" else ""
 
 
 class Recorder:
-    """What a test did, in order; `past` is what its earlier examples did.
+    """The steps of a test, in order; `past` are the steps of its earlier examples.
 
-    `is_whole` is False where the steps are not all that the test did or looked at.
+    `is_whole` is False if the test did more than these steps.
     """
 
     def __init__(self, place: Path) -> None:
@@ -57,7 +57,7 @@ class Recorder:
         self._names_before = seen.home_names(place)
 
     def made(self, arguments: Mapping[str, Any], make: Any, *, is_main: bool) -> Any:
-        """Make a driver, and return it with the recorder before it."""
+        """Create a driver, and return it with the recorder around it."""
         number = 0
         if not is_main:
             self._drivers += 1
@@ -74,7 +74,7 @@ class Recorder:
         return _Recorded(driver, self, number)
 
     def call(self, driver: Driver, number: int, verb: str, arguments: tuple[Any, ...]) -> Any:
-        """Call a verb, and write down what is seen of the answer."""
+        """Call a verb, and record its result."""
         given = [_Read(one) if hasattr(one, "read") else one for one in arguments]
         step = self._begin(verb, arguments, number)
         try:
@@ -95,22 +95,22 @@ class Recorder:
         return answer
 
     def saw_mounts(self, count: int) -> None:
-        """Write down how many mounts the test found."""
+        """Record the number of mounts that the test found."""
         if not self._is_over:
             self._begin("mounts", ()).seen = count - self._mounts_before
 
     def start_example(self) -> None:
-        """Go on with another example."""
+        """Start another example."""
         self.past += self.steps
         self.steps = []
         self._start()
 
     def finish(self) -> list[RecordedCall]:
-        """Return the program of the last example, with what earlier ones made for it."""
+        """Return the program of the last example, with steps of earlier ones that it needs."""
         if self._is_over:
             return self.steps
         self._write_edits()
-        if self.place.exists():  # it is gone when the clean-up was what failed
+        if self.place.exists():  # it is missing if the cleanup has failed
             self._look_around()
         self._is_over = True
         self.steps = [*self._needed(), *self.steps]
@@ -122,13 +122,13 @@ class Recorder:
         self._begin("home", ()).seen = names
 
     def _start(self) -> None:
-        """Count mounts and names from here on."""
+        """Count mounts and names from this point."""
         self.steps.append(RecordedCall("start", ()))
         self._mounts_before = len(seen.mounts_below(self.place))
         self._names_before = seen.home_names(self.place)
 
     def _begin(self, verb: str, arguments: tuple[Any, ...], driver: int = 0) -> RecordedCall:
-        # One of several at a time, or of one that may do less than others.
+        # One of several concurrent drivers, or of one with fewer privileges.
         self.is_whole = self.is_whole and threading.get_ident() == self._thread
         self._write_edits()
         os.umask(mask := os.umask(0))
@@ -148,7 +148,7 @@ class Recorder:
                 self._views[id] = (root, after, count)
 
     def _look_at_views(self) -> None:
-        """Write down which views the call that was just made has changed."""
+        """Record the views that the last call has changed."""
         for id, (root, before, count) in list(self._views.items()):
             after = seen.scan(root)
             if after != before and not self._is_over:
@@ -166,7 +166,9 @@ class Recorder:
                 self._views[id] = (root, shown, count - 1)
 
     def _needed(self) -> list[RecordedCall]:
-        """Return what earlier examples did to make the layers, and the drivers, of this one."""
+        """Return the steps of earlier examples that created the layers, and drivers, of this
+        one.
+        """
         created = {one.layer for one in self.steps if one.verb.startswith("create")}
         wanted = {str(a) for one in self.steps for a in one.arguments if isinstance(a, str)}
         wanted -= created
@@ -182,7 +184,7 @@ class Recorder:
 
 
 class _Recorded:
-    """A driver whose verbs are written down; everything else is the driver's own."""
+    """A driver whose verbs are recorded; other attributes are passed on."""
 
     def __init__(self, driver: Driver, recorder: Recorder, number: int) -> None:
         self.recorded, self._recorder, self._number = driver, recorder, number
@@ -200,12 +202,12 @@ class _Recorded:
 
 
 def unrecorded(driver: Driver) -> Driver:
-    """Return the driver itself, without a recorder before it."""
+    """Return the driver itself, without recorder."""
     return driver.recorded if isinstance(driver, _Recorded) else driver
 
 
 class _Read:
-    """A stream that a driver reads; keeps what it could have read."""
+    """A stream that a driver reads; records its content."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -215,7 +217,7 @@ class _Read:
         self._parts: list[bytes] = []
 
     def data(self) -> bytes:
-        """Return the archive, of other streams than BytesIO what was read."""
+        """Return the archive; for streams other than BytesIO the part that was read."""
         return b"".join(self._parts) if self._rest is None else self._rest
 
     def read(self, count: int = -1) -> bytes:
@@ -229,7 +231,7 @@ class _Read:
 
 
 class _Watched:
-    """A stream that a driver made; keeps what the test read of it."""
+    """A stream that a driver returned; records the part that the test read."""
 
     def __init__(self, stream: Any, step: RecordedCall) -> None:
         self._stream, self._step = stream, step

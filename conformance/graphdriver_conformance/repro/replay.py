@@ -1,6 +1,6 @@
-"""Replay of a recorded program: verbs, edits in views, and the answers that were seen.
+"""Replay of a recorded program: verbs, edits in views, and the recorded results.
 
-Pasted into every script after `seen`, and so of the standard library only.
+Pasted into every script after `seen`; therefore it uses the standard library only.
 """
 
 import base64
@@ -32,10 +32,10 @@ from graphdriver_conformance.repro.seen import (
 )
 
 RAISES = "raises"
-"""What was seen of a call that raised."""
+"""The result of a call that raised."""
 
 Edit = Callable[[bytes], object]
-"""Takes the root of a view and edits what is there."""
+"""A function that edits the tree of a view, given its root."""
 
 _UNSEEN = object()
 
@@ -49,12 +49,12 @@ class IDMap(NamedTuple):
 
 
 def blob(text: str) -> bytes:
-    """Return the bytes that stand in the script compressed, as base64."""
+    """Return the bytes that the script contains compressed, as base64."""
     return zlib.decompress(base64.b64decode(text))
 
 
 def remove(name: bytes) -> Edit:
-    """Remove it, with what is below it."""
+    """Remove it, with its tree."""
 
     def edit(root: bytes) -> None:
         path = root + b"/" + name
@@ -72,7 +72,7 @@ def rename(old: bytes, new: bytes) -> Edit:
 
 
 def link(old: bytes, new: bytes) -> Edit:
-    """Make a hard link."""
+    """Create a hard link."""
     return lambda root: os.link(root + b"/" + old, root + b"/" + new, follow_symlinks=False)
 
 
@@ -87,7 +87,7 @@ def symlink(target: bytes, name: bytes, **metadata: Any) -> Edit:
 
 
 def mknod(name: bytes, kind: int, device: int = 0, **metadata: Any) -> Edit:
-    """Make a fifo, a socket or a device."""
+    """Create a fifo, a socket or a device."""
     return _making(name, lambda path: os.mknod(path, kind | 0o600, device), metadata)
 
 
@@ -100,7 +100,7 @@ def _making(name: bytes, make: Callable[[bytes], None], metadata: Mapping[str, A
 
 
 def write(name: bytes, content: bytes | int, **metadata: Any) -> Edit:
-    """Write a file, in place if it is there; a number instead of content is the size of a hole."""
+    """Write a file, in place if it exists; a number instead of content is the size of a hole."""
 
     def edit(root: bytes) -> None:
         path = root + b"/" + name
@@ -117,7 +117,7 @@ def write(name: bytes, content: bytes | int, **metadata: Any) -> Edit:
 
 
 def change(name: bytes, **metadata: Any) -> Edit:
-    """Set owner, mode, attributes and time."""
+    """Set owner, mode, xattrs and time."""
     return lambda root: _set(root + b"/" + name if name else root, **metadata)
 
 
@@ -145,11 +145,11 @@ def _set(
 
 
 class Otherwise(Exception):
-    """The driver answered something else than the test saw."""
+    """The driver returned another result than in the test."""
 
 
 class Replay:
-    """The drivers of a program; each verb is a method, `saw` what it answered."""
+    """The drivers of a program; each verb is a method, `saw` its recorded result."""
 
     def __init__(self, factory: Callable[..., Any], place: str) -> None:
         self.factory, self.place = factory, Path(place)
@@ -167,7 +167,7 @@ class Replay:
         driver: int = 0,
         saw: object = _UNSEEN,
     ) -> None:
-        """Make a driver on the home."""
+        """Create a driver on the home."""
 
         def made() -> None:
             where = self.place / home
@@ -176,7 +176,7 @@ class Replay:
         self._answered("init", made, saw)
 
     def edit(self, id: str, *edits: Edit) -> None:
-        """Edit what the layer's view shows."""
+        """Edit the layer's view."""
         try:
             for one in edits:
                 one(os.fsencode(self.views[id]))
@@ -184,11 +184,11 @@ class Replay:
             raise Otherwise(f"an edit in {id!r} that the test made: {error}") from error
 
     def look(self, id: str, saw: str) -> None:
-        """Look at a view that the call before has changed."""
+        """Compare a view that the call before has changed."""
         self._compared(f"the view of {id!r}", tree_seen(scan(self.views[id])), saw)
 
     def start(self) -> None:
-        """Count mounts and names from here on."""
+        """Count mounts and names from this point."""
         self.mounts_before = len(mounts_below(self.place))
         self.names_before = home_names(self.place)
 
@@ -202,7 +202,7 @@ class Replay:
         self._compared("the number of mounts", found, saw)
 
     def home(self, saw: str) -> None:
-        """Look at what is beside and below the home."""
+        """Compare the files beside and below the home."""
         self._compared(
             "what is in the home", home_seen(home_names(self.place), self.names_before), saw
         )
@@ -249,7 +249,7 @@ def _is_on_overlay(place: str) -> bool:
 
 
 def _umount_below(place: str) -> None:
-    """Unmount all that is left; what lies under another mount once that is gone."""
+    """Unmount all mounts, also those hidden by another mount."""
     left = -1
     while (points := mounts_below(place)) and len(points) != left:
         left = len(points)
@@ -277,9 +277,9 @@ def _resolved(spec: str) -> Callable[..., Any]:
 
 
 def main(spec: str, program: Callable[[Replay], None], expected: str, actual: str) -> int:
-    """Replay; 1 when it reproduces, 0 when not, 2 when there is no driver."""
+    """Replay; 1 if it reproduces, 0 if not, 2 without a driver."""
     if os.environ.get("GRAPHDRIVER_REPLAY") != "inside":
-        # In a mount namespace of its own: what is left mounted goes with it.
+        # In a mount namespace of its own, so that mounts end with the process.
         flags = ["--mount"] if os.geteuid() == 0 else ["--mount", "--map-root-user"]
         os.environ["GRAPHDRIVER_REPLAY"] = "inside"
         os.execvp("unshare", ["unshare", *flags, sys.executable, *sys.argv])

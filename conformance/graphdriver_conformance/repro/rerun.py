@@ -1,7 +1,8 @@
-"""A check of the suite called from a script, for violations that verbs alone do not show.
+"""A call of the suite's check from a script, for violations that verbs alone do not reproduce.
 
-Threads, processes, what lies beside the home: a list of verbs has none of that, so the script calls
-the check itself. No pytest runs: there is one process, nothing is captured, breakpoints hold.
+A list of verbs does not include threads, processes or files beside the home, so the script calls
+the check itself, without pytest: there is one process, output is not captured, and breakpoints
+work.
 """
 
 import importlib
@@ -41,10 +42,10 @@ def main(
     seed: int = 0,
     fault: tuple[str, str, int, bool] | None = None,
 ) -> int:
-    """Call the function `check` (MODULE:NAME); 1 when it is violated, 0 when not, 2 without driver.
+    """Call the function `check` (MODULE:NAME); 1 if it is violated, 0 if not, 2 without driver.
 
-    `arguments` has the places of the check's arguments among those that it is parametrized with;
-    of many faults that the check would try, only `fault` is (`faults.findings.Where`).
+    `arguments` are the indices of the check's arguments in its parametrization; of several faults
+    that the check would test, only `fault` is tested (`faults.findings.Where`).
     """
     spec = sys.argv[1] if len(sys.argv) > 1 else spec
     # Read when the suite's modules are imported.
@@ -92,7 +93,7 @@ def _tried(
 
 @contextmanager
 def _ground(source: DriverSource) -> Iterator[tuple[Homes, Environment]]:
-    """Yield homes, in the namespaces that a run would have, and what can be shown there."""
+    """Yield homes, in the namespaces of a run, and the needs that are met there."""
     privileges = namespaces.enter() if source.mount_here else namespaces.stay()
     homes = Homes.make(None, not privileges.trouble)
     try:
@@ -103,7 +104,7 @@ def _ground(source: DriverSource) -> Iterator[tuple[Homes, Environment]]:
 
 
 def _chosen(test: Callable[..., None], places: Mapping[str, int]) -> dict[str, Any]:
-    """Return the arguments that `places` names in the test's marks."""
+    """Return the arguments that `places` select in the test's marks."""
     chosen: dict[str, Any] = {}
     for mark in getattr(test, "pytestmark", ()):
         if mark.name == "parametrize":

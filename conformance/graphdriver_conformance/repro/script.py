@@ -1,4 +1,4 @@
-"""A recorded program as a script of its own."""
+"""A recorded program as a self-contained script."""
 
 import base64
 import re
@@ -18,7 +18,7 @@ __all__ = ["Check", "check_script", "script"]
 
 _USAGE = "python THIS [SPEC]: exits 1 when it reproduces, 0 when not."
 _SHORT = 160
-# What these answer tells nothing, or is nothing.
+# Verbs whose answers contain no information.
 _UNSEEN_VERBS = frozenset(
     {"status", "cleanup", "put", "create", "create_read_write", "remove", "init", "start", "umask"}
 )
@@ -29,10 +29,11 @@ _OWN_IMPORT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A test of the suite as MODULE:NAME, where its arguments stand in its marks, and its setting.
+    """A test of the suite as MODULE:NAME, the indices of its arguments in its marks, and its
+    setting.
 
-    `docstring` is what the test says of itself; `fault` is the one that has shown the violation,
-    where the test tries many.
+    `docstring` is the docstring of the test; `fault` caused the violation, if the test tests
+    several.
     """
 
     name: str
@@ -71,7 +72,9 @@ def script(
 def check_script(
     requirement: Requirement, spec: str, check: Check, result: RequirementResult
 ) -> str:
-    """Return the text of a script that calls the test, for what verbs alone do not show."""
+    """Return the text of a script that calls the test, if verbs alone do not reproduce the
+    violation.
+    """
     given = {"options": check.options, "profile": check.profile, "seed": check.seed}
     if check.fault:
         given["fault"] = astuple(check.fault)
@@ -109,7 +112,7 @@ def _head(requirement: Requirement, result: RequirementResult, text: str) -> str
 
 
 def _pasted(module: str) -> str:
-    """Return a module without its docstring and without imports of our own."""
+    """Return a module's source without its docstring and without imports of this package."""
     text = files("graphdriver_conformance.repro").joinpath(module).read_text("utf-8")
     body = text.split('"""\n', 1)[1]
     return _OWN_IMPORT.sub("", body).rstrip() + "\n"

@@ -1,6 +1,7 @@
-"""What is seen of a view, an archive or a home, without what differs from run to run.
+"""The observable properties of a view, an archive or a home, without those that differ between
+runs.
 
-Pasted into every script, and so of the standard library only.
+Pasted into every script; therefore it uses the standard library only.
 """
 
 import contextlib
@@ -17,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 Tree = Mapping[bytes, Mapping[str, Any]]
-"""What is seen of each name of a view; the root is b""."""
+"""The properties of each path of a view; the root is b""."""
 
 _BIGGEST = 64 << 20
 _STARTED = time.time()
 
 
 def scan(root: str | os.PathLike[str]) -> Tree:
-    """Return {name: what is seen of it} of a directory, with inode numbers; root is b""."""
+    """Return {path: properties} of a directory, with inode numbers; the root is b""."""
     found: dict[bytes, dict[str, Any]] = {}
     todo = [(os.fsencode(root), b"")]
     while todo:
@@ -66,7 +67,7 @@ def _node(path: bytes) -> dict[str, Any]:
 
 
 def xattrs_of(path: bytes) -> dict[str, bytes]:
-    """Return the attributes that are content; not labels, nor overlay's own."""
+    """Return the xattrs that are content; not labels, nor overlay's own."""
     with contextlib.suppress(OSError):
         names = os.listxattr(path, follow_symlinks=False)
         return {
@@ -80,17 +81,17 @@ def xattrs_of(path: bytes) -> dict[str, bytes]:
 
 
 def digest(value: object) -> str:
-    """Return a few letters that stand for a value."""
+    """Return a short hash of a value."""
     return hashlib.sha256(repr(value).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def moment(seconds: float) -> int | str:
-    """Return the time, or "now" when the run itself may have set it."""
+    """Return the time, or "now" if the run itself may have set it."""
     return "now" if _STARTED - 5 <= seconds <= time.time() + 5 else int(seconds)
 
 
 def tree_seen(found: Tree) -> str:
-    """Return what is seen of a view: kinds, metadata, contents, which names are one file."""
+    """Return the properties of a view: types, metadata, contents, and hard links."""
     groups: dict[Any, bytes] = {}
     for name in sorted(found):
         if found[name]["links"] > 1:
@@ -113,7 +114,7 @@ def tree_seen(found: Tree) -> str:
 
 
 def archive_seen(data: bytes) -> str:
-    """Return what is seen of an archive: its members, in order."""
+    """Return the members of an archive, in order."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:", errors="surrogateescape") as tar:
             rows = [
@@ -145,7 +146,7 @@ def archive_seen(data: bytes) -> str:
 
 
 def home_names(place: Path) -> Counter[str]:
-    """Return what is beside and below the home, with modes and where symlinks lead."""
+    """Return the files beside and below the home, with modes and symlink targets."""
     points = set(mounts_below(place))
     names: list[str] = []
     todo = [(Path(place), 0)]
@@ -161,13 +162,13 @@ def home_names(place: Path) -> Counter[str]:
 
 
 def home_seen(now: Counter[str], before: Counter[str]) -> str:
-    """Return what is seen of the names that have come and gone."""
+    """Return the names that were created and removed."""
     come, gone = sorted((now - before).elements()), sorted((before - now).elements())
     return f"{len(come)} new names and {len(gone)} gone, {digest((come, gone))}"
 
 
 def without_random(text: str) -> str:
-    """Return the text with each random name called LINK."""
+    """Return the text with each random name replaced by LINK."""
 
     def named(match: re.Match[str]) -> str:
         return "LINK" if len(set(match[0])) > 8 else match[0]
@@ -178,7 +179,7 @@ def without_random(text: str) -> str:
 def mounts_below(place: str | Path) -> list[str]:
     """Return the mount points below a directory, in the order they were made."""
     points = []
-    # Cut at newlines and blanks only: a path may hold any other byte, a carriage return too.
+    # Split at newlines and blanks only: a path may contain any other byte, also a carriage return.
     for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n"):
         for field in line.split(b" ")[4:5]:
             # Blanks, newlines and backslashes are octal there, see proc(5).
@@ -189,7 +190,7 @@ def mounts_below(place: str | Path) -> list[str]:
 
 
 def answer_seen(verb: str, answer: Any, place: Path) -> object:
-    """Return what is seen of a verb's answer."""
+    """Return the observable result of a verb."""
     if verb == "get":
         return tree_seen(scan(answer))
     if verb == "changes":

@@ -1,4 +1,4 @@
-"""Result files as something to read: one page of HTML, or a table of Markdown.
+"""Result files and their reports: one page of HTML, or a table of Markdown.
 
-`runs` reads and checks the files, `grid` lays runs beside each other, `page` and `markdown` write.
+`result_file` reads and checks the files, `grid` compares runs, `page` and `markdown` write.
 """

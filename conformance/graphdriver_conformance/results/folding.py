@@ -9,7 +9,7 @@ from graphdriver_conformance.results.outcomes import FATAL, Outcome, Reason
 
 __all__ = ["blocked", "fold", "worse"]
 
-# A test that failed outweighs those that passed.
+# A failed test takes precedence over those that passed.
 _WEIGHT = (
     Outcome.ERROR,
     Outcome.VIOLATED,
@@ -27,9 +27,9 @@ def fold(
 ) -> dict[str, RequirementResult]:
     """Return a result for every requirement of the catalogue.
 
-    `collected` says how many tests of each requirement were to report; `results` are those that
-    did, one for each test. A requirement is met only when all of its tests reported and none
-    failed.
+    `collected` is the number of tests of each requirement that should report; `results` are the
+    reported ones, one for each test. A requirement is met only if all of its tests have reported
+    and none failed.
     """
     by_id: dict[str, list[RequirementResult]] = {id: [] for id in requirements}
     for result in results:
@@ -43,7 +43,7 @@ def fold(
 def blocked(
     results: Mapping[str, RequirementResult], requirements: Mapping[str, Requirement]
 ) -> dict[str, RequirementResult]:
-    """Return results where those that rest on a violated one are blocked by it."""
+    """Return results in which requirements that depend on a violated one are blocked by it."""
     return {
         id: _blocked(one, requirements, results) if id in requirements else one
         for id, one in results.items()
@@ -51,9 +51,9 @@ def blocked(
 
 
 def worse(one: RequirementResult, other: RequirementResult) -> RequirementResult:
-    """Return the one that counts of two results of one test: of its call and of its teardown.
+    """Return the relevant one of two results of one test: of its call and of its teardown.
 
-    Of two that are equally bad it is the first: the other is often a consequence.
+    Of two equally severe ones it is the first: the other is often a consequence.
     """
     worst = min((one, other), key=lambda result: _WEIGHT.index(result.outcome))
     return replace(
@@ -68,7 +68,7 @@ def _joined(
 ) -> RequirementResult:
     if not results and not collected:
         return RequirementResult.of(requirement, Outcome.NOT_SELECTED, reason=Reason.SELECTION)
-    # Of several that are equally bad, the one that takes least to read.
+    # Of several equally severe ones, the shortest.
     worst = min(results, key=_rank, default=None)
     missing = collected - len(results)
     if missing > 0 and (worst is None or worst.outcome not in (Outcome.ERROR, Outcome.VIOLATED)):
@@ -98,9 +98,9 @@ def _blocked(
     requirements: Mapping[str, Requirement],
     folded: Mapping[str, RequirementResult],
 ) -> RequirementResult:
-    """Report a broken verb once: a requirement that rests on a violated one is blocked by it.
+    """Report a broken verb once: a requirement that depends on a violated one is blocked by it.
 
-    Where the culprit killed its process or hung, that holds for requirements which are met as well:
+    If a violation killed its process or hung, this also applies to requirements that are met:
     whether they ran before or after it depends on the order of the tests.
     """
     if one.outcome in (Outcome.NOT_SELECTED, Outcome.NOT_CLAIMED, Outcome.ERROR):
@@ -118,7 +118,7 @@ def _broken_below(
     folded: Mapping[str, RequirementResult],
     seen: set[str],
 ) -> list[str]:
-    """Return the violated requirements below one that themselves rest on none that is violated."""
+    """Return the violated requirements below one that themselves depend on no violated one."""
     found: list[str] = []
     for id in requirement.rests_on:
         if id in seen:

@@ -1,4 +1,4 @@
-"""Runs beside each other: rows are requirements, columns are runs."""
+"""A comparison of runs: rows are requirements, columns are runs."""
 
 import re
 from collections import Counter
@@ -11,9 +11,9 @@ from graphdriver_conformance.results.model import Outcome, RequirementResult, Ru
 __all__ = ["ABSENT", "Row", "in_order", "labels", "rows_of", "when", "word"]
 
 ABSENT = "absent"
-"""The word for the outcome of a requirement that a run's suite did not have."""
+"""The word for a requirement that a run's version of the suite did not have."""
 
-# Rows with one of these need a look; the worst stand first.
+# Rows with one of these need attention; the most severe are first.
 _BY_IMPORTANCE = (
     Outcome.VIOLATED,
     Outcome.ERROR,
@@ -26,7 +26,7 @@ _UNASKED = (ABSENT, Outcome.NOT_SELECTED.value)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One requirement and its cell in every run; None where a run's suite did not have it."""
+    """One requirement and its cell in every run; None if a run's version did not have it."""
 
     id: str
     level: str
@@ -47,29 +47,29 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        """Whether runs that asked for it disagree."""
+        """Whether runs that selected it have different outcomes."""
         return len({one for one in self.words if one not in _UNASKED}) > 1
 
     @property
     def is_worth_a_look(self) -> bool:
-        """Whether any run found something else than that it is met or not claimed."""
+        """Whether any run has another outcome than met or not claimed."""
         return any(one in _BY_IMPORTANCE for one in self.words)
 
     @property
     def was_asked(self) -> bool:
-        """Whether any run was to look at it."""
+        """Whether any run selected it."""
         return any(one not in _UNASKED for one in self.words)
 
 
 def word(cell: RequirementResult | None) -> str:
-    """Return the outcome; `absent` where a run's suite did not have the requirement."""
+    """Return the outcome; `absent` if a run's version did not have the requirement."""
     return cell.outcome.value if cell else ABSENT
 
 
 def rows_of(runs: Sequence[RunResult]) -> list[Row]:
-    """Return every requirement of any run: those that need a look, the rest, those not asked.
+    """Return every requirement of any run: those that need attention, the rest, those not selected.
 
-    Of those that need a look, violated ones come first, and of these the ones that block most.
+    Of those that need attention, violated ones are first, and of these the ones that block most.
     """
     rows = [_row(id, runs) for id in {id for run in runs for id in run.requirements}]
     blocks = Counter(id for row in rows for cell in row.cells if cell for id in cell.blocked_by)
@@ -85,7 +85,7 @@ def rows_of(runs: Sequence[RunResult]) -> list[Row]:
 
 
 def in_order(runs: Sequence[RunResult]) -> list[RunResult]:
-    """Return the runs by driver, options and place, older ones first; numbers count as numbers."""
+    """Return the runs by driver, options and host, older ones first; numbers sort numerically."""
     return sorted(runs, key=lambda run: [_natural(value(run)) for value in (_spec, *_DISTINCTIONS)])
 
 
@@ -109,7 +109,7 @@ def labels(runs: Sequence[RunResult]) -> list[str]:
 
 
 def when(run: RunResult) -> str:
-    """Return when a run started, for people."""
+    """Return the start time of a run as text."""
     return run.started.replace("T", " ").removesuffix("Z")
 
 
@@ -132,7 +132,7 @@ _DISTINCTIONS: tuple[Callable[[RunResult], str], ...] = (
 
 
 def _natural(text: str) -> list[tuple[str, int]]:
-    """Return a key by which 2 comes before 10."""
+    """Return a sort key by which 2 is before 10."""
     pairs = re.findall(r"(\D*)(\d{0,18})", text)
     return [(letters, int(digits or -1)) for letters, digits in pairs]
 

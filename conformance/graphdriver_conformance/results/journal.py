@@ -1,8 +1,8 @@
-"""The journal: results as they come, one JSON line each, so that a killed run can be reported.
+"""The journal: one JSON line for each result as it occurs, so that a killed run can be reported.
 
-The first line names the driver, the machine and the run, for each driver; the second kind of line
-says how many tests of each requirement will report; the third is one test's result; the last says
-how the run ended. A journal without the last line is of a run that was killed.
+The first line contains the driver, the machine and the run, for each driver; the second kind of
+line has the number of tests of each requirement that will report; the third is one test's result;
+the last states how the run ended. A journal without the last line is of a killed run.
 """
 
 import json
@@ -30,7 +30,7 @@ _MARK = b'{"graphdriver-journal": 1'
 
 
 class Journal:
-    """A journal that is being written, to `path` or nowhere; it also keeps what it was given.
+    """A journal that is being written, to `path` or nowhere; it also keeps the written results.
 
     `collected` counts, for each driver and requirement, the tests that will report.
     """
@@ -42,9 +42,9 @@ class Journal:
         self.results: dict[str, list[TestResult]] = {}
 
     def begin(self, head: RunResult, place: Path) -> None:
-        """Write down one driver, before any of its results; the head's requirements are unused.
+        """Write one driver, before any of its results; the head's requirements are unused.
 
-        `place` is the directory of the homes, to be removed after a run that was killed.
+        `place` is the directory of the homes, to be removed after a killed run.
         """
         self.collected[head.driver.spec] = {}
         self.results[head.driver.spec] = []
@@ -61,18 +61,18 @@ class Journal:
         )
 
     def collect(self, counts: Mapping[str, Mapping[str, int]]) -> None:
-        """Write down how many tests of each requirement will report, by driver."""
+        """Write the number of tests of each requirement that will report, by driver."""
         for spec, by_id in counts.items():
             self.collected[spec] = dict(by_id)
         self._write({"collected": {spec: dict(by_id) for spec, by_id in counts.items()}})
 
     def add(self, result: TestResult) -> None:
-        """Write down the result of one test; a later one of the same test replaces it."""
+        """Write the result of one test; a later one of the same test replaces it."""
         self.results[result.spec].append(result)
         self._write({"test": replace(result, scripts=()).to_data()})
 
     def end(self, ended: Ended, seconds: float) -> None:
-        """Write down how the run ended."""
+        """Write how the run ended."""
         self._write({"ended": ended.value, "seconds": round(seconds, 3)})
 
     def close(self) -> None:
@@ -93,8 +93,9 @@ def result_from(
     ended: Ended,
     seconds: float,
 ) -> RunResult:
-    """Return the result of a run from what its tests reported until it ended."""
-    # A test reports more than once where its teardown fails after its call: the worse one counts.
+    """Return the result of a run from its reported tests."""
+    # A test reports more than once if its teardown fails after its call: the more severe one
+    # counts.
     by_test: dict[str, RequirementResult] = {}
     for one in results:
         known = by_test.get(one.test)
@@ -110,12 +111,12 @@ def result_from(
 
 
 def is_journal(content: bytes) -> bool:
-    """Say whether a file's content is a journal."""
+    """Return whether a file's content is a journal."""
     return content.startswith(_MARK)
 
 
 def place_of(content: bytes) -> Path | None:
-    """Return the directory in which a run had its homes, None where the journal has none."""
+    """Return the directory of a run's homes, None if the journal has none."""
     try:
         return Path(json.loads(content.partition(b"\n")[0])["place"])
     except (ValueError, KeyError):
@@ -123,9 +124,9 @@ def place_of(content: bytes) -> Path | None:
 
 
 def read_journal(content: bytes) -> list[RunResult]:
-    """Return the results that a journal holds, one for each driver.
+    """Return the results in a journal, one for each driver.
 
-    The last line of a journal whose writer was killed may be cut short; it is left out.
+    The last line may be truncated if the writer was killed; it is ignored.
     """
     heads: dict[str, RunResult] = {}
     collected: dict[str, Mapping[str, int]] = {}

@@ -1,4 +1,4 @@
-"""The report as Markdown: for a job's summary, a pull request, a wiki."""
+"""The report as Markdown: for the summary of a CI job, a pull request, a wiki."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ _LEVELS = ("MUST", "SHOULD", "MAY")
 
 
 def markdown(runs: Sequence[RunResult]) -> str:
-    """Return the verdicts, the requirements that need a look, and how they failed."""
+    """Return the verdicts, the requirements that need attention, and their failures."""
     ordered = in_order(runs)
     names = labels(ordered)
     seen = [row for row in rows_of(ordered) if row.is_worth_a_look or row.differs]
@@ -62,7 +62,7 @@ def _verdicts(runs: Sequence[RunResult], names: list[str]) -> Iterator[str]:
 
 
 def _troubles(runs: Sequence[RunResult], names: list[str]) -> Iterator[str]:
-    """Say of which runs the driver could not be made, and which did not come to their end."""
+    """State the runs whose driver could not be created, and those that did not finish."""
     for run, name in zip(runs, names, strict=True):
         if error := run.driver.init_error:
             yield from ("", f"**{_cell(name)}**: Init failed: {_cell(error.kind)}:")
@@ -118,14 +118,14 @@ def _difference(difference: Difference) -> Iterator[str]:
 
 
 def _fenced(lines: Sequence[str]) -> list[str]:
-    """Return the lines as they are, in a fence that none of them can end."""
+    """Return the lines unchanged, in a fence that none of them can end."""
     longest = max((len(found) for line in lines for found in re.findall("~+", line)), default=0)
     fence = "~" * max(4, longest + 1)
     return [fence, *lines, fence]
 
 
 def _cell(text: str) -> str:
-    """Return a text of a driver or a machine so that Markdown has it as text, in one line."""
+    """Escape a text of a driver or a machine for Markdown, in one line."""
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*|\[\]])", r"\\\1", plain)
 

@@ -33,12 +33,12 @@ __all__ = [
 class RequirementResult:
     """The result of one requirement: of one test of it, or of all of them.
 
-    `detail` is one sentence for people where `expected` and `actual` do not apply: what this
-    environment lacks, who waived the violation. `capability` is the one by whose claim the
-    requirement was asked, or for lack of which it was not; `works` says that the driver does it
-    although it does not claim it. `failures` counts the tests that failed, of which the one that
-    takes least to read is shown. `example` holds the values that a property test drew, `script` the
-    command that reproduces the violation without pytest.
+    `detail` is one sentence for people if `expected` and `actual` do not apply: a feature that this
+    environment lacks, or the author of a waiver. `capability` is the one whose claim selected the
+    requirement, or whose absence excluded it; `works` means that the driver has the feature
+    although it does not claim it. `failures` counts the failed tests, of which the shortest is
+    shown. `example` contains the values that a property test drew, `script` the command that
+    reproduces the violation without pytest.
     """
 
     id: str
@@ -74,16 +74,16 @@ class RequirementResult:
 
     @property
     def was_asked(self) -> bool:
-        """Whether the run was to look at it at all."""
+        """Whether the run selected it."""
         return self.outcome is not Outcome.NOT_SELECTED
 
     @property
     def is_bad(self) -> bool:
-        """Whether the driver breaks the requirement, or one that it rests on."""
+        """Whether the driver violates the requirement, or one that it depends on."""
         return self.outcome in (Outcome.VIOLATED, Outcome.BLOCKED)
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as the result file has it (schema 2)."""
+        """Return it as in the result file (schema 2)."""
         return {
             "id": self.id,
             "level": self.level,
@@ -133,9 +133,9 @@ class RequirementResult:
 
 @dataclass(frozen=True, slots=True)
 class TestResult:
-    """The result that one test reports: for which driver, and the scripts that may reproduce it.
+    """The result that one test reports: the driver, and scripts that may reproduce it.
 
-    `scripts` are texts of Python programs, the one to be preferred first.
+    `scripts` are texts of Python programs, the preferred one first.
     """
 
     __test__ = False  # not a class of tests
@@ -146,7 +146,7 @@ class TestResult:
     scripts: tuple[str, ...] = ()
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as xdist and the journal carry it."""
+        """Return it in the form used by xdist and the journal."""
         return {
             "spec": self.spec,
             "test": self.test,
@@ -167,7 +167,7 @@ class TestResult:
 
 @dataclass(frozen=True, slots=True)
 class InitError:
-    """Why the driver could not be made: the error's class and message.
+    """The reason why the driver could not be created: the error's class and message.
 
     `reason` is "refused" for a DriverError or OSError, "raised" for another exception, or
     "process-died" or "deadline".
@@ -179,11 +179,11 @@ class InitError:
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the driver refused this environment, as it may."""
+        """Whether the driver refused this environment, which is allowed."""
         return self.reason == "refused"
 
     def to_data(self) -> dict[str, str]:
-        """Return it as the result file has it."""
+        """Return it as in the result file."""
         return {"class": self.kind, "message": self.message, "reason": self.reason}
 
     @classmethod
@@ -194,7 +194,7 @@ class InitError:
 
 @dataclass(frozen=True, slots=True)
 class DriverInfo:
-    """The driver that was judged; `capabilities` are those that it declares, None for all."""
+    """The tested driver; `capabilities` are the declared ones, None for all."""
 
     spec: str
     name: str
@@ -204,7 +204,7 @@ class DriverInfo:
     init_error: InitError | None = None
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as the result file has it."""
+        """Return it as in the result file."""
         return {
             "spec": self.spec,
             "name": self.name,
@@ -231,10 +231,10 @@ class DriverInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """How the suite was run, and whether it came to its end.
+    """How the suite was run, and how it ended.
 
-    `complete` says that every test that was collected has reported. `home` is the directory that
-    was asked for, "" for none; `shard` the share of the requirements, I/N, None for all.
+    `complete` means that every collected test has reported. `home` is the directory of the option,
+    "" for none; `shard` the share of the requirements, I/N, None for all.
     """
 
     profile: str = "default"
@@ -247,7 +247,7 @@ class RunInfo:
     shard: str | None = None
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as the result file has it."""
+        """Return it as in the result file."""
         return {
             "profile": self.profile,
             "seed": self.seed,
@@ -293,7 +293,7 @@ class Where:
         return f"uid {self.uid}{inside}"
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as the result file has it."""
+        """Return it as in the result file."""
         return {
             "kernel": self.kernel,
             "machine": self.machine,
@@ -316,7 +316,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The result of judging one driver: all that a result file holds."""
+    """The result of a run for one driver: the content of a result file."""
 
     suite: str
     catalogue: str
@@ -334,26 +334,26 @@ class RunResult:
 
     @property
     def violations(self) -> list[RequirementResult]:
-        """What the driver breaks, in the order of the catalogue; blocked ones are not among it."""
+        """The violated requirements, in the order of the catalogue, without blocked ones."""
         return [one for one in self.requirements.values() if one.outcome is Outcome.VIOLATED]
 
     def counts(self) -> dict[str, int]:
-        """Return how many requirements had each outcome."""
+        """Return the number of requirements with each outcome."""
         found = Counter(one.outcome for one in self.requirements.values())
         return {outcome.value: found[outcome] for outcome in Outcome}
 
     def count(self, level: str, outcome: Outcome) -> int:
-        """Return how many requirements of the level had the outcome."""
+        """Return the number of requirements of the level with the outcome."""
         return sum(
             one.outcome is outcome and one.level == level for one in self.requirements.values()
         )
 
     def fails(self, level: str = "must", *, strict: bool = False) -> bool:
-        """Say whether the run fails.
+        """Return whether the run fails.
 
-        It does when a requirement of at least `level` is violated, when the suite failed, when
-        nothing was proven or the run did not finish; with `strict` also when something could not
-        be proven here.
+        It does if a requirement of at least `level` is violated, if the suite failed, if no
+        requirement was met or the run did not finish; with `strict` also if a requirement was not
+        provable.
         """
         rows = self.requirements.values()
         return (
@@ -366,9 +366,9 @@ class RunResult:
 
 
 def verdict_of(results: Iterable[RequirementResult], ended: Ended = Ended.FINISHED) -> Verdict:
-    """Return `conformant` only when every claimed MUST that was selected was proven.
+    """Return `conformant` only if every claimed and selected MUST was met.
 
-    A waiver lets a run pass; it does not make a driver conform.
+    With a waiver a run can pass, but the driver is not conformant.
     """
     selected = [one for one in results if one.was_asked]
     must = [one for one in selected if one.level == Level.MUST]

@@ -19,7 +19,7 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a requirement has its outcome; None for one that is met."""
+    """The reason of an outcome; None for one that is met."""
 
     # violated
     MISMATCH = "mismatch"
@@ -46,7 +46,7 @@ class Reason(StrEnum):
 
 
 FATAL = frozenset({Reason.PROCESS_DIED, Reason.DEADLINE})
-"""Reasons after which a requirement that rests on the violated one is not run any more."""
+"""Reasons after which a requirement that depends on the violated one is not run."""
 
 
 class Verdict(StrEnum):

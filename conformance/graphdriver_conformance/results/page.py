@@ -1,7 +1,7 @@
-"""The report as one page of HTML that needs nothing else: no server, no network, no script to read.
+"""The report as one self-contained page of HTML: no server, no network, no script to load.
 
 The templates are beside this module. Jinja escapes all texts of drivers; the script only filters,
-and the page's policy lets the browser run that script alone.
+and the page's content security policy allows that script alone.
 """
 
 import base64
@@ -62,12 +62,12 @@ _VERDICTS = {
 # Blocks of a finding, in the order in which a reader needs them.
 _BLOCKS = ("tree", "example", "notes", "program", "mounts", "output")
 _LONG = 60
-"""A block of more lines is folded."""
+"""A block with more lines is folded."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A run as the page shows it; `number` is what the table of requirements calls it."""
+    """A run on the page; `number` refers to it in the table of requirements."""
 
     number: int
     label: str
@@ -75,7 +75,7 @@ class _Column:
 
     @property
     def counts(self) -> dict[str, list[tuple[str, int]]]:
-        """For each level that the run asked for: outcomes and how many there are."""
+        """For each level of the run: outcomes and their numbers."""
         found = {}
         for level in Level:
             counts = [
@@ -118,7 +118,7 @@ class _Column:
 
     @property
     def troubles(self) -> list[str]:
-        """Sentences for the top of the page: Init failed, the run did not finish."""
+        """Sentences at the top of the page: Init failed, the run did not finish."""
         run = self.result
         found = []
         if error := run.driver.init_error:
@@ -187,7 +187,7 @@ def _claims(run: RunResult) -> str:
 
 
 def _findings(row: Row) -> list[tuple[list[int], RequirementResult]]:
-    """Return each distinct finding with the numbers of the runs that had it."""
+    """Return each distinct finding with the numbers of its runs."""
     quiet = (Outcome.MET, Outcome.NOT_CLAIMED, Outcome.NOT_SELECTED)
     found: dict[RequirementResult, list[int]] = {}
     first: dict[RequirementResult, RequirementResult] = {}
@@ -229,7 +229,7 @@ def _blocks(cell: RequirementResult) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _proof(cell: RequirementResult) -> str:
-    """Return how the outcome came about: the kind of violation, the time, the examples."""
+    """Return the details of the outcome: the kind of violation, the time, the examples."""
     plain = (
         *(Reason.MISMATCH, Reason.SELECTION, Reason.WAIVER, Reason.RESTS_ON),
         *(Reason.NO_CAPABILITY, Reason.ENVIRONMENT, Reason.SUITE),
@@ -283,12 +283,12 @@ def _environment() -> Environment:
 
 
 def _shown(value: object) -> object:
-    """Return a value as it is written; our own text, which is marked, stays as it is."""
+    """Return a value as text; the suite's own markup is kept."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(str(value))
     return value
 
 
 def _digest(text: str) -> str:
-    """Return the hash by which a page's policy names its script."""
+    """Return the hash by which the page's content security policy identifies its script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

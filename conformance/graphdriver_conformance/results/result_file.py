@@ -23,11 +23,11 @@ SCHEMA = 2
 
 
 class BadReport(Exception):
-    """A file is not a result file; the message is one sentence that says what to do."""
+    """A file is not a result file; the message is one sentence with the remedy."""
 
 
 def to_data(result: RunResult) -> dict[str, Any]:
-    """Return a result as the file has it; `result.schema.json` beside this module describes it."""
+    """Return a result as in the file; `result.schema.json` beside this module describes it."""
     return {
         "schema": SCHEMA,
         "suite": {"version": result.suite, "catalogue": result.catalogue},
@@ -43,10 +43,10 @@ def to_data(result: RunResult) -> dict[str, Any]:
 
 
 def write_result(path: Path, result: RunResult) -> None:
-    """Write the file in one step: a reader sees the old one or the new one. Raises OSError."""
+    """Write the file atomically: a reader sees the old one or the new one. Raises OSError."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     text = json.dumps(to_data(result), indent=1, ensure_ascii=False) + "\n"
-    # Texts come from drivers; one that is not valid Unicode must not cost the whole file.
+    # Texts of drivers may be invalid Unicode, which must not prevent writing the file.
     beside.write_text(text, "utf-8", "backslashreplace")
     beside.replace(path)
 
@@ -64,7 +64,7 @@ def read_results(paths: Iterable[Path]) -> list[RunResult]:
 
 
 def result_of(data: Mapping[str, Any]) -> RunResult:
-    """Return the result that a file's content holds. Raises KeyError, TypeError or ValueError."""
+    """Return the result in a file's content. Raises KeyError, TypeError or ValueError."""
     rows = (
         [_row_of_schema_1(row) for row in data["requirements"]]
         if data["schema"] == 1
@@ -116,7 +116,7 @@ def _whole(path: Path, kind: str, read: Callable[[], list[RunResult]]) -> list[R
 
 
 def _row_of_schema_1(row: Mapping[str, Any]) -> RequirementResult:
-    """Read a requirement of schema 1, which had all in one text and no `not-selected`."""
+    """Read a requirement of schema 1, which had all texts in one and no `not-selected`."""
     outcome = Outcome(row["outcome"])
     detail = row["detail"]
     if outcome is Outcome.NOT_PROVABLE and detail == "not selected in this run":

@@ -1,7 +1,7 @@
 """Result files of shards, joined into the result of one run.
 
-A requirement is in one shard, and the one that it rests on may be in another: what is blocked is
-decided again. A requirement of a shard whose file is not there is not provable.
+A requirement and one that it depends on may be in different shards: blocked requirements are
+determined again. A requirement of a shard whose file is missing is not provable.
 """
 
 import json
@@ -23,10 +23,10 @@ __all__ = ["joined"]
 
 
 def joined(runs: Iterable[RunResult]) -> list[RunResult]:
-    """Return the runs, with those that are shards of one run as one, where its first was.
+    """Return the runs, with shards of one run joined at the position of the first.
 
-    Shards are of one run when driver, machine, suite and settings are the same, and none is there
-    twice.
+    Shards belong to one run if driver, machine, suite and settings are the same, and no shard is
+    there twice.
     """
     groups: list[list[RunResult]] = []
     open_group: dict[str, list[RunResult]] = {}
@@ -44,7 +44,7 @@ def joined(runs: Iterable[RunResult]) -> list[RunResult]:
 
 
 def _key(run: RunResult) -> str:
-    """Return what shards of one run have in common."""
+    """Return the properties that shards of one run have in common."""
     shard = Shard.parse(run.run.shard or "1/1")
     facts = {name: value for name, value in run.where.facts.items() if name == "machine.name"}
     return json.dumps(
@@ -77,13 +77,13 @@ def _joined(shards: Sequence[RunResult]) -> RunResult:
 
 
 def _lacking(shards: Sequence[RunResult], count: int) -> str:
-    """Return the shards whose files are not there, "" when all are."""
+    """Return the shards whose files are missing, "" if there are none."""
     there = {Shard.parse(one.run.shard or "1/1").index for one in shards}
     return ", ".join(f"{index}/{count}" for index in range(1, count + 1) if index not in there)
 
 
 def _pick(id: str, shards: Sequence[RunResult], lacking: str) -> RequirementResult:
-    """Return the result of a requirement from the shard that has it."""
+    """Return the result of a requirement from the shard that contains it."""
     found = [one.requirements[id] for one in shards if id in one.requirements]
     for one in found:
         if one.reason is not Reason.SHARD:

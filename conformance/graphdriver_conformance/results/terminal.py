@@ -1,4 +1,6 @@
-"""The verdict on the terminal: causes first, each violation once, and one line at the end."""
+"""The verdict on the terminal: causes first, each violation once, and a summary in the last
+line.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -52,7 +54,7 @@ def lines(result: RunResult) -> Iterator[tuple[str, str]]:
 
 
 def grounds(result: RunResult) -> str:
-    """Return why the verdict is what it is, in a few words."""
+    """Return the reasons of the verdict, in a few words."""
     verdict = result.verdict
     must = [one for one in result.requirements.values() if one.level == Level.MUST]
     count = Counter(one.outcome for one in must)
@@ -108,7 +110,7 @@ def _blocked(result: RunResult) -> Iterator[tuple[str, str]]:
 
 
 def _ids(ids: list[str]) -> str:
-    """Return ids in one line, very many as counts of their families."""
+    """Return ids in one line; many ids as counts of their families."""
     if len(ids) <= _MOST_IDS:
         return ", ".join(ids)
     families = Counter(id.partition("-")[0] for id in ids)
@@ -133,7 +135,7 @@ def _unproven(result: RunResult) -> Iterator[tuple[str, str]]:
 
 
 def _claims(result: RunResult) -> Iterator[tuple[str, str]]:
-    """Name claims that brought in violations, and how many requirements each brought in."""
+    """Name claims that are the reason for violations, and the number of requirements of each."""
     asked: Counter[str] = Counter()
     bad: Counter[str] = Counter()
     for one in result.requirements.values():
@@ -152,7 +154,7 @@ def _claims(result: RunResult) -> Iterator[tuple[str, str]]:
 
 
 def _works_unclaimed(result: RunResult) -> Iterator[tuple[str, str]]:
-    """Name capabilities that the driver does not claim and seems to have."""
+    """Name capabilities that the driver does not claim but seems to have."""
     works: dict[str, list[bool]] = {}
     for one in result.requirements.values():
         if one.outcome is Outcome.NOT_CLAIMED and one.capability:

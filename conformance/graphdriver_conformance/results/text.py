@@ -10,7 +10,7 @@ _BLOCKS = ("tree", "example", "notes", "program", "mounts", "output")
 
 
 def headline(result: RequirementResult) -> str:
-    """Return what is to be said of a result in one line, "" where nothing is."""
+    """Return a summary of the result in one line, "" if there is none."""
     if result.outcome is Outcome.BLOCKED:
         return f"rests on {', '.join(result.blocked_by)}"
     if result.outcome in (Outcome.VIOLATED, Outcome.ERROR):
@@ -21,7 +21,7 @@ def headline(result: RequirementResult) -> str:
 def finding(result: RequirementResult, *, below_title: bool = False) -> Iterator[str]:
     """Yield the lines of a violation, or of an error of the suite, without its id and title.
 
-    Where they stand `below_title`, an expectation that only repeats the title is left out.
+    With `below_title`, an expectation that only repeats the title is omitted.
     """
     if result.detail:
         yield result.detail

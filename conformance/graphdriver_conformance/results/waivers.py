@@ -1,8 +1,8 @@
-"""Violations that a project knows of: waived by name for a time, or there before (a baseline).
+"""Known violations: waived by name until a date, or present in an earlier run (a baseline).
 
-A waiver names one requirement, or several by a pattern as `LIF-*`, and says why, where it is
-tracked and until when. One that is expired, that names nothing, or that nothing needs as all it
-names is met fails the run: otherwise lists of exceptions only ever grow.
+A waiver names one requirement, or several by a pattern such as `LIF-*`, with the reason, the issue
+and the last day. A waiver that is expired, matches no requirement, or is not needed because its
+requirements are met fails the run: otherwise the list would only grow.
 """
 
 import datetime
@@ -37,9 +37,9 @@ class BadWaivers(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """One requirement that may be violated until a day, that day included.
+    """One requirement that may be violated until a day, including that day.
 
-    `pattern` is what the file has instead of the id, "" where it has the id.
+    `pattern` is the pattern in the file, "" if the file has the id.
     """
 
     requirement: str
@@ -50,25 +50,25 @@ class Waiver:
 
     @property
     def name(self) -> str:
-        """What the file names: an id, or a pattern."""
+        """The text in the file: an id, or a pattern."""
         return self.pattern or self.requirement
 
     def __str__(self) -> str:
-        """Return what the report says of it."""
+        """Return the text for the report."""
         return f"waived until {self.until}: {self.reason} ({self.issue})"
 
 
 def read_waivers(path: Path) -> list[Waiver]:
-    """Read `[[waive]]` entries: a waiver for each requirement that they name. Raises BadWaivers.
+    """Read `[[waive]]` entries: a waiver for each matching requirement. Raises BadWaivers.
 
-    Patterns come first, so that an entry for one requirement takes precedence over them.
+    Patterns are first, so that an entry for one requirement takes precedence over them.
     """
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise BadWaivers(f"{path}: {error.strerror}; name a file of [[waive]] entries") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadWaivers(f"{path} is no TOML: {error}") from None
+        raise BadWaivers(f"{path} is not TOML: {error}") from None
     entries = data.get("waive")
     if not isinstance(entries, list) or set(data) != {"waive"}:
         raise BadWaivers(f"{path} must hold [[waive]] entries, and nothing else")
@@ -81,7 +81,7 @@ def read_waivers(path: Path) -> list[Waiver]:
 def apply_waivers(
     results: Mapping[str, RequirementResult], waivers: Sequence[Waiver], today: datetime.date
 ) -> tuple[dict[str, RequirementResult], list[str]]:
-    """Return the results with the waived ones, and what is wrong with the waivers."""
+    """Return the results with waivers applied, and the errors of the waivers."""
     after, wrong = dict(results), []
     named: dict[str, set[Outcome]] = {}
     for waiver in waivers:
@@ -96,7 +96,7 @@ def apply_waivers(
                 after[waiver.requirement] = replace(
                     one, outcome=Outcome.WAIVED, reason=Reason.WAIVER, detail=str(waiver)
                 )
-    # Of a pattern, what was not looked at in this run may be what it is for.
+    # A pattern may be meant for requirements that were not selected in this run.
     wrong += [
         f"{name} is met; remove its waiver"
         for name, outcomes in named.items()
@@ -106,7 +106,7 @@ def apply_waivers(
 
 
 def read_baseline(path: Path) -> frozenset[str]:
-    """Return the requirements that a result file has as violated. Raises BadWaivers."""
+    """Return the requirements that are violated in a result file. Raises BadWaivers."""
     try:
         rows = json.loads(path.read_bytes())["requirements"]
         known = (*_WAIVABLE, Outcome.WAIVED)
@@ -115,14 +115,14 @@ def read_baseline(path: Path) -> frozenset[str]:
         raise BadWaivers(f"{path}: {error.strerror}; name an older result file") from None
     except (ValueError, KeyError, TypeError):
         raise BadWaivers(
-            f"{path} is no result file; make one with --graphdriver-report=FILE.json"
+            f"{path} is not a result file; make one with --graphdriver-report=FILE.json"
         ) from None
 
 
 def apply_baseline(
     results: Mapping[str, RequirementResult], before: Collection[str]
 ) -> dict[str, RequirementResult]:
-    """Return the results with those violations waived that the baseline has as well."""
+    """Return the results with those violations waived that the baseline contains."""
     return {
         id: replace(
             one, outcome=Outcome.WAIVED, reason=Reason.BASELINE, detail="also in the baseline"
@@ -134,10 +134,10 @@ def apply_baseline(
 
 
 def draft_waivers(outcomes: Mapping[str, str], until: datetime.date) -> str:
-    """Return a file of waivers for what is violated or blocked, "" when nothing is.
+    """Return a file of waivers for the violated and blocked requirements, "" if there are none.
 
-    `outcomes` are those of a result file by id. The file can be used as it is; reason and issue are
-    to be filled in, for which its authors have until that day.
+    `outcomes` are those of a result file by id. The file is valid; reason and issue have to be
+    filled in by its authors before that day.
     """
     bad = sorted(id for id, outcome in outcomes.items() if outcome in _WAIVABLE)
     if not bad:

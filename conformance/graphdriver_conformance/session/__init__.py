@@ -1,9 +1,8 @@
 """A run of the suite inside pytest, loaded when a driver is named.
 
-`Run` is the state of a run; the hooks are in one module for each part of it: `collection` chooses
-and orders the tests, `protocol` has each run in a supervised process, `fixture` hands it the
-driver, `reports` classifies its end, `ending` folds the results, writes them and prints the
-verdict.
+`Run` is the state of a run. The hooks are in one module for each part of it: `collection` selects
+and orders the tests, `protocol` runs each in a supervised process, `fixture` provides the driver,
+`reports` classifies the result, `ending` folds the results, writes them and prints the verdict.
 """
 
 import os
@@ -47,7 +46,7 @@ def activate(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     if any(source.one_at_a_time for source in sources) and _is_distributed(config):
         raise pytest.UsageError(
-            "a plugin that is already there serves one home at a time: run without -n, or let each "
+            "a running plugin serves one home at a time: run without -n, or let each "
             "process start its own with plugin+exec:COMMAND"
         )
     here = all(source.mount_here for source in sources)
@@ -59,9 +58,10 @@ def activate(config: pytest.Config) -> None:
         can_mount = not privileges.trouble
         homes = Homes.make(config.getoption("graphdriver_home"), can_mount, hurried=hurried)
     if getattr(config.option, "maxworkerrestart", "") is None:
-        # A driver may kill every worker; what rests on the verb is not run, so that this ends.
+        # A driver may kill every worker; tests that depend on the verb are not run, so the run
+        # ends.
         config.option.maxworkerrestart = str(_MOST_WORKERS)
-    # A project may have named its own tests otherwise; these are ours.
+    # A project may have configured other names of tests; these are the suite's.
     config.addinivalue_line("python_files", "test_*.py")
     config.addinivalue_line("python_functions", "test_*")
     # Otherwise Hypothesis creates .hypothesis/ in the current directory.
@@ -85,7 +85,7 @@ def activate(config: pytest.Config) -> None:
 
 
 def _end_by_sigterm_as_by_sigint() -> None:
-    """Let SIGTERM end the run as Ctrl-C does: with a verdict, a result file, and nothing left."""
+    """Let SIGTERM end the run like Ctrl-C: with a verdict, a result file, and cleanup."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt(f"signal {number}")
@@ -95,7 +95,7 @@ def _end_by_sigterm_as_by_sigint() -> None:
 
 
 def _check_places(config: pytest.Config) -> None:
-    """Check now whether the files that are written at the end can be written."""
+    """Check now whether the files can be written at the end."""
     for option in ("report", "html", "journal"):
         path = config.getoption(f"graphdriver_{option}", None)
         if path and not Path(path).absolute().parent.is_dir():

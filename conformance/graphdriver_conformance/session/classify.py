@@ -1,4 +1,4 @@
-"""From the end of a test to the result of its requirement: whose fault it is, in data and words."""
+"""Classification of a test's end: a violation of the driver or an error of the suite."""
 
 import linecache
 import re
@@ -25,12 +25,12 @@ __all__ = ["Compared", "classify", "printable"]
 
 _MOST_MOUNTS = 5
 _LONGEST_LINE = 240
-# Of Hypothesis's notes: the call around the values, objects without a value to show, and the steps
-# of a state machine, which the program of verbs tells better.
+# Notes of Hypothesis to omit: the call around the values, objects without a useful repr, and the
+# steps of a state machine, which the program of verbs shows better.
 _NOT_SHOWN = re.compile(r"\($|^\)$|graphdriver=|^data=data\(|^state\b|= state\.")
 
 Compared = tuple[str, object, object]
-"""The operator and both sides of the comparison that failed."""
+"""The operator and both operands of the failed comparison."""
 
 
 def classify(
@@ -39,12 +39,12 @@ def classify(
     subject: Subject | None,
     compared: Compared | None = None,
 ) -> RequirementResult:
-    """Return the result of a test that ended with `error`, None when it passed.
+    """Return the result of a test that ended with `error`, None if it passed.
 
-    An AssertionError, an exception out of a verb, and an OSError from a mounted layer are
-    violations; any other exception is an error of the suite, and so is any on a full disk. A
-    requirement that the driver does not
-    claim is never violated; that the driver meets it all the same is reported.
+    An AssertionError, an exception from a verb, and an OSError from a mounted layer are violations;
+    any other exception is an error of the suite, and so is any exception on a full disk. A
+    requirement that the driver does not claim is never violated; if the driver meets it
+    nevertheless, this is reported.
     """
 
     def result(outcome: Outcome, reason: Reason | None = None, **more: object) -> RequirementResult:
@@ -85,7 +85,7 @@ def classify(
 
 
 def printable(text: str) -> str:
-    """Return the text with halves of surrogates escaped: they fit in no file and no terminal."""
+    """Return the text with surrogates escaped, which cannot be encoded for a file or terminal."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -120,7 +120,7 @@ def _violation(
 
 
 def _tree_lines(error: BaseException) -> list[str] | tuple[str, ...]:
-    """Return how a tree differs from the expected one, where that is the violation."""
+    """Return the differences from the expected tree, if the violation has some."""
     if isinstance(error, FaultFound):
         return error.finding.tree
     return error.lines if isinstance(error, TreesDiffer) else ()
@@ -129,7 +129,7 @@ def _tree_lines(error: BaseException) -> list[str] | tuple[str, ...]:
 def _finding(
     requirement: Requirement, error: BaseException, compared: Compared | None
 ) -> tuple[Reason, str, str]:
-    """Return the reason of a violation, what was expected, and what happened."""
+    """Return the reason of a violation, the expected and the actual result."""
     if isinstance(error, TreesDiffer):
         count = "1 difference" if error.count == 1 else f"{error.count} differences"
         actual = f"{error.message.rstrip(': ')} ({count})"
@@ -168,7 +168,7 @@ def _raised(error: BaseException) -> tuple[Reason, str, str]:
         expected = f"{call or 'the call'} is answered"
         return reason or Reason.RAISED, expected, f"{call}: {text}" if call else text
     if call and not isinstance(error, (DriverError, OSError)):
-        # Where a refusal was due, `refuses` reports the wrong class; here nothing was to fail.
+        # `refuses` reports a wrong class of an expected refusal; here no error was expected.
         return Reason.RAISED, f"{call} succeeds", f"{call} raised {text}{where}"
     expected = f"{call} succeeds" if call else "no error"
     return Reason.RAISED, expected, f"{call} raised {text}{where}" if call else f"{text}{where}"
@@ -183,7 +183,7 @@ def _mounts(subject: Subject) -> list[str]:
 
 
 def _steady(flaky: BaseException, subject: Subject | None) -> BaseException:
-    """Return the driver's error out of Hypothesis's complaint that it was not raised again."""
+    """Return the driver's error from Hypothesis's report that it was not raised again."""
     candidates: list[BaseException | None] = [
         *getattr(flaky, "exceptions", ()),
         flaky.__cause__,
@@ -207,21 +207,21 @@ def _message(error: AssertionError) -> str:
 
 
 def _asserted(error: BaseException) -> str:
-    """Return the source line of the assertion that failed."""
+    """Return the source line of the failed assertion."""
     frames = [one for one in traceback.extract_tb(error.__traceback__) if "/suite/" in one.filename]
     frame = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
     return linecache.getline(frame.filename, frame.lineno or 0).strip().removeprefix("assert ")
 
 
 def _innermost_line(error: BaseException) -> str:
-    """Return the innermost line that an exception came from, "" where it has no traceback."""
+    """Return the innermost line of an exception's traceback, "" without a traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1] if frames else None
     return f"  ({last.filename.rpartition('/')[2]}:{last.lineno} {last.name})" if last else ""
 
 
 def _drawn(error: BaseException) -> Iterator[str]:
-    """Yield the values of the smallest example, as Hypothesis notes them; not how to draw it."""
+    """Yield the values of the smallest example from Hypothesis's notes."""
     for note in getattr(error, "__notes__", ()):
         if "reproduce_failure" in note or "<state machine>" in note:
             continue

@@ -1,4 +1,4 @@
-"""Which tests run, and in what order."""
+"""Selection and order of the tests."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class Collection:
         self._run = run
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run each test of the suite for each driver; its id names the requirement as well."""
+        """Run each test of the suite for each driver; its id contains the requirement as well."""
         if "graphdriver" in metafunc.fixturenames:
             marker = metafunc.definition.get_closest_marker("graphdriver_verifies")
             prefix = f"{marker.args[0]}-" if marker else ""
@@ -36,7 +36,7 @@ class Collection:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Keep the tests that `--requirement` selects, those that others rest on first."""
+        """Keep the tests that `--requirement` selects, dependencies first."""
         wanted = tuple(config.getoption("graphdriver_requirement"))
         known = catalogue()
         unknown = [one for one in wanted if not any(id.startswith(one) for id in known)]
@@ -60,9 +60,9 @@ class Collection:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Leave the list of tests where the process that gathers the results finds it.
+        """Write the list of tests to a file for the process that gathers the results.
 
-        xdist's controller gets names of tests only; the facts behind them are in this file.
+        xdist's controller receives only names of tests; the file has their requirements and SPECs.
         """
         if self._run.is_worker and not self._run.is_alone:
             rows = [[item.nodeid, spec_of(item), verified(item)] for item in session.items]
@@ -72,9 +72,9 @@ class Collection:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Give an xdist worker the place of its homes and the facts about the drivers.
+        """Send an xdist worker the directory of its homes and the facts about the drivers.
 
-        With `--dist each` it finds both by itself, as it may be on another machine.
+        With `--dist each` the worker determines both, because it may be on another machine.
         """
         if str(self._run.config.getoption("dist", "no")) == "each":
             node.workerinput["graphdriver_each"] = True
@@ -85,13 +85,13 @@ class Collection:
 
 
 def spec_of(item: pytest.Item) -> str:
-    """Return the SPEC that a test is run for, "" for a test without a driver."""
+    """Return the SPEC of a test's driver, "" for a test without a driver."""
     call = getattr(item, "callspec", None)
     return str(call.params.get("graphdriver", "")) if call else ""
 
 
 def read_collected(shared: Path) -> dict[str, tuple[str, str]]:
-    """Return SPEC and requirement of every test by its id, as a worker of xdist collected them."""
+    """Return SPEC and requirement of every test by its id, as an xdist worker collected them."""
     try:
         rows = json.loads((shared / _FILE).read_text())
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def read_collected(shared: Path) -> dict[str, tuple[str, str]]:
 
 
 def counts_of(tests: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    """Return, from (SPEC, requirement) of every test, how many tests each requirement has."""
+    """Return the number of tests of each requirement, from (SPEC, requirement) of every test."""
     found: dict[str, Counter[str]] = {}
     for spec, id in tests:
         found.setdefault(spec, Counter())[id] += 1

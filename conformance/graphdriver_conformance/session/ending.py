@@ -47,7 +47,7 @@ class Judged:
 
 
 class Ending:
-    """The hooks of the run's beginning and end, and what gathers the results in between."""
+    """The hooks of the run's start and end, and the collection of results in between."""
 
     def __init__(self, run: Run, reports: Reports) -> None:
         self._run = run
@@ -58,7 +58,7 @@ class Ending:
         self._clock = time.monotonic()
         self._started = started_now()
         self._is_each = runs_on_each(run.config)
-        # By the number of xdist's worker; the only machine of a run has none.
+        # By the number of the xdist worker; the machine of a run without xdist has none.
         self._machines: dict[str, Machine] = {}
         self._names: dict[str, str] = {}
         self._vacant: list[str] = []
@@ -68,7 +68,7 @@ class Ending:
             self._machines[""] = self._begun(Machine("", heads, Journal(self._journal_path(""))))
 
     def pytest_report_header(self) -> list[str]:
-        """Show the drivers, the machine and the settings that a result depends on."""
+        """Print the drivers, the machine and the settings that affect the results."""
         run, where = self._run, self._run.environment
         user = "root" if not where.uid else f"uid {where.uid}"
         lines = [
@@ -98,20 +98,20 @@ class Ending:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Name a machine; a worker that xdist starts in place of one that died has its name."""
+        """Name a machine; a worker that replaces a dead one has the same name."""
         if self._is_each:
             name = self._vacant.pop(0) if self._vacant else self._new_name(label_of(node))
             self._names[str(node.gateway.id)] = name
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """Remember a machine whose worker died."""
+        """Record a machine whose worker died."""
         if error and self._is_each:
             self._vacant.append(self._names[str(node.gateway.id)])
 
     @pytest.hookimpl(tryfirst=True, optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """Give the report of a test whose worker died the facts that its machine has sent."""
+        """Add the facts that its machine has sent to the report of a test whose worker died."""
         if self._is_each:
             machine = self._machine_of(report)
             tests = machine.tests if machine else {}
@@ -119,7 +119,7 @@ class Ending:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Write down what a report says; with xdist this runs where all of them arrive."""
+        """Record a report; with xdist this runs in the process that receives all reports."""
         if self._run.is_worker:
             return
         described = getattr(report, "graphdriver_machine", None)
@@ -153,9 +153,9 @@ class Ending:
     def pytest_terminal_summary(
         self, terminalreporter: "pytest.TerminalReporter"
     ) -> Generator[None, None, None]:
-        """Leave violations out of pytest's own summary: the verdict shows each once.
+        """Remove violations from pytest's own summary: the verdict shows each once.
 
-        Errors of the suite stay there, with their tracebacks.
+        Errors of the suite stay in it, with their tracebacks.
         """
         stats: dict[str, list[Any]] = terminalreporter.stats
         reports = {name: stats.pop(name) for name in ("failed", "error") if name in stats}
@@ -189,9 +189,9 @@ class Ending:
         return machine
 
     def _introduce(self, name: str, described: dict[str, Any]) -> None:
-        """Take in what a worker of `--dist each` describes with its first report."""
+        """Add a machine from the first report of a `--dist each` worker."""
         if name in self._machines:
-            return  # of a worker in place of one that died
+            return  # of a worker that replaces a dead one
         journal = Journal(self._journal_path(name))
         here = next(self._run.head(spec, self._started) for spec in self._run.drivers)
         machine = self._begun(machine_from(name, described, journal, here.run))
@@ -206,7 +206,7 @@ class Ending:
         return self._machines.get(self._name_of(report))
 
     def _new_name(self, label: str) -> str:
-        """Return a name that no other machine of the run has, nor the files of another."""
+        """Return a name that no other machine of the run has, nor the files of another machine."""
         taken = {report_path("x", name, True) for name in self._names.values()}
         names = itertools.chain([label], (f"{label}#{n}" for n in itertools.count(2)))
         return next(name for name in names if report_path("x", name, True) not in taken)
@@ -218,7 +218,7 @@ class Ending:
             machine.journal.collect(collected)
 
     def _judge(self, session: pytest.Session, exitstatus: int) -> None:
-        """Make the result of each driver on each machine, and write the files."""
+        """Create the result of each driver on each machine, and write the files."""
         machines = [self._machines[name] for name in sorted(self._machines)]
         if not self._is_collected and exitstatus == pytest.ExitCode.USAGE_ERROR:
             self._drop_journals()
@@ -227,7 +227,7 @@ class Ending:
         counted = any(any(one.collected.values()) for one in machines)
         if self._reports.foreign and nothing and not counted:
             self._drop_journals()
-            return  # an author's own checks, which say nothing about the catalogue
+            return  # a project's own checks, which are not part of the catalogue
         if session.config.getoption("collectonly"):
             self._drop_journals()
             return
@@ -264,7 +264,9 @@ class Ending:
         return Ended.FINISHED
 
     def _drop_journals(self) -> None:
-        """Close the journals, and remove them unless asked for: the result files have all."""
+        """Close the journals, and delete them unless requested: the result files have their
+        content.
+        """
         for machine in self._machines.values():
             machine.journal.close()
             path = machine.journal.path
@@ -272,7 +274,7 @@ class Ending:
                 path.unlink(missing_ok=True)
 
     def _excused(self, result: RunResult) -> RunResult:
-        """Waive known violations; a waiver is stale when no driver needs it."""
+        """Waive known violations; a waiver is stale if no driver needs it."""
         run = self._run
         rows, wrong = apply_waivers(result.requirements, run.waivers, datetime.date.today())
         first = not self._judged
@@ -280,7 +282,7 @@ class Ending:
         return replace(result, requirements=apply_baseline(rows, run.baseline))
 
     def _in_shard(self, result: RunResult) -> RunResult:
-        """Give the reason of requirements that are not selected because of the shard only."""
+        """Set the reason of requirements that are only excluded by the shard."""
         shard = self._run.shard
         if shard is None:
             return result
@@ -309,14 +311,16 @@ class Ending:
             Path(path).write_text(page([one.result for one in self._judged]), "utf-8")
 
     def _file_name(self, judged: Judged) -> str:
-        """Return what distinguishes the files of a result: its driver, its machine, or both."""
+        """Return the part of a result's file names that is unique: its driver, its machine, or
+        both.
+        """
         spec, machine = judged.result.driver.spec, judged.machine.name
         if not machine:
             return spec
         return f"{machine}-{spec}" if len(judged.machine.heads) > 1 else machine
 
     def _with_scripts(self, judged: Judged, directory: str, several: bool) -> Judged:
-        """Write a script for each violation, and name it in the result."""
+        """Write a script for each violation, and add its command to the result."""
         result, name = judged.result, self._file_name(judged)
         prefix = report_path("x", name, several).name.removeprefix("x-") + "-" if several else ""
         texts: dict[str, tuple[str, ...]] = {}
@@ -338,7 +342,7 @@ class Ending:
 
 
 def started_now() -> str:
-    """Return the present time as result files have it."""
+    """Return the current time in the format of result files."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -348,5 +352,5 @@ def _is_violation(report: Any) -> bool:
 
 
 def _is_shown(reported: TestResult, shown: RequirementResult) -> bool:
-    """Say whether a test's violation is the one that its requirement's result shows."""
+    """Return whether a test's violation is the one in its requirement's result."""
     return reported.result.actual == shown.actual and reported.result.program == shown.program

@@ -1,4 +1,4 @@
-"""The fixture `graphdriver`: the driver under test, where the test may ask for it."""
+"""The fixture `graphdriver`: the driver under test, if the test may use it."""
 
 import subprocess
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from graphdriver_conformance.session.run import SUBJECT, Run, verified
 __all__ = ["HOME", "RESULT", "Fixture", "keep_home"]
 
 HOME = pytest.StashKey[Path]()
-"""Where a test's item keeps the home of its driver."""
+"""Key of the home of the driver in a test's item."""
 RESULT = pytest.StashKey[RequirementResult]()
-"""Where a test's item keeps the result of its call."""
+"""Key of the result of the call in a test's item."""
 
 
 class Fixture:
-    """The plugin that has the fixture."""
+    """The plugin that provides the fixture."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -61,7 +61,7 @@ class Fixture:
 
 
 def keep_home(home: Path, place: Path) -> None:
-    """Copy a home with owners, xattrs and sparse files, without the mounts that are below it."""
+    """Copy a home with owners, xattrs and sparse files, without the mounts in it."""
     umount_below(home.parent)
     place.mkdir(parents=True, exist_ok=True)
     if home.exists():

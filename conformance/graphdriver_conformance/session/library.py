@@ -1,4 +1,4 @@
-"""The suite as a function: what `graphdriver_conformance.check` does."""
+"""The suite as a function: the implementation of `graphdriver_conformance.check`."""
 
 import importlib
 import subprocess
@@ -16,11 +16,11 @@ __all__ = ["CheckFailed", "CheckResult", "Violations", "run_suite", "spec_of"]
 
 
 class CheckFailed(Exception):
-    """The suite could not run; the message says why and what to do."""
+    """The suite could not run; the message states the reason and the remedy."""
 
 
 class Violations(AssertionError):
-    """The driver violates requirements; `violations` are they."""
+    """The driver violates requirements, which are in `violations`."""
 
     def __init__(self, spec: str, violations: Sequence[RequirementResult]) -> None:
         rows = [f"{one.id} ({one.level}) {one.title}: {headline(one)}" for one in violations]
@@ -30,7 +30,7 @@ class Violations(AssertionError):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CheckResult:
-    """The result of `check`: `ok` says whether the run passed, at the level that was asked for."""
+    """The result of `check`: `ok` is true if the run passed, at the requested level."""
 
     result: RunResult
     ok: bool
@@ -63,9 +63,9 @@ class CheckResult:
 def run_suite(
     driver: str | Callable[..., object], settings: Mapping[str, object], workers: int
 ) -> CheckResult:
-    """Run pytest on the driver and read the result file back. Raises CheckFailed.
+    """Run pytest on the driver and read the result file. Raises CheckFailed.
 
-    `settings` are options of the plugin without their prefix; None and empty ones are left out.
+    `settings` are options of the plugin without their prefix; None and empty ones are omitted.
     """
     with tempfile.TemporaryDirectory(prefix="graphdriver-check-") as scratch:
         report = Path(scratch) / "result.json"
@@ -88,7 +88,9 @@ def run_suite(
 
 
 def spec_of(driver: str | Callable[..., object]) -> str:
-    """Return the SPEC of a factory: module:attribute. Raises CheckFailed for one of nowhere."""
+    """Return the SPEC of a factory: module:attribute. Raises CheckFailed if it cannot be
+    imported.
+    """
     if isinstance(driver, str):
         return driver
     module = getattr(driver, "__module__", "")
@@ -101,5 +103,5 @@ def spec_of(driver: str | Callable[..., object]) -> str:
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is not driver:
-        raise CheckFailed(f"{module}:{name} is something else than {driver!r}; name it as a SPEC")
+        raise CheckFailed(f"{module}:{name} is not {driver!r}; name it as a SPEC")
     return f"{module}:{name}"

@@ -1,8 +1,8 @@
-"""The machines of a run: one, or with xdist's `--dist each` every one that runs the whole suite.
+"""The machines of a run: one, or with xdist's `--dist each` all that run the whole suite.
 
-With `--dist each` no test is judged by the machine that starts the run. Each worker makes its homes
-and introduces the drivers where it is, and sends what it found with its first report; results, a
-verdict and files are then kept for each machine.
+With `--dist each` the machine that starts the run does not test anything itself. Each worker
+creates its homes and initializes the drivers on its machine, and sends the facts with its first
+report; each machine has its own results, verdict and files.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _EACH = "graphdriver_each"
 
 
 def runs_on_each(config: pytest.Config) -> bool:
-    """Say whether each worker runs all tests: of the process that starts them, and of a worker."""
+    """Return whether each worker runs all tests: in the controller, and in a worker."""
     given = getattr(config, "workerinput", None)
     if given is not None:
         return bool(given.get(_EACH))
@@ -34,9 +34,9 @@ def runs_on_each(config: pytest.Config) -> bool:
 
 @dataclass
 class Machine:
-    """What is known of one machine: of each driver a head of its result, its journal, its tests.
+    """The data of one machine: for each driver the head of its result, its journal, its tests.
 
-    `name` is "" where there is one machine only; `tests` has SPEC and requirement of each test.
+    `name` is "" for the only machine; `tests` has SPEC and requirement of each test.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Machine:
     tests: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def title(self, spec: str) -> str:
-        """Return how the verdict on a driver here is headed."""
+        """Return the heading of the verdict on a driver of this machine."""
         return f"{spec} on {self.name}" if self.name else spec
 
 
 class Sender:
-    """A worker's hooks: its first report brings what the machine is, and which tests it has."""
+    """A worker's hooks: its first report contains the facts of the machine, and its tests."""
 
     def __init__(self, run: Run, started: str) -> None:
         self._run = run
@@ -67,7 +67,7 @@ class Sender:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add it to the first report, before xdist sends that."""
+        """Add them to the first report, before xdist sends it."""
         if self._is_sent:
             return
         self._is_sent = True
@@ -88,17 +88,17 @@ class Sender:
 
 
 def label_of(node: Any) -> str:
-    """Return a name for the machine of an xdist worker: its host, else its number."""
+    """Return a name for the machine of an xdist worker: its host, otherwise its number."""
     spec = node.gateway.spec
     for kind in ("ssh", "vagrant_ssh", "socket"):
         if where := getattr(spec, kind, None):
-            # `ssh=` takes options of ssh(1) before the host.
+            # `ssh=` accepts options of ssh(1) before the host.
             return str(where).split()[-1]
     return str(node.gateway.id)
 
 
 def machine_from(name: str, data: Mapping[str, Any], journal: Journal, command: RunInfo) -> Machine:
-    """Return the machine that a worker described; `command` is what was called where it began."""
+    """Return the machine that a worker described; `command` is the command of the controller."""
     heads = {}
     for one in data["heads"]:
         driver = DriverInfo.from_data(one["driver"])

@@ -1,4 +1,4 @@
-"""How far the run is, on one line of a terminal; nothing where there is none."""
+"""The progress of the run, in one line of a terminal; no output without a terminal."""
 
 import time
 
@@ -11,7 +11,7 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """Takes the place of pytest's dots for tests of the suite."""
+    """Replaces pytest's dots for tests of the suite."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -20,7 +20,7 @@ class Progress:
         self._is_shown = False
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Look whether there is a terminal, and whether more was asked for than a line."""
+        """Check whether there is a terminal, and whether more verbose output was requested."""
         config = self._run.config
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         self._is_shown = (
@@ -36,20 +36,20 @@ class Progress:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: object, ids: list[str]) -> None:
-        """Count the tests of a worker: each has them all, and runs them with `--dist each`."""
+        """Count the tests of a worker: with `--dist each`, each worker runs all of them."""
         before = self._total if runs_on_each(self._run.config) else 0
         self._total = before + len(ids)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Show no letter for a test of the suite: the line says it."""
+        """Print no letter for a test of the suite: the line shows the progress."""
         if not self._is_shown or not hasattr(report, "graphdriver"):
             return None
         return report.outcome, "", report.outcome.upper()
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Show how many tests are left, how long it took, and what that makes of the rest."""
+        """Show the number of remaining tests, the elapsed time, and an estimate of the rest."""
         said = getattr(report, "graphdriver", None)
         if not said or not self._is_shown:
             return
@@ -68,7 +68,7 @@ class Progress:
 
     @property
     def _can_tell(self) -> bool:
-        """Whether enough tests are done to guess from them what the others take."""
+        """Whether enough tests are done to estimate the time of the others."""
         return self._done * 10 > self._total
 
     def _show(self, text: str) -> None:

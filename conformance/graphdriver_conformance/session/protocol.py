@@ -1,4 +1,4 @@
-"""Each test of a driver in a supervised process; the process that supervises reports the rest."""
+"""Runs each test of a driver in a supervised process; the supervisor reports lost tests."""
 
 import os
 from collections.abc import Iterable
@@ -28,12 +28,12 @@ from graphdriver_conformance.session.warned import forward, recorded
 __all__ = ["Protocol"]
 
 _MOST_CALLS = 40
-# The requirement that is violated by a driver that cannot be made.
+# The requirement that a driver violates if it cannot be created.
 _INIT = "INI-001"
 
 
 class Protocol:
-    """The hooks that run a test: in a child of this process, unless a debugger was asked for."""
+    """The hooks that run a test: in a child of this process, unless a debugger was requested."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -56,7 +56,7 @@ class Protocol:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """End the child; at once where the run was interrupted."""
+        """End the child; immediately if the run was interrupted."""
         if self._child and os.getpid() == self._process:
             if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
                 self._child.end(deadline())
@@ -104,13 +104,15 @@ class Protocol:
         return report
 
     def _serve(self, pipe: Connection, items: list[pytest.Item]) -> None:
-        """Be the child: run the tests whose numbers come through the pipe, until None comes."""
+        """The child's loop: run the tests whose numbers arrive through the pipe, until None
+        arrives.
+        """
         config = self._run.config
         self._run.announce_to(lambda home: pipe.send(("home", str(home))))
         while order := pipe.recv():
             index, following = order
             nextitem = None if following is None else items[following]
-            # Tests between the last one and this one may have been left out as blocked.
+            # Tests between the last one and this one may have been skipped as blocked.
             items[index].session._setupstate.teardown_exact(items[index])
             with recorded(items[index]) as warned:
                 reports = runtestprotocol(items[index], nextitem=nextitem, log=False)
@@ -124,7 +126,7 @@ class Protocol:
             source.keeper.close()
 
     def _unrun(self, item: pytest.Item, id: str) -> RequirementResult | None:
-        """Return the result of a test that need not run, as init or a verb it rests on failed."""
+        """Return the result of a test that is not run, because init or a dependency failed."""
         requirement = catalogue()[id]
         error = self._run.drivers[spec_of(item)].init_error
         if error and error.is_refusal:
@@ -160,7 +162,7 @@ class Protocol:
         return None
 
     def _lost(self, item: pytest.Item, error: ChildDied | ChildHung) -> RequirementResult:
-        """Return the result of a test that was lost with its process, and clean up after it."""
+        """Return the result of a test whose process died, and clean up after it."""
         run, id = self._run, verified(item)
         calls = run.watch.calls()
         if isinstance(error, ChildHung):
@@ -190,7 +192,7 @@ class Protocol:
             return RequirementResult("", "MUST", item.name, Outcome.VIOLATED, actual=actual)
         return RequirementResult.of(
             catalogue()[id],
-            # Without a verb that runs and with an endless test, the suite itself has hung.
+            # If no verb is running and the test does not end, the suite itself has hung.
             Outcome.VIOLATED if call or reason is Reason.PROCESS_DIED else Outcome.ERROR,
             reason=reason,
             expected=expected,
@@ -204,7 +206,7 @@ class Protocol:
 
 
 def _synthetic(item: pytest.Item, result: RequirementResult) -> list[pytest.TestReport]:
-    """Return reports of a test that did not come to its end, with the result on the first."""
+    """Return reports of a test that did not finish, with the result on the first."""
     id = verified(item)
     skipped = result.outcome in (Outcome.NOT_PROVABLE, Outcome.BLOCKED)
     lines = [f"{id}: {result.title}" if id else result.title, *finding(result)]

@@ -1,4 +1,4 @@
-"""The report of each test: with the result of its requirement."""
+"""The report of each test, with the result of its requirement."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import replace
@@ -26,7 +26,7 @@ __all__ = ["Reports"]
 
 
 class Reports:
-    """The hooks that make reports; `foreign` counts the tests that verify no requirement."""
+    """The hooks that create reports; `foreign` counts the tests that verify no requirement."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -35,7 +35,7 @@ class Reports:
         self.foreign_failures = 0
 
     def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> None:
-        """Keep both sides of the comparison that failed: expected and actual."""
+        """Keep both operands of the failed comparison: expected and actual."""
         self._compared = (op, left, right)
 
     @pytest.hookimpl(wrapper=True)
@@ -48,7 +48,8 @@ class Reports:
         if not id:
             return report
         if call.when == "setup":
-            # The item's, not the report's: JUnit's are written with the last report of a test.
+            # The item's properties, not the report's: JUnit's are written with the last report of a
+            # test.
             level = catalogue()[id].level.value
             item.user_properties += [("requirement", id), ("level", level)]
         error = call.excinfo.value if call.excinfo else None
@@ -69,7 +70,7 @@ class Reports:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count the tests that are not the suite's; remember what ends whatever rests on it."""
+        """Count the tests that are not the suite's; record violations that stop dependent tests."""
         data = getattr(report, "graphdriver", None)
         if data:
             reported = TestResult.from_data(data)
@@ -82,9 +83,9 @@ class Reports:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """Give the report of a test whose xdist worker died the result of its requirement.
+        """Add the result of its requirement to the report of a test whose xdist worker died.
 
-        The tests run in a child of the worker, so that this is a driver that kills its parent.
+        The tests run in a child of the worker, so the driver has killed its parent process.
         """
         if getattr(report, "graphdriver", None) is None:
             self.lost_test(crashitem, report, read_collected(self._run.shared))
@@ -92,7 +93,9 @@ class Reports:
     def lost_test(
         self, test: str, report: pytest.TestReport, tests: Mapping[str, tuple[str, str]]
     ) -> None:
-        """Make the report of a lost test a violation; `tests` has SPEC and requirement of each."""
+        """Turn the report of a lost test into a violation; `tests` has SPEC and requirement of
+        each.
+        """
         spec, id = tests.get(test, ("", ""))
         if id:
             result = RequirementResult.of(
@@ -135,7 +138,7 @@ class Reports:
         return result, tuple(scripts)
 
     def _check(self, item: pytest.Item, subject: Subject | None) -> Check | None:
-        """Return how the suite's own test can be called; authors' checks may want more fixtures."""
+        """Return how the suite's own test can be called; other checks may need more fixtures."""
         module = item.module.__name__  # type: ignore[attr-defined]
         if not module.startswith("graphdriver_conformance."):
             return None

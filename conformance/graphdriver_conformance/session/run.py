@@ -1,4 +1,4 @@
-"""The state of a run: the drivers it judges, where, and on what machine."""
+"""The state of a run: the tested drivers, their homes, and the machine."""
 
 import datetime
 import errno
@@ -45,8 +45,8 @@ __all__ = ["SUBJECT", "Run", "verified"]
 
 _Answer = TypeVar("_Answer")
 SUBJECT = pytest.StashKey[Subject]()
-"""Where a test's item keeps the driver that it was given."""
-# Options that change a result, and their defaults: a line that reproduces one has the others.
+"""Key of the driver in a test's item."""
+# Options that affect results, and their defaults: a reproducing command has all others.
 _TELLING: dict[str, object] = {
     "option": [],
     "home": None,
@@ -54,11 +54,11 @@ _TELLING: dict[str, object] = {
     "seed": 0,
     "deadline": 60.0,
 }
-# A driver in another process that cannot be reached at all: nothing was judged.
+# A driver in another process that cannot be reached: nothing was tested.
 _NOBODY_THERE = (errno.ENOENT, errno.ECONNREFUSED)
-# With so many, no more tests are begun: each would wait for the deadline.
+# After this number, no more tests are started: each would wait for the deadline.
 _MOST_LOST_CLEANUPS = 3
-# An adapter reports by itself that a verb was not answered; the supervisor is its last resort.
+# An adapter itself reports a verb without an answer; the supervisor is the last resort.
 _ADAPTERS_TIME = 3
 
 
@@ -84,11 +84,11 @@ class Run:
         self._hear: Callable[[Path], None] = lambda home: None
         given = getattr(config, "workerinput", None)
         self.is_worker = given is not None
-        # A worker that is given no place for homes has a machine of its own.
+        # A worker without a directory for homes runs on a machine of its own.
         self.is_alone = given is None or "graphdriver_base" not in given
         received = None if self.is_alone else given
         self.shared = Path(received["graphdriver_base"]) if received else homes.base
-        # Waivers are applied where the results arrive; another machine has not their files.
+        # Waivers are applied in the controller; another machine does not have the files.
         self.waivers, self.baseline = (
             ([], frozenset()) if self.is_worker and self.is_alone else self._known_violations()
         )
@@ -99,11 +99,11 @@ class Run:
         )
 
     def deadline(self, spec: str) -> float:
-        """Return after how many seconds the supervisor kills a verb of this driver."""
+        """Return the number of seconds after which the supervisor kills a verb of this driver."""
         return deadline() * (1 if self.sources[spec].in_process else _ADAPTERS_TIME)
 
     def head(self, spec: str, started: str) -> RunResult:
-        """Return the result of a driver of which nothing is known yet."""
+        """Return the result of a driver before any test."""
         option = self.config.getoption
         return RunResult(
             suite=importlib.metadata.version("graphdriver-conformance"),
@@ -130,7 +130,7 @@ class Run:
         )
 
     def reproduce(self, spec: str, id: str) -> str:
-        """Return the command that runs one requirement again, with every option that counts."""
+        """Return the command that repeats one requirement, with every relevant option."""
         words = ["pytest", f"--driver={spec}", f"--requirement={id}"]
         for name, default in _TELLING.items():
             value = self.config.getoption(f"graphdriver_{name}", None)
@@ -141,15 +141,15 @@ class Run:
         return shlex.join(words)
 
     def announce_to(self, hear: Callable[[Path], None]) -> None:
-        """Have the process that supervises this one hear of every home that a test gets."""
+        """Report every home that a test gets to the supervising process."""
         self._hear = hear
 
     def announce(self, home: Path) -> None:
-        """Tell the supervising process which home the running test has."""
+        """Tell the supervisor the home of the running test."""
         self._hear(home)
 
     def place_to_keep(self, id: str) -> str | None:
-        """Return a new directory for the home of a violation, None unless homes are to be kept."""
+        """Return a new directory for the home of a violation, None unless homes are kept."""
         directory = self.config.getoption("graphdriver_keep", None)
         if not directory:
             return None
@@ -165,15 +165,15 @@ class Run:
         raise AssertionError("itertools.count does not end")
 
     def waiver_of(self, id: str) -> str:
-        """Return why a violation is no failure of this run, "" where it is one."""
+        """Return why a violation does not fail this run, "" if it does."""
         today = datetime.date.today()
         valid = [one for one in self.waivers if one.requirement == id and today <= one.until]
         if valid:
-            return str(valid[-1])  # an entry for one requirement is behind the patterns
+            return str(valid[-1])  # an entry for one requirement comes after the patterns
         return "the baseline has this violation as well" if id in self.baseline else ""
 
     def is_fatal(self, spec: str, requirement: Requirement) -> list[str]:
-        """Return the requirements whose verbs died or hung: itself, and those it rests on."""
+        """Return the requirements whose verbs died or hung: itself, and its dependencies."""
         found: list[str] = []
         todo = [requirement.id]
         while todo:
@@ -184,7 +184,7 @@ class Run:
         return sorted(set(found))
 
     def remember_fatal(self, spec: str, id: str) -> None:
-        """Let no process of the run begin a test that rests on this requirement."""
+        """Prevent all processes of the run from starting tests that depend on this requirement."""
         self._tombstone(spec, id).touch()
 
     def remember_lost_cleanup(self, spec: str, id: str) -> None:
@@ -192,7 +192,7 @@ class Run:
         self._tombstone(spec, f"cleanup.{id}").touch()
 
     def lost_cleanups(self, spec: str) -> list[str]:
-        """Return the requirements in whose tests cleanup() died or hung, once there are several."""
+        """Return the requirements in whose tests cleanup() died or hung, if there are several."""
         first = self._tombstone(spec, "cleanup.")
         found = sorted(
             one.name.removeprefix(first.name) for one in first.parent.glob(f"{first.name}*")
@@ -218,10 +218,10 @@ class Run:
             raise pytest.UsageError(str(error)) from None
 
     def _introduced(self, source: DriverSource) -> DriverInfo:
-        """Make the driver once, in a process of its own, and ask for its name and claims.
+        """Create the driver once, in a process of its own, to get its name and claims.
 
-        Raises pytest.UsageError when SPEC names no driver. A driver that refuses this environment,
-        or fails, is described by `init_error`.
+        Raises pytest.UsageError if SPEC names no driver. A driver that refuses this environment, or
+        fails, is described by `init_error`.
         """
         unknown = DriverInfo(source.spec, source.spec, self.options)
         home = self.homes.new()
@@ -246,7 +246,7 @@ class Run:
         return DriverInfo.from_data({**unknown.to_data(), **data})
 
     def _introduction(self, source: DriverSource, home: Path) -> tuple[str, Any]:
-        """Return a kind of answer, and it: what the child of `_introduced` sends."""
+        """Return a kind of answer with its content, which the child of `_introduced` sends."""
         try:
             source.load()
         except BadSpec as error:
@@ -292,7 +292,7 @@ def _init_error(error: Exception) -> InitError:
 
 
 def _answered(ask: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
-    """Return what a driver answers; that it cannot is for the tests to judge."""
+    """Return the driver's answer; tests check a driver that cannot answer."""
     try:
         return ask()
     except Exception:
@@ -309,10 +309,10 @@ def _declared(source: DriverSource, driver: Driver) -> list[str] | None:
         raise BadSpec(f"{source.spec}: capabilities is a {kind}; it must be a set of names")
     names = sorted(map(str, declared))
     if unknown := next((one for one in names if one not in set(Capability)), None):
-        # Otherwise a misspelt capability would be one that is neither claimed nor ever asked for.
+        # Otherwise a misspelt capability would be neither claimed nor tested.
         near = get_close_matches(unknown, list(Capability), 1)
         remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(Capability)}"
-        raise BadSpec(f"{source.spec}: there is no capability {unknown!r}; {remedy}")
+        raise BadSpec(f"{source.spec}: unknown capability {unknown!r}; {remedy}")
     return names
 
 

@@ -31,7 +31,7 @@ from graphdriver_conformance.host.processes import (
 
 __all__ = ["Child", "ChildDied", "ChildHung"]
 
-# Between two looks at the deadlines, in seconds; answers and deaths are events of their own.
+# Seconds between checks of the deadlines; answers and deaths are separate events.
 _LOOK = 0.5
 # A test that calls no verb for so long has hung in the suite itself: seconds, and deadlines.
 _SILENCE, _SILENT_DEADLINES = 900.0, 10
@@ -41,7 +41,7 @@ _FRAMES = 8
 class ChildDied(Exception):
     """The child ended before it answered: by a signal, or with an exit status.
 
-    `how` says so in words, `output` are the innermost lines of Python that ran, if it left them.
+    `how` describes this in words, `output` are the innermost lines of the Python stack, if any.
     """
 
     def __init__(self, status: int, output: list[str]) -> None:
@@ -58,7 +58,7 @@ class ChildDied(Exception):
 
 
 class ChildHung(Exception):
-    """The child was killed: `call` took longer than the deadline; "" where no verb was running."""
+    """The child was killed: `call` exceeded the deadline; "" if no verb was running."""
 
     def __init__(self, call: str, seconds: float) -> None:
         super().__init__(f"{call or 'the test'} did not return within {seconds:g} s")
@@ -80,7 +80,7 @@ class Child:
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
-            # Python 3.12 warns where other threads run: xdist's have no part in this.
+            # Python 3.12 warns if other threads run: xdist's threads are not affected.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process = os.fork()
         if not self._process:
@@ -90,12 +90,12 @@ class Child:
         self._descriptor = _pidfd(self._process)
 
     def send(self, message: object) -> None:
-        """Send a message; that the child is gone is reported by `receive`."""
+        """Send a message; `receive` reports the death of the child."""
         with contextlib.suppress(OSError):
             self._connection.send(message)
 
     def receive(self, deadline: float) -> Any:
-        """Return the next message. Raises ChildDied, or ChildHung after having killed the child."""
+        """Return the next message. Raises ChildDied, or ChildHung after it killed the child."""
         while True:
             waited_for: list[Any] = [self._connection]
             if self._descriptor is not None:
@@ -114,13 +114,13 @@ class Child:
                 raise hung
 
     def end(self, patience: float) -> None:
-        """Ask the child to end, and kill it when it does not within `patience` seconds."""
+        """Ask the child to end, and kill it if it does not within `patience` seconds."""
         self.send(None)
         self._await_end(patience)
         self.kill()
 
     def kill(self) -> None:
-        """Kill the child and all processes that it left."""
+        """Kill the child and all its processes."""
         if self._process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process, signal.SIGKILL)
@@ -137,8 +137,8 @@ class Child:
         code = 1
         try:
             die_with_parent()
-            # Ctrl-C is for the parent, which ends this process; a signal to this process's group
-            # is for this process.
+            # Ctrl-C is handled by the parent, which ends this process; a signal to this process
+            # group is handled here.
             os.setpgid(0, 0)
             signal.signal(signal.SIGINT, lambda *_: None)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -146,7 +146,7 @@ class Child:
             main(theirs)
             code = 0
         except (EOFError, BrokenPipeError):
-            pass  # the parent is gone
+            pass  # the parent has died
         except BaseException:
             traceback.print_exc()
         finally:
@@ -165,7 +165,7 @@ class Child:
         return None
 
     def _ended(self) -> bool:
-        """Say whether the child has ended, and keep its exit status."""
+        """Return whether the child has ended, and keep its exit status."""
         if self._process:
             process, status = os.waitpid(self._process, os.WNOHANG)
             if process:
@@ -195,7 +195,9 @@ class Child:
         return self._status or 0
 
     def _kill_orphans(self) -> None:
-        """Kill processes that the child started: they are ours since it ended."""
+        """Kill processes that the child started: this process is their parent since the child
+        ended.
+        """
         while left := children_of_this_process() - self._before:
             for process in left:
                 with contextlib.suppress(ProcessLookupError):

@@ -1,7 +1,7 @@
-"""Two values that should be equal, in a form in which a reader sees where they differ.
+"""Two unequal values in a form that shows the difference.
 
-Long values are cut where they are equal, not at the front: two lists that are cut to the same first
-entries would hide the finding. Layer archives are shown as lists of members.
+Long values are shortened where they are equal, not at the front: two lists that are truncated to
+the same first entries would hide the difference. Layer archives are shown as lists of members.
 """
 
 import io
@@ -18,7 +18,7 @@ _BLOCK = 512
 
 
 def shown(value: object) -> str:
-    """Return one value, cut if it is long."""
+    """Return one value, shortened if it is long."""
     if isinstance(value, (set, frozenset)):
         return _entries(sorted(map(repr, value)), "{}") if value else "nothing"
     if isinstance(value, bytes) and (members := _members(value)) is not None:
@@ -28,7 +28,7 @@ def shown(value: object) -> str:
 
 
 def shown_pair(expected: object, actual: object) -> tuple[str, str]:
-    """Return both values; where they are long, only the parts in which they differ."""
+    """Return both values; of long ones only the parts that differ."""
     if isinstance(expected, bytes) and isinstance(actual, bytes):
         archives = _members(expected), _members(actual)
         if archives[0] is not None and archives[1] is not None:
@@ -94,7 +94,7 @@ def _sequences(one: Sequence[Any], other: Sequence[Any], repr_: Any = repr) -> t
 
 
 def _texts(one: str | bytes, other: str | bytes) -> tuple[str, str]:
-    """Return the surroundings of the first place where two texts differ."""
+    """Return the context of the first difference of two texts."""
     start = _common(one, other)
     begin = max(0, start - _AROUND // 2)
 
@@ -107,7 +107,7 @@ def _texts(one: str | bytes, other: str | bytes) -> tuple[str, str]:
 
 
 def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """Return how many entries two sequences have in common at their beginning."""
+    """Return the length of the common prefix of two sequences."""
     pairs = zip(one, other, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 

@@ -1,4 +1,4 @@
-"""Warnings that a test raises in the supervised process, on their way to pytest's summary."""
+"""Warnings of a test in the supervised process, forwarded to pytest's summary."""
 
 import builtins
 import warnings
@@ -24,7 +24,7 @@ class Warned(NamedTuple):
 
 @contextmanager
 def recorded(item: pytest.Item) -> Iterator[list[Warned]]:
-    """Collect the warnings of the block, under the filters that hold for the test."""
+    """Collect the warnings of the block, under the filters of the test."""
     found: list[Warned] = []
     if not item.config.pluginmanager.hasplugin("warnings"):
         yield found
@@ -35,7 +35,7 @@ def recorded(item: pytest.Item) -> Iterator[list[Warned]]:
 
 
 def forward(item: pytest.Item, found: list[Warned]) -> None:
-    """Hand warnings to pytest, and so to its summary, or to xdist's."""
+    """Pass warnings to pytest for its summary, or to xdist."""
     for one in found:
         category: type[Warning] = getattr(builtins, one.base)
         is_plain = category.__name__ == one.kind
@@ -56,7 +56,7 @@ def forward(item: pytest.Item, found: list[Warned]) -> None:
 
 
 class _Relay:
-    """Stands for pytest's hooks: what is recorded in the child is not for its reporters."""
+    """Replaces pytest's hooks: warnings recorded in the child are not for its reporters."""
 
     def __init__(self, found: list[Warned]) -> None:
         self._found = found

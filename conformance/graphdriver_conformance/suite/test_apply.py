@@ -1,4 +1,4 @@
-"""DIF-002 and DIF-018 on: archives applied, good ones and bad ones."""
+"""DIF-002 and DIF-018 on: apply_diff of valid and invalid archives."""
 
 import bz2
 import gzip
@@ -40,7 +40,7 @@ IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
 def _applied(
     graphdriver: Subject, below: Tree, entries: list[LayerEntry], dialect: Dialect = PLAIN
 ) -> Tree:
-    """Return what a fresh layer on `below` shows after the archive of `entries` was applied."""
+    """Return the tree of a new layer on `below` to which the archive of `entries` was applied."""
     layer = graphdriver.new_layer(graphdriver.build(below))
     graphdriver.apply_diff(layer, graphdriver.parent_of(layer), build_archive(entries, dialect))
     return graphdriver.tree(layer)
@@ -73,7 +73,7 @@ def test_archive_makes_a_sibling_equal(
 
 @verifies("DIF-002")
 def test_directory_made_again_is_empty_for_the_sibling(graphdriver: Subject) -> None:
-    """The opaque mark, or one whiteout for each old child, has to travel."""
+    """A recreated directory is exported as opaque, or with one whiteout for each old entry."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base, writable=True)
     wanted = Tree.of({"d": directory(), "d/new": b"new"})
@@ -92,7 +92,7 @@ def test_directory_made_again_is_empty_for_the_sibling(graphdriver: Subject) -> 
 def test_applying_to_a_layer_with_content(
     graphdriver: Subject, data: st.DataObject, old: Tree
 ) -> None:
-    """The second archive is to the first as a layer is to its parent."""
+    """A second archive applied to a layer changes it as a child layer would."""
     below = Tree.of({"d/a": b"below", "f": b"below"})
     first = make_layer(below, data.draw(successors(below)))
     middle = apply_layer(below, first)
@@ -108,7 +108,7 @@ def test_applying_to_a_layer_with_content(
 
 @verifies("DIF-018")
 def test_second_archive_replaces_adds_and_deletes(graphdriver: Subject) -> None:
-    """What the first one placed counts as below for the second one's markers."""
+    """Members of the first archive are lower files for the markers of the second."""
     first = [entry_of("d/one", file(b"1")), entry_of("two", file(b"2")), whiteout("top")]
     second = [
         whiteout("two"),
@@ -130,7 +130,7 @@ def test_second_archive_replaces_adds_and_deletes(graphdriver: Subject) -> None:
     "stream", [b"", bytes(1024), bytes(10240), bytes(10 << 20)], ids=lambda s: str(len(s))
 )
 def test_empty_streams_are_empty_layers(graphdriver: Subject, stream: bytes) -> None:
-    """And the size of nothing is nothing."""
+    """An empty stream results in an empty layer of size 0."""
     layer = graphdriver.new_layer(graphdriver.build(IMAGE))
 
     size = graphdriver.apply_diff(layer, graphdriver.parent_of(layer), stream)
@@ -141,7 +141,7 @@ def test_empty_streams_are_empty_layers(graphdriver: Subject, stream: bytes) -> 
 
 @verifies("DIF-020")
 def test_cut_archive_is_an_error(graphdriver: Subject) -> None:
-    """At every block up to the end marker; the layer can then be removed, others are untouched."""
+    """The archive is truncated at each block; afterwards the layer can be removed."""
     base = graphdriver.build(IMAGE)
     entries = [entry_of("d", directory()), whiteout("d/a"), entry_of("big", file(b"x" * 3000))]
     archive = build_archive([*entries, entry_of("last", file(b"end"))]).rstrip(b"\0")
@@ -159,7 +159,7 @@ def test_cut_archive_is_an_error(graphdriver: Subject) -> None:
 @verifies("DIF-021")
 @pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz", "text", "noise", "half a block"])
 def test_junk_is_an_error(graphdriver: Subject, kind: str) -> None:
-    """Quickly, and without a trace in the layer; some drivers do unpack what is compressed."""
+    """The archive is refused early and without a change, or decompressed and unpacked."""
     archive = build_archive([entry_of("a", file(b"a"))])
     junk = {
         "gzip": gzip.compress(archive),
@@ -188,7 +188,7 @@ def test_junk_is_an_error(graphdriver: Subject, kind: str) -> None:
 
 @verifies("DIF-022")
 def test_parent_argument_does_not_change_the_result(graphdriver: Subject) -> None:
-    """The direct parent, the grandparent, none."""
+    """The parent argument is the direct parent, the grandparent, or empty."""
     base = graphdriver.build(IMAGE)
     middle = graphdriver.build(Tree.of({"d/a": b"a", "m": b"m"}), base)
     archive = build_archive([whiteout("d/a"), entry_of("n", file(b"n"))])
@@ -204,7 +204,7 @@ def test_parent_argument_does_not_change_the_result(graphdriver: Subject) -> Non
 
 @verifies("DIF-023")
 def test_applying_to_an_unknown_layer(graphdriver: Subject) -> None:
-    """It must not make one."""
+    """The driver must not create the layer."""
     archive = build_archive([entry_of("a", file(b"a"))])
     before = settled_names(graphdriver)
 
@@ -216,20 +216,20 @@ def test_applying_to_an_unknown_layer(graphdriver: Subject) -> None:
 
 @verifies("DIF-024")
 def test_stream_is_read_to_its_end(graphdriver: Subject) -> None:
-    """A megabyte of zeros after the archive's end."""
+    """A megabyte of zeros follows the end of the archive."""
     base = graphdriver.build(Tree.of({"below": b""}))
     layer = graphdriver.new_layer(base)
     stream = io.BytesIO(build_archive([entry_of(b"f", file(b"x"))]) + bytes(1 << 20))
 
     graphdriver.apply_diff(layer, base, stream)
 
-    assert b"" == stream.read(), "a part of the stream was not read"
+    assert b"" == stream.read(), "the stream was not read to its end"
 
 
 @verifies("ARC-010")
 @pytest.mark.parametrize("name", [b"BZh-notes", b"\x04\x22M\x18"], ids=["bzip2", "lz4"])
 def test_first_name_may_begin_as_a_compressed_stream(graphdriver: Subject, name: bytes) -> None:
-    """A name is the first that a tar has; who looks for compression there takes it for bzip2."""
+    """The first name of a tar is at the offset of a compression magic such as that of bzip2."""
     _assert_applies(graphdriver, IMAGE, [entry_of(name, file(b"x"))])
 
 
@@ -239,7 +239,7 @@ def test_first_name_may_begin_as_a_compressed_stream(graphdriver: Subject, name:
 def test_markers_of_either_kind_in_any_place(
     graphdriver: Subject, data: st.DataObject, old: Tree
 ) -> None:
-    """Opaque or explicit, first, last or in between."""
+    """The members are opaque or explicit whiteouts, in any order."""
     new = data.draw(successors(old))
     layer = make_layer(old, new, use_opaque=data.draw(st.booleans()))
     markers = [entry for entry in layer if b".wh." in entry.name]
@@ -253,16 +253,26 @@ def test_markers_of_either_kind_in_any_place(
 @verifies("DIF-025")
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
 def test_opaque_marker_among_its_siblings(graphdriver: Subject, place: int) -> None:
-    """It hides what is below, and nothing of its own layer, wherever it stands."""
+    """The marker hides lower files only, at any position in the archive."""
     content = [entry_of("d", directory()), entry_of("d/a", file(b"2")), entry_of("d/n", file())]
 
     _assert_applies(graphdriver, IMAGE, [*content[:place], opaque("d"), *content[place:]])
 
 
+@verifies("DIF-025")
+def test_markers_in_directories_without_an_entry(graphdriver: Subject) -> None:
+    """Such a directory keeps the mode that it has below, as with any other member (DIF-033)."""
+    below = Tree.of(
+        {"t": directory(0o1777), "t/a": b"a", "p": directory(0o700), "p/b": b"b", "p/c": b"c"}
+    )
+
+    _assert_applies(graphdriver, below, [whiteout("t/a"), whiteout("p/b"), opaque("p")])
+
+
 @verifies("DIF-026")
 @pytest.mark.parametrize("marker_first", [True, False], ids=["before", "after"])
 def test_whiteout_beside_its_directory(graphdriver: Subject, marker_first: bool) -> None:
-    """Only what the layer itself puts into d is there."""
+    """Only the layer's own members are in d."""
     content = [entry_of("d", directory()), entry_of("d/new", file(b"new"))]
     marker = [whiteout("d")]
 
@@ -274,7 +284,7 @@ def test_whiteout_beside_its_directory(graphdriver: Subject, marker_first: bool)
 @verifies("DIF-027")
 @pytest.mark.parametrize("marker_first", [True, False], ids=["before", "after"])
 def test_whiteout_beside_its_file(graphdriver: Subject, marker_first: bool) -> None:
-    """The file is the layer's; an error is acceptable, a missing file is not."""
+    """The file is a member of the layer; an error is accepted, a missing file is not."""
     content, marker = [entry_of("top", file(b"new"))], [whiteout("top")]
     layer = graphdriver.new_layer(graphdriver.build(IMAGE))
     entries = marker + content if marker_first else content + marker
@@ -294,13 +304,13 @@ def test_whiteout_inside_a_deleted_directory(graphdriver: Subject) -> None:
     """In both orders."""
     for entries in ([whiteout("d"), whiteout("d/a")], [whiteout("d/a"), whiteout("d")]):
         tree = _applied(graphdriver, IMAGE, entries)
-        assert b"d" not in tree, "the deleted directory is there"
+        assert b"d" not in tree, "the deleted directory exists"
         assert b"top" in tree
 
 
 @verifies("DIF-029")
 def test_whiteout_of_nothing(graphdriver: Subject) -> None:
-    """In the root, in a directory, in a directory that is not there, and opaque."""
+    """The marker is in the root, in a directory, in a missing directory, or opaque."""
     entries = [whiteout("nope"), whiteout("d/nope"), whiteout("no/nope"), whiteout("top/x")]
 
     assert_same_tree(IMAGE, _applied(graphdriver, IMAGE, entries))
@@ -309,7 +319,7 @@ def test_whiteout_of_nothing(graphdriver: Subject) -> None:
 @verifies("DIF-030")
 @pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh...", "d/.wh.", "d/.wh..", "d/.wh..."])
 def test_whiteout_without_a_name(graphdriver: Subject, name: str) -> None:
-    """One of them wiped the directory, another its parent."""
+    """Docker deleted the marker's directory or its parent."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base)
     try:
@@ -327,7 +337,7 @@ def test_whiteout_without_a_name(graphdriver: Subject, name: str) -> None:
 @verifies("DIF-031")
 @pytest.mark.parametrize("marker_first", [True, False], ids=["before", "after"])
 def test_opaque_root(graphdriver: Subject, marker_first: bool) -> None:
-    """FROM scratch in the middle of an image."""
+    """The opaque root corresponds to FROM scratch in the middle of an image."""
     content = [entry_of("d", directory()), entry_of("d/new", file(b"new"))]
     entries = [opaque(""), *content] if marker_first else [*content, opaque("")]
 
@@ -337,19 +347,19 @@ def test_opaque_root(graphdriver: Subject, marker_first: bool) -> None:
 @verifies("DIF-032")
 @pytest.mark.parametrize("target", ["usr/lib", "/usr/lib", "../usr/./lib"])
 def test_path_through_a_lower_symlink(graphdriver: Subject, target: str) -> None:
-    """The symlink stays, and the file is where it leads."""
+    """The symlink is kept, and the file is created in its target."""
     below = Tree.of({"usr/lib/old": b"old", "lib": symlink(target)})
     tree = _applied(graphdriver, below, [entry_of("lib/new", file(b"new"))])
 
-    assert b"lib" in tree, "the symlink is gone"
-    assert tree[b"lib"].target, "the symlink is something else"
+    assert b"lib" in tree, "the symlink was removed"
+    assert tree[b"lib"].target, "the symlink was replaced"
     missing = {b"usr/lib/old", b"usr/lib/new"} - set(tree)
     assert not missing, f"{sorted(missing)} are missing; there are {sorted(tree)}"
 
 
 @verifies("DIF-033")
 def test_implied_directories_keep_their_mode(graphdriver: Subject) -> None:
-    """One that is below keeps mode and all; one that is nowhere can be entered."""
+    """A lower directory keeps its metadata; a new one can be entered."""
     below = Tree.of({"d": directory(0o1777), "d/sub": directory(0o750), "d/sub/old": b""})
     tree = _applied(graphdriver, below, [entry_of("d/sub/new", file()), entry_of("x/y/z", file())])
 
@@ -365,7 +375,7 @@ def test_implied_directories_keep_their_mode(graphdriver: Subject) -> None:
 @given(data=st.data())
 @examples(10)
 def test_layers_in_order_make_the_image(graphdriver: Subject, data: st.DataObject) -> None:
-    """Up to five layers, pulled one after the other."""
+    """Up to five layers are pulled one after the other."""
     layers, tree, id = [], Tree(), ""
     for _ in range(data.draw(st.integers(1, 5))):
         new = data.draw(successors(tree))
@@ -378,7 +388,7 @@ def test_layers_in_order_make_the_image(graphdriver: Subject, data: st.DataObjec
 
 @verifies("DIF-034")
 def test_gnu_and_pax_headers_are_understood(graphdriver: Subject) -> None:
-    """Long names in either form, a global header, a directory said twice."""
+    """The archive has long names in both forms, a global header, and a directory twice."""
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         buffer = io.BytesIO()
         headers = {"comment": "made by hand"} if form == tarfile.PAX_FORMAT else {}

@@ -1,7 +1,7 @@
-"""FSX-021 to FSX-024, LIF-031 to LIF-034, and ARC-012 to ARC-014: attributes of each name space.
+"""FSX-021 to FSX-024, LIF-031 to LIF-034, and ARC-012 to ARC-014: xattrs of each namespace.
 
-Each is a requirement of its own, because file systems and users differ in which they can have: what
-cannot be set beside the driver is not provable, and says nothing of the others.
+Each namespace has its own requirement, because file systems and users differ in the namespaces that
+they support. What cannot be set in a plain directory is not provable.
 """
 
 from graphdriver.contract import Capability
@@ -21,30 +21,30 @@ def _copied_up(graphdriver: Subject, kind: str) -> None:
 
 @verifies("FSX-021")
 def test_copy_up_keeps_file_capabilities(graphdriver: Subject) -> None:
-    """ping of an image is touched, and works for root only."""
+    """ping of an image is modified, and afterwards works for root only."""
     _copied_up(graphdriver, "capability")
 
 
 @verifies("FSX-022")
 def test_copy_up_keeps_access_control_lists(graphdriver: Subject) -> None:
-    """A log file that a group may read is closed to it after the first rotation."""
+    """A log file that a group may read loses the permission at the first rotation."""
     _copied_up(graphdriver, "acl")
 
 
 @verifies("FSX-023")
 def test_copy_up_keeps_trusted_attributes(graphdriver: Subject) -> None:
-    """Root's own notes in an image are gone with the first write."""
+    """trusted.* xattrs of a file in an image are lost at the first write."""
     _copied_up(graphdriver, "trusted")
 
 
 @verifies("FSX-024")
 def test_copy_up_keeps_user_attributes(graphdriver: Subject) -> None:
-    """Checksums and labels of files are gone with the first write."""
+    """Checksums and labels in user.* xattrs are lost at the first write."""
     _copied_up(graphdriver, "user")
 
 
 def _tree(graphdriver: Subject, kind: str) -> Tree:
-    """Return a tree of nodes with attributes, one of them with something in it."""
+    """Return a tree of files with xattrs, one of them with content."""
     nodes = {name.encode(): node for name, node in nodes_with(graphdriver, kind).items()}
     return Tree({**Tree.of({"plain": b"plain", "a plain directory/file": b"x"}), **nodes})
 
@@ -63,30 +63,30 @@ def _inherited(graphdriver: Subject, kind: str) -> None:
 
 @verifies("LIF-031")
 def test_child_shows_file_capabilities(graphdriver: Subject) -> None:
-    """A driver that copies its parent's files copied all but these."""
+    """A driver that copies its parent's files lost these xattrs."""
     _inherited(graphdriver, "capability")
 
 
 @verifies("LIF-032")
 def test_child_shows_access_control_lists(graphdriver: Subject) -> None:
-    """What an image opens or closes to a user is so in its containers."""
+    """Permissions that an image grants or denies apply in its containers."""
     _inherited(graphdriver, "acl")
 
 
 @verifies("LIF-033")
 def test_child_shows_trusted_attributes(graphdriver: Subject) -> None:
-    """What root has noted of a file is there one layer up."""
+    """trusted.* xattrs of a file are visible in a child layer."""
     _inherited(graphdriver, "trusted")
 
 
 @verifies("LIF-034")
 def test_child_shows_user_attributes(graphdriver: Subject) -> None:
-    """What a program has noted of a file is there one layer up."""
+    """user.* xattrs of a file are visible in a child layer."""
     _inherited(graphdriver, "user")
 
 
 def _carried(graphdriver: Subject, kind: str) -> None:
-    """Carry attributes by diff: new ones, those of what was copied up, and in the whole archive."""
+    """Test a round trip of new files, of copied-up files, and of the flattened diff."""
     tree = _tree(graphdriver, kind)
     base = graphdriver.new_layer()
     layer = graphdriver.build(tree, base)
@@ -108,17 +108,17 @@ def _carried(graphdriver: Subject, kind: str) -> None:
 
 @verifies("ARC-012")
 def test_file_capabilities_are_carried(graphdriver: Subject) -> None:
-    """Of new files, of one that was copied up, and in an export."""
+    """New files, a copied-up file, and the flattened diff are tested."""
     _carried(graphdriver, "capability")
 
 
 @verifies("ARC-013")
 def test_user_attributes_are_carried(graphdriver: Subject) -> None:
-    """Of new files and directories, of those that were copied up, and in an export."""
+    """New and copied-up files and directories, and the flattened diff, are tested."""
     _carried(graphdriver, "user")
 
 
 @verifies("ARC-014")
 def test_access_control_lists_are_carried(graphdriver: Subject) -> None:
-    """Of new files and directories, of those that were copied up, and in an export."""
+    """New and copied-up files and directories, and the flattened diff, are tested."""
     _carried(graphdriver, "acl")

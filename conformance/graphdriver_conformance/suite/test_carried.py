@@ -1,7 +1,7 @@
-"""DIF-052 to DIF-057: what archives lost although every test of single nodes passed.
+"""DIF-052 to DIF-057: losses in archives that tests of single files do not detect.
 
-The root directory itself, new names of files of the parent, what was deleted above a directory that
-is there again, and targets of hard links as some builders spell them.
+The root directory, new hard links to files of the parent, deletions above a recreated directory,
+and spellings of hard link targets.
 """
 
 import os
@@ -37,20 +37,20 @@ def _root_only(tree: Tree) -> Tree:
 @verifies("DIF-052")
 @pytest.mark.parametrize("mode", [0o555, 0o1777, 0o2750])
 def test_metadata_of_the_root_is_carried(graphdriver: Subject, mode: int) -> None:
-    """chmod 555 / in a Dockerfile was not in the image, alone of all that the line did."""
+    """The mode of / changed by a Dockerfile was missing in the image."""
     _carry_root(graphdriver, directory(mode, uid=7, gid=8, mtime=EPOCH + 99))
 
 
 @verifies("DIF-056")
 def test_user_attributes_of_the_root_are_carried(graphdriver: Subject) -> None:
-    """What a program has noted of / is in the image."""
+    """user.* xattrs of / are in the image."""
     _carry_root(graphdriver, directory(xattrs=held_by_home(graphdriver, "user")))
 
 
 @verifies("DIF-057")
 def test_access_control_lists_of_the_root_are_carried(graphdriver: Subject) -> None:
-    """setfacl of / opens an image to a user of its own; what another host pulls is closed."""
-    # The group's bits are those of the mask in the ACL.
+    """setfacl of / gives a user access; after a pull on another host the access is lost."""
+    # The group bits of the mode are the mask of the ACL.
     _carry_root(graphdriver, directory(0o674, xattrs=held_by_home(graphdriver, "acl")))
 
 
@@ -64,7 +64,7 @@ def _carry_root(graphdriver: Subject, root: Node) -> None:
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
     _assert_root(graphdriver, sibling, wanted, "after diff and apply_diff")
     child = _root_only(graphdriver.tree(graphdriver.new_layer(sibling)))
-    # A layer that is made has a time of its own.
+    # A new layer has its own mtime.
     assert_same_tree(wanted, child, "the root, in a child of that", _ROOT ^ Aspect.DIRECTORY_MTIME)
 
     if graphdriver.claims(Capability.FLATTENED_DIFF):
@@ -80,7 +80,7 @@ def _assert_root(graphdriver: Subject, id: str, wanted: Tree, when: str) -> None
 
 @verifies("DIF-052")
 def test_metadata_of_the_root_in_an_archive(graphdriver: Subject) -> None:
-    """As builders write it, `./`; a layer without that member keeps its parent's."""
+    """The member is `./`; without it the layer keeps the metadata of its parent's root."""
     first, second = directory(0o711, uid=1, gid=2), directory(0o1555, uid=3, gid=4)
     base = graphdriver.new_layer()
     graphdriver.apply_diff(base, "", build_archive([entry_of("./", first), entry_of("a", file())]))
@@ -144,7 +144,7 @@ _WAYS: Mapping[str, Callable[[Path], None]] = {
 
 @verifies("DIF-053")
 def test_new_names_of_lower_files_are_one_file(graphdriver: Subject) -> None:
-    """ln in a Dockerfile: the file was there as often as it had names, and chmod met one."""
+    """ln in a Dockerfile: each name became a separate file, and chmod changed only one."""
     base = graphdriver.build(_LINKED)
     layer = graphdriver.new_layer(base, writable=True)
     with graphdriver.view(layer) as root:
@@ -162,13 +162,13 @@ def test_new_names_of_lower_files_are_one_file(graphdriver: Subject) -> None:
     assert_same_tree(wanted, graphdriver.tree(sibling), "after diff and apply_diff", aspects)
 
 
-# How deep the deleted directory was, and how deep is what was made again.
+# The depth of the deleted directory, and of the recreated one.
 _DEPTHS = [(1, 2), (1, 3), (2, 3)]
 _GROUPS = ("at-once", "in-two-layers", "below-a-third")
 
 
 def _path(group: str, gone: int, depth: int, made: int) -> str:
-    """Return a directory `depth` deep of the tree that shows one case."""
+    """Return a directory of depth `depth` from the tree of one case."""
     return "/".join([f"{group}-{gone}-{made}", "b", "c"][:depth])
 
 
@@ -210,9 +210,10 @@ def _make_again(root: Path, group: str) -> None:
 
 @verifies("DIF-054")
 def test_directories_deleted_above_one_that_is_there_again(graphdriver: Subject) -> None:
-    """rm -r a, mkdir -p a/b: an exporter asked a/b for its mark, and the old a/b/foo was back.
+    """rm -r a, mkdir -p a/b: an exporter checked a/b only for the mark, and a/b/foo reappeared.
 
-    Deleted and made in one layer, in two, and below a third that adds to it; at each depth.
+    The directory is deleted and recreated in one layer, in two, and below a third one that adds
+    entries; at each depth.
     """
     once, twice, third = _GROUPS
     trees = [_old_tree()]
@@ -240,7 +241,7 @@ def test_directories_deleted_above_one_that_is_there_again(graphdriver: Subject)
 
 
 def _assert_archives(graphdriver: Subject, ids: list[str], trees: list[Tree]) -> None:
-    """Every archive of the top layer means its tree, and so does a sibling made of it."""
+    """Every archive of the top layer, and a sibling built from it, results in the same tree."""
     top, tree = ids[-1], trees[-1]
     assert_same_tree(tree, graphdriver.tree(top), "the top layer, mounted again")
     for parent, below in zip(ids[:-1], trees[:-1], strict=True):
@@ -260,7 +261,7 @@ def _assert_archives(graphdriver: Subject, ids: list[str], trees: list[Tree]) ->
 @verifies("DIF-055")
 @pytest.mark.parametrize("target", ["/d/one", "./d/one", "d/one", "d/./one"])
 def test_targets_of_hard_links_are_relative_to_the_root(graphdriver: Subject, target: str) -> None:
-    """Some builders write them with a slash before; Docker 29.7 refused their images."""
+    """Some builders write targets with a leading slash; Docker 29.7 refused their images."""
     content = file(b"content", 0o640)
     entries = [
         entry_of("d/one", content),

@@ -1,4 +1,6 @@
-"""CHG: which paths differ. The oracle knows both trees; the driver has to find out."""
+"""CHG: changes. The oracle computes the differences of two known trees, which the driver must
+report.
+"""
 
 import itertools
 import os
@@ -44,7 +46,7 @@ def _assert_changes(
 
 
 def _check(graphdriver: Subject, old: Tree, *steps: Tree) -> None:
-    """Build `old` and a layer that goes through `steps`; it has changed to the last of them."""
+    """Build `old` and a layer that takes the trees of `steps`, of which the last is compared."""
     base = graphdriver.build(old)
     layer = graphdriver.new_layer(base, writable=True)
     for step in steps:
@@ -54,11 +56,11 @@ def _check(graphdriver: Subject, old: Tree, *steps: Tree) -> None:
 
 @verifies("CHG-001")
 def test_empty_layer_has_no_changes(graphdriver: Subject) -> None:
-    """Neither freshly made nor after it was mounted."""
+    """A new layer is tested before and after a mount."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base, writable=True)
 
-    assert [] == graphdriver.changes(layer, base), "a fresh layer has changes"
+    assert [] == graphdriver.changes(layer, base), "a new layer has changes"
     with graphdriver.view(layer):
         pass
     assert [] == graphdriver.changes(layer, base), "mounting alone is reported as a change"
@@ -66,7 +68,7 @@ def test_empty_layer_has_no_changes(graphdriver: Subject) -> None:
 
 @verifies("CHG-002")
 def test_added_modified_and_deleted_files(graphdriver: Subject) -> None:
-    """graphtest's twenty files, round robin, with their directory's own row."""
+    """The twenty files of graphtest, added, modified and deleted in rotation."""
     old = Tree.of({f"dir/file-{n}": b"old" for n in range(20)})
     new = old
     for number in range(20):
@@ -92,7 +94,7 @@ def test_added_modified_and_deleted_files(graphdriver: Subject) -> None:
 def test_without_a_parent_all_is_added(
     graphdriver: Subject, data: st.DataObject, tree: Tree
 ) -> None:
-    """Of a base layer and of a chain."""
+    """A base layer and a chain are tested."""
     base = graphdriver.build(tree)
     new = data.draw(successors(tree))
     layer = graphdriver.build(new, base)
@@ -103,7 +105,7 @@ def test_without_a_parent_all_is_added(
 
 @verifies("CHG-004")
 def test_rows_are_clean(graphdriver: Subject) -> None:
-    """No blank rows, no doubles, no root, no markers, no slashes at the end."""
+    """No blank or duplicate rows, no root, no markers, no trailing slashes."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(Tree.of({"d": directory(0o700), "new/x": b"", "top": b"2"}), base)
 
@@ -113,13 +115,13 @@ def test_rows_are_clean(graphdriver: Subject) -> None:
     assert not twice, f"listed more than once: {twice}"
     for path in paths:
         clean = path.startswith(b"/") and path != b"/" and b"//" not in path + b"/"
-        assert clean, f"{path!r} is not a clean absolute path"
+        assert clean, f"{path!r} is not a normalized absolute path"
         assert not os.path.basename(path).startswith(b".wh."), f"{path!r} is a marker"
 
 
 @verifies("CHG-005")
 def test_kinds_are_the_three(graphdriver: Subject) -> None:
-    """With the values that go over the wire."""
+    """The values are those of the plugin protocol."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(Tree.of({"d/a": b"changed", "new": b""}), base)
 
@@ -133,20 +135,20 @@ def test_kinds_are_the_three(graphdriver: Subject) -> None:
 
 @verifies("CHG-006")
 def test_deleted_directory_is_one_row(graphdriver: Subject) -> None:
-    """Not one for each file of /usr."""
+    """A deleted directory is one row, not one row for each of its files."""
     _check(graphdriver, IMAGE, IMAGE.without(b"e"))
 
 
 @verifies("CHG-007")
 def test_new_directory_is_added(graphdriver: Subject) -> None:
-    """On kernels too that mark every new directory opaque."""
+    """Some kernels mark every new directory as opaque."""
     new = IMAGE.with_(b"d/new", directory()).with_(b"d/new/deep", file(b"x"))
     _check(graphdriver, IMAGE, new.with_(b"empty", directory()))
 
 
 @verifies("CHG-008")
 def test_directory_made_again(graphdriver: Subject) -> None:
-    """Its old children are gone, one is back with another content, one is new."""
+    """Of the old entries one is recreated with another content; there is one new entry."""
     old = Tree.of({"d/gone": b"1", "d/back": b"1", "d/sub/deep": b"1", "top": b""})
     new = Tree.of({"d/back": b"two", "d/new": b"2", "top": b""})
 
@@ -160,14 +162,14 @@ def test_directory_made_again(graphdriver: Subject) -> None:
     ids=lambda node: node.kind.value,
 )
 def test_changed_type_is_reported(graphdriver: Subject, old: Node, new: Node) -> None:
-    """As one modification, or as a deletion and an addition."""
+    """The result is one modification, or a deletion and an addition."""
     before, after = Tree.of({"x": old}), Tree.of({"x": new})
     _check(graphdriver, before, Tree(), after)
 
 
 @verifies("CHG-010")
 def test_changed_mode_is_reported(graphdriver: Subject) -> None:
-    """Of a file, an executable, and a directory."""
+    """The mode of a file, an executable and a directory is changed."""
     old = Tree.of({"file": b"x", "tool": file(b"x", 0o755), "dir/x": b""})
     new = old.with_(b"file", file(b"x", 0o600)).with_(b"tool", file(b"x", 0o4755))
 
@@ -176,19 +178,19 @@ def test_changed_mode_is_reported(graphdriver: Subject) -> None:
 
 @verifies("CHG-011")
 def test_symlink_led_elsewhere(graphdriver: Subject) -> None:
-    """Same length, same time."""
+    """Length and mtime are unchanged."""
     _check(graphdriver, Tree.of({"current": symlink("v1")}), Tree.of({"current": symlink("v2")}))
 
 
 @verifies("CHG-012")
 def test_edit_that_keeps_size_and_time(graphdriver: Subject) -> None:
-    """Only the bytes tell."""
+    """Only the content differs."""
     _check(graphdriver, Tree.of({"a": b"one", "b": b"x"}), Tree.of({"a": b"two", "b": b"x"}))
 
 
 @verifies("CHG-013")
 def test_edits_within_a_second(graphdriver: Subject) -> None:
-    """Five layers, each with an edit of the same size in the same second."""
+    """Each of five layers changes a file without a change of its size in the same second."""
     tree = Tree.of({"log": file(b"0")})
     parent = graphdriver.build(tree)
     for number in range(1, 6):
@@ -200,7 +202,7 @@ def test_edits_within_a_second(graphdriver: Subject) -> None:
 
 @verifies("CHG-014")
 def test_name_back_after_a_whiteout_below(graphdriver: Subject) -> None:
-    """The middle layer's whiteout is not a file."""
+    """The whiteout of the middle layer is not a file."""
     first = graphdriver.build(Tree.of({"x": b"1", "y": b""}))
     second = graphdriver.build(Tree.of({"y": b""}), first)
     third = graphdriver.build(Tree.of({"x": b"3", "y": b""}), second)
@@ -211,7 +213,7 @@ def test_name_back_after_a_whiteout_below(graphdriver: Subject) -> None:
 
 @verifies("CHG-015")
 def test_file_replaced_by_a_full_directory(graphdriver: Subject) -> None:
-    """lstat of base/x/y is ENOTDIR, and that means: not there."""
+    """lstat of base/x/y fails with ENOTDIR, which means that the file does not exist."""
     old = Tree.of({"x": b"file", "d/x": b"file"})
     new = Tree.of({"x/y": b"inside", "d/x/deep/y": b"inside"})
 
@@ -220,7 +222,7 @@ def test_file_replaced_by_a_full_directory(graphdriver: Subject) -> None:
 
 @verifies("CHG-016")
 def test_against_a_grandparent(graphdriver: Subject) -> None:
-    """What the middle layer did and the upper undid is no change."""
+    """A change of the middle layer that the upper layer reverts is not a change."""
     first = Tree.of({"kept": b"1", "gone": b"1", "undone": b"1"})
     second = Tree.of({"kept": b"1", "undone": b"2", "middle": b"2"})
     third = Tree.of({"kept": b"1", "undone": b"1", "middle": b"2", "new": b"3"})
@@ -247,7 +249,7 @@ def test_against_an_unrelated_layer(graphdriver: Subject) -> None:
 
 @verifies("CHG-018")
 def test_changes_changes_nothing(graphdriver: Subject) -> None:
-    """Held and not held; the holder's view stays."""
+    """The layer is held and not held; the holder's view stays."""
     base = graphdriver.build(IMAGE)
     new = Tree.of({"d/a": b"changed", "d/b": b"b", "new": b""})
     layer = graphdriver.build(new, base)
@@ -266,7 +268,7 @@ def test_changes_changes_nothing(graphdriver: Subject) -> None:
 def test_changes_between_any_two_trees(
     graphdriver: Subject, data: st.DataObject, old: Tree
 ) -> None:
-    """Whatever was added, edited, replaced, linked and removed."""
+    """Files are added, edited, replaced, linked and removed in random order."""
     new = data.draw(successors(old, 8))
     base = graphdriver.build(old)
     layer = graphdriver.build(new, base)
@@ -279,7 +281,7 @@ def test_changes_between_any_two_trees(
 
 @verifies("CHG-019")
 def test_changes_in_a_large_directory(graphdriver: Subject) -> None:
-    """One file is added beside sixty others and a fifo."""
+    """A file is added to a directory with sixty files and a fifo."""
     old = Tree.of({**{f"f{n}": b"x" for n in range(60)}, "pipe": fifo()})
 
     _check(graphdriver, old, old.with_(b"new", file()))
@@ -287,7 +289,7 @@ def test_changes_in_a_large_directory(graphdriver: Subject) -> None:
 
 @verifies("CHG-023")
 def test_untouched_devices_are_no_change(graphdriver: Subject) -> None:
-    """Docker's differ over fuse-overlayfs deleted a device that had more than forty neighbours."""
+    """Docker on fuse-overlayfs deleted a device in a directory of more than forty entries."""
     devices = {b"blk": device(NodeKind.BLOCK, 7, 1), b"chr": device(NodeKind.CHARACTER, 1, 3)}
     old = Tree({**Tree.of({f"f{n}": b"x" for n in range(60)}), **devices})
 
@@ -296,7 +298,7 @@ def test_untouched_devices_are_no_change(graphdriver: Subject) -> None:
 
 @verifies("CHG-020")
 def test_copy_up_alone_is_no_change(graphdriver: Subject) -> None:
-    """Opened for writing, moved away and back, read, listed."""
+    """Files are opened for writing, moved and moved back, read, listed."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base, writable=True)
     with graphdriver.view(layer) as root:
@@ -314,7 +316,7 @@ def test_copy_up_alone_is_no_change(graphdriver: Subject) -> None:
 @verifies("CHG-021")
 @pytest.mark.parametrize(("id", "parent"), [("nope", ""), ("nope", "BASE"), ("BASE", "nope")])
 def test_unknown_layers_are_errors(graphdriver: Subject, id: str, parent: str) -> None:
-    """Silence would mean: nothing changed."""
+    """An empty list would mean that there are no changes."""
     base = graphdriver.build(IMAGE)
 
     graphdriver.refuses("changes", id.replace("BASE", base), parent.replace("BASE", base))
@@ -324,7 +326,7 @@ def test_unknown_layers_are_errors(graphdriver: Subject, id: str, parent: str) -
 @given(data=st.data(), old=trees())
 @examples(15)
 def test_changes_and_archive_agree(graphdriver: Subject, data: st.DataObject, old: Tree) -> None:
-    """What docker diff shows is what docker commit keeps."""
+    """docker diff lists the same changes that docker commit stores."""
     new = data.draw(successors(old))
     base = graphdriver.build(old)
     layer = graphdriver.build(new, base)

@@ -1,4 +1,4 @@
-"""CLN: nothing is left."""
+"""CLN: cleanup and the end of a driver."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ IMAGE = Tree.of({"etc/hosts": b"one\n"})
 
 @verifies("CLN-001")
 def test_cleanup_ends_held_mounts(graphdriver: Subject) -> None:
-    """The machine is going down, whoever holds what."""
+    """At shutdown all layers are unmounted, including held ones."""
     base = graphdriver.build(IMAGE)
     for _ in range(3):
         graphdriver.get(graphdriver.new_layer(base, writable=True))
@@ -32,7 +32,7 @@ def test_cleanup_ends_held_mounts(graphdriver: Subject) -> None:
 
 @verifies("CLN-002")
 def test_cleanup_twice(graphdriver: Subject) -> None:
-    """And on a driver that has done nothing."""
+    """cleanup is called twice, and on an unused driver."""
     graphdriver.cleanup()
     child = graphdriver.new_layer(graphdriver.build(IMAGE))
 
@@ -44,7 +44,7 @@ def test_cleanup_twice(graphdriver: Subject) -> None:
 
 @verifies("CLN-003")
 def test_layers_survive_cleanup_and_init(graphdriver: Subject) -> None:
-    """Held ones too: what was written is there."""
+    """Held layers keep their written files."""
     id = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     (graphdriver.get(id) / "new").write_bytes(b"new")
 
@@ -55,7 +55,9 @@ def test_layers_survive_cleanup_and_init(graphdriver: Subject) -> None:
 
 @verifies("CLN-006")
 def test_removing_everything_leaves_the_home_as_it_was(graphdriver: Subject) -> None:
-    """By names: a file system may keep its own blocks, and a store the index it makes at first."""
+    """Files are compared by name: file systems may keep blocks, and a store the index of its first
+    use.
+    """
     before = settled_names(graphdriver)
     ids = [graphdriver.build(IMAGE)]
     for _ in range(5):
@@ -71,7 +73,7 @@ def test_removing_everything_leaves_the_home_as_it_was(graphdriver: Subject) -> 
 
 @verifies("CLN-010")
 def test_process_can_exit(graphdriver: Subject) -> None:
-    """Python waits at its end for every thread that is no daemon."""
+    """At exit Python waits for every thread that is not a daemon thread."""
     place = directory_beside(graphdriver, "alone")
     arguments = [graphdriver.source.spec, str(place / "home"), *graphdriver.options]
     command = [sys.executable, "-m", exiting.__name__, *arguments]
@@ -80,7 +82,7 @@ def test_process_can_exit(graphdriver: Subject) -> None:
         (place / "output").open("wb") as output,
         (place / "errors").open("wb") as errors,
     ):
-        # Files, as a pipe would wait for every process that the driver has left.
+        # Files, because a pipe would wait for all child processes of the driver.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=importing_as_here()
         )
@@ -101,7 +103,7 @@ def test_process_can_exit(graphdriver: Subject) -> None:
 
 @verifies("CLN-009")
 def test_home_can_be_deleted(graphdriver: Subject) -> None:
-    """rm -rf after the daemon has stopped."""
+    """The home is deleted with rm -rf after the daemon has stopped."""
     id = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     graphdriver.get(id)
 

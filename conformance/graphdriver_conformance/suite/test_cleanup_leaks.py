@@ -1,4 +1,4 @@
-"""CLN-004, CLN-005, CLN-007: what a driver's work leaves behind, and where."""
+"""CLN-004, CLN-005, CLN-007: resources and files that a driver leaks."""
 
 import io
 import os
@@ -22,7 +22,7 @@ EDITED = Tree.of({"etc/hosts": b"another\n", "usr/lib": b"x"})
 
 
 def _use_everything(graphdriver: Subject) -> None:
-    """Call every verb, as a life of two layers does, and let some of them fail."""
+    """Call every verb on two layers, including calls that fail."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(EDITED, base)
     sibling = graphdriver.new_layer(base)
@@ -44,7 +44,7 @@ def _use_everything(graphdriver: Subject) -> None:
 
 @verifies("CLN-004")
 def test_no_mounts_outside_the_home(graphdriver: Subject) -> None:
-    """While layers are held and afterwards: nobody looks for them elsewhere."""
+    """Mounts elsewhere are not found, neither while layers are held nor afterwards."""
     beside = graphdriver.home.parent
 
     def outside() -> set[str]:
@@ -56,7 +56,7 @@ def test_no_mounts_outside_the_home(graphdriver: Subject) -> None:
         return rows | {
             str(row)
             for row in elsewhere
-            # In a namespace that others share they mount what they like.
+            # In a shared namespace other programs mount, too.
             if graphdriver.source.mount_here or _is_of(row, graphdriver.home, below)
         }
 
@@ -71,21 +71,21 @@ def test_no_mounts_outside_the_home(graphdriver: Subject) -> None:
 
 
 def _of_a_test(row: Mount) -> bool:
-    """Say whether a mount is in a directory of this run or another one's."""
+    """Return whether a mount is in a directory of this run."""
     return any(part.startswith("graphdriver-") for part in row.point.split("/"))
 
 
 def _is_of(row: Mount, home: Path, devices: Container[str]) -> bool:
-    """Say whether a mount shows something of the home: a layer of it, or one of its views."""
+    """Return whether a mount shows a part of the home: a layer, or a view."""
     return row.device in devices or str(home) in f"{row.source} {row.root} {row.super_options}"
 
 
 @verifies("CLN-005")
 def test_nothing_grows(graphdriver: Subject) -> None:
-    """Descriptors, threads and children, over some hundred verbs: daemons run for months.
+    """Descriptors, threads and child processes are counted over some hundred verbs.
 
-    What is left each time is there as many times as it was left. Less than that may come and go by
-    itself: a server notices late that a client has hung up.
+    A leak in each round is as large as the number of rounds. Smaller differences may be temporary:
+    a server notices late that a client has closed its connection.
     """
     _use_everything(graphdriver)
     before = _resources(graphdriver.process)
@@ -95,11 +95,11 @@ def test_nothing_grows(graphdriver: Subject) -> None:
 
     more = _resources(graphdriver.process) - before
     left = [f"{count} of {what}" for what, count in sorted(more.items()) if count >= rounds]
-    assert [] == left, f"left by {rounds} uses"
+    assert [] == left, f"left after {rounds} uses"
 
 
 def _resources(process: int) -> Counter[str]:
-    """Count what a process has; 0, for a driver without one that can be seen, is our own."""
+    """Count the descriptors of a process, of this one if the driver's process is not visible."""
     place = Path("/proc", str(process) if process else "self")
     found: Counter[str] = Counter()
     for descriptor in (place / "fd").iterdir():
@@ -114,7 +114,7 @@ def _resources(process: int) -> Counter[str]:
 
 @verifies("CLN-007")
 def test_nothing_is_written_elsewhere(graphdriver: Subject) -> None:
-    """Not beside the home, not where the process stands, and what goes to TMPDIR is gone after."""
+    """No file is left beside the home, in the current directory or in TMPDIR."""
     with _places_of_its_own(graphdriver.home.parent) as places:
         _use_everything(graphdriver)
         graphdriver.cleanup()
@@ -128,7 +128,7 @@ def test_nothing_is_written_elsewhere(graphdriver: Subject) -> None:
 
 @contextmanager
 def _places_of_its_own(base: Path) -> Iterator[list[Path]]:
-    """Let the process stand in one empty directory and keep temporary files in another."""
+    """Run with an empty current directory and an empty TMPDIR."""
     places = [base / "standing", base / "temporary"]
     for place in places:
         place.mkdir()

@@ -1,4 +1,4 @@
-"""CON-001 to CON-005, CON-009, CON-010: making, holding and removing layers at once."""
+"""CON-001 to CON-005, CON-009, CON-010: concurrent creation, use and removal of layers."""
 
 import random
 import threading
@@ -25,7 +25,7 @@ THREADS = 6
 
 
 def _used_base(graphdriver: Subject) -> str:
-    """Return a layer that was a parent before: the first child may leave a mark in it."""
+    """Return a layer that already had a child: the first child may change its directory."""
     base = graphdriver.build(IMAGE)
     graphdriver.remove(graphdriver.new_layer(base, writable=True))
     return base
@@ -33,7 +33,7 @@ def _used_base(graphdriver: Subject) -> str:
 
 @verifies("CON-001")
 def test_layers_are_made_and_removed_at_once(graphdriver: Subject) -> None:
-    """A host that starts and stops many containers; nothing fails, nothing is left."""
+    """Many containers are started and stopped; no call fails, and nothing is left."""
     base = _used_base(graphdriver)
     before = settled_names(graphdriver)
 
@@ -55,14 +55,14 @@ def test_layers_are_made_and_removed_at_once(graphdriver: Subject) -> None:
 
 @verifies("CON-002")
 def test_one_id_is_made_once(graphdriver: Subject) -> None:
-    """Two clients that pull one image; the layer is there, and whole, whoever made it."""
+    """Two clients pull the same image; the layer is complete, whichever created it."""
     base = _used_base(graphdriver)
     before = settled_names(graphdriver)
     for _ in range(scaled(5)):
         id = graphdriver.new_id()
         outcomes = at_once([partial(graphdriver.driver.create, id, base)] * THREADS)
 
-        assert len(refusals(outcomes)) < THREADS, f"nobody could make it: {outcomes[0]!r}"
+        assert len(refusals(outcomes)) < THREADS, f"no create succeeded: {outcomes[0]!r}"
         assert_same_tree(IMAGE, graphdriver.tree(id), "the layer is not whole")
         graphdriver.remove(id)
 
@@ -71,7 +71,7 @@ def test_one_id_is_made_once(graphdriver: Subject) -> None:
 
 @verifies("CON-003")
 def test_one_layer_is_held_by_many(graphdriver: Subject) -> None:
-    """While one thread holds the layer it is there, whatever the others put; then it is not."""
+    """The view exists while one thread holds the layer, and not after the last put."""
     layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     for round in range(scaled(8)):
         chance = random.Random(round)
@@ -79,7 +79,7 @@ def test_one_layer_is_held_by_many(graphdriver: Subject) -> None:
         step = threading.Barrier(THREADS)
         hold = partial(_hold_and_leave_in_turn, graphdriver, layer, step)
         all_at_once([partial(hold, number, count) for number, count in enumerate(holds)])
-        assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+        assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 def _hold_and_leave_in_turn(
@@ -102,7 +102,7 @@ def _hold_and_leave_in_turn(
 
 @verifies("CON-004")
 def test_get_against_remove(graphdriver: Subject) -> None:
-    """A container is started while its layer is cleaned up: one of both comes first."""
+    """A container is started while its layer is removed: the result is as of one order."""
     base = graphdriver.build(IMAGE)
     wanted = Tree.of({**dict(IMAGE.items()), "mine": b"mine"})
     for _ in range(scaled(8)):
@@ -120,7 +120,7 @@ def test_get_against_remove(graphdriver: Subject) -> None:
         if isinstance(removed, Path):
             assert not graphdriver.exists(id), f"remove succeeded, but {id} exists"
         else:
-            assert isinstance(got, Path), f"neither came first: {got!r}, {removed!r}"
+            assert isinstance(got, Path), f"the results fit no order: {got!r}, {removed!r}"
             assert_same_tree(wanted, observe(got), "a remove that was refused has removed")
             graphdriver.put(id)
             graphdriver.remove(id)
@@ -129,7 +129,7 @@ def test_get_against_remove(graphdriver: Subject) -> None:
 
 @verifies("CON-005")
 def test_children_of_a_held_parent(graphdriver: Subject) -> None:
-    """Many containers of one image that someone looks into."""
+    """Many containers of one image are inspected."""
     parent = graphdriver.build(IMAGE, graphdriver.build(Tree.of({"etc/hosts": b"zero\n"})))
     with graphdriver.view(parent) as root:
         ids = [graphdriver.new_id() for _ in range(THREADS * 2)]
@@ -162,7 +162,7 @@ def test_cleanup_while_layers_are_held(graphdriver: Subject) -> None:
 
 @verifies("CON-010")
 def test_two_drivers_on_one_home(graphdriver: Subject) -> None:
-    """A second daemon by mistake: it is refused, or neither loses the other's layers."""
+    """A second daemon on the home is refused, or neither loses layers of the other."""
     base = graphdriver.build(IMAGE)
     try:
         other = graphdriver.open_another()
@@ -175,9 +175,11 @@ def test_two_drivers_on_one_home(graphdriver: Subject) -> None:
     all_at_once([partial(both[n % 2].create, id, base) for n, id in enumerate(ids)])
 
     for driver in both:
-        assert [] == [id for id in ids if not driver.exists(id)], "one does not see the other's"
+        assert [] == [id for id in ids if not driver.exists(id)], (
+            "a driver does not see the other driver's layers"
+        )
     for id in ids:
         assert_same_tree(IMAGE, graphdriver.tree(id), f"{id} is not whole")
     all_at_once([partial(both[n // 2 % 2].remove, id) for n, id in enumerate(ids)])
     for driver in both:
-        assert [] == [id for id in ids if driver.exists(id)], "one still sees removed layers"
+        assert [] == [id for id in ids if driver.exists(id)], "a driver still sees removed layers"

@@ -1,4 +1,4 @@
-"""CON-006 to CON-008, CON-011, CON-013, CON-014: archives, children, histories and signals."""
+"""CON-006 to CON-008, CON-011, CON-013, CON-014: archives, child processes, histories, signals."""
 
 import itertools
 import os
@@ -38,7 +38,7 @@ def _read(graphdriver: Subject, id: str, parent: str) -> bytes:
 
 @verifies("CON-006")
 def test_archives_made_at_once(graphdriver: Subject) -> None:
-    """Layers are pushed in parallel: each archive is its own layer's, and whole."""
+    """Layers are pushed in parallel: each archive is complete and contains its own layer."""
     base = graphdriver.build(IMAGE)
     layers = {graphdriver.build(EDITED, base): EDITED, graphdriver.build(Tree(), base): Tree()}
     parents = (base, "") if graphdriver.claims(Capability.FLATTENED_DIFF) else (base,)
@@ -54,7 +54,7 @@ def test_archives_made_at_once(graphdriver: Subject) -> None:
 
 @verifies("CON-007")
 def test_archives_applied_at_once(graphdriver: Subject) -> None:
-    """An image's layers are unpacked in parallel: none gets another's files."""
+    """Layers of an image are unpacked in parallel: each contains only its own files."""
     base = graphdriver.build(IMAGE)
     ids = [graphdriver.new_layer(base) for _ in range(THREADS)]
 
@@ -75,7 +75,7 @@ def test_archives_applied_at_once(graphdriver: Subject) -> None:
 
 @verifies("CON-008")
 def test_diff_leaves_the_holders_view(graphdriver: Subject) -> None:
-    """docker diff, commit and cp of a running container, which goes on running."""
+    """docker diff, commit and cp of a running container, which keeps running."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(EDITED, base)
     done = threading.Event()
@@ -105,12 +105,12 @@ def test_diff_leaves_the_holders_view(graphdriver: Subject) -> None:
 
     all_at_once([run, look])
 
-    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+    assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 @verifies("CON-011")
 def test_children_get_none_of_the_drivers_descriptors(graphdriver: Subject) -> None:
-    """Whoever starts a program while a layer is diffed: it would keep the disk busy."""
+    """A program is started during a diff: an inherited descriptor would keep the disk busy."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(EDITED, base)
     list_own = (
@@ -132,7 +132,7 @@ def test_children_get_none_of_the_drivers_descriptors(graphdriver: Subject) -> N
 
 @verifies("CON-013")
 def test_histories_have_an_order(graphdriver: Subject) -> None:
-    """What threads were told fits one order of their calls: no client sees a layer half."""
+    """The results of all threads fit one order of their calls: no client sees a partial layer."""
     base = graphdriver.build(IMAGE)
     for round in range(scaled(10)):
         chance = random.Random(round)
@@ -167,13 +167,15 @@ def test_histories_have_an_order(graphdriver: Subject) -> None:
 
         all_at_once([partial(live, chance.randrange(1 << 30)) for _ in range(3)])
         for id, calls in histories.items():
-            # By one thread, so that no overlap explains an answer away.
+            # By one thread, so that no concurrency can explain a result.
             for verb in ("create", "exists", "remove", "exists"):
                 began = next(clock)
                 answer = _answer(graphdriver, verb, id, base)
                 calls.append(Call(verb, began, next(clock), answer))
             shown = "\n  ".join(map(str, sorted(calls, key=lambda call: call.began)))
-            assert is_linearisable(calls, LayerModel()), f"no order fits:\n  {shown}"
+            assert is_linearisable(calls, LayerModel()), (
+                f"no sequential order explains these results:\n  {shown}"
+            )
 
 
 def _answer(graphdriver: Subject, verb: str, id: str, base: str) -> bool:
@@ -187,12 +189,14 @@ def _answer(graphdriver: Subject, verb: str, id: str, base: str) -> bool:
 
 @verifies("CON-014")
 def test_verbs_are_not_interrupted(graphdriver: Subject) -> None:
-    """A process that gets signals all the time, as Go's runtime sends to itself."""
+    """A process receives signals continuously, as Go's runtime sends them to itself."""
     if threading.current_thread() is not threading.main_thread():
-        graphdriver.not_provable("signals reach the main thread only, and this is another one")
+        graphdriver.not_provable(
+            "signals are delivered to the main thread only, and the test runs in another"
+        )
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(EDITED, base)
-    with _storm() as count:  # verbs only: what interrupts a write into a view is the kernel
+    with _storm() as count:  # verbs only: the kernel handles interrupted writes in a view
         while count[0] < 50:
             sibling = graphdriver.new_layer(base)
             graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
@@ -204,7 +208,7 @@ def test_verbs_are_not_interrupted(graphdriver: Subject) -> None:
 
 @contextmanager
 def _storm() -> Iterator[list[int]]:
-    """Let a signal come every half millisecond; yield how many have come."""
+    """Send a signal every half millisecond; yield how many were delivered."""
     count = [0]
 
     def note(*_: object) -> None:

@@ -1,7 +1,7 @@
-"""DIF-035: the corner cases of layer archives, each by its row in docs/corners.md.
+"""DIF-035: the corner cases of layer archives, by their rows in docs/corners.md.
 
-Where engines disagree, several outcomes are right: an error that leaves the parent alone, or the
-tree that the image-spec means. Silently something else never is.
+Where engines differ, several results are accepted: an error without a change of the parent, or the
+tree defined by the image-spec. A different tree without an error is a violation.
 """
 
 import io
@@ -30,7 +30,7 @@ LONG = b"n" * 255
 
 
 class _Case(NamedTuple):
-    """What is applied to BELOW; `may_fail` where an error is as good."""
+    """The members to apply to BELOW; with `may_fail` an error is accepted."""
 
     entries: list[LayerEntry]
     may_fail: bool = False
@@ -68,7 +68,7 @@ CASES = {
 @verifies("DIF-035")
 @pytest.mark.parametrize("name", list(CASES))
 def test_corner_means_what_the_spec_says(graphdriver: Subject, name: str) -> None:
-    """The oracle says what that is."""
+    """The oracle computes the expected tree."""
     entries, may_fail = CASES[name]
     base = graphdriver.build(BELOW)
     layer = graphdriver.new_layer(base)
@@ -86,7 +86,7 @@ def test_corner_means_what_the_spec_says(graphdriver: Subject, name: str) -> Non
     "name", [".wh..wh.aufs", ".wh..wh.orph", ".wh..wh.plnk/5.7", "d/.wh..wh.tmp"]
 )
 def test_markers_of_aufs_show_nothing(graphdriver: Subject, name: str) -> None:
-    """C-51: images from Docker's first years hold them."""
+    """C-51: images from the first years of Docker contain them."""
     layer = graphdriver.new_layer(graphdriver.build(BELOW))
 
     if _applied(graphdriver, layer, build_archive([entry_of(name, file(b"x"))])):
@@ -123,7 +123,7 @@ BAD = {
 @verifies("DIF-035")
 @pytest.mark.parametrize("name", list(BAD))
 def test_bad_archive_is_an_error(graphdriver: Subject, name: str) -> None:
-    """None of them says what the layer would hold."""
+    """The result of these archives is not defined."""
     base = graphdriver.build(BELOW)
     layer = graphdriver.new_layer(base)
 
@@ -136,7 +136,7 @@ def test_bad_archive_is_an_error(graphdriver: Subject, name: str) -> None:
 
 @verifies("DIF-035")
 def test_written_hard_link_is_not_stale_after_the_next_mount(graphdriver: Subject) -> None:
-    """C-23: fuse-overlayfs 1.10 showed the old bytes, and put them into the archive."""
+    """C-23: fuse-overlayfs 1.10 showed the old content, also in the archive."""
     pair = file(b"one", link=b"a")
     base = graphdriver.build(Tree.of({"a": pair, "b": pair}).canonical())
     layer = graphdriver.new_layer(base, writable=True)

@@ -1,7 +1,7 @@
-"""ARC-021 to ARC-026: archives as tar programs write them, byte by byte.
+"""ARC-021 to ARC-026: archives in the formats of tar programs, byte by byte.
 
-Members of all forms are in one archive; where that is refused each is tried by itself, so that the
-report says which.
+One archive contains members of all forms; if it is refused, each form is tested separately, so that
+the report names the refused ones.
 """
 
 import os
@@ -30,7 +30,7 @@ from graphdriver_conformance.suite.support.twins import plain_directory
 
 
 def _applied(graphdriver: Subject, archive: bytes) -> Tree | str:
-    """Return what a fresh layer shows after the archive was applied, or why it was refused."""
+    """Return the tree of a new layer after apply_diff, or the error of a refusal."""
     layer = graphdriver.new_layer()
     try:
         graphdriver.apply_diff(layer, "", archive)
@@ -41,7 +41,7 @@ def _applied(graphdriver: Subject, archive: bytes) -> Tree | str:
 
 
 def _refusals(graphdriver: Subject, forms: Sequence[Form]) -> dict[str, str]:
-    """Return which forms are refused, and why; AssertionError for those that are misread."""
+    """Return the refused forms with their errors; raise AssertionError for misread ones."""
     shown = _applied(graphdriver, b"".join(form.blocks for form in forms) + END)
     if isinstance(shown, Tree):
         assert_same_tree(nodes_of(forms), shown, "members are not what their headers say")
@@ -58,7 +58,7 @@ def _refusals(graphdriver: Subject, forms: Sequence[Form]) -> dict[str, str]:
 
 @verifies("ARC-021")
 def test_rare_members_are_read_right_or_refused(graphdriver: Subject) -> None:
-    """Docker took a sparse file's map for its content; others left out members without a word."""
+    """Docker read a sparse file's map as its content; other readers omitted members silently."""
     refused = _refusals(graphdriver, [form for form in RARE if form.name not in _REFUSED_BY_MANY])
     for form in RARE:
         if form.name in _REFUSED_BY_MANY:
@@ -80,7 +80,7 @@ def test_what_common_programs_write_is_read(graphdriver: Subject) -> None:
 
 @verifies("ARC-023")
 def test_root_may_be_a_member(graphdriver: Subject) -> None:
-    """`tar -C dir -c .` begins with it."""
+    """`tar -C dir -c .` begins with this member."""
     refused = _refusals(graphdriver, ROOTS)
 
     assert {} == refused, f"refused: {refused}"
@@ -97,7 +97,7 @@ def test_sparse_members_are_read(graphdriver: Subject) -> None:
 @verifies("ARC-025")
 @pytest.mark.parametrize("padding", [0, 9 * BLOCK], ids=["bare", "padded"])
 def test_one_block_of_zeros_ends_an_archive(graphdriver: Subject, padding: int) -> None:
-    """With one member before it, and with none."""
+    """With one member before it, and without."""
     for entries in ([], [entry_of("f", file(b"content"))]):
         members = build_archive(entries).rstrip(b"\0")
         members += bytes(-len(members) % BLOCK)
@@ -112,25 +112,25 @@ def test_one_block_of_zeros_ends_an_archive(graphdriver: Subject, padding: int) 
 @verifies("ARC-022")
 @pytest.mark.parametrize("form", FOREIGN, ids=lambda form: str(form.name))
 def test_foreign_attributes_do_not_end_an_apply(graphdriver: Subject, form: Form) -> None:
-    """An image built on macOS, or with labels, is pulled all the same."""
+    """Images built on macOS, or with labels, can be pulled."""
     refused = _refusals(graphdriver, [form])
 
     assert {} == refused, f"refused: {refused}"
 
 
 def _require_owners(graphdriver: Subject, ids: Iterable[int]) -> None:
-    """End the test where files cannot get these owners: in a user namespace with fewer ids."""
+    """Skip the test if files cannot get these owners, as in a user namespace with fewer ids."""
     probe = plain_directory(graphdriver, Tree.of({"f": b""})) / "f"
     for id in ids:
         try:
             os.chown(probe, id, id + 1)
         except OSError as error:
-            graphdriver.not_provable(f"no file here can belong to {id}: {error.strerror}")
+            graphdriver.not_provable(f"no file can be owned by {id} here: {error.strerror}")
 
 
 @verifies("ARC-026")
 def test_owners_are_read_in_every_dialect(graphdriver: Subject) -> None:
-    """Octal, base 256, records."""
+    """Owners in octal, in base 256, and in PAX records."""
     ids = (7, 8**7 - 2, 8**7, 2**31, 2**32 - 3)
     _require_owners(graphdriver, ids)
     entries = [

@@ -1,4 +1,4 @@
-"""DIF-001 to DIF-015: what a layer's archive is."""
+"""DIF-001 to DIF-015: the archive of a layer."""
 
 import shutil
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
 
 
 def _edited(graphdriver: Subject) -> tuple[str, str]:
-    """Return a base and a layer on it that adds, changes, deletes and replaces."""
+    """Return a base and a child that adds, changes, deletes and replaces files."""
     base = graphdriver.build(IMAGE)
     new = Tree.of({"d/a": b"changed", "e": file(b"now a file"), "new/deep/x": b"x"})
     return base, graphdriver.build(new, base)
@@ -36,13 +36,13 @@ def _edited(graphdriver: Subject) -> tuple[str, str]:
 @given(data=st.data(), old=trees())
 @examples(10)
 def test_diff_is_a_tar_archive(graphdriver: Subject, data: st.DataObject, old: Tree) -> None:
-    """Whole blocks, two of zeros at the end, readable by a reader that is not ours."""
+    """Complete blocks, two blocks of zeros at the end, and readable by an independent reader."""
     base = graphdriver.build(old)
     layer = graphdriver.build(data.draw(successors(old)), base)
 
     archive = graphdriver.diff_bytes(layer, base)
 
-    assert 0 == len(archive) % 512, f"{len(archive)} bytes are no whole blocks"
+    assert 0 == len(archive) % 512, f"{len(archive)} bytes are not a multiple of 512"
     assert not archive[-1024:].strip(b"\0"), "it does not end with two blocks of zeros"
     read_archive(archive)
 
@@ -53,7 +53,7 @@ def test_diff_is_a_tar_archive(graphdriver: Subject, data: st.DataObject, old: T
 def test_archive_means_the_layers_tree(
     graphdriver: Subject, data: st.DataObject, old: Tree
 ) -> None:
-    """The oracle applies it to the parent's model, by the image-spec."""
+    """The oracle applies the archive to the model of the parent, according to the image-spec."""
     new = data.draw(successors(old, 8))
     base = graphdriver.build(old)
     layer = graphdriver.build(new, base)
@@ -65,7 +65,7 @@ def test_archive_means_the_layers_tree(
 
 
 def _untouched(graphdriver: Subject, special: Mapping[bytes, Node]) -> None:
-    """Add a file beside sixty others and some special ones: the archive deletes none of these."""
+    """A file is added to a directory with sixty files and special files; none is deleted."""
     plain = Tree.of({f"f{number}": b"x" for number in range(60)})
     old = Tree({**plain, **special})
     base = graphdriver.build(old)
@@ -73,19 +73,19 @@ def _untouched(graphdriver: Subject, special: Mapping[bytes, Node]) -> None:
 
     names = {entry.name for entry in read_archive(graphdriver.diff_bytes(layer, base))}
 
-    assert set() == {name for name in names if b".wh." in name}, "it deletes what nobody touched"
+    assert set() == {name for name in names if b".wh." in name}, "it deletes unchanged files"
     assert_there([b"new"], {name.removeprefix(b"./") for name in names}, "the archive")
 
 
 @verifies("DIF-003")
 def test_untouched_neighbours_in_a_large_directory(graphdriver: Subject) -> None:
-    """A fifo that had more than forty neighbours."""
+    """A fifo in a directory of more than forty entries is kept."""
     _untouched(graphdriver, {b"pipe": fifo()})
 
 
 @verifies("ARC-009")
 def test_untouched_devices_in_a_large_directory(graphdriver: Subject) -> None:
-    """Docker over fuse-overlayfs deleted a device that had more than forty neighbours."""
+    """Docker on fuse-overlayfs deleted a device in a directory of more than forty entries."""
     devices = {
         b"block": device(NodeKind.BLOCK, 7, 200),
         b"character": device(NodeKind.CHARACTER, 1, 3),
@@ -99,7 +99,7 @@ def test_untouched_devices_in_a_large_directory(graphdriver: Subject) -> None:
 def test_diff_without_a_parent_is_everything(
     graphdriver: Subject, data: st.DataObject, old: Tree
 ) -> None:
-    """Of a base layer and of a chain of three."""
+    """A base layer and a chain of three are tested."""
     base = graphdriver.build(old)
     middle = graphdriver.build(data.draw(successors(old)), base)
     new = data.draw(successors(graphdriver.tree(middle)))
@@ -108,14 +108,16 @@ def test_diff_without_a_parent_is_everything(
     for id, tree in ((base, old), (layer, new)):
         entries = read_archive(graphdriver.diff_bytes(id))
         assert_same_tree(tree, apply_layer(Tree(), entries), f"of layer {id}")
-        assert not [e.name for e in entries if b".wh." in e.name], "a full archive has whiteouts"
+        assert not [e.name for e in entries if b".wh." in e.name], (
+            "the flattened diff has whiteouts"
+        )
 
 
 @verifies("DIF-005")
 @given(data=st.data(), old=trees())
 @examples(10)
 def test_diff_against_a_grandparent(graphdriver: Subject, data: st.DataObject, old: Tree) -> None:
-    """Applied to the grandparent's tree it gives the layer's."""
+    """The diff against the grandparent, applied to its tree, results in the layer's tree."""
     base = graphdriver.build(old)
     between = data.draw(successors(old))
     new = data.draw(successors(between))
@@ -128,7 +130,7 @@ def test_diff_against_a_grandparent(graphdriver: Subject, data: st.DataObject, o
 
 @verifies("DIF-006")
 def test_diff_is_repeatable(graphdriver: Subject) -> None:
-    """Before, between and after mounts, and on another mount."""
+    """The diff is taken before, between and after mounts, and after a remount."""
     base, layer = _edited(graphdriver)
     first = graphdriver.diff_bytes(layer, base)
 
@@ -148,7 +150,7 @@ def _assert_same_archive(first: bytes, again: bytes, when: str) -> None:
 
 @verifies("DIF-007")
 def test_diff_of_an_empty_layer(graphdriver: Subject) -> None:
-    """It may name the root; it holds nothing else."""
+    """The archive may contain the root; it has no other members."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base)
 
@@ -161,7 +163,7 @@ def test_diff_of_an_empty_layer(graphdriver: Subject) -> None:
 @verifies("DIF-008")
 @pytest.mark.parametrize(("id", "parent"), [("nope", ""), ("nope", "BASE"), ("BASE", "nope")])
 def test_diff_of_unknown_layers_is_an_error(graphdriver: Subject, id: str, parent: str) -> None:
-    """A valid archive of nothing was pushed as the layer."""
+    """Docker pushed a valid empty archive as the layer."""
     base = graphdriver.build(IMAGE)
 
     graphdriver.refuses("diff", id.replace("BASE", base), parent.replace("BASE", base))
@@ -169,7 +171,7 @@ def test_diff_of_unknown_layers_is_an_error(graphdriver: Subject, id: str, paren
 
 @verifies("DIF-009")
 def test_closing_early_releases_everything(graphdriver: Subject) -> None:
-    """At the start, in the middle of a file, and unread; then the layer can be removed."""
+    """The stream is closed at the start, within a file, and unread; then the layer is removed."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(Tree.of({"big": b"x" * (1 << 21), "top": b"2"}), base)
     for parent in (base, ""):
@@ -185,7 +187,7 @@ def test_closing_early_releases_everything(graphdriver: Subject) -> None:
 
 @verifies("DIF-014")
 def test_new_directories_keep_mode_and_owner(graphdriver: Subject) -> None:
-    """A directory that is new, one that was made again, and one whose mode changed."""
+    """A new directory, a recreated one, and one with a changed mode are tested."""
     old = Tree.of({"again/x": b"old", "changed/x": b"kept"})
     new = Tree.of(
         {
@@ -211,12 +213,12 @@ def test_new_directories_keep_mode_and_owner(graphdriver: Subject) -> None:
 
 @verifies("DIF-015")
 def test_renamed_and_touched_nodes_are_whole(graphdriver: Subject) -> None:
-    """A directory moved with mv, one moved into a new one, a file that is made executable."""
+    """A directory is moved, another one is moved into a new one, a file becomes executable."""
     old = Tree.of({"a/sub/f": b"moved", "b/g": b"nested", "tool": b"#!" * 5000, "keep/h": b""})
     base = graphdriver.build(old)
     layer = graphdriver.new_layer(base, writable=True)
     with graphdriver.view(layer) as root:
-        # As mv does: a rename, or a copy where the kernel says EXDEV.
+        # As mv(1) does: a rename, or a copy if the kernel returns EXDEV.
         shutil.move(root / "a", root / "moved")
         (root / "new").mkdir()
         shutil.move(root / "b", root / "new" / "b")
@@ -235,7 +237,7 @@ def test_renamed_and_touched_nodes_are_whole(graphdriver: Subject) -> None:
 @given(data=st.data(), old=trees(12))
 @examples(15)
 def test_members_are_in_order(graphdriver: Subject, data: st.DataObject, old: Tree) -> None:
-    """Clean names, none twice, every directory before what is in it."""
+    """Normalized names, no duplicates, every directory before its entries."""
     base = graphdriver.build(old)
     layer = graphdriver.build(data.draw(successors(old)), base)
 
@@ -252,7 +254,7 @@ def test_members_are_in_order(graphdriver: Subject, data: st.DataObject, old: Tr
 
 @verifies("DIF-011")
 def test_deletions_are_whiteouts(graphdriver: Subject) -> None:
-    """In the root, in directories, of files and of directories: twelve of them share an inode."""
+    """Files and directories in the root and in directories are deleted; twelve share an inode."""
     old = Tree.of({**{f"d/f{n}": b"" for n in range(12)}, "gone/x": b"", "top": b"", "d/kept": b""})
     base = graphdriver.build(old)
     layer = graphdriver.build(Tree.of({"d/kept": b""}), base)
@@ -272,7 +274,7 @@ def test_deletions_are_whiteouts(graphdriver: Subject) -> None:
 
 @verifies("DIF-012")
 def test_whiteouts_come_first(graphdriver: Subject) -> None:
-    """Names before and after `.wh.` in the alphabet."""
+    """Names that sort before and after `.wh.`."""
     old = Tree.of({"d/a": b"", "d/z": b"", "d/-": b""})
     base = graphdriver.build(old)
     layer = graphdriver.build(Tree.of({"d/-": b"2", "d/z": b"2", "d/0": b""}), base)
@@ -287,7 +289,7 @@ def test_whiteouts_come_first(graphdriver: Subject) -> None:
 
 @verifies("DIF-013")
 def test_private_marks_are_not_exported(graphdriver: Subject) -> None:
-    """After copy-ups, deletions, a directory made again and one renamed."""
+    """After copy-ups and deletions, with a recreated and a renamed directory."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base, writable=True)
     graphdriver.fill(layer, Tree.of({"top": b"top"}))

@@ -1,4 +1,4 @@
-"""SEC-007, SEC-008, SEC-011: what other users may do with layers, and layers with the daemon."""
+"""SEC-007, SEC-008, SEC-011: access of other users to layers, and programs from layers."""
 
 import gzip
 import os
@@ -15,16 +15,16 @@ from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.tree import Node, Tree, file
 
 NOBODY = 65534
-# What drivers have been seen to start, and what a program started in a layer would load.
+# Programs that drivers call, and files that a program would load from a layer.
 PROGRAMS = ["tar", "gzip", "unpigz", "xz", "zstd", "mount", "umount", "modprobe", "sh", "cp", "rm"]
 LIBRARIES = ["libnss_files.so.2", "libc.so.6", "libnss_dns.so.2"]
 
 
 def _as_nobody(graphdriver: Subject, *command: str) -> subprocess.CompletedProcess[bytes] | None:
-    """Run a command as another user, from beside the home; None when it could not be started."""
+    """Run a command as another user, from beside the home; None if it cannot be started."""
     if "/" not in command[0] and not shutil.which(command[0]):
         graphdriver.not_provable(f"the program {command[0]} is not installed")
-    # From there, because a temporary directory above is closed for reasons of its own.
+    # From there, because a temporary directory above may be private.
     try:
         return subprocess.run(
             command,
@@ -45,13 +45,13 @@ def _from_beside(graphdriver: Subject, path: Path) -> str:
 
 @verifies("SEC-007")
 def test_others_cannot_read_layers(graphdriver: Subject) -> None:
-    """A file that everybody may read, in a base layer and in a child, held and not."""
+    """A world-readable file in a base layer and in a child, held and not held."""
     image = Tree.of({"key": file(b"secret", 0o644)})
     base = graphdriver.build(image)
     child = graphdriver.new_layer(base, writable=True)
     for id in (base, child):
         root = graphdriver.get(id)
-        # Of a view elsewhere nothing above is the driver's for sure.
+        # If the view is outside the home, its parent directories may not be the driver's.
         inside = root.is_relative_to(graphdriver.home.parent)
         depth = len(root.relative_to(graphdriver.home.parent).parts) if inside else 1
         paths = [root, *root.parents][:depth]
@@ -66,7 +66,7 @@ def test_others_cannot_read_layers(graphdriver: Subject) -> None:
 
 @verifies("SEC-011")
 def test_others_cannot_run_setuid_programs(graphdriver: Subject) -> None:
-    """id(1), owned by root and setuid, copied into a layer."""
+    """id(1), owned by root and setuid, is copied into a layer."""
     program = shutil.which("id")
     if not program:
         graphdriver.not_provable("there is no id(1) to copy into a layer")
@@ -77,12 +77,12 @@ def test_others_cannot_run_setuid_programs(graphdriver: Subject) -> None:
     with graphdriver.view(child) as root:
         done = _as_nobody(graphdriver, _from_beside(graphdriver, root / "id"), "-u")
 
-    assert done is None, f"uid {NOBODY} ran it out of the layer: {done and done.stdout.decode()}"
+    assert done is None, f"uid {NOBODY} ran it from the layer: {done and done.stdout.decode()}"
 
 
 @verifies("SEC-008")
 def test_nothing_is_run_out_of_a_layer(graphdriver: Subject) -> None:
-    """Every program that a driver might call lies in the layer, and leaves a mark when it runs."""
+    """The layer contains every program that a driver might call; each records its execution."""
     mark = graphdriver.home.parent / "it-ran"
     script = file(f"#!/bin/sh\n: > '{mark}'\n".encode(), 0o755)
     nodes: dict[str | bytes, Node | bytes | str] = {}
@@ -108,4 +108,4 @@ def test_nothing_is_run_out_of_a_layer(graphdriver: Subject) -> None:
             graphdriver.diff_size(layer, base)
     graphdriver.remove(layer)
 
-    assert not mark.exists(), "a program out of the layer was run"
+    assert not mark.exists(), "a program from the layer was executed"

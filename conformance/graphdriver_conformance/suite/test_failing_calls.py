@@ -1,4 +1,4 @@
-"""CRS: one system call of a verb fails; what the driver says of it, and what it leaves."""
+"""CRS: one system call of a verb fails; the error and the remnants are checked."""
 
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
@@ -11,31 +11,31 @@ _VERBS = (*ACTS, INIT)
 
 @verifies("CRS-040")
 def test_success_is_never_reported_for_a_wrong_result(graphdriver: Subject) -> None:
-    """A full disk gave layers without their files, which were called complete."""
+    """On a full disk, layers without their files were reported as complete."""
     assert_met(graphdriver, "CRS-040", errors(graphdriver, _VERBS))
 
 
 @verifies("CRS-041")
 def test_error_changes_no_other_layer(graphdriver: Subject) -> None:
-    """Clean-up after an error is where the wrong things are deleted."""
+    """Cleanup after an error is code in which other files are deleted by mistake."""
     assert_met(graphdriver, "CRS-041", errors(graphdriver, _VERBS))
 
 
 @verifies("CRS-042")
 def test_error_leaves_the_layer_as_it_was(graphdriver: Subject) -> None:
-    """A half made layer that exists is used by the next pull."""
+    """A partial layer that exists is used by the next pull."""
     assert_met(graphdriver, "CRS-042", errors(graphdriver, _VERBS))
 
 
 @verifies("CRS-043")
 def test_verb_succeeds_once_the_error_is_over(graphdriver: Subject) -> None:
-    """Disks are full for a minute; daemons are not restarted for it."""
+    """A disk may be full for a minute; daemons are not restarted for that."""
     assert_met(graphdriver, "CRS-043", errors(graphdriver, _VERBS))
 
 
 @verifies("CRS-044")
 def test_error_names_its_cause(graphdriver: Subject) -> None:
-    """Whoever reads `cannot create layer` does not know that the disk is full."""
+    """The error `cannot create layer` does not tell the user that the disk is full."""
     assert_met(graphdriver, "CRS-044", errors(graphdriver, _VERBS))
 
 
@@ -47,5 +47,7 @@ def test_failed_verb_holds_on_to_nothing(graphdriver: Subject) -> None:
 
 @verifies("CRS-046")
 def test_unmount_that_failed_is_reported(graphdriver: Subject) -> None:
-    """Whoever takes the layer for released removes it, or hands it to another container."""
+    """A caller that assumes that the layer is unmounted removes it, or gives it to another
+    container.
+    """
     assert_met(graphdriver, "CRS-046", errors(graphdriver, ("put", "cleanup")))

@@ -1,4 +1,4 @@
-"""ARC: what of a node survives diff and apply_diff."""
+"""ARC: the metadata and content that diff and apply_diff preserve."""
 
 import os
 import socket
@@ -24,13 +24,14 @@ from graphdriver_conformance.oracle.tree import (
     symlink,
 )
 from graphdriver_conformance.suite.support.names import assert_there
+from graphdriver_conformance.suite.support.surroundings import umask
 from graphdriver_conformance.suite.support.twins import plain_directory
 
 EMPTY = Tree.of({"below": b"below"})
 
 
 def _assert_survives(graphdriver: Subject, tree: Tree, aspects: Aspect = Aspect.DEFAULT) -> None:
-    """Build `tree` in a layer, carry it to a sibling by archive, and compare."""
+    """Build `tree` in a layer, copy it to a sibling by archive, and compare."""
     base = graphdriver.build(EMPTY)
     whole = Tree({**EMPTY, **tree})
     layer = graphdriver.build(whole, base)
@@ -42,7 +43,7 @@ def _assert_survives(graphdriver: Subject, tree: Tree, aspects: Aspect = Aspect.
 
 
 def _holds(graphdriver: Subject, make: Callable[[Path], None]) -> bool:
-    """Say whether the file system of the home can have what `make` makes, without a driver."""
+    """Return whether the file system of the home supports what `make` creates, without a driver."""
     directory = plain_directory(graphdriver, Tree())
     try:
         make(directory / "probe")
@@ -54,7 +55,7 @@ def _holds(graphdriver: Subject, make: Callable[[Path], None]) -> bool:
 
 @verifies("ARC-001")
 def test_contents_of_all_sizes(graphdriver: Subject) -> None:
-    """Around tar's blocks, pages, and the buffers of engines."""
+    """Sizes around tar's blocks, pages, and the buffers of engines."""
     sizes = (0, 1, 511, 512, 513, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, (1 << 20) + 1)
     files = {f"f{n}": file(bytes(i % 251 for i in range(251)) * (n // 251 + 1)) for n in sizes}
     tree = Tree(
@@ -77,7 +78,7 @@ def test_modes(graphdriver: Subject) -> None:
 
 @verifies("ARC-003")
 def test_owners(graphdriver: Subject) -> None:
-    """Around the width of tar's field, 2097151, and the largest there are."""
+    """Ids around the limit of tar's field, 2097151, and the largest possible ones."""
     ids = (0, 1, 65534, 2097151, 2097152, 2**31 - 1, 2**31, 2**32 - 2)
     files: dict[str | bytes, Node | bytes | str] = {
         f"f{n}": file(b"x", uid=n, gid=ids[-1 - i]) for i, n in enumerate(ids)
@@ -88,7 +89,7 @@ def test_owners(graphdriver: Subject) -> None:
 
 @verifies("ARC-004")
 def test_times(graphdriver: Subject) -> None:
-    """Whole seconds; the file system may not hold those after 2446."""
+    """Whole seconds; the file system may not support those after 2446."""
     times = (0, 1, 1 << 30, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 33)
 
     _assert_survives(graphdriver, Tree.of({f"f{time}": file(b"x", mtime=time) for time in times}))
@@ -96,7 +97,7 @@ def test_times(graphdriver: Subject) -> None:
 
 @verifies("ARC-006")
 def test_symlinks(graphdriver: Subject) -> None:
-    """Text that nobody has to understand."""
+    """Targets are arbitrary text."""
     targets = [
         b"nowhere",
         b"self",
@@ -131,7 +132,7 @@ def test_hard_links(graphdriver: Subject) -> None:
 
 @verifies("ARC-008")
 def test_new_name_for_a_lower_file(graphdriver: Subject) -> None:
-    """Content, in the layer, in its archive, and after the next mount."""
+    """The content is compared in the layer, in its archive, and after the next mount."""
     base = graphdriver.build(Tree.of({"old": b"content", "pair": b"pair"}))
     layer = graphdriver.new_layer(base, writable=True)
     with graphdriver.view(layer) as root:
@@ -148,8 +149,8 @@ def test_new_name_for_a_lower_file(graphdriver: Subject) -> None:
 
 @verifies("ARC-009")
 def test_special_files(graphdriver: Subject) -> None:
-    """Devices at the bounds of their numbers; a socket in a parent and in the layer."""
-    # xfs keeps 9 bits of a major number and 18 of a minor one.
+    """Devices with minimum and maximum numbers; a socket in a parent and in the layer."""
+    # xfs stores 9 bits of a major number and 18 of a minor one.
     large = (4095, 1048575)
     if not _holds(graphdriver, lambda path: os.mknod(path, stat.S_IFCHR, os.makedev(*large))):
         large = (511, 262143)
@@ -161,7 +162,9 @@ def test_special_files(graphdriver: Subject) -> None:
             "disk": device(NodeKind.BLOCK, 259, 7, 0o640),
         }
     )
-    _assert_survives(graphdriver, tree)
+    # The modes are not to depend on that of the daemon.
+    with umask(0o077):
+        _assert_survives(graphdriver, tree)
     base = graphdriver.build(tree)
     with graphdriver.view(base) as root:
         _bind(root)
@@ -177,17 +180,31 @@ def _bind(root: os.PathLike[str]) -> None:
     descriptor = os.open(root, os.O_RDONLY)
     try:
         with socket.socket(socket.AF_UNIX) as made:
-            # The path of a view may be longer than a socket's name can be.
+            # The path of a view may be longer than the maximum for a socket.
             made.bind(f"/proc/self/fd/{descriptor}/socket")
     finally:
         os.close(descriptor)
 
 
+@verifies("ARC-027")
+def test_hard_links_of_devices(graphdriver: Subject) -> None:
+    """As those of fifos, which ARC-007 asks for."""
+    nodes = {
+        "null": device(NodeKind.CHARACTER, 1, 3, 0o666, link=b"character"),
+        "disk": device(NodeKind.BLOCK, 259, 7, 0o640, link=b"block"),
+    }
+    both: dict[str | bytes, Node | bytes | str] = {
+        f"{top}{name}": node for top in ("", "d/") for name, node in nodes.items()
+    }
+
+    _assert_survives(graphdriver, Tree.of(both).canonical(), Aspect.DEFAULT | Aspect.HARDLINKS)
+
+
 @verifies("ARC-009")
 def test_child_of_a_parent_that_holds_a_socket(graphdriver: Subject) -> None:
-    """A database left its socket in the image; vfs drivers that copy could not make a child.
+    """With a database socket in the image, vfs drivers could not create a child.
 
-    The socket itself may be there or not.
+    The socket itself may be missing.
     """
     tree = Tree.of({"run/db.sock": Node(NodeKind.SOCKET, 0o600), "run/db.pid": b"1", "zz": b"z"})
     parent = graphdriver.build(tree)
@@ -200,7 +217,7 @@ def test_child_of_a_parent_that_holds_a_socket(graphdriver: Subject) -> None:
 
 @verifies("ARC-010")
 def test_names(graphdriver: Subject) -> None:
-    """Every byte but / and NUL; dashes, blanks, quotes; one letter in two forms of Unicode."""
+    """Every byte except / and NUL; dashes, blanks, quotes; one letter in two forms of Unicode."""
     single = [b"n" + bytes([byte]) for byte in range(1, 256) if byte != ord("/")]
     awkward = [b"-rf", b" lead", b"trail ", b"dot.", b"'\"", "\u00e9".encode(), "e\u0301".encode()]
 
@@ -210,20 +227,20 @@ def test_names(graphdriver: Subject) -> None:
 @verifies("ARC-011")
 @pytest.mark.parametrize("length", [99, 100, 101, 154, 155, 156, 255, 256, 257, 1000, 3000])
 def test_lengths_of_paths(graphdriver: Subject, length: int) -> None:
-    """Of a file, of a directory, of a link's target."""
+    """A file, a directory and a symlink target are tested."""
     part = b"p" * 50
     path = (part + b"/") * (length // 51)
     path = (path + b"f" * (length - len(path))).rstrip(b"/")
     tree = Tree.of({path: b"x", b"dir/" + path[:200].rstrip(b"/"): directory(0o700)})
 
-    # xfs keeps 1024 bytes of a link's target.
+    # xfs stores 1024 bytes of a symlink's target.
     holds = _holds(graphdriver, lambda link: os.symlink(path, link))
     _assert_survives(graphdriver, tree.with_(b"link", symlink(path if holds else path[:1023])))
 
 
 @verifies("ARC-012")
 def test_file_capabilities(graphdriver: Subject) -> None:
-    """Version 2, on a file with an owner of its own; as `setcap cap_net_raw+ep` writes it."""
+    """Version 2, on a file that root does not own, as `setcap cap_net_raw+ep` writes it."""
     # struct vfs_cap_data: magic with the effective bit, then permitted and inheritable, twice.
     capability = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
     base = graphdriver.build(EMPTY)
@@ -242,7 +259,7 @@ def test_file_capabilities(graphdriver: Subject) -> None:
 
 @verifies("ARC-013")
 def test_user_attributes(graphdriver: Subject) -> None:
-    """On files and directories."""
+    """xattrs of files and directories."""
     values = [b"", b"\0\0", b"a=b\nc", bytes(range(256)), b"x" * 1000]
     attributes = frozenset((f"user.a{n}", value) for n, value in enumerate(values))
     tree = Tree.of({"f": file(b"x", xattrs=attributes), "d": directory(xattrs=attributes)})
@@ -252,7 +269,7 @@ def test_user_attributes(graphdriver: Subject) -> None:
 
 @verifies("ARC-015")
 def test_huge_hole(graphdriver: Subject) -> None:
-    """Three bytes at either end; an archive over 64 MiB is not read on."""
+    """Three bytes at either end of a hole; reading stops at an archive of 64 MiB."""
     base = graphdriver.build(EMPTY)
     layer = graphdriver.new_layer(base, writable=True)
     with graphdriver.view(layer) as root, (root / "sparse").open("wb") as opened:
@@ -263,7 +280,7 @@ def test_huge_hole(graphdriver: Subject) -> None:
         archive = b""
         while piece := stream.read(1 << 20):
             archive += piece
-            assert len(archive) <= 64 << 20, "the archive spells the hole out"
+            assert len(archive) <= 64 << 20, "the archive contains the hole as zeros"
     sibling = graphdriver.new_layer(base)
 
     graphdriver.apply_diff(sibling, base, archive)
@@ -279,7 +296,7 @@ def test_huge_hole(graphdriver: Subject) -> None:
 
 @verifies("ARC-005")
 def test_nanoseconds(graphdriver: Subject) -> None:
-    """Of a file and of a directory."""
+    """A file and a directory are tested."""
     base = graphdriver.build(EMPTY)
     layer = graphdriver.build(Tree({**EMPTY, **Tree.of({"d/f": b"x"})}), base)
     wanted = EPOCH * 1_000_000_000 + 123_456_789
@@ -296,7 +313,7 @@ def test_nanoseconds(graphdriver: Subject) -> None:
 
 @verifies("ARC-014")
 def test_access_control_lists(graphdriver: Subject) -> None:
-    """Of a file, and the default of a directory; the group's bits show the mask."""
+    """The ACL of a file, and the default ACL of a directory; the group bits show the mask."""
     # struct posix_acl_xattr: version, then tag, permissions and id of user::rw-, user:7:rwx,
     # group::r--, mask::rwx, other::r--
     entries = [(1, 6, -1), (2, 7, 7), (4, 4, -1), (16, 7, -1), (32, 4, -1)]
@@ -308,7 +325,7 @@ def test_access_control_lists(graphdriver: Subject) -> None:
             os.setxattr(root / "f", "system.posix_acl_access", acl)
             os.setxattr(root / "d", "system.posix_acl_default", acl)
         except OSError as error:
-            graphdriver.not_provable(f"no ACL can be set here: {error.strerror}; be root, on ext4")
+            graphdriver.not_provable(f"ACLs cannot be set here: {error.strerror}; be root, on ext4")
     sibling = graphdriver.new_layer(base)
 
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
@@ -318,7 +335,7 @@ def test_access_control_lists(graphdriver: Subject) -> None:
 
 @verifies("ARC-017")
 def test_times_of_directories(graphdriver: Subject) -> None:
-    """Full, empty, nested, and one in which a file is deleted; writing into them changes them."""
+    """Full, empty and nested directories; writing into them changes their times."""
     old = Tree.of({"d": directory(mtime=EPOCH), "d/gone": b"", "d/kept": b""})
     stamps = {"d": EPOCH - 5, "d/sub": EPOCH - 6, "empty": EPOCH - 7, "d/sub/sub": EPOCH + 8}
     nodes: dict[str | bytes, Node | bytes | str] = {
@@ -340,7 +357,7 @@ def test_times_of_directories(graphdriver: Subject) -> None:
 
 @verifies("ARC-019")
 def test_attributes_beside_each_other(graphdriver: Subject) -> None:
-    """Twenty on one node, with names that begin alike."""
+    """Twenty xattrs on one file, with common prefixes of their names."""
     attributes = frozenset((f"user.{'a' * n}", b"%d" % n) for n in range(1, 21))
 
     _assert_survives(
@@ -357,7 +374,7 @@ def test_empty_directories(graphdriver: Subject) -> None:
 
 @verifies("ARC-018")
 def test_setuid_of_other_owners(graphdriver: Subject) -> None:
-    """Each combination of the bits, with a user and a group of its own."""
+    """Each combination of the bits, with a user and group other than root."""
     nodes: dict[str | bytes, Node | bytes | str] = {
         f"f{mode:o}-{uid}": file(b"x", mode, uid=uid, gid=uid + 1)
         for mode in (0o4755, 0o2755, 0o6755, 0o6711)
@@ -369,5 +386,5 @@ def test_setuid_of_other_owners(graphdriver: Subject) -> None:
 
 @verifies("ARC-020")
 def test_case_matters(graphdriver: Subject) -> None:
-    """Three names that some file systems think are one."""
+    """Three names that case-insensitive or normalizing file systems treat as one."""
     _assert_survives(graphdriver, Tree.of({"readme": b"1", "README": b"2", "ReadMe": b"3"}))

@@ -1,4 +1,4 @@
-"""FSX-008 to FSX-013, FSX-015, FSX-017: what programs do with open files."""
+"""FSX-008 to FSX-013, FSX-015, FSX-017: operations on open files."""
 
 import fcntl
 import mmap
@@ -43,7 +43,8 @@ def _make_nameless(root: Path) -> bytes:
         _opened(root / "d", os.O_RDONLY | os.O_DIRECTORY) as directory,
     ):
         os.write(descriptor, b"nameless")
-        # Only with a directory does Python call linkat(2), which follows; link(2) gives EXDEV.
+        # Only with a directory does Python call linkat(2), which follows symlinks; link(2) fails
+        # with EXDEV.
         os.link(f"/proc/self/fd/{descriptor}", "named", dst_dir_fd=directory, follow_symlinks=True)
     return (root / "d/named").read_bytes()
 
@@ -62,7 +63,7 @@ def _punch(root: Path) -> bytes:
 
 @verifies("FSX-008")
 def test_nameless_files_and_allocation(graphdriver: Subject) -> None:
-    """Databases allocate ahead and punch holes; what a view cannot do it has to refuse."""
+    """Databases preallocate and punch holes; a view must do this or refuse it."""
     layer = _container(graphdriver)
     plain = plain_directory(graphdriver, IMAGE)
     calls: dict[str, Call] = {
@@ -73,27 +74,27 @@ def test_nameless_files_and_allocation(graphdriver: Subject) -> None:
     with graphdriver.view(layer) as root:
         for name, call in calls.items():
             expected, actual = result_of(call, plain), result_of(call, root)
-            # One number, two names: which of them errno.errorcode has is Python's choice.
+            # One number, two names: errno.errorcode contains one of them.
             if actual in (
                 "EOPNOTSUPP",
                 "ENOTSUP",
                 "EISDIR",
-            ):  # before Linux 6.3 overlay had no O_TMPFILE
+            ):  # before Linux 6.3 overlayfs did not support O_TMPFILE
                 graphdriver.note(f"{name} is refused")
                 continue
-            assert expected == actual, f"{name}: not what a plain directory gives"
+            assert expected == actual, f"{name}: differs from a plain directory"
 
 
 @verifies("FSX-009")
 def test_shared_mapping_is_written_through(graphdriver: Subject) -> None:
-    """By reads at once, and after the last put, which an open mapping outlives."""
+    """The data is read immediately, and after the last put while the mapping still exists."""
     layer = _container(graphdriver)
     root = graphdriver.get(layer)
     with _opened(root / "f", os.O_RDWR) as descriptor, mmap.mmap(descriptor, _PAGE) as mapped:
         mapped[:6] = b"mapped"
         assert b"mapped" == (root / "f").read_bytes()[:6], "a read does not show it"
         os.pwrite(descriptor, b"write", _PAGE - 5)
-        assert b"write" == mapped[-5:], "the mapping does not show what was written"
+        assert b"write" == mapped[-5:], "the mapping does not show the written data"
         graphdriver.put(layer)
         mapped[6:11] = b" late"
 
@@ -103,7 +104,7 @@ def test_shared_mapping_is_written_through(graphdriver: Subject) -> None:
 
 @verifies("FSX-010")
 def test_locks_hold_over_copy_up(graphdriver: Subject) -> None:
-    """apt and dpkg lock files that came with the image, opened this way and that."""
+    """apt and dpkg lock files of the image, which are opened in different modes."""
     layer = _container(graphdriver)
     with (
         graphdriver.view(layer) as root,
@@ -139,27 +140,27 @@ def _gets(lock: object) -> bool:
 
 @verifies("FSX-012")
 def test_socket_in_a_view(graphdriver: Subject) -> None:
-    """Bound in the view, reached through it, also when someone else has held the layer since."""
+    """The socket is bound and reached in the view, also after another get."""
     layer = _container(graphdriver)
     with graphdriver.view(layer) as root, _opened(root, os.O_PATH) as descriptor:
-        address = f"/proc/self/fd/{descriptor}/socket"  # a socket's path has 107 bytes at most
+        address = f"/proc/self/fd/{descriptor}/socket"  # a socket's path has at most 107 bytes
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(address)
             server.listen()
             with graphdriver.view(layer) as again:
-                assert (again / "socket").is_socket(), "a second holder does not see the socket"
+                assert (again / "socket").is_socket(), "a second get does not show the socket"
             for directory in (root, again):
                 with _opened(directory, os.O_PATH) as way, socket.socket(socket.AF_UNIX) as client:
                     client.settimeout(60)
                     client.connect(f"/proc/self/fd/{way}/socket")
 
     with graphdriver.view(layer) as root:
-        assert (root / "socket").is_socket(), "the socket's name is gone"
+        assert (root / "socket").is_socket(), "the socket was removed"
 
 
 @verifies("FSX-013")
 def test_programs_run(graphdriver: Subject) -> None:
-    """A script, a program, and one that may not run, as from a plain directory."""
+    """A script, a program, and a non-executable file behave as in a plain directory."""
     content = _program(graphdriver)
     tree = Tree.of(
         {
@@ -174,13 +175,13 @@ def test_programs_run(graphdriver: Subject) -> None:
         for when in ("from below", "copied up"):
             for name in sorted(one.decode() for one in tree if one):
                 expected, actual = result_of(_run(name), plain), result_of(_run(name), root)
-                assert expected == actual, f"{name}, {when}: not as from a plain directory"
+                assert expected == actual, f"{name}, {when}: differs from a plain directory"
                 os.utime(root / name)
 
 
 @verifies("FSX-026")
 def test_setuid_programs_run_as_their_owner(graphdriver: Subject) -> None:
-    """id(1), set to another user's id, from below and copied up."""
+    """id(1), setuid to another user, from a lower layer and copied up."""
     tree = Tree.of({"setuid": file(_program(graphdriver), 0o4755, uid=1000, gid=1001)})
     plain = plain_directory(graphdriver, tree)
     if "1000" != str(result_of(_run("setuid"), plain)).strip():
@@ -194,7 +195,7 @@ def test_setuid_programs_run_as_their_owner(graphdriver: Subject) -> None:
 
 
 def _program(graphdriver: Subject) -> bytes:
-    """Return a program that prints the user it runs as."""
+    """Return a program that prints its effective user."""
     program = shutil.which("id")
     if not program:
         graphdriver.not_provable("there is no id(1) to copy into a layer")
@@ -212,20 +213,22 @@ def _run(name: str) -> Call:
 
 @verifies("FSX-015")
 def test_space_is_told(graphdriver: Subject) -> None:
-    """Package managers look at the free space and refuse to install into none."""
+    """Package managers check the free space and refuse to install if there is none."""
     with graphdriver.view(_container(graphdriver)) as root:
         found = os.statvfs(root)
 
-    assert found.f_bsize > 0, "blocks of no size"
-    assert found.f_blocks > 0, "a disk of no size"
-    assert 0 < found.f_bavail <= found.f_bfree <= found.f_blocks, "no space, or more than there is"
+    assert found.f_bsize > 0, "the block size is 0"
+    assert found.f_blocks > 0, "the size of the file system is 0"
+    assert 0 < found.f_bavail <= found.f_bfree <= found.f_blocks, (
+        "free space is 0, or more than the total"
+    )
     least = 255 if graphdriver.claims(Capability.LONG_NAMES) else 250
-    assert found.f_namemax >= least, f"names may be {least} bytes"
+    assert found.f_namemax >= least, f"the maximum length of names is {least} bytes"
 
 
 @verifies("FSX-017")
 def test_written_data_can_be_synced(graphdriver: Subject) -> None:
-    """Files and directories, of below and new, for reading and writing, and the file system."""
+    """Lower and new files and directories, for reading and writing, and the file system."""
     layer = _container(graphdriver)
     with graphdriver.view(layer) as root:
         (root / "new").write_bytes(b"new")

@@ -1,4 +1,4 @@
-"""FSX-020: the same random calls on a view and on a plain directory, layer upon layer."""
+"""FSX-020: the same random calls on a view and on a plain directory, over several layers."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ from graphdriver_conformance.suite.support.twins import plain_directory, result_
 
 _MOST_LAYERS = 10
 _LINKED = file(b"lower", link=b"one")
-# Something of each kind to begin with, in the lowest layer.
+# Files of each type to start with, in the lowest layer.
 _FIRST = Tree.of(
     {
         "a": file(b"lower a", 0o640),
@@ -47,7 +47,7 @@ _FIRST = Tree.of(
 
 
 class _Links(Enum):
-    """What a write through one name of a lower file does to its other names."""
+    """The effect of a write through one name of a lower file on its other names."""
 
     LAST = "they show it, from a layer above, too"
     BREAK = "they do not: overlayfs copies up name by name"
@@ -55,7 +55,7 @@ class _Links(Enum):
 
 
 def _names(machine: "_Machine") -> st.SearchStrategy[bytes]:
-    """Return names that are there, names that can be made, and a few that cannot."""
+    """Return existing names, possible new names, and a few invalid ones."""
     there = sorted(machine.tree)
     directories = [name for name in there if machine.tree[name].is_directory]
     above = st.one_of(st.sampled_from(directories), st.sampled_from(directories + there))
@@ -87,7 +87,7 @@ _CHANGES: Mapping[str, Callable[[bytes], object]] = {
 
 
 class _Machine(RuleBasedStateMachine):
-    """A view and a plain directory. What is written gets a time of ours, so that times compare."""
+    """A view and a plain directory. Written files get a fixed time, so that times compare."""
 
     def __init__(self, graphdriver: Subject, base: str, first: Tree, links: _Links) -> None:
         super().__init__()
@@ -101,12 +101,12 @@ class _Machine(RuleBasedStateMachine):
 
     @initialize(stride=st.sampled_from([4, 2, 8]))
     def begin(self, stride: int) -> None:
-        """Choose after how many calls the layer is mounted again, and a new one put upon it."""
+        """Choose the number of calls before a remount, and before a new layer."""
         self.stride = stride
 
     @rule(name=_name, content=_content, time=_time, append=st.booleans())
     def write(self, name: bytes, content: bytes, time: int, append: bool) -> None:
-        """Open a file, make it if it is missing, write."""
+        """Open a file, create it if it is missing, write."""
         flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else 0)
 
         def call(path: bytes) -> int:
@@ -122,7 +122,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(name=_name, size=st.integers(0, 6000), time=_time)
     def truncate(self, name: bytes, size: int, time: int) -> None:
-        """Cut a file, or let it grow."""
+        """Truncate or extend a file."""
 
         def call(path: bytes) -> None:
             descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -152,7 +152,7 @@ class _Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.links is not _Links.DEPEND)
     @rule(old=_name, new=_name)
     def link(self, old: bytes, new: bytes) -> None:
-        """Give a file another name."""
+        """Add a hard link to a file."""
         self._both(lambda a, b: os.link(a, b, follow_symlinks=False), old, new)
 
     @rule(name=_name, call=st.sampled_from([os.unlink, os.rmdir]))
@@ -162,7 +162,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(name=_directory, again=st.booleans())
     def remove_tree(self, name: bytes, again: bool) -> None:
-        """rm -r, and perhaps mkdir of the same name: then nothing of below may show."""
+        """rm -r, and optionally mkdir of the same name, which must then hide the lower entries."""
         below = [one for one in sorted(self.tree, reverse=True) if one.startswith(name + b"/")]
         for one in [*below, name] if name else []:
             self._both(os.rmdir if self.tree[one].is_directory else os.unlink, one)
@@ -176,12 +176,12 @@ class _Machine(RuleBasedStateMachine):
         may = ("EXDEV",) if has_directory else ()
         group = self.tree[old].link if old in self.tree else b""
         if group and new in self.tree and self.tree[new].link == group:
-            may = (*may, "ESTALE")  # two names of one file, where overlayfs keeps no origin
+            may = (*may, "ESTALE")  # two names of one file, where overlayfs stores no origin
         self._both(lambda a, b: renameat2(a, b, flag), old, new, may_refuse=may)
 
     @rule(name=_name, change=st.sampled_from([*_CHANGES]))
     def change(self, name: bytes, change: str) -> None:
-        """Change mode, owner or attributes."""
+        """Change mode, owner or xattrs."""
         self._both(_CHANGES[change], name)
 
     @rule(name=_name)
@@ -201,7 +201,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(restart=st.booleans())
     def mount_again(self, restart: bool) -> None:
-        """Put and get, or go on with a fresh driver."""
+        """Put and get, or continue with a new driver."""
         if restart and self.graphdriver.claims(Capability.RESTARTABLE):
             self.graphdriver.reopen()
         else:
@@ -210,14 +210,14 @@ class _Machine(RuleBasedStateMachine):
 
     @rule()
     def stack(self) -> None:
-        """Let the layer become the lower of a new one."""
+        """Make the layer the lower of a new one."""
         if len(self.layers) < _MOST_LAYERS:
             self.graphdriver.put(self.layers[-1])
             self._stack()
 
     @invariant()
     def same(self) -> None:
-        """Compare everything; when it is time to mount again, then too."""
+        """Compare everything, and again after a remount if it is due."""
         self.tree = observe(self.plain)
         assert_same_tree(self.tree, observe(self.view), "the view is not as a plain directory")
         if self.calls and self.calls % self.stride == 0:
@@ -228,7 +228,7 @@ class _Machine(RuleBasedStateMachine):
             assert_same_tree(self.tree, observe(self.view), "mounted again")
 
     def teardown(self) -> None:
-        """Give the view back and take the layers away, so that no example pays for another."""
+        """Put the view and remove the layers, so that examples do not affect each other."""
         self.graphdriver.put(self.layers[-1])
         for id in reversed(self.layers[1:]):
             self.graphdriver.remove(id)
@@ -254,11 +254,11 @@ class _Machine(RuleBasedStateMachine):
         if actual in may_refuse:
             return
         expected = result_of(below, self.plain)
-        assert expected == actual, f"a plain directory gives {expected}, the view {actual}"
+        assert expected == actual, f"a plain directory returns {expected}, the view {actual}"
 
 
 def _break_links(root: Path) -> None:
-    """Give each name a file of its own: overlayfs without index copies up name by name."""
+    """Make each name a separate file: overlayfs without index copies up by name."""
     tree = observe(root)
     for name in (one for one in tree if tree[one].link):
         path = os.fsencode(root) + b"/" + name
@@ -268,7 +268,7 @@ def _break_links(root: Path) -> None:
 
 
 def _links_of(graphdriver: Subject) -> _Links:
-    """Write through one name of a lower file and look at its other; find out, do not judge."""
+    """Write through one name of a lower file and read its other name."""
     base = graphdriver.build(Tree.of({"a": _LINKED, "b": _LINKED}))
     layer = graphdriver.new_layer(base, writable=True)
     with graphdriver.view(layer) as root:
@@ -281,9 +281,9 @@ def _links_of(graphdriver: Subject) -> _Links:
 
 @verifies("FSX-020")
 def test_random_calls(graphdriver: Subject) -> None:
-    """Whatever a container does, it does as on a disk; over ten layers and any mount."""
+    """Calls have the same results as on a disk, over ten layers and any remounts."""
     links = _links_of(graphdriver)
-    # Where it depends on the layer what the names of a file show, no directory can do the same.
+    # If the content of hard links depends on the layer, no plain directory behaves the same.
     left_out = (b"d/c", b"d/d") if links is _Links.DEPEND else ()
     first = Tree({name: node for name, node in _FIRST.items() if name not in left_out})
     base = graphdriver.build(first)

@@ -1,4 +1,4 @@
-"""FSX-018, FSX-019: overlay's own marks are out of a container's reach."""
+"""FSX-018, FSX-019: containers cannot access overlayfs's own marks."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ _MARKS = ("opaque", "redirect", "metacopy", "whiteout", "origin", "impure")
 
 @verifies("FSX-018")
 def test_overlay_attributes_are_the_drivers_own(graphdriver: Subject) -> None:
-    """None shows that the container did not set, and one that it sets is content and no mark."""
+    """No overlay xattr is visible, and one that the container sets is content and not a mark."""
     layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     with graphdriver.view(layer) as root:
         (root / "f").chmod(0o600)
@@ -43,7 +43,7 @@ def _set(name: str) -> Call:
 
 @verifies("FSX-023")
 def test_other_trusted_attributes_work(graphdriver: Subject) -> None:
-    """What the host's file system lets root note, an image may hold."""
+    """trusted.* xattrs that the host's file system supports are supported in the view."""
 
     def note(root: Path) -> bytes:
         os.setxattr(root / "f", "trusted.note", b"1")
@@ -54,12 +54,12 @@ def test_other_trusted_attributes_work(graphdriver: Subject) -> None:
         graphdriver.not_provable(f"trusted.note cannot be set beside the home: {expected}")
     layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     with graphdriver.view(layer) as root:
-        assert expected == result_of(note, root), "not what a plain directory gives"
+        assert expected == result_of(note, root), "differs from a plain directory"
 
 
 @verifies("FSX-019")
 def test_device_like_a_whiteout_deletes_nothing(graphdriver: Subject) -> None:
-    """mknod c 0 0 is how overlayfs deletes: a view refuses it, or it is a device like others."""
+    """mknod c 0 0 is a whiteout of overlayfs: a view refuses it, or it is an ordinary device."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base, writable=True)
     with graphdriver.view(layer) as root:

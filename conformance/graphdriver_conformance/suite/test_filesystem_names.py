@@ -1,4 +1,4 @@
-"""FSX-004 to FSX-007, FSX-016: names, as on a plain directory."""
+"""FSX-004 to FSX-007, FSX-016: operations on names, as in a plain directory."""
 
 import itertools
 import os
@@ -29,7 +29,7 @@ def _one_after_another(*calls: Call) -> Call:
     return lambda root: [call(root) for call in calls]
 
 
-# Each kind of thing at a name, x standing for it.
+# Each type of file, with x in place of its name.
 _THINGS: Mapping[str, Before] = {
     "nothing": {},
     "a file": {"x": b"content"},
@@ -38,7 +38,7 @@ _THINGS: Mapping[str, Before] = {
     "an empty directory": {"x": directory(0o750)},
     "a full directory": {"x/f": b"inside"},
 }
-# What the layer itself made, in the calls' own directory, before the call.
+# Created by the layer itself, in the directory of the calls, before the call.
 _FRESH: Mapping[str, Call] = {
     "a new file": lambda path: path.write_bytes(b"new"),
     "a new directory": lambda path: path.mkdir(),
@@ -47,7 +47,7 @@ _FRESH: Mapping[str, Call] = {
 
 
 def _at(name: str, things: Before) -> Before:
-    """Put a thing that is called x at `name` instead."""
+    """Create a file named x as `name` instead."""
     return {name + str(key)[1:]: node for key, node in things.items()}
 
 
@@ -74,7 +74,7 @@ def _is_directory(things: Before) -> bool:
 
 
 def _renames() -> dict[str, Case]:
-    """Two names: of lower things and of new ones, over lower things and new ones."""
+    """Lower and new files as the source, over lower and new files as the target."""
     cases: dict[str, Case] = {}
     for call in ("link", "REPLACE", "NOREPLACE", "EXCHANGE"):
         for (what, old), (onto, new) in itertools.product(_THINGS.items(), _THINGS.items()):
@@ -109,13 +109,13 @@ def _removals() -> dict[str, Case]:
 
 @verifies("FSX-004")
 def test_names_are_linked_renamed_and_removed(graphdriver: Subject) -> None:
-    """Package managers write beside and rename over; EXDEV of directories makes mv copy."""
+    """Package managers write a new file and rename it; on EXDEV of directories mv(1) copies."""
     special = {
         "rename into itself": Case(
             lambda root: os.rename(root / "d", root / "d/e"), {"d/f": b""}, ("EXDEV",)
         ),
-        # Where overlayfs cannot note a file's origin, as in a user namespace, its two names are two
-        # files to it: the rename, which has nothing to do, is ESTALE.
+        # If overlayfs cannot store a file's origin, as in a user namespace, its two names are two
+        # files: the rename, which should have no effect, fails with ESTALE.
         "rename a link over its other name": Case(
             lambda root: os.rename(root / "g", root / "f"),
             {"f": b"1"},
@@ -129,7 +129,7 @@ def test_names_are_linked_renamed_and_removed(graphdriver: Subject) -> None:
 
 @verifies("FSX-005")
 def test_working_directory_survives_a_failed_rmdir(graphdriver: Subject) -> None:
-    """A shell stands in a directory that someone tries to remove (moby #19082)."""
+    """A shell's current directory is being removed (moby #19082)."""
     layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     with graphdriver.view(layer) as root:
 
@@ -147,7 +147,7 @@ def test_working_directory_survives_a_failed_rmdir(graphdriver: Subject) -> None
 
 @verifies("FSX-006")
 def test_inode_number_stays(graphdriver: Subject) -> None:
-    """Copied up, and after the layer was put: tail -F and backups go by the number."""
+    """After copy-up and after put: tail -F and backups use the inode number."""
     layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     with graphdriver.view(layer) as root:
         names = [root / "top", root / "d/a", root / "d"]
@@ -155,7 +155,7 @@ def test_inode_number_stays(graphdriver: Subject) -> None:
         for path in names:
             path.chmod(0o700)
         (root / "top").write_bytes(b"written")
-        assert before == [path.lstat().st_ino for path in names], "copying up changed st_ino"
+        assert before == [path.lstat().st_ino for path in names], "copy-up changed st_ino"
 
     with graphdriver.view(layer) as root:
         after = [(root / name).lstat().st_ino for name in ("top", "d/a", "d")]
@@ -164,12 +164,12 @@ def test_inode_number_stays(graphdriver: Subject) -> None:
             "overlayfs finds the file that another was copied from with CAP_DAC_READ_SEARCH over "
             "the host only; run as root"
         )
-    assert before == after, "mounting again changed st_ino"
+    assert before == after, "a remount changed st_ino"
 
 
 @verifies("FSX-007")
 def test_link_counts_are_possible(graphdriver: Subject) -> None:
-    """Where a layer writes through one name of three, no name counts none or more than three."""
+    """After a write through one of three names, no link count is 0 or above 3."""
     linked = file(b"x", link=b"a")
     base = graphdriver.build(Tree.of({"a": linked, "b": linked, "c": linked}))
     layer = graphdriver.new_layer(base, writable=True)
@@ -186,7 +186,7 @@ def test_link_counts_are_possible(graphdriver: Subject) -> None:
 
 @verifies("FSX-016")
 def test_seeking_in_a_large_directory(graphdriver: Subject) -> None:
-    """File servers go on with a listing where the client was told it stopped (telldir, seekdir)."""
+    """File servers continue a listing at the client's position (telldir, seekdir)."""
     count = scaled(600)
     layer = graphdriver.new_layer(
         graphdriver.build(Tree.of({f"d/low{n}": b"" for n in range(count)})), writable=True
@@ -206,7 +206,7 @@ def test_seeking_in_a_large_directory(graphdriver: Subject) -> None:
 
 
 def _listed_with_seeks(path: Path, every: int) -> list[bytes]:
-    """List by readdir(3), going back to an earlier place and forth again now and then."""
+    """List by readdir(3), with occasional jumps to an earlier position and back."""
     places: list[int] = []
     names: list[bytes] = []
     with DirectoryStream(path) as stream:
@@ -220,5 +220,5 @@ def _listed_with_seeks(path: Path, every: int) -> list[bytes]:
                 here, back = stream.tell(), len(names) // 2
                 stream.seek(places[back])
                 again = stream.next()
-                assert names[back] == again, f"after seekdir {again!r} comes, not {names[back]!r}"
+                assert names[back] == again, f"after seekdir {again!r} is next, not {names[back]!r}"
                 stream.seek(here)

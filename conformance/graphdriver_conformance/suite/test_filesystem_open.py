@@ -1,7 +1,7 @@
-"""FSX-001 to FSX-003: opening, copying up and truncating, as on a plain directory.
+"""FSX-001 to FSX-003: opening, copy-up and truncation, as in a plain directory.
 
 The matrices are those of unionmount-testsuite: every call on a file of a lower layer, a symlink, a
-directory, and a name that is not there.
+directory, and a missing name.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from graphdriver_conformance.suite.support.copying_up import copy_up_cases
 from graphdriver_conformance.suite.support.twins import Before, Call, Case, assert_calls_agree, some
 
 CONTENT = b"0123456789"
-# What was written has the time of the writing, which no two directories share.
+# Written files have the time of the write, which differs between directories.
 _AS_WRITTEN = Aspect.MODE | Aspect.OWNER | Aspect.CONTENT | Aspect.XATTRS
 
 _ACCESS = {"RDONLY": os.O_RDONLY, "WRONLY": os.O_WRONLY, "RDWR": os.O_RDWR}
@@ -43,7 +43,7 @@ _TARGETS: Mapping[str, tuple[str, Before]] = {
 
 
 def _opened(name: str, flags: int) -> Call:
-    """Return a call that opens, writes two bytes and reads from the beginning, as far as it can."""
+    """Return a call that opens, writes two bytes and reads from the beginning."""
 
     def call(root: Path) -> object:
         descriptor = os.open(root / name, flags | os.O_CLOEXEC, 0o640)
@@ -54,7 +54,7 @@ def _opened(name: str, flags: int) -> Call:
             os.lseek(descriptor, 0, os.SEEK_SET)
             content = os.read(descriptor, 100) if access != os.O_WRONLY else b""
             return wrote, position, content, os.fstat(descriptor).st_size
-        except IsADirectoryError:  # of read: opening a directory is no error
+        except IsADirectoryError:  # of read: opening a directory is not an error
             return "a directory"
         finally:
             os.close(descriptor)
@@ -70,14 +70,14 @@ def _open_cases() -> Iterator[tuple[str, Case]]:
     ):
         flags = base | sum(value for _, value in chosen)
         if flags & os.O_EXCL and not flags & os.O_CREAT:
-            continue  # undefined, open(2) says
+            continue  # undefined according to open(2)
         words = "|".join([access, *(word for word, _ in chosen if word)])
         yield f"open {what} {words}", Case(_opened(name, flags), before)
 
 
 @verifies("FSX-001")
 def test_every_way_to_open(graphdriver: Subject) -> None:
-    """A program that asks for O_EXCL or O_TRUNC relies on what these mean."""
+    """Programs rely on the semantics of O_EXCL and O_TRUNC."""
     assert_calls_agree(graphdriver, some(dict(_open_cases())), _AS_WRITTEN)
 
 
@@ -89,23 +89,24 @@ def _lower_files() -> Mapping[str, Node]:
         "a setuid file": file(b"#!", 0o4755),
         "a megabyte": file(bytes(range(256)) * 4100, 0o640),
         "a directory": directory(0o2750, mtime=EPOCH + 2),
+        "a sticky directory": directory(0o1777, mtime=EPOCH + 2),
         "a symlink": symlink("nowhere", mtime=EPOCH + 3),
     }
 
 
 @verifies("FSX-002")
 def test_copy_up_keeps_what_is_not_changed(graphdriver: Subject) -> None:
-    """Each thing that copies up, on each kind of file: the rest is as it was."""
+    """Each call that copies up, on each file type: other metadata is unchanged."""
     assert_calls_agree(graphdriver, copy_up_cases(_lower_files()), Aspect.DEFAULT)
 
 
 @verifies("FSX-025")
 def test_copy_up_keeps_the_owner(graphdriver: Subject) -> None:
-    """Of a file, a setuid program and a directory that are others'."""
+    """A file, a setuid program and a directory of other users are tested."""
     owned = {
         "a file": file(b"x", 0o640, uid=1000, gid=1001),
         "a setuid file": file(b"#!", 0o6755, uid=1000, gid=1001),
-        "a directory": directory(0o2750, uid=1000, gid=1001),
+        "a directory": directory(0o3770, uid=1000, gid=1001),
         "a symlink": symlink("nowhere", uid=1000, gid=1001),
     }
     assert_calls_agree(graphdriver, copy_up_cases(owned), Aspect.DEFAULT)
@@ -113,7 +114,7 @@ def test_copy_up_keeps_the_owner(graphdriver: Subject) -> None:
 
 @verifies("FSX-003")
 def test_truncate_up_and_down(graphdriver: Subject) -> None:
-    """By name and by descriptor; what grows is zeros, and what shrank stays short."""
+    """By path and by descriptor; extended files contain zeros, truncated ones stay short."""
     size = 10_000
     cases: dict[str, Case] = {}
     for new in (0, 1, 4095, 4096, 4097, size - 1, size, size + 1, 3 * size):

@@ -1,4 +1,4 @@
-"""FSX-014: what an ordinary user may not do in a view is what he may not do on a disk."""
+"""FSX-014: permissions of ordinary users in a view are the same as on a disk."""
 
 import itertools
 import os
@@ -80,5 +80,5 @@ def _cases() -> dict[str, Case]:
 
 @verifies("FSX-014")
 def test_ordinary_user_is_refused_what_a_disk_refuses(graphdriver: Subject) -> None:
-    """A layer that opens what was closed gives a container's users each other's files."""
+    """A layer with weaker permissions gives a container's users access to each other's files."""
     assert_calls_agree(graphdriver, some(_cases()), Aspect.MODE | Aspect.OWNER | Aspect.CONTENT)

@@ -1,7 +1,7 @@
-"""CRS-020 to CRS-027: disks that run out of blocks or inodes while a verb runs, and before.
+"""CRS-020 to CRS-027: disks without free blocks or inodes during a verb, and before.
 
-Each verb is called with more and more room, from none to enough, on a tmpfs and on an ext4: which
-of its writes is the one that fails is then left to no chance.
+Each verb is called with increasing free space, from none to enough, on a tmpfs and on an ext4, so
+that each of its writes fails once.
 """
 
 import errno
@@ -38,7 +38,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def test_success_on_a_full_disk_is_a_right_result(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
-    """A pull that reports success is believed: nobody looks into the layer again."""
+    """After a successful pull the layer is not checked again."""
     with ground(graphdriver, type) as small:
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
@@ -53,7 +53,7 @@ def test_success_on_a_full_disk_is_a_right_result(
 def test_full_disk_harms_no_other_layer(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
-    """Images that were there before have to start after somebody has made room, and rebooted."""
+    """Existing images must be usable after space was freed and the host was rebooted."""
     with ground(graphdriver, type) as small:
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
@@ -69,7 +69,7 @@ def test_full_disk_harms_no_other_layer(
 def test_what_fails_on_a_full_disk_changes_nothing(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
-    """What is left of each failed pull makes the disk fuller still, and is found by nobody."""
+    """Remnants of each failed pull use more space, and are not found."""
     with ground(graphdriver, type) as small:
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
@@ -80,7 +80,7 @@ def test_what_fails_on_a_full_disk_changes_nothing(
                 small.disk.relieve()
                 if verb.before is None:
                     assert not graphdriver.exists(attempt.layer), f"{failed} left the layer"
-                if verb is not GET:  # the first mount of a layer may make its directories
+                if verb is not GET:  # the first mount of a layer may create its directories
                     message = f"{failed} changed the home"
                     assert_same_names(attempt.names, home_names(graphdriver.home), message)
                 if verb.before is not None:
@@ -92,7 +92,7 @@ def test_what_fails_on_a_full_disk_changes_nothing(
 def test_what_failed_succeeds_once_there_is_room(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
-    """A pull is tried again after `docker system prune`, and not after a restart of the daemon."""
+    """A pull is repeated after `docker system prune`, without a restart of the daemon."""
     with ground(graphdriver, type) as small:
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
@@ -112,7 +112,7 @@ def test_what_failed_succeeds_once_there_is_room(
 def test_error_of_a_full_disk_names_the_cause(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
-    """`read-only file system` or `no such layer` sends an administrator the wrong way."""
+    """`read-only file system` or `no such layer` misleads an administrator."""
     with ground(graphdriver, type) as small:
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
@@ -131,7 +131,7 @@ def _names_full_disk(error: BaseException) -> bool:
 def test_layers_are_put_and_removed_on_a_full_disk(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
-    """That is how room is made: containers are stopped, and images removed."""
+    """Space is freed by stopping containers and removing images."""
     with ground(graphdriver, type) as small:
         written = BASE.with_(b"own", file(b"x" * 9000))
         first, second = graphdriver.build(written, small.base), graphdriver.build(BASE)
@@ -161,7 +161,7 @@ def test_layers_are_put_and_removed_on_a_full_disk(
 def test_view_from_a_full_disk_can_be_written(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
-    """Overlay mounts read-only where it cannot make its directory in `work`, and stays so."""
+    """overlayfs mounts read-only if it cannot create its directory in `work`, and stays so."""
     with ground(graphdriver, type) as small:
         for attempt in small.attempts(GET, resource):
             if attempt.error is not None:
@@ -183,7 +183,7 @@ def test_view_from_a_full_disk_can_be_written(
 def test_driver_starts_again_after_the_disk_was_full(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
-    """The daemon starts when the machine does, and the disk is as full as it was before."""
+    """The daemon starts with the machine, while the disk is as full as before."""
     with ground(graphdriver, type) as small:
         for count in by_profile((0, 1, 3), range(8), range(40)):
             graphdriver.cleanup()
@@ -198,7 +198,7 @@ def test_driver_starts_again_after_the_disk_was_full(
 
 
 def _fails_to_start(graphdriver: Subject) -> str:
-    """Start the driver again; return its error, "" for none."""
+    """Restart the driver; return its error, "" for none."""
     try:
         graphdriver.reopen(cleanup=False)
     except NoAnswer:

@@ -1,4 +1,4 @@
-"""SEC: archives made to harm. Applied or refused, nothing outside the layer may change."""
+"""SEC: malicious archives. Applied or refused, no file outside the layer may change."""
 
 import io
 import os
@@ -39,7 +39,7 @@ def _victim(graphdriver: Subject) -> "os.PathLike[str]":
 @verifies("SEC-001")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_leaves_the_layer(graphdriver: Subject, kind: str) -> None:
-    """With the way out made by the same archive, by one before it, and by the parent."""
+    """The symlink or hard link is in the same archive, in an earlier one, or in the parent."""
     victim = os.fspath(_victim(graphdriver))
     sibling = graphdriver.build(VICTIM)
     beside = _state(graphdriver.home.parent)
@@ -66,7 +66,7 @@ def _state(directory: Path) -> dict[str, int]:
 
 @verifies("SEC-002")
 def test_metadata_outside_is_not_touched(graphdriver: Subject) -> None:
-    """An entry for a symlink's or a hard link's name changes the link, not what it leads to."""
+    """A member with a symlink's or hard link's path changes the link, not its target."""
     victim = _victim(graphdriver)
     out = outside(f"{os.fspath(victim)}/hello")
     entries = [
@@ -84,7 +84,7 @@ def test_metadata_outside_is_not_touched(graphdriver: Subject) -> None:
 @verifies("SEC-003")
 @pytest.mark.parametrize("space", ["trusted.overlay.", "user.overlay."])
 def test_private_attributes_are_not_obeyed(graphdriver: Subject, space: str) -> None:
-    """opaque would hide what is below, redirect show something else, whiteout delete."""
+    """opaque would hide lower files, redirect show another directory, whiteout delete."""
     below = Tree.of({"d/secret": b"s", "e/kept": b"k"})
     marks = frozenset({(f"{space}opaque", b"y"), (f"{space}redirect", b"/d")})
     layer = graphdriver.new_layer(graphdriver.build(below))
@@ -93,14 +93,14 @@ def test_private_attributes_are_not_obeyed(graphdriver: Subject, space: str) -> 
     _try(graphdriver, layer, build_archive(entries))
 
     tree = graphdriver.tree(layer)
-    assert b"e/kept" in tree, "the archive's opaque mark was obeyed"
-    assert b"e/secret" not in tree, "the archive's redirect was obeyed"
+    assert b"e/kept" in tree, "the overlay xattr opaque of the archive was applied"
+    assert b"e/secret" not in tree, "the overlay xattr redirect of the archive was applied"
 
 
 @verifies("SEC-004")
 @pytest.mark.parametrize("numbers", [(1 << 12, 0), (0, 1 << 20), (2097151, 2097151)], ids=str)
 def test_device_numbers_are_not_cut(graphdriver: Subject, numbers: tuple[int, int]) -> None:
-    """Refused; or there with just these numbers."""
+    """The device is refused, or created with exactly these numbers."""
     layer = graphdriver.new_layer()
     wanted = device(NodeKind.CHARACTER, *numbers)
 
@@ -111,7 +111,7 @@ def test_device_numbers_are_not_cut(graphdriver: Subject, numbers: tuple[int, in
 
 
 class _Bomb(io.RawIOBase):
-    """A header, then filler without end; whoever takes 64 MiB of it gets no more."""
+    """A header, followed by endless filler; reading stops at 64 MiB."""
 
     def __init__(self, start: bytes, filler: bytes) -> None:
         super().__init__()
@@ -162,21 +162,21 @@ def _sparse_claiming(segments: int) -> bytes:
     ids=["pax-header", "long-name", "long-link", "sparse-map"],
 )
 def test_claims_of_gigabytes(graphdriver: Subject, start: bytes, filler: bytes) -> None:
-    """Refused with most of the filler unread, and the layer goes away."""
+    """The archive is refused with most of the filler unread, and the layer can be removed."""
     id = graphdriver.new_layer()
     bomb = _Bomb(start, filler)
 
     graphdriver.refuses("apply_diff", id, "", bomb)
 
     if graphdriver.source.in_process:
-        # A server reads on after a refusal, so that its client hears of it.
+        # A server reads on after a refusal, so that its client receives the error.
         assert bomb.left, "64 MiB of it were read before it was refused"
     graphdriver.remove(id)
 
 
 @verifies("SEC-006")
 def test_claim_of_a_file_of_gigabytes(graphdriver: Subject) -> None:
-    """7 GiB are said, 1 KiB comes: an error, and the layer goes away."""
+    """The header declares 7 GiB, 1 KiB follows: an error, and the layer can be removed."""
     id = graphdriver.new_layer()
     archive = _claiming(tarfile.REGTYPE, 7 << 30) + bytes(1024)
 
@@ -188,7 +188,7 @@ def test_claim_of_a_file_of_gigabytes(graphdriver: Subject) -> None:
 
 @verifies("SEC-009")
 def test_deep_paths_do_not_crash(graphdriver: Subject) -> None:
-    """Two thousand levels: applied whole or refused."""
+    """Two thousand levels: applied completely or refused."""
     layer = graphdriver.new_layer()
     name = b"/".join([b"d"] * 2000)
 
@@ -200,7 +200,7 @@ def test_deep_paths_do_not_crash(graphdriver: Subject) -> None:
 
 @verifies("SEC-010")
 def test_names_of_owners_are_ignored(graphdriver: Subject) -> None:
-    """uid 1234 called root is uid 1234."""
+    """The owner uid 1234 with the name root is uid 1234."""
     info = tarfile.TarInfo("f")
     info.uid, info.gid, info.uname, info.gname = 1234, 1235, "root", "root"
     buffer = io.BytesIO()
@@ -219,7 +219,7 @@ def test_names_of_owners_are_ignored(graphdriver: Subject) -> None:
 @given(places=st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 255)), max_size=8))
 @examples(30)
 def test_changed_bytes_do_no_harm(graphdriver: Subject, places: list[tuple[int, int]]) -> None:
-    """Checksums are mended, so that more than the checksum is tried."""
+    """Checksums are corrected, so that more than the checksum is tested."""
     base = Tree.of({"d/a": b"a", "top": b"t"})
     entries = [
         entry_of("d", directory()),
@@ -259,7 +259,7 @@ _RECORDS = [
 
 @verifies("SEC-013")
 def test_records_that_say_what_cannot_be(graphdriver: Subject) -> None:
-    """PAX records of a file, of a symlink, and of what PAX calls sparse."""
+    """PAX records of a file, of a symlink, and of sparse files."""
     before = _state(graphdriver.home.parent)
     layer = ""
     for number, (key, value) in enumerate(_RECORDS):
@@ -279,7 +279,7 @@ def test_records_that_say_what_cannot_be(graphdriver: Subject) -> None:
 
 
 def _mend(data: bytearray, start: int) -> None:
-    """Write the right checksum into a block that has a header's magic."""
+    """Write the correct checksum into a block with a header's magic."""
     block = data[start : start + 512]
     if block[257:262] == b"ustar":
         total = sum(block) - sum(block[148:156]) + 256

@@ -1,4 +1,4 @@
-"""IDM, and MNT-020: whose files they are when root inside is somebody else outside."""
+"""IDM, and MNT-020: owners of files with id maps."""
 
 import io
 import os
@@ -21,21 +21,21 @@ from graphdriver_conformance.suite.support.names import assert_there
 # Host ids that a user namespace with 65536 subordinate ids has, too.
 UID, GID = 10_000, 20_000
 UIDS, GIDS = [IDMap(0, UID, 1000)], [IDMap(0, GID, 1000)]
-# Three ranges with gaps between them, inside and outside, the last of one id.
+# Three ranges with gaps between them, inside and outside, the last with one id.
 RANGES = [IDMap(0, 10_000, 10), IDMap(10, 30_000, 20), IDMap(100, 5_000, 1)]
 BOUNDARIES = {0: 10_000, 9: 10_009, 10: 30_000, 29: 30_019, 100: 5_000}
 BETWEEN = (30, 99, 101, 60_000)
 
 
 def _mapped(graphdriver: Subject, uids: list[IDMap] = UIDS, gids: list[IDMap] = GIDS) -> Path:
-    """Let the verbs go to a driver with maps; return its home."""
+    """Use a driver with id maps for the test; return its home."""
     home = graphdriver.home.parent / graphdriver.new_id("mapped")
     graphdriver.use(graphdriver.open_another(home, None, uids, gids))
     return home
 
 
 def _outside(tree: Tree) -> Tree:
-    """Return the tree as it lies on disk."""
+    """Return the tree as on disk."""
     return Tree({name: n.but(uid=UID + n.uid, gid=GID + n.gid) for name, n in tree.items()})
 
 
@@ -47,7 +47,7 @@ def _owners(archive: bytes) -> dict[bytes, tuple[int, int]]:
 
 
 def _owned(draw: st.DataObject, tree: Tree) -> Tree:
-    """Give each node to somebody; names of one file have one owner."""
+    """Give each file an owner; hard links of a file have the same owner."""
     ids = st.sampled_from([0, 1, 33, 999])
     groups: dict[bytes, tuple[int, int]] = {}
     owned: dict[bytes, Node] = {}
@@ -60,7 +60,7 @@ def _owned(draw: st.DataObject, tree: Tree) -> Tree:
 
 @verifies("IDM-001")
 def test_new_layer_belongs_to_the_mapped_root(graphdriver: Subject) -> None:
-    """Its root does; the directories above stay the daemon's."""
+    """The mapped root owns the layer's root; the directories above belong to the daemon."""
     home = _mapped(graphdriver)
     base = graphdriver.new_layer()
     child = graphdriver.new_layer(base, writable=True)
@@ -69,9 +69,13 @@ def test_new_layer_belongs_to_the_mapped_root(graphdriver: Subject) -> None:
         with graphdriver.view(id) as view:
             root = view.lstat()
             above = [view.parent, *view.parent.parents]
-            assert (UID, GID) == (root.st_uid, root.st_gid), f"the root of {id} is root's outside"
+            assert (UID, GID) == (root.st_uid, root.st_gid), (
+                f"the root of {id} is owned by uid 0 of the host"
+            )
             owners = {p: p.lstat().st_uid for p in above if p.is_relative_to(home)}
-        assert UID not in owners.values(), f"mapped root owns what holds its layer: {owners}"
+        assert UID not in owners.values(), (
+            f"the mapped root owns a directory outside its layer: {owners}"
+        )
 
 
 @verifies("IDM-002")
@@ -96,7 +100,7 @@ def test_owners_are_mapped_both_ways(graphdriver: Subject, data: st.DataObject, 
 
 @verifies("IDM-003")
 def test_ids_at_the_ends_of_ranges(graphdriver: Subject) -> None:
-    """The first and the last of each of three ranges."""
+    """The first and the last id of each of three ranges."""
     _mapped(graphdriver, RANGES, RANGES)
     layer = graphdriver.new_layer()
     files = [entry_of(f"f{id}", file(b"x", uid=id, gid=id)) for id in BOUNDARIES]
@@ -114,7 +118,7 @@ def test_ids_at_the_ends_of_ranges(graphdriver: Subject) -> None:
 
 @verifies("IDM-004")
 def test_archive_with_an_unmapped_owner_is_refused(graphdriver: Subject) -> None:
-    """Between two ranges and beyond the last; nothing of it stays."""
+    """Ids between two ranges and beyond the last; no file of the archive is left."""
     _mapped(graphdriver, RANGES, RANGES)
     for id in BETWEEN:
         layer = graphdriver.new_layer()
@@ -127,7 +131,7 @@ def test_archive_with_an_unmapped_owner_is_refused(graphdriver: Subject) -> None
 
 @verifies("IDM-004")
 def test_unmapped_owner_on_disk_ends_the_diff(graphdriver: Subject) -> None:
-    """Docker leaves such a file out of the archive and says nothing."""
+    """Docker omits such a file from the archive without an error."""
     _mapped(graphdriver)
     base = graphdriver.new_layer()
     layer = graphdriver.new_layer(base, writable=True)
@@ -145,7 +149,7 @@ def test_unmapped_owner_on_disk_ends_the_diff(graphdriver: Subject) -> None:
 
 @verifies("IDM-005")
 def test_deletions_survive_mapping(graphdriver: Subject) -> None:
-    """A file, a directory, and a directory made again."""
+    """A file, a directory, and a recreated directory."""
     _mapped(graphdriver)
     image = _outside(Tree.of({"f": b"", "d/a": b"", "again/old": b"", "kept": b""}))
     wanted = _outside(Tree.of({"again/new": b"", "kept": b""}))
@@ -163,7 +167,7 @@ def test_deletions_survive_mapping(graphdriver: Subject) -> None:
 
 @verifies("IDM-006")
 def test_whole_tree_is_mapped_back(graphdriver: Subject) -> None:
-    """Of a base layer, and of a child asked for without its parent."""
+    """A base layer, and the flattened diff of a child."""
     _mapped(graphdriver)
     tree = Tree.of({"d": directory(uid=3, gid=4), "d/f": file(b"x", uid=999, gid=1)})
     base = graphdriver.build(_outside(tree))
@@ -177,7 +181,7 @@ def test_whole_tree_is_mapped_back(graphdriver: Subject) -> None:
 
 @verifies("MNT-020")
 def test_kernels_work_directory_belongs_to_the_mapped_root(graphdriver: Subject) -> None:
-    """Of each layer that is written to, from its first get on."""
+    """For each layer with a writable view, from its first get on."""
     home = _mapped(graphdriver)
     id = graphdriver.new_layer(graphdriver.new_layer(), writable=True)
     with graphdriver.view(id):

@@ -1,4 +1,4 @@
-"""IDM-007 to IDM-012: what else of a node survives when its owner is mapped."""
+"""IDM-007 to IDM-012: metadata that must be preserved when owners are mapped."""
 
 import pytest
 
@@ -42,20 +42,20 @@ UIDS, GIDS = [IDMap(0, UID, 1000)], [IDMap(0, GID, 1000)]
 
 
 def _mapped(graphdriver: Subject) -> None:
-    """Let the verbs go to a driver with maps."""
+    """Use a driver with id maps for the test."""
     home = graphdriver.home.parent / graphdriver.new_id("mapped")
     graphdriver.use(graphdriver.open_another(home, None, UIDS, GIDS))
 
 
 def _outside(tree: Tree) -> Tree:
-    """Return the tree as it lies on disk; its attributes are the test's affair."""
+    """Return the tree as on disk; the test compares its xattrs."""
     return Tree({name: n.but(uid=UID + n.uid, gid=GID + n.gid) for name, n in tree.items()})
 
 
 def _round_trip(graphdriver: Subject, inside: Tree) -> Tree:
-    """Apply an archive of the tree, carry it on by diff to a sibling, and return what that shows.
+    """Apply an archive of the tree, copy it by diff to a sibling, and return the sibling's tree.
 
-    What the first layer shows has to be the same.
+    The first layer must have the same tree.
     """
     entries = [LayerEntry(name, inside[name], _linked(inside, name)) for name in sorted(inside)]
     base = graphdriver.new_layer()
@@ -69,14 +69,14 @@ def _round_trip(graphdriver: Subject, inside: Tree) -> Tree:
 
 
 def _linked(tree: Tree, name: bytes) -> bytes | None:
-    """Return the first name of the file that `name` is a later one of."""
+    """Return the first name of the file that `name` is a later hard link to."""
     group = tree[name].link
     return group if group and group != name else None
 
 
 @verifies("IDM-007")
 def test_modes_links_and_kinds_survive_mapping(graphdriver: Subject) -> None:
-    """A chown(2) to the mapped owner clears setuid bits; one of a symlink may hit its target."""
+    """chown(2) to the mapped owner clears setuid bits; chown(2) of a symlink may follow it."""
     pair = file(b"pair", 0o640, uid=7, gid=8, link=b"a")
     inside = Tree.of(
         {
@@ -100,7 +100,7 @@ def test_modes_links_and_kinds_survive_mapping(graphdriver: Subject) -> None:
 
 @verifies("IDM-007")
 def test_every_dialect_is_read_under_maps(graphdriver: Subject) -> None:
-    """Owners of members are mapped, whatever program wrote them."""
+    """Owners of members are mapped, independent of the program that wrote the archive."""
     _mapped(graphdriver)
     layer = graphdriver.new_layer()
 
@@ -111,7 +111,7 @@ def test_every_dialect_is_read_under_maps(graphdriver: Subject) -> None:
 
 @verifies("IDM-012")
 def test_times_survive_mapping(graphdriver: Subject) -> None:
-    """Of files, and of directories that are filled after they were mapped."""
+    """Files, and directories whose entries are created after they were mapped."""
     inside = Tree.of(
         {
             "d": directory(uid=3, gid=3, mtime=EPOCH - 7),
@@ -132,7 +132,7 @@ def test_times_survive_mapping(graphdriver: Subject) -> None:
 def _assert_attributes(
     graphdriver: Subject, inside: dict[bytes, Node], outside: dict[bytes, Node]
 ) -> None:
-    """Assert that the nodes are on disk as `outside`, and come back in a diff as `inside`."""
+    """Assert that the files are on disk as `outside`, and in a diff as `inside`."""
     base = graphdriver.new_layer()
     layer = graphdriver.new_layer(base)
     entries = [LayerEntry(name, node) for name, node in inside.items()]
@@ -153,7 +153,7 @@ def _assert_attributes(
 
 @verifies("IDM-008")
 def test_root_of_a_file_capability_is_mapped(graphdriver: Subject) -> None:
-    """Of a program for the container's root, and for the root of a container in it."""
+    """A program for the container's root, and for the root of a nested container."""
     needs_attribute(graphdriver, CAPABILITY, capability(UID))
     _mapped(graphdriver)
     roots = {b"ping-%d" % root: root for root in (0, 500)}
@@ -174,7 +174,7 @@ def test_root_of_a_file_capability_is_mapped(graphdriver: Subject) -> None:
 
 @verifies("IDM-009")
 def test_ids_of_access_control_lists_are_mapped(graphdriver: Subject) -> None:
-    """Of users and groups, in a file's list and a directory's default one."""
+    """Users and groups in the ACL of a file and the default ACL of a directory."""
     needs_attribute(graphdriver, DEFAULT, named_acl(UID, GID))
     _mapped(graphdriver)
 
@@ -191,7 +191,7 @@ def test_ids_of_access_control_lists_are_mapped(graphdriver: Subject) -> None:
 
 @verifies("IDM-010")
 def test_markers_and_implied_directories_under_maps(graphdriver: Subject) -> None:
-    """Deletions, a directory made again, and directories that have no entry."""
+    """Deletions, a recreated directory, and implied directories."""
     low = Tree.of(
         {
             "d": directory(0o750, uid=3, gid=4),
@@ -231,7 +231,7 @@ def test_markers_and_implied_directories_under_maps(graphdriver: Subject) -> Non
     ids=["capability", "acl"],
 )
 def test_attribute_with_an_unmapped_id(graphdriver: Subject, name: str, value: bytes) -> None:
-    """Refused, or without the attribute; never with the id as it stands there."""
+    """The member is refused, or created without the xattr; the id is never stored unmapped."""
     needs_attribute(graphdriver, name, value)
     _mapped(graphdriver)
     layer = graphdriver.new_layer()

@@ -1,4 +1,4 @@
-"""INI: making a driver, and what must not happen meanwhile."""
+"""INI: creating a driver, and its effects on the host."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def _refused(graphdriver: Subject, home: Path, options: list[str]) -> None:
 
 @verifies("INI-001")
 def test_driver_has_a_name(graphdriver: Subject) -> None:
-    """Docker keeps each driver's layers under its name."""
+    """Docker stores each driver's layers under its name."""
     name = str(graphdriver.driver)
     graphdriver.new_layer()
 
@@ -41,7 +41,7 @@ def test_driver_has_a_name(graphdriver: Subject) -> None:
 @verifies("INI-006")
 @pytest.mark.parametrize("option", ["no.such.option=1", "OWN.no_such_option=true"])
 def test_unknown_option_is_refused(graphdriver: Subject, option: str) -> None:
-    """Also one that begins as the driver's own do, or nobody finds the typing error."""
+    """Also an option with the driver's own prefix: otherwise typing errors are not noticed."""
     own = option.replace("OWN", option_prefix(graphdriver))
     _refused(graphdriver, graphdriver.home.parent / "other", [own])
 
@@ -49,13 +49,13 @@ def test_unknown_option_is_refused(graphdriver: Subject, option: str) -> None:
 @verifies("INI-007")
 @pytest.mark.parametrize("option", ["novalue", "=x", ""])
 def test_malformed_option_is_refused(graphdriver: Subject, option: str) -> None:
-    """What cannot be understood cannot be obeyed."""
+    """A malformed option cannot be applied."""
     _refused(graphdriver, graphdriver.home.parent / "other", [option])
 
 
 @verifies("INI-008")
 def test_second_driver_finds_the_layers(graphdriver: Subject) -> None:
-    """With and without a clean end of the first: daemons get killed."""
+    """With and without a clean end of the first driver: daemons get killed."""
     base = graphdriver.build(IMAGE)
     child = graphdriver.new_layer(base)
 
@@ -67,7 +67,7 @@ def test_second_driver_finds_the_layers(graphdriver: Subject) -> None:
 
 @verifies("INI-009")
 def test_init_leaves_no_probes(graphdriver: Subject) -> None:
-    """Two homes, freshly made, hold the same names; nothing lies beside them."""
+    """Two new homes contain the same names; no files are beside them."""
     home = graphdriver.home.parent / "other"
     graphdriver.open_another(home)
     before = set(os.listdir(home))
@@ -75,7 +75,7 @@ def test_init_leaves_no_probes(graphdriver: Subject) -> None:
     graphdriver.open_another(home)
 
     assert_same_names(before, os.listdir(home), "a second init changed the home")
-    # The words of which overlay drivers make the names of their probes, and no parts of others.
+    # Words in the probe names of overlay drivers that are not part of other names.
     odd = [name for name in sorted(before) if re.search(r"(?i)(^|[^a-z])(check|probe)[^a-z]", name)]
     assert not odd, f"init left {odd}"
     beside = {path.name for path in graphdriver.home.parent.iterdir()}
@@ -85,18 +85,18 @@ def test_init_leaves_no_probes(graphdriver: Subject) -> None:
 
 @verifies("INI-010")
 def test_home_is_closed_to_others(graphdriver: Subject) -> None:
-    """Also one that was there before, with another mode."""
+    """Also an existing home with another mode."""
     open_home = directory_beside(graphdriver, "open")
     graphdriver.open_another(open_home)
 
     for home in (graphdriver.home, open_home):
         mode = stat.S_IMODE(home.stat().st_mode)
-        assert not mode & 0o001, f"others can pass {home.name}, mode {mode:o}"
+        assert not mode & 0o001, f"other users can enter {home.name}, mode {mode:o}"
 
 
 @verifies("INI-011")
 def test_failing_init_changes_nothing(graphdriver: Subject) -> None:
-    """Neither in a home that is there, nor by making one."""
+    """Neither an existing home nor a missing one is changed."""
     child = graphdriver.new_layer(graphdriver.build(IMAGE))
     before = settled_names(graphdriver)
     new = graphdriver.home.parent / "new"
@@ -105,7 +105,7 @@ def test_failing_init_changes_nothing(graphdriver: Subject) -> None:
     _refused(graphdriver, new, ["no.such.option=1"])
 
     assert_same_names(before, home_names(graphdriver.home), "the failed init changed the home")
-    assert not new.exists(), "the failed init made a home"
+    assert not new.exists(), "the failed init created the home"
     assert_same_tree(IMAGE, graphdriver.tree(child))
 
 
@@ -114,7 +114,7 @@ def test_failing_init_changes_nothing(graphdriver: Subject) -> None:
     "name", ["with blank", "com,ma", "co:lon", "back\\slash", "caf\u00e9", "equals=", '"quoted"']
 )
 def test_awkward_home_works_or_is_refused(graphdriver: Subject, name: str) -> None:
-    """Most of these separate something in mount options."""
+    """Most of these characters are separators in mount options."""
     try:
         driver = graphdriver.open_another(graphdriver.home.parent / name / "home")
     except (DriverError, OSError) as error:

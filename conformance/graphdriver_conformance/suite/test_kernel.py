@@ -1,4 +1,4 @@
-"""KRN: what kernels, mount options and disks do by themselves must not show."""
+"""KRN: differences between kernels, mount options and disks have no effect on layers."""
 
 import itertools
 import sys
@@ -33,7 +33,7 @@ from graphdriver_conformance.suite.support.twins import plain_directory
 
 
 def _judge(graphdriver: Subject, what: str) -> None:
-    """Edit a layer and a plain directory: view, changes, archive and children have to agree."""
+    """Edit a layer and a plain directory: view, changes, archive and children must agree."""
     plain = plain_directory(graphdriver, IMAGE)
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base, writable=True)
@@ -54,7 +54,7 @@ def _judge(graphdriver: Subject, what: str) -> None:
 
 @verifies("KRN-001")
 def test_copied_home_serves_the_same_layers(graphdriver: Subject) -> None:
-    """cp -a to a larger disk: overlay's index, where it is on, refuses what has other inodes."""
+    """cp -a to a larger disk: overlayfs's index refuses files with other inodes."""
     place = graphdriver.home.parent
     graphdriver.use(graphdriver.open_another(place / "before", ()))
     base = graphdriver.build(IMAGE)
@@ -72,7 +72,9 @@ def test_copied_home_serves_the_same_layers(graphdriver: Subject) -> None:
 
 @verifies("KRN-007")
 def test_init_while_layers_are_held(graphdriver: Subject) -> None:
-    """The daemon comes back while containers run: what it probes must not trip on their mounts."""
+    """The daemon restarts while containers run: its probes must not fail because of their
+    mounts.
+    """
     layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     root = graphdriver.get(layer)
 
@@ -84,7 +86,7 @@ def test_init_while_layers_are_held(graphdriver: Subject) -> None:
 
 @verifies("KRN-008")
 def test_refused_init_leaves_nothing(graphdriver: Subject) -> None:
-    """On disks that cannot carry layers: no mount and no file of a probe stays."""
+    """On disks that the driver does not support, no mount and no file of a probe is left."""
     refused = 0
     for kind in ("full", "overlay", "ramfs"):
         try:
@@ -112,7 +114,9 @@ def _opened(graphdriver: Subject, place: Path) -> Driver | None:
 
 @verifies("KRN-009")
 def test_failed_mount_names_its_layer(graphdriver: Subject) -> None:
-    """A lower is gone: the error says whose, nothing is mounted or held, and it can be mended."""
+    """A lower is missing: the error names the layer, no mount or hold is left, and it can be
+    repaired.
+    """
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base, writable=True)
     lower = graphdriver.home / base / "diff"
@@ -130,7 +134,7 @@ def test_failed_mount_names_its_layer(graphdriver: Subject) -> None:
 
 @verifies("KRN-010")
 def test_every_setting_of_overlay(graphdriver: Subject) -> None:
-    """Kernels are configured differently; layers look the same with each."""
+    """Kernels have different defaults; layers are the same with each."""
     settings = list(itertools.product(("off", "on"), repeat=4))
     # Every third or fifth of the sixteen: each setting is on and off in half of these.
     wanted = settings[:: max(1, 15 // scaled(5))]
@@ -154,24 +158,24 @@ def test_every_setting_of_overlay(graphdriver: Subject) -> None:
 
 @verifies("KRN-011")
 def test_every_disk(graphdriver: Subject) -> None:
-    """Layers are right on a disk, or Init refuses it: what it carries is not found out later."""
+    """Layers are correct on a disk, or Init refuses it."""
     _judge_disks(graphdriver, DISKS)
 
 
 @verifies("INI-020")
 def test_every_other_disk(graphdriver: Subject) -> None:
-    """The two that servers have beside ext4; the quick profile tries the first."""
+    """The two usual file systems of servers beside ext4; the quick profile tests the first."""
     _judge_disks(graphdriver, OTHER_DISKS[: max(1, scaled(10) // 5)])
 
 
 @verifies("INI-021")
 def test_every_old_disk(graphdriver: Subject) -> None:
-    """A USB stick, and a disk that an upgrade has left; the quick profile tries the first."""
+    """A USB stick, and a disk from before an upgrade; the quick profile tests the first."""
     _judge_disks(graphdriver, OLD_DISKS[: max(1, scaled(10) // 5)])
 
 
 def _judge_disks(graphdriver: Subject, kinds: Sequence[str]) -> None:
-    """Judge the driver on each kind of disk that there is; then say which are missing."""
+    """Test the driver on each available file system; then report the missing ones."""
     own, missing = graphdriver.driver, []
     for kind in kinds:
         try:

@@ -1,4 +1,4 @@
-"""LIM: how many layers, and whether the last one still shows the first."""
+"""LIM: the depth limit, and views of long chains."""
 
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
@@ -13,7 +13,7 @@ from graphdriver_conformance.suite.support.names import (
 
 
 def _chain(graphdriver: Subject, lowers: int, hint: str = "layer") -> list[str]:
-    """Make a chain whose last layer has `lowers` lowers; only its bottom holds a file."""
+    """Create a chain whose last layer has `lowers` lowers; only its base layer has a file."""
     ids = [graphdriver.build(Tree.of({"bottom": b"still here"}))]
     for _ in range(lowers):
         id = graphdriver.new_id(hint)
@@ -24,7 +24,7 @@ def _chain(graphdriver: Subject, lowers: int, hint: str = "layer") -> list[str]:
 
 @verifies("LIM-001")
 def test_deepest_chain_shows_its_bottom(graphdriver: Subject) -> None:
-    """Images of 125 layers are built every day, and a container adds two."""
+    """Images of 125 layers are common, and a container adds two."""
     ids = _chain(graphdriver, graphdriver.layer_limit)
 
     with graphdriver.view(ids[-1]) as root:
@@ -33,13 +33,13 @@ def test_deepest_chain_shows_its_bottom(graphdriver: Subject) -> None:
 
 @verifies("LIM-002")
 def test_one_layer_more_is_refused(graphdriver: Subject) -> None:
-    """At create: whoever finds out at mount has a broken image in the registry."""
+    """At create: if mount fails instead, a broken image is already in the registry."""
     ids = _chain(graphdriver, graphdriver.layer_limit)
     before = settled_names(graphdriver)
 
     graphdriver.refuses("create", "too-deep", ids[-1])
 
-    assert not graphdriver.exists("too-deep"), "exists finds the layer whose create failed"
+    assert not graphdriver.exists("too-deep"), "exists is true for the layer whose create failed"
     assert_same_names(before, home_names(graphdriver.home), "the failed create changed the home")
 
 
@@ -61,7 +61,7 @@ def test_every_depth_shows_the_layers_in_order(graphdriver: Subject) -> None:
 
 @verifies("LIM-004")
 def test_limit_holds_for_long_ids(graphdriver: Subject) -> None:
-    """64 characters, as Docker's are; without short links they would not fit."""
+    """64 characters, as Docker's ids; without short links the options would exceed a page."""
     ids = _chain(graphdriver, graphdriver.layer_limit, "0123456789abcdef" * 4)
 
     with graphdriver.view(ids[-1]) as root:

@@ -1,4 +1,4 @@
-"""LAY: what lies where, so that dockerd can open the same home."""
+"""LAY: the on-disk layout that dockerd requires."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def _parts(graphdriver: Subject, id: str) -> set[str]:
 
 @verifies("LAY-001")
 def test_layers_have_their_parts(graphdriver: Subject) -> None:
-    """`merged` may come and go with the mount, as in dockerd since 17.12."""
+    """`merged` may exist only while mounted, as in dockerd since 17.12."""
     base = graphdriver.new_layer()
     child = graphdriver.new_layer(base)
 
@@ -26,12 +26,12 @@ def test_layers_have_their_parts(graphdriver: Subject) -> None:
     assert_same_names({"diff", "link"}, _parts(graphdriver, base) - optional, "a base layer")
     wanted = {"diff", "link", "lower", "work"}
     assert_same_names(wanted, _parts(graphdriver, child) - optional, "a child")
-    assert (graphdriver.home / "l").is_dir(), "there is no directory l"
+    assert (graphdriver.home / "l").is_dir(), "the directory l does not exist"
 
 
 @verifies("LAY-002")
 def test_lower_is_the_chain_topmost_first(graphdriver: Subject) -> None:
-    """Five layers; each lower file is the one before with the parent's link in front."""
+    """Five layers; each lower file is the parent's link followed by the parent's lower file."""
     ids = [graphdriver.new_layer()]
     for _ in range(4):
         ids.append(graphdriver.new_layer(ids[-1]))
@@ -45,7 +45,7 @@ def test_lower_is_the_chain_topmost_first(graphdriver: Subject) -> None:
 
 @verifies("LAY-003")
 def test_modes_do_not_depend_on_the_umask(graphdriver: Subject) -> None:
-    """Daemons run with 0022, 0077 and 0000."""
+    """Daemons run with umask 0022, 0077 and 0000."""
     for umask in (0o022, 0o077, 0o000):
         before = os.umask(umask)
         try:
@@ -57,12 +57,12 @@ def test_modes_do_not_depend_on_the_umask(graphdriver: Subject) -> None:
             layer = graphdriver.home / id
             assert 0o755 == stat.S_IMODE((layer / "diff").stat().st_mode), f"umask {umask:o}"
             mode = stat.S_IMODE(layer.stat().st_mode)
-            assert not mode & 0o007, f"others can pass the layer's directory, mode {mode:o}"
+            assert not mode & 0o007, f"other users can enter the layer's directory, mode {mode:o}"
 
 
 @verifies("LAY-004")
 def test_lower_holds_nothing_else(graphdriver: Subject) -> None:
-    """Its content goes into the mount options unseen."""
+    """Its content is copied into the mount options unchanged."""
     base = graphdriver.new_layer()
     text = (graphdriver.home / graphdriver.new_layer(base) / "lower").read_bytes()
 
@@ -71,7 +71,7 @@ def test_lower_holds_nothing_else(graphdriver: Subject) -> None:
 
 @verifies("LAY-005")
 def test_foreign_files_in_the_home_break_nothing(graphdriver: Subject) -> None:
-    """mkfs makes lost+found, people make notes, other programs make directories."""
+    """mkfs creates lost+found; administrators and other programs create files and directories."""
     wanted = Tree.of({"a": b"a"})
     base = graphdriver.build(wanted)
     (graphdriver.home / "lost+found").mkdir(0o700)

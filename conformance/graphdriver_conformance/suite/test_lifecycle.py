@@ -1,4 +1,4 @@
-"""LIF: layers come, and stay as they are; test_removal.py has how they go."""
+"""LIF: creation and existence of layers; test_removal.py tests removal."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ from graphdriver_conformance.suite.support.names import (
 )
 
 PARENT = Tree.of({"etc/hosts": b"one\n", "bin/sh": file(b"#!", 0o755), "tmp": directory(0o1777)})
-# "+" stands for an absolute path beside the home: none here may lead to the host's own files.
+# "+" stands for an absolute path beside the home: no id here may be a path of the host.
 PATHS = [
     *(".", "..", "a/b", "../escaped", "../new", "a/../../new", "../../new", "+/escaped", "+/new"),
     *("a\0b", "l", "x" * 300, "-rf", " ", "a\nb"),
@@ -36,7 +36,7 @@ CANARY = Tree.of({"file": b"untouched", "inner": directory(0o750)})
 
 
 def _assert_confined(graphdriver: Subject, id: str) -> None:
-    """Call every verb with an id, and look after each what is different outside the home."""
+    """Call every verb with an id, and check the files outside the home after each call."""
     archive = build_archive([entry_of("new", file(b"x"))])
     calls: list[tuple[str, tuple[object, ...]]] = [
         *((verb, (id,)) for verb in ("exists", "get_metadata", "create", "create_read_write")),
@@ -63,9 +63,9 @@ def _assert_untouched(call: str, before: Mapping[str, object], after: Mapping[st
 
 
 def _surroundings(graphdriver: Subject) -> Mapping[str, object]:
-    """Return what lies around the home, two directories up: there `..` leads, and `../..`.
+    """Return the files around the home, two directories up, to which `..` and `../..` lead.
 
-    Of the home itself only that it is there, of the rest all that a verb could change.
+    Of the home itself only its existence, of all others everything that a verb could change.
     """
     home, top = graphdriver.home, graphdriver.home.parent.parent
     found: dict[str, object] = {}
@@ -85,7 +85,7 @@ def _surroundings(graphdriver: Subject) -> Mapping[str, object]:
 
 
 def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> str:
-    """Return the verbs of a sentence: removed these, made those, changed others."""
+    """Return a description of the files that were removed, created and changed."""
     names = {
         "removed": sorted(before.keys() - after.keys()),
         "made": sorted(after.keys() - before.keys()),
@@ -99,17 +99,17 @@ def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> st
 @verifies("LIF-001")
 def test_created_layer_exists(graphdriver: Subject) -> None:
     """exists decides whether an image is pulled again."""
-    assert not graphdriver.exists("never-created"), "exists is true for an id nobody created"
+    assert not graphdriver.exists("never-created"), "exists is true for an id that was not created"
 
     graphdriver.create("created")
 
     assert graphdriver.exists("created"), "exists is false for a layer just created"
-    assert not graphdriver.exists("never-created"), "exists is true for an id nobody created"
+    assert not graphdriver.exists("never-created"), "exists is true for an id that was not created"
 
 
 @verifies("LIF-002")
 def test_new_base_layer_is_an_empty_directory(graphdriver: Subject) -> None:
-    """`FROM scratch` starts here. containers-storage's mode is that of Fedora's root, 0555."""
+    """The layer of `FROM scratch`. containers-storage's root has Fedora's mode, 0555."""
     tree = graphdriver.tree(graphdriver.new_layer())
 
     held = sorted(set(tree) - {b"", b"lost+found"})
@@ -136,7 +136,7 @@ def test_base_layer_keeps_modes_and_owners(graphdriver: Subject) -> None:
 @given(tree=trees())
 @examples(20)
 def test_child_shows_its_parents_tree(graphdriver: Subject, tree: Tree) -> None:
-    """Without this a container does not have the files of its image."""
+    """Otherwise a container does not have the files of its image."""
     parent = graphdriver.build(tree)
     child = graphdriver.new_layer(parent, writable=True)
 
@@ -152,7 +152,7 @@ def test_child_shows_its_parents_tree(graphdriver: Subject, tree: Tree) -> None:
 def test_writing_in_a_child_spares_the_parent(
     graphdriver: Subject, data: st.DataObject, tree: Tree
 ) -> None:
-    """An image is shared by all its containers; the one that writes must not be noticed."""
+    """All containers of an image share its layers; a write in one has no effect on them."""
     parent = graphdriver.build(tree)
     child = graphdriver.new_layer(parent, writable=True)
 
@@ -181,7 +181,7 @@ def test_siblings_are_independent(graphdriver: Subject, data: st.DataObject, tre
 
 @verifies("LIF-007")
 def test_both_creates_make_readable_layers(graphdriver: Subject) -> None:
-    """docker commit stacks image layers on container layers, docker run the other way round."""
+    """docker commit creates image layers on container layers, docker run the reverse."""
     base = graphdriver.build(PARENT)
     for first in (graphdriver.create, graphdriver.create_read_write):
         for second in (graphdriver.create, graphdriver.create_read_write):
@@ -193,19 +193,19 @@ def test_both_creates_make_readable_layers(graphdriver: Subject) -> None:
 
 @verifies("LIF-008")
 def test_create_on_an_unknown_parent_leaves_nothing(graphdriver: Subject) -> None:
-    """The half-made layer was found by exists and by the next pull, its link by nobody."""
+    """In Docker the incomplete layer existed for the next pull, and its link was never removed."""
     before = settled_names(graphdriver)
 
     graphdriver.refuses("create", "orphan", "no-such-parent")
     graphdriver.refuses("create_read_write", "orphan", "no-such-parent")
 
-    assert not graphdriver.exists("orphan"), "exists finds the layer whose create failed"
+    assert not graphdriver.exists("orphan"), "exists is true for the layer whose create failed"
     assert_same_names(before, home_names(graphdriver.home), "the failed create changed the home")
 
 
 @verifies("LIF-009")
 def test_create_of_an_existing_id_does_not_merge(graphdriver: Subject) -> None:
-    """A replay of a request must not mix two layers."""
+    """A repeated request must not mix two layers."""
     base = graphdriver.build(Tree.of({"base": b""}))
     graphdriver.create_read_write("twice")
     graphdriver.fill("twice", Tree.of({"old": b"old"}))
@@ -221,7 +221,7 @@ def test_create_of_an_existing_id_does_not_merge(graphdriver: Subject) -> None:
 
 @verifies("LIF-010")
 def test_failing_create_spares_an_existing_layer(graphdriver: Subject) -> None:
-    """The clean-up of a failure must not clean up what was there before."""
+    """The cleanup of a failed create must not remove an existing layer."""
     id = graphdriver.build(PARENT)
 
     graphdriver.refuses("create", id, "no-such-parent")
@@ -232,10 +232,10 @@ def test_failing_create_spares_an_existing_layer(graphdriver: Subject) -> None:
 
 @verifies("LIF-011")
 def test_layer_is_not_its_own_parent(graphdriver: Subject) -> None:
-    """The chain would have no end."""
+    """The chain would be endless."""
     graphdriver.refuses("create", "ouroboros", "ouroboros")
 
-    assert not graphdriver.exists("ouroboros"), "exists finds the layer whose create failed"
+    assert not graphdriver.exists("ouroboros"), "exists is true for the layer whose create failed"
 
 
 @verifies("LIF-012")
@@ -253,7 +253,7 @@ def test_layer_is_not_its_own_parent(graphdriver: Subject) -> None:
     ids=lambda call: call[0],
 )
 def test_empty_id_is_refused(graphdriver: Subject, call: tuple[str, ...]) -> None:
-    """An unset variable must not be a request for the whole home."""
+    """An unset variable must not refer to the whole home."""
     kept = graphdriver.build(PARENT)
 
     graphdriver.refuses(*call)
@@ -265,7 +265,7 @@ def test_empty_id_is_refused(graphdriver: Subject, call: tuple[str, ...]) -> Non
 @verifies("LIF-012")
 @pytest.mark.parametrize("verb", ["remove", "put"])
 def test_removing_the_empty_id_removes_nothing(graphdriver: Subject, verb: str) -> None:
-    """Docker's overlay2 deleted everything it had (moby #36161)."""
+    """Docker's overlay2 deleted all layers (moby #36161)."""
     kept = graphdriver.build(PARENT)
     child = graphdriver.new_layer(kept)
 
@@ -281,7 +281,7 @@ def test_removing_the_empty_id_removes_nothing(graphdriver: Subject, verb: str) 
 @verifies("LIF-013")
 @pytest.mark.parametrize("id", PATHS, ids=lambda id: ascii(id)[:12])
 def test_ids_that_are_paths_stay_in_the_home(graphdriver: Subject, id: str) -> None:
-    """Ids came from registries, and were joined to a path unseen."""
+    """Ids from registries were joined to a path without a check."""
     kept = graphdriver.build(PARENT)
     child = graphdriver.new_layer(kept)
     directory_beside(graphdriver, "escaped", CANARY)
@@ -296,7 +296,7 @@ def test_ids_that_are_paths_stay_in_the_home(graphdriver: Subject, id: str) -> N
     "id", ["0123456789abcdef" * 4, "0123456789abcdef" * 4 + "-init", "ABC", "a" * 128, "1_2.3-4"]
 )
 def test_ids_that_are_in_use_work(graphdriver: Subject, id: str) -> None:
-    """64 hexadecimal digits are Docker's, -init is its container set-up layer."""
+    """64 hexadecimal digits are Docker's ids, -init is the suffix of its init layers."""
     base = graphdriver.build(PARENT)
 
     graphdriver.create_read_write(id, base)
@@ -310,7 +310,7 @@ def test_ids_that_are_in_use_work(graphdriver: Subject, id: str) -> None:
 @given(data=st.data(), tree=trees())
 @examples(10)
 def test_layers_survive_a_restart(graphdriver: Subject, data: st.DataObject, tree: Tree) -> None:
-    """The daemon is restarted; its images are still there."""
+    """The daemon is restarted, and its images still exist."""
     parent = graphdriver.build(tree)
     wanted = data.draw(successors(tree))
     child = graphdriver.build(wanted, parent)
@@ -323,7 +323,7 @@ def test_layers_survive_a_restart(graphdriver: Subject, data: st.DataObject, tre
 
 @verifies("LIF-024")
 def test_childs_root_is_as_its_parents(graphdriver: Subject) -> None:
-    """An image whose root is 0711 must not run as 0755 because a layer was added."""
+    """A child of an image whose root has mode 0711 must not have mode 0755."""
     parent = graphdriver.new_layer(writable=True)
     root = Tree({b"": directory(0o711, uid=1, gid=2)})
     graphdriver.fill(parent, root)
@@ -341,7 +341,7 @@ def test_childs_root_is_as_its_parents(graphdriver: Subject) -> None:
     "option", [{"no-such-option": "1"}, {"size": "much"}, {"size": "-5G"}], ids=str
 )
 def test_bad_storage_option_is_refused(graphdriver: Subject, option: dict[str, str]) -> None:
-    """A limit that was asked for and silently is not there is worse than an error."""
+    """A size limit that is silently ignored is worse than an error."""
     graphdriver.refuses("create_read_write", "limited", "", "", option)
 
     assert not graphdriver.exists("limited"), "the refused create has left a layer"
@@ -349,7 +349,7 @@ def test_bad_storage_option_is_refused(graphdriver: Subject, option: dict[str, s
 
 @verifies("LIF-026")
 def test_no_storage_options_are_the_same_as_empty_ones(graphdriver: Subject) -> None:
-    """Docker's client sends either, by version."""
+    """Docker's client sends either, depending on the version."""
     graphdriver.create("none", "", "", None)
     graphdriver.create("empty", "", "", {})
 

@@ -1,4 +1,4 @@
-"""LIF-028: any sequence of verbs, with the model beside it."""
+"""LIF-028: random sequences of verbs, compared with a model."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,7 +24,7 @@ from graphdriver_conformance.suite.support.effort import search
 
 
 class _Machine(RuleBasedStateMachine):
-    """Layers by id: what each must show, its parent, and how often it is held."""
+    """Layers by id: the expected tree, the parent, and the number of holds."""
 
     layers = Bundle("layers")
 
@@ -38,7 +38,7 @@ class _Machine(RuleBasedStateMachine):
 
     @initialize(target=layers)
     def base(self) -> str:
-        """Begin with one empty base layer."""
+        """Start with one empty base layer."""
         return self._made("", Tree())
 
     @rule(target=layers, parent=layers, writable=st.booleans())
@@ -50,7 +50,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(layer=layers, data=st.data())
     def write(self, layer: str, data: st.DataObject) -> None:
-        """Edit a layer that is nobody's parent."""
+        """Edit a layer without children."""
         if layer in self.parents.values():
             return
         new = data.draw(successors(self.trees[layer], 3))
@@ -65,14 +65,14 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(layer=layers)
     def put(self, layer: str) -> None:
-        """Give a hold back, if there is one."""
+        """Release a hold, if there is one."""
         if self.holds.get(layer):
             self.graphdriver.put(layer)
             self.holds[layer] -= 1
 
     @rule(target=layers, layer=layers)
     def carry_over(self, layer: str) -> str:
-        """Make a sibling out of the layer's archive."""
+        """Create a sibling from the layer's archive."""
         parent = self.parents[layer]
         archive = self.graphdriver.diff_bytes(layer, parent)
         id = self.graphdriver.new_layer(parent)
@@ -82,7 +82,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(layer=layers)
     def changes(self, layer: str) -> None:
-        """Ask what a layer changed."""
+        """Get the changes of a layer."""
         parent = self.parents[layer]
         if not self.graphdriver.claims(Capability.CHANGES):
             return
@@ -94,7 +94,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(target=layers, layer=consumes(layers))
     def remove(self, layer: str) -> object:
-        """Remove a layer, unless others stand on it or hold it."""
+        """Remove a layer, unless it has children or is held."""
         if layer in self.parents.values() or self.holds.get(layer) or len(self.trees) == 1:
             return layer
         self.graphdriver.remove(layer)
@@ -104,7 +104,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """Go on with a fresh driver; nobody holds anything then."""
+        """Continue with a new driver; no layer is held then."""
         if self.graphdriver.claims(Capability.RESTARTABLE):
             self.graphdriver.reopen()
             self.holds.clear()
@@ -142,7 +142,7 @@ class _Machine(RuleBasedStateMachine):
 
 @verifies("LIF-028")
 def test_any_sequence_of_verbs(graphdriver: Subject) -> None:
-    """Drivers break in combinations that nobody thought of."""
+    """Bugs appear in unexpected combinations of verbs."""
     run_state_machine_as_test(
         lambda: _Machine(graphdriver),  # type: ignore[arg-type]  # a factory will do
         settings=search(12, stateful_step_count=25),

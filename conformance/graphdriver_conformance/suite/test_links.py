@@ -1,4 +1,4 @@
-"""LNK: the short links that keep 128 lowers on one page."""
+"""LNK: the short links that keep 128 lowers within one page of mount options."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def _links(graphdriver: Subject) -> dict[str, str]:
 
 
 def _assert_bijection(graphdriver: Subject, ids: list[str], others: Collection[str] = ()) -> None:
-    """Every layer has its link, every link but `others` its layer."""
+    """Every layer has a short link, and every link except `others` has a layer."""
     links = {link: to for link, to in _links(graphdriver).items() if link not in others}
     wanted = {_link(graphdriver, id): f"../{id}/diff" for id in ids}
     wanted_links = {f"l/{link} -> {to}" for link, to in wanted.items()}
@@ -42,7 +42,7 @@ def _assert_bijection(graphdriver: Subject, ids: list[str], others: Collection[s
 
 @verifies("LNK-001")
 def test_link_is_26_characters(graphdriver: Subject) -> None:
-    """dockerd reads the file and appends it to `l/`."""
+    """dockerd reads the file and appends its content to `l/`."""
     base = graphdriver.new_layer()
     for id in (base, graphdriver.new_layer(base)):
         text = _link(graphdriver, id)
@@ -51,7 +51,7 @@ def test_link_is_26_characters(graphdriver: Subject) -> None:
 
 @verifies("LNK-002")
 def test_link_leads_to_diff(graphdriver: Subject) -> None:
-    """Relative, so that homes can move."""
+    """Relative targets allow moving the home."""
     id = graphdriver.new_layer()
 
     target = os.readlink(graphdriver.home / "l" / _link(graphdriver, id))
@@ -63,7 +63,7 @@ def test_link_leads_to_diff(graphdriver: Subject) -> None:
 @given(steps=st.lists(st.sampled_from(["create", "fail", "exists", "remove"]), max_size=12))
 @examples(10)
 def test_layers_and_links_match(graphdriver: Subject, steps: list[str]) -> None:
-    """Through failing creates and removals too."""
+    """Also after failed creates and removals."""
     others = _links(graphdriver).keys()
     kept = [graphdriver.new_layer()]
     for step in steps:
@@ -87,10 +87,10 @@ def test_layers_and_links_match(graphdriver: Subject, steps: list[str]) -> None:
 
 @verifies("LNK-004")
 def test_links_are_random(graphdriver: Subject) -> None:
-    """A counter, a hash of the id, or a bad seed would meet again in another home."""
+    """A counter, a hash of the id, or a fixed seed would produce the same link in another home."""
     links = [_link(graphdriver, graphdriver.new_layer()) for _ in range(scaled(300))]
 
-    assert len(links) == len(set(links)), "two layers have one link"
+    assert len(links) == len(set(links)), "two layers have the same link"
     assert 32 == len(set("".join(links))), f"only {len(set(''.join(links)))} letters are used"
 
 
@@ -124,13 +124,15 @@ def test_damaged_link_does_not_spread(graphdriver: Subject, damage: str) -> None
     except (DriverError, OSError) as error:
         graphdriver.note(f"remove was refused: {error}")
 
-    assert (graphdriver.home / "l" / _link(graphdriver, kept)).is_symlink(), "another link is gone"
+    assert (graphdriver.home / "l" / _link(graphdriver, kept)).is_symlink(), (
+        "the link of another layer was removed"
+    )
     assert_same_tree(IMAGE, graphdriver.tree(child), "another layer is damaged")
 
 
 @verifies("LNK-009")
 def test_planted_link_is_not_written_through(graphdriver: Subject) -> None:
-    """apply_diff and get of a layer whose parent's link leads to the host's files."""
+    """apply_diff and get of a layer whose parent's short link points to the host's files."""
     base = graphdriver.build(IMAGE)
     child = graphdriver.new_layer(base, writable=True)
     host = directory_beside(graphdriver, "host", Tree.of({"passwd": b"root"}))
@@ -150,7 +152,7 @@ def test_planted_link_is_not_written_through(graphdriver: Subject) -> None:
 @verifies("LNK-007")
 @pytest.mark.parametrize("which", [0, 1, -1], ids=["bottom", "middle", "parent"])
 def test_missing_link_shows_nothing_wrong(graphdriver: Subject, which: int) -> None:
-    """rm l/*: an error, or the link is made anew; before a restart and after."""
+    """rm l/*: an error, or the links are recreated; before and after a restart."""
     ids = [graphdriver.build(Tree.of({"bottom": b"0"}))]
     for number in range(1, 3):
         ids.append(graphdriver.build(Tree.of({"bottom": b"0", f"f{number}": b"1"}), ids[-1]))

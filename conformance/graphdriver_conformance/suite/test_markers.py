@@ -1,6 +1,6 @@
-"""DIF-036 to DIF-040 and WHT-016: whiteouts and opaque markers among each other and other members.
+"""DIF-036 to DIF-040 and WHT-016: combinations of whiteouts, opaque markers and other members.
 
-The spaces are small, so that each pair is tried in both orders; larger mixes are drawn.
+The sets are small, so that each pair is tested in both orders; larger combinations are random.
 """
 
 import itertools
@@ -38,7 +38,7 @@ from graphdriver_conformance.suite.support.names import assert_same_names
 Archive = tuple[LayerEntry, ...]
 
 NEW = file(b"new")
-# e2 is no part of e, whose name it begins with.
+# e2 is not part of e, although its name begins with e.
 LOW = Tree.of({"d/x": b"x", "d/e/z": b"z", "d/e2": b"e2", "f": b"f", "s": "d"})
 MARKERS = [
     whiteout("d"),
@@ -92,7 +92,7 @@ def _singles(entries: Iterable[LayerEntry]) -> Iterator[Archive]:
 
 @verifies("DIF-036")
 def test_pairs_of_markers_and_members(graphdriver: Subject) -> None:
-    """Each marker twice, beside each other one, and beside each member, in both orders."""
+    """Each marker twice, with each other marker, and with each member, in both orders."""
     archives = [
         *_singles(SINGLE),
         *_pairs(MARKERS, MARKERS),
@@ -107,7 +107,7 @@ def test_pairs_of_markers_and_members(graphdriver: Subject) -> None:
 @given(seed=st.integers(0, 2**32), dialect=dialects())
 @examples(15)
 def test_mixes_of_markers_and_members(graphdriver: Subject, seed: int, dialect: Dialect) -> None:
-    """Three to six in any order, twelve mixes at once."""
+    """Three to six in any order, twelve combinations in one archive."""
     chance = random.Random(seed)
     pool = [*MARKERS, *MARKERS, *MEMBERS, *OF_A_FILE, *OVER_A_FILE, *SINGLE]
     mixes = [chance.sample(pool, chance.randint(3, 6)) for _ in range(12)]
@@ -116,7 +116,7 @@ def test_mixes_of_markers_and_members(graphdriver: Subject, seed: int, dialect: 
 
 
 def _is_a_tree(entries: Sequence[LayerEntry]) -> bool:
-    """Say whether no member is below one that is no directory: such an archive may be refused."""
+    """Return whether no member is below a non-directory: such an archive may be refused."""
     members = [entry for entry in entries if not _is_marker(entry)]
     solid = {entry.name for entry in members if not entry.node.is_directory}
     return all(
@@ -141,7 +141,7 @@ ROOT = [
 @verifies("DIF-036")
 @pytest.mark.parametrize("is_last", [False, True], ids=["before", "after"])
 def test_whiteouts_beside_an_opaque_root(graphdriver: Subject, is_last: bool) -> None:
-    """What a whiteout names is gone, be the opaque root heeded or not."""
+    """A path with a whiteout is deleted, whether the opaque root is applied or not."""
     for entries in ROOT:
         layer, case = _with_root(graphdriver, entries, is_last=is_last)
 
@@ -153,7 +153,7 @@ def test_whiteouts_beside_an_opaque_root(graphdriver: Subject, is_last: bool) ->
 @verifies("DIF-031")
 @pytest.mark.parametrize("is_last", [False, True], ids=["before", "after"])
 def test_opaque_root_beside_other_markers(graphdriver: Subject, is_last: bool) -> None:
-    """Nothing of the layers below shows, and no member is missing."""
+    """No file of a lower layer is visible, and no member is missing."""
     for entries in ROOT:
         layer, case = _with_root(graphdriver, entries, is_last=is_last)
 
@@ -170,13 +170,13 @@ def _with_root(
     return layer, cases_of(LOW, [whole])[0]
 
 
-# s and a lead to d, t to a file.
+# s and a point to d, t to a file.
 LED = Tree.of({"d/x": b"x", "q/x": b"qx", "s": "d", "a": "/d", "t": "d/x"})
 TO_DIRECTORIES = ("s", "a")
 
 
 def _of_symlink(name: str) -> Iterator[Archive]:
-    """Yield markers at and behind a symlink, beside what replaces it."""
+    """Yield markers at and below a symlink, with members that replace the symlink."""
     markers = [whiteout(name), whiteout(f"{name}/x"), opaque(name)]
     replacements = [
         entry_of(name, directory()),
@@ -191,7 +191,7 @@ def _of_symlink(name: str) -> Iterator[Archive]:
 
 @verifies("DIF-037")
 def test_markers_go_through_no_symlink_that_goes(graphdriver: Subject) -> None:
-    """Of its own archive, or of one below that the archive replaces or deletes."""
+    """A symlink of its own archive, or a lower one that the archive replaces or deletes."""
     archives = [one for name in TO_DIRECTORIES for one in _of_symlink(name)]
     made = [entry_of("d", symlink("q")), entry_of("d", symlink("/q"))]
     archives += _pairs(made, [whiteout("d/x"), opaque("d"), whiteout("d")])
@@ -206,7 +206,7 @@ def test_markers_go_through_no_symlink_that_goes(graphdriver: Subject) -> None:
 
 @verifies("DIF-037")
 def test_whiteout_of_a_symlink_deletes_the_symlink(graphdriver: Subject) -> None:
-    """And not the file or directory that it points to."""
+    """The file or directory that it points to is not deleted."""
     archives = _singles(whiteout(name) for name in ("s", "a", "t"))
 
     assert_cases(graphdriver, cases_of(LED, archives))
@@ -226,9 +226,9 @@ REPLACING = [
 def test_nothing_goes_through_a_symlink_that_was_replaced(
     graphdriver: Subject, target: str
 ) -> None:
-    """A member through the symlink, then what takes its place, then a member below that.
+    """A member through the symlink, then its replacement, then a member below that.
 
-    The first may be on either side, the last on the new one only.
+    The first may be on either side, the last only on the new one.
     """
     low = LED.with_(b"s", symlink(target))
     base = graphdriver.build(low)
@@ -247,7 +247,7 @@ def test_nothing_goes_through_a_symlink_that_was_replaced(
 
 @verifies("DIF-039")
 def test_hard_link_to_a_file_whose_name_goes(graphdriver: Subject) -> None:
-    """The new name has the content, the old one is gone; or neither order is accepted."""
+    """The new name has the content, the old one is deleted; or both orders are refused."""
     markers = [*MARKERS, entry_of("d/x", NEW), entry_of("d", NEW)]
     together = [one for one in _pairs(LINKS, markers) if b"d/h" not in (one[0].name, one[1].name)]
     together += [(*LINKS, marker) for marker in (whiteout("d/x"), whiteout("d/e"), opaque("d/e"))]
@@ -255,7 +255,7 @@ def test_hard_link_to_a_file_whose_name_goes(graphdriver: Subject) -> None:
 
     refused = [case.entries for case in refused_cases(graphdriver, cases)]
 
-    # Replacements differ: what comes after one is a link to the new file.
+    # Replacements differ: a member after one is a link to the new file.
     pairs = [one for one in refused if len(one) == 2 and any(map(_is_marker, one))]
     assert_same_names(
         {str(Case(LOW, entries[::-1], LOW)) for entries in pairs},
@@ -266,7 +266,7 @@ def test_hard_link_to_a_file_whose_name_goes(graphdriver: Subject) -> None:
 
 @verifies("DIF-040")
 def test_applied_layer_can_be_exported(graphdriver: Subject) -> None:
-    """Its own archive makes the same tree of its parent."""
+    """The layer's own archive, applied to its parent, results in the same tree."""
     archives = [*_pairs(MARKERS, MEMBERS), *_pairs(MARKERS[:3], MARKERS[3:])]
     cases = cases_of(LOW, archives[::4])
     layer = assert_cases(graphdriver, cases)
@@ -287,7 +287,7 @@ def test_applied_layer_can_be_exported(graphdriver: Subject) -> None:
     ids=lambda names: str(names[-1]),
 )
 def test_names_below_a_whiteout(graphdriver: Subject, names: list[str]) -> None:
-    """Refused or without effect: Docker made directories of them, and could not push the image."""
+    """Refused or without effect: Docker created directories, and could not push the image."""
     layer = graphdriver.new_layer(graphdriver.build(LOW))
     parent = graphdriver.parent_of(layer)
     if not applied(graphdriver, layer, build_archive([entry_of(name, NEW) for name in names])):
@@ -304,7 +304,7 @@ def test_names_below_a_whiteout(graphdriver: Subject, names: list[str]) -> None:
 
 @verifies("WHT-016")
 def test_whiteouts_without_anything_below(graphdriver: Subject) -> None:
-    """In a layer without a parent, in one on it, and in opaque directories."""
+    """In a layer without a parent, in a child, and in opaque directories."""
     entries = [
         whiteout("top"),
         entry_of("d", directory()),
@@ -328,7 +328,7 @@ def test_whiteouts_without_anything_below(graphdriver: Subject) -> None:
     for layer in (base, child, graphdriver.new_layer(child)):
         shown = look(graphdriver, layer, case)
         for name in (b"implied", b"nowhere", b"nothing"):
-            # A directory without an entry and without content may be there or not.
+            # A directory without an entry and without content may exist or not.
             if name in shown and shown[name].is_directory:
                 shown = shown.without(name) if not shown.children(name) else shown
         assert_same_tree(wanted, shown, f"in layer {layer}", Aspect.CONTENT)

@@ -1,12 +1,12 @@
-"""DIF-041 to DIF-045: members of one archive that meet at a name, each pair in both orders.
+"""DIF-041 to DIF-045: members of one archive with the same path, each pair in both orders.
 
-Where a member comes twice, or takes the place of one that others are linked to, an archive may be
-refused; what is accepted has to be right.
+An archive in which a path occurs twice, or a member replaces the target of a hard link, may be
+refused; if it is accepted, the tree must be correct.
 """
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +36,7 @@ from graphdriver_conformance.suite.support.batches import (
 )
 from graphdriver_conformance.suite.support.effort import examples
 
-# The files have one mode: whether a hard link's entry sets that of its file is left open.
+# The files have one mode: whether a hard link's header changes the mode of its file is undefined.
 LOW = Tree.of(
     {
         "a": directory(0o750),
@@ -56,12 +56,12 @@ PROGRAM = file(b"program", 0o4755, mtime=EPOCH + 6)
 
 
 def _link(name: str, target: str, node: Node) -> LayerEntry:
-    """Return a hard link's entry; its header says of the file what the file's own does."""
+    """Return a hard link's entry; its header has the metadata of the file's own entry."""
     return entry_of(name, node.but(content=b"", link=b""), target.encode())
 
 
 def _at(name: str) -> list[LayerEntry]:
-    """Return a member of each kind at a name."""
+    """Return a member of each type with a path."""
     target = "c" if name == "a" else "a/b"
     return [
         *(entry_of(name, node) for node in KINDS),
@@ -70,9 +70,9 @@ def _at(name: str) -> list[LayerEntry]:
 
 
 def _twice() -> Iterator[tuple[LayerEntry, ...]]:
-    """Yield each kind after each other at a name that is a directory below, a file, a symlink, new.
+    """Yield each type after each other for a path that is a lower directory, file, symlink, or new.
 
-    The first of two directories is of another mode.
+    The first of two directories has another mode.
     """
     for name in ("a", "c", "s", "n"):
         others = [entry_of(name, directory(0o700)), entry_of(name, PROGRAM)]
@@ -81,7 +81,7 @@ def _twice() -> Iterator[tuple[LayerEntry, ...]]:
 
 
 def _nested() -> Iterator[tuple[LayerEntry, ...]]:
-    """Yield a directory and what is in it, in both orders, and what replaces a directory."""
+    """Yield a directory and its entries, in both orders, and replacements of a directory."""
     for above, name in (("a", "a/b"), ("n", "n/m"), ("s", "s/b"), ("c", "c/m")):
         made = entry_of(above, KINDS[1])
         for entry in _at(name):
@@ -95,7 +95,7 @@ def _nested() -> Iterator[tuple[LayerEntry, ...]]:
 
 
 def _linked() -> Iterator[tuple[LayerEntry, ...]]:
-    """Yield links and replacements of what they are links to."""
+    """Yield links and replacements of their targets."""
     made = entry_of("n", KINDS[0])
     link = _link("m", "n", KINDS[0])
     for node in (OTHER, *KINDS[1:]):
@@ -112,7 +112,7 @@ def _linked() -> Iterator[tuple[LayerEntry, ...]]:
 
 
 def _is_sound(entries: Sequence[LayerEntry]) -> bool:
-    """Say whether no member is below one that is no directory, nor a link to what it replaces."""
+    """Return whether no member is below a non-directory, or a link to a replaced file."""
     solid: set[bytes] = set()
     for entry in entries:
         above = entry.name.rpartition(b"/")[0]
@@ -127,15 +127,15 @@ def _is_sound(entries: Sequence[LayerEntry]) -> bool:
 
 
 def _singles() -> Iterator[tuple[LayerEntry, ...]]:
-    """Yield a member of each kind alone at each name."""
+    """Yield a member of each type alone with each path."""
     for name in ("a", "c", "s", "n"):
         yield from ((entry,) for entry in _at(name))
 
 
 def _must_apply(entries: Sequence[LayerEntry]) -> bool:
-    """Say whether no name is there twice, behind a symlink, or a link to what is replaced.
+    """Return whether no path is there twice, behind a symlink, or a link to a replaced file.
 
-    Nor does a file or symlink take the place of a directory with members.
+    Also no file or symlink replaces a directory with members.
     """
     names = [entry.name for entry in entries]
     replaced = [one for one in names if one in LOW]
@@ -152,7 +152,7 @@ def _must_apply(entries: Sequence[LayerEntry]) -> bool:
 
 @verifies("DIF-041")
 def test_two_members_of_each_kind(graphdriver: Subject) -> None:
-    """At one name, one in the other, and one linked to the other."""
+    """Members with the same path, one in the other, and one linked to the other."""
     archives = filter(_is_sound, [*_twice(), *_nested(), *_linked()])
 
     refused = refused_cases(graphdriver, cases_of(LOW, archives))
@@ -164,7 +164,7 @@ def test_two_members_of_each_kind(graphdriver: Subject) -> None:
 @given(seed=st.integers(0, 2**32))
 @examples(10)
 def test_three_members_of_each_kind(graphdriver: Subject, seed: int) -> None:
-    """Over the same names, twenty archives at once."""
+    """For the same paths, twenty archives at a time."""
     chance = random.Random(seed)
     pool = [entry for name in ("a", "c", "n", "a/b", "n/m") for entry in _at(name)]
     pool += [_link("m", "n", KINDS[0]), entry_of("a/b", OTHER), entry_of("n", OTHER)]
@@ -177,7 +177,7 @@ def test_three_members_of_each_kind(graphdriver: Subject, seed: int) -> None:
 
 @verifies("DIF-040")
 def test_layer_whose_members_meet_can_be_exported(graphdriver: Subject) -> None:
-    """Its own archive makes the same tree of its parent."""
+    """The layer's own archive, applied to its parent, results in the same tree."""
     archives = filter(_must_apply, [*_singles(), *_nested(), *_linked()])
     layer = assert_cases(graphdriver, cases_of(LOW, archives))
     parent = graphdriver.parent_of(layer)
@@ -189,14 +189,16 @@ def test_layer_whose_members_meet_can_be_exported(graphdriver: Subject) -> None:
 
 
 def _is_plain(entries: Sequence[LayerEntry]) -> bool:
-    """Say whether no name is there twice, and none is a hard link."""
+    """Return whether no path occurs twice, and no member is a hard link."""
     names = {entry.name for entry in entries}
     return len(names) == len(entries) and all(entry.hardlink is None for entry in entries)
 
 
 @verifies("ARC-017")
 def test_times_of_directories_whose_members_meet(graphdriver: Subject) -> None:
-    """The last entry says it, wherever it stands, and whatever is made or removed in it later."""
+    """The last entry determines the metadata, independent of its position and of its directory's
+    entries.
+    """
     early, late = directory(mtime=EPOCH - 5), directory(mtime=EPOCH + 5)
     changes = [
         entry_of("a/b", OTHER),
@@ -220,14 +222,14 @@ def test_times_of_directories_whose_members_meet(graphdriver: Subject) -> None:
     plain = [case for case in cases if _is_plain(case.entries)]
 
     assert_cases(graphdriver, plain, times)
-    # Others ask whether names that are there twice (DIF-041) and links to lower files are taken.
+    # DIF-041 tests paths that occur twice, other requirements links to lower files.
     refused = refused_cases(graphdriver, [case for case in cases if case not in plain], times)
     graphdriver.note(f"refused, which is allowed: {[str(case) for case in refused]}")
 
 
 @verifies("DIF-042")
 def test_links_to_what_is_replaced(graphdriver: Subject) -> None:
-    """The names that are left are one file, and the new one is another."""
+    """The remaining names are one file, and the new one is another."""
     archives = [entries for entries in _linked() if b"n" == entries[0].name]
     archives = [one for one in archives if one[0].hardlink is None and _is_sound(one)]
 
@@ -251,7 +253,7 @@ ATTRIBUTED = Tree.of(
 
 @verifies("DIF-043")
 def test_attributes_of_what_is_replaced(graphdriver: Subject) -> None:
-    """Of a file below, and of one before it in the archive."""
+    """A lower file, and an earlier member of the archive."""
     nodes = [
         _attributed(OTHER, "both", "new"),
         OTHER,
@@ -261,13 +263,25 @@ def test_attributes_of_what_is_replaced(graphdriver: Subject) -> None:
     ]
     archives = [
         *((entry_of("f", node),) for node in nodes),
-        *_pairs("n", [*nodes[:2], _attributed(OTHER, "both")]),
         *((entry_of("d", node),) for node in nodes[:2]),
         (_link("n", "f", ATTRIBUTED[b"f"]), entry_of("f", OTHER)),
         (entry_of("d/n", OTHER),),
     ]
+    pairs = _pairs("n", [*nodes[:2], _attributed(OTHER, "both")])
 
-    assert_cases(graphdriver, cases_of(ATTRIBUTED, archives), Aspect.CONTENT | Aspect.XATTRS)
+    _assert_attributes(graphdriver, archives, pairs)
+
+
+def _assert_attributes(
+    graphdriver: Subject,
+    archives: Iterable[Sequence[LayerEntry]],
+    pairs: Iterable[Sequence[LayerEntry]],
+) -> None:
+    """Apply archives, and those in which a name is there twice, which may be refused (DIF-041)."""
+    aspects = Aspect.CONTENT | Aspect.XATTRS
+    assert_cases(graphdriver, cases_of(ATTRIBUTED, archives), aspects)
+    refused = refused_cases(graphdriver, cases_of(ATTRIBUTED, pairs), aspects)
+    graphdriver.note(f"refused, which is allowed: {[str(case) for case in refused]}")
 
 
 def _pairs(name: str, nodes: Sequence[Node]) -> Iterator[tuple[LayerEntry, LayerEntry]]:
@@ -277,14 +291,13 @@ def _pairs(name: str, nodes: Sequence[Node]) -> Iterator[tuple[LayerEntry, Layer
 
 @verifies("DIF-044")
 def test_attributes_of_a_directory_are_those_of_its_entry(graphdriver: Subject) -> None:
-    """What the directory below has, and the entry has not, is gone."""
+    """Xattrs that the lower directory has, and the entry has not, are removed."""
     nodes = [_attributed(directory(), "both", "new"), directory()]
-    archives = [*((entry_of("d", node),) for node in nodes), *_pairs("n", nodes)]
 
-    assert_cases(graphdriver, cases_of(ATTRIBUTED, archives), Aspect.CONTENT | Aspect.XATTRS)
+    _assert_attributes(graphdriver, [(entry_of("d", node),) for node in nodes], _pairs("n", nodes))
 
 
-# All for everybody who comes later.
+# All permissions for other users.
 OPEN = named_acl(7, 7, others=7)
 INHERITED = directory(xattrs=frozenset({(DEFAULT, OPEN)}))
 WITH_ACL = Tree.of({"d": INHERITED, "d/old": file(b"old", 0o600)})
@@ -292,7 +305,7 @@ WITH_ACL = Tree.of({"d": INHERITED, "d/old": file(b"old", 0o600)})
 
 @verifies("DIF-045")
 def test_members_do_not_inherit_access_control_lists(graphdriver: Subject) -> None:
-    """In a directory below with a default one, in one of the archive, and in one without entry."""
+    """In a lower directory with a default ACL, in one of the archive, and in an implied one."""
     needs_attribute(graphdriver, DEFAULT, OPEN)
     kinds = [*KINDS, file(b"", 0o4711), directory(0o700)]
     inside: list[Sequence[LayerEntry]] = [[entry_of("d/n", node)] for node in kinds]

@@ -1,4 +1,4 @@
-"""MET: what a driver says of itself and its layers."""
+"""MET: status and metadata."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from graphdriver_conformance.suite.support.names import (
 
 @verifies("MET-001")
 def test_status_is_pairs_of_strings(graphdriver: Subject) -> None:
-    """docker info prints them as they are; asking twice must give the same."""
+    """docker info prints the rows unchanged; two calls must return the same rows."""
     graphdriver.new_layer()
     graphdriver.status()
     before = settled_names(graphdriver)
@@ -32,7 +32,7 @@ def test_status_is_pairs_of_strings(graphdriver: Subject) -> None:
 
 @verifies("MET-003")
 def test_metadata_of_an_unknown_id_is_an_error(graphdriver: Subject) -> None:
-    """An empty answer would be taken for a layer without directories."""
+    """An empty result would look like a layer without directories."""
     graphdriver.refuses("get_metadata", "no-such-layer")
 
 
@@ -64,7 +64,7 @@ def test_lower_directories_are_listed_topmost_first(graphdriver: Subject, depth:
     resolved = [one.resolve() for one in listed]
     assert_same_sequence([one.resolve() for one in uppers], resolved, "LowerDir")
     odd = [str(one) for one in listed if not (one.is_absolute() and one.is_dir())]
-    assert not odd, f"LowerDir lists {odd}, which are no absolute paths of directories"
+    assert not odd, f"LowerDir lists {odd}, which are not absolute paths of directories"
 
 
 def _directories(graphdriver: Subject, id: str, key: str) -> list[Path]:
@@ -91,7 +91,7 @@ def test_metadata_changes_nothing(graphdriver: Subject) -> None:
     "id", ["", "l", ".", "..", "README", "backingFsBlockDev", "a/b", "x" * 300]
 )
 def test_what_is_no_layer_does_not_exist(graphdriver: Subject, id: str) -> None:
-    """exists is a question, and has an answer for every string."""
+    """exists returns a result for every string."""
     graphdriver.new_layer()
     (graphdriver.home / "README").write_text("")
 
@@ -100,10 +100,10 @@ def test_what_is_no_layer_does_not_exist(graphdriver: Subject, id: str) -> None:
 
 @verifies("MET-002")
 def test_status_names_the_backing_file_system(graphdriver: Subject) -> None:
-    """The first thing a bug report is asked for; booleans are words that scripts compare."""
+    """Bug reports contain these rows; scripts compare the words of booleans."""
     status = graphdriver.status()
     odd = [row for row in status if len(row) != 2]
-    assert not odd, f"status has rows that are no pairs: {odd}"
+    assert not odd, f"status has rows that are not pairs: {odd}"
     rows = dict(status)
     kind = graphdriver.environment.filesystem
     docker = {"ext4": "extfs", "ext3": "extfs", "ext2": "extfs", "overlay": "overlayfs"}
@@ -125,7 +125,7 @@ _HALVES = {
 @verifies("MET-008")
 @pytest.mark.parametrize("parts", list(_HALVES.values()), ids=list(_HALVES))
 def test_half_made_layer_can_be_removed(graphdriver: Subject, parts: tuple[str, ...]) -> None:
-    """As dockerd leaves one when it is killed inside create; the next pull uses the same id."""
+    """As dockerd leaves it when it is killed inside create; the next pull uses the same id."""
     wanted = Tree.of({"etc/hosts": b"one\n"})
     base = graphdriver.build(wanted)
     half = graphdriver.home / "half"
@@ -136,7 +136,9 @@ def test_half_made_layer_can_be_removed(graphdriver: Subject, parts: tuple[str, 
     graphdriver.reopen()
     if graphdriver.exists("half"):
         graphdriver.remove("half")
-    assert not graphdriver.exists("half"), "exists finds the half-made layer after its removal"
+    assert not graphdriver.exists("half"), (
+        "exists is true for the incomplete layer after its removal"
+    )
     graphdriver.create_read_write("half", base)
 
     assert_same_tree(wanted, graphdriver.tree("half"), "the layer made in its place")

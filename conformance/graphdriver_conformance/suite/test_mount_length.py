@@ -1,7 +1,7 @@
-"""MNT-013 to MNT-018: the one page that mount(2) copies.
+"""MNT-013 to MNT-018: the one page of options that mount(2) copies.
 
-The kernel takes a page less one byte of options and drops the rest without a word; a chain whose
-last lowers are dropped is a container that lacks files.
+The kernel copies a page less one byte of options and silently drops the rest; a container whose
+last lowers are dropped lacks files.
 """
 
 import os
@@ -25,9 +25,9 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def _chain(graphdriver: Subject, depth: int) -> tuple[list[str], Tree]:
-    """Make `depth` layers of one new file each; return their ids and the tree of the last.
+    """Create `depth` layers of one new file each; return their ids and the tree of the last.
 
-    Nothing but the new file is written: what is missing from a view must not be written again.
+    Only the new file is written: files that a view lacks must not be written again.
     """
     ids, tree = [""], Tree()
     for number in range(depth):
@@ -40,7 +40,7 @@ def _chain(graphdriver: Subject, depth: int) -> tuple[list[str], Tree]:
 
 
 def _shows_it_or_refuses(graphdriver: Subject, id: str, wanted: Tree, label: str = "") -> bool:
-    """Get `id`: the right tree, or an error and no mount; return whether it was mounted."""
+    """Get `id`: the correct tree, or an error and no mount; return whether it was mounted."""
     try:
         root = graphdriver.get(id, label)
     except (DriverError, OSError):
@@ -59,7 +59,7 @@ def _shows_it_or_refuses(graphdriver: Subject, id: str, wanted: Tree, label: str
 def test_options_of_any_length_mount_or_fail(
     graphdriver: Subject, depth: int, length: int, label: int
 ) -> None:
-    """Depth, id and label add up; all of them come from outside."""
+    """The lengths of chain, id and label add up; all of them are chosen by callers."""
     ids, tree = _deep(graphdriver)
     id = f"{graphdriver.new_id('')[1:]}x".ljust(length, "x")[:128]
     graphdriver.create_read_write(id, ids[depth - 1])
@@ -67,7 +67,7 @@ def test_options_of_any_length_mount_or_fail(
 
     _shows_it_or_refuses(graphdriver, id, wanted)
     if label:
-        # A kernel without SELinux refuses any label; then nothing may stay mounted.
+        # A kernel without SELinux refuses any label; then no mount may be left.
         _shows_it_or_refuses(graphdriver, id, wanted, "l" * label)
 
 
@@ -87,15 +87,15 @@ def _deep(graphdriver: Subject) -> tuple[list[str], Tree]:
 
 @verifies("MNT-014")
 def test_options_around_one_page(graphdriver: Subject) -> None:
-    """Ids are chosen so that the options, as documented, take a page less two bytes to one more."""
+    """Ids are chosen so that the documented options have a page less two bytes to plus one byte."""
     ids, tree = _chain(graphdriver, min(128, graphdriver.layer_limit))
     for wanted in range(PAGE - 3, PAGE + 3):
         short = _option_length(graphdriver, ids[-1])
-        # upperdir and workdir hold the id once each; the rest is bytes of the label's option.
+        # upperdir and workdir contain the id once each; the label's option has the other bytes.
         spare = wanted - short - len(',context=""')
         if spare < 1:
             graphdriver.not_provable(
-                "the deepest chain leaves no room for a label on this page size"
+                "with this page size, the options of the longest chain leave no space for a label"
             )
         id = graphdriver.new_layer(ids[-2], writable=True)
         less = Tree({name: node for name, node in tree.items() if name != b"f%d" % (len(ids) - 1)})
@@ -108,7 +108,7 @@ def test_options_around_one_page(graphdriver: Subject) -> None:
 def _option_length(graphdriver: Subject, id: str) -> int:
     """Return the length of the options of a documented layer, from home, without a label."""
     path = graphdriver.home / id / "lower"
-    assert path.is_file(), f"a layer with a parent has no file lower: {path}"
+    assert path.is_file(), f"the layer has a parent but no file lower: {path}"
     lower = path.read_bytes()
     index = "index=off," if os.path.exists("/sys/module/overlay/parameters/index") else ""
     userxattr = "userxattr," if graphdriver.environment.facts["userns"] == "true" else ""
@@ -120,7 +120,7 @@ def _option_length(graphdriver: Subject, id: str) -> int:
 @given(length=st.integers(1, 200))
 @examples(5)
 def test_tree_does_not_depend_on_the_homes_name(graphdriver: Subject, length: int) -> None:
-    """The same three layers, in homes of names of any length."""
+    """The same three layers, in homes with names of any length."""
     driver = graphdriver.open_another(
         graphdriver.home.parent / f"{graphdriver.new_id('h')}".ljust(length, "h")
     )
@@ -149,7 +149,7 @@ def _homes(graphdriver: Subject) -> Iterator[Path]:
 @given(extra=st.integers(0, 5000))
 @examples(5)
 def test_label_that_does_not_fit_is_refused(graphdriver: Subject, extra: int) -> None:
-    """Whatever the kernel thinks of labels: this one cannot reach it whole."""
+    """Independent of the kernel's support for labels: this one exceeds a page."""
     ids, _ = _deep(graphdriver)
     id = graphdriver.new_layer(ids[0], writable=True)
 

@@ -1,4 +1,4 @@
-"""MNT: get and put, and what is mounted meanwhile."""
+"""MNT: get and put, and the mounts of views."""
 
 import os
 import threading
@@ -36,17 +36,17 @@ def _container(graphdriver: Subject) -> str:
 
 @verifies("MNT-001")
 def test_get_returns_a_directory(graphdriver: Subject) -> None:
-    """A relative path depends on who reads it."""
+    """The meaning of a relative path depends on the caller's current directory."""
     base = graphdriver.build(IMAGE)
     for id in (base, graphdriver.new_layer(base)):
         with graphdriver.view(id) as root:
             assert root.is_absolute(), f"get returned the relative path {root}"
-            assert root.is_dir(), f"get returned {root}, which is no directory"
+            assert root.is_dir(), f"get returned {root}, which is not a directory"
 
 
 @verifies("MNT-002")
 def test_get_of_an_unknown_id_makes_nothing(graphdriver: Subject) -> None:
-    """An empty directory would run as an empty container."""
+    """Otherwise a container would start in an empty directory."""
     before = settled_names(graphdriver)
 
     graphdriver.refuses("get", "no-such-layer")
@@ -59,7 +59,7 @@ def test_get_of_an_unknown_id_makes_nothing(graphdriver: Subject) -> None:
 @given(holds=st.integers(2, 6))
 @examples(5)
 def test_view_survives_until_the_last_put(graphdriver: Subject, holds: int) -> None:
-    """docker cp and docker diff hold a running container's layer as well."""
+    """docker cp and docker diff hold the layer of a running container as well."""
     id = _container(graphdriver)
     paths = [graphdriver.get(id) for _ in range(holds)]
     assert 1 == len(set(paths)), f"gets of one layer returned {set(paths)}"
@@ -75,7 +75,7 @@ def test_view_survives_until_the_last_put(graphdriver: Subject, holds: int) -> N
 @given(holds=st.lists(st.integers(0, 2), min_size=1, max_size=8))
 @examples(5)
 def test_balanced_puts_leave_no_mount(graphdriver: Subject, holds: list[int]) -> None:
-    """Any interleaving of three layers' holders."""
+    """Random interleavings of the holders of three layers."""
     base = graphdriver.build(IMAGE)
     layers = [graphdriver.new_layer(base, writable=True) for _ in range(3)]
 
@@ -84,12 +84,12 @@ def test_balanced_puts_leave_no_mount(graphdriver: Subject, holds: list[int]) ->
     for index in reversed(holds):
         graphdriver.put(layers[index])
 
-    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+    assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 @verifies("MNT-005")
 def test_put_without_get_has_no_effect(graphdriver: Subject) -> None:
-    """A surplus put of one user must not be another's last."""
+    """A surplus put of one caller must not end the hold of another."""
     held, free = _container(graphdriver), _container(graphdriver)
     root = graphdriver.get(held)
 
@@ -115,7 +115,7 @@ def test_surplus_put_does_not_stack_mounts(graphdriver: Subject) -> None:
     try:
         graphdriver.put(id)
     except (DriverError, OSError):
-        graphdriver.note("the surplus put was refused")
+        graphdriver.note("the put without a get was refused")
     graphdriver.get(id)
     root = graphdriver.get(id)
 
@@ -124,7 +124,7 @@ def test_surplus_put_does_not_stack_mounts(graphdriver: Subject) -> None:
     graphdriver.put(id)
     graphdriver.put(id)
     assert 1 == len(stacked), f"{len(stacked)} mounts at {root}"
-    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+    assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 @verifies("MNT-007")
@@ -141,7 +141,7 @@ def test_written_data_is_there_again(graphdriver: Subject, tree: Tree) -> None:
 
 @verifies("MNT-007")
 def test_data_written_to_a_hard_link_of_the_image_is_there_again(graphdriver: Subject) -> None:
-    """fuse-overlayfs 1.10 had the old content back after a remount, or zeros behind it."""
+    """fuse-overlayfs 1.10 showed the old content after a remount, or zeros after it."""
     image = Tree.of({"a": file(b"one", link=b"a"), "b": file(b"one", link=b"a"), "c": b"c"})
     base = graphdriver.build(image)
     id = graphdriver.new_layer(base, writable=True)
@@ -149,15 +149,15 @@ def test_data_written_to_a_hard_link_of_the_image_is_there_again(graphdriver: Su
         opened.write(b" and two")
 
     with graphdriver.view(id) as root:
-        assert b"one and two" == (root / "a").read_bytes(), "what was written is gone"
-        # The other name may be the same file still, or keep what the image has (overlay.rst).
+        assert b"one and two" == (root / "a").read_bytes(), "the written data is lost"
+        # The other name may be the same file, or keep the content of the image (overlay.rst).
         assert (root / "b").read_bytes() in (b"one", b"one and two")
     assert_same_tree(image, graphdriver.tree(base), "the image has changed")
 
 
 @verifies("MNT-008")
 def test_put_with_an_open_file(graphdriver: Subject) -> None:
-    """Something always has a log file open."""
+    """A process usually has a log file open."""
     id = _container(graphdriver)
     root = graphdriver.get(id)
     with (root / "log").open("wb", buffering=0) as log:
@@ -171,7 +171,7 @@ def test_put_with_an_open_file(graphdriver: Subject) -> None:
 
 @verifies("MNT-009")
 def test_put_with_a_process_inside(graphdriver: Subject) -> None:
-    """A shell whose directory is in the view."""
+    """The current directory of a shell is in the view."""
     id = _container(graphdriver)
     root = graphdriver.get(id)
     with started(graphdriver, ["cat"], cwd=root) as inside:
@@ -183,7 +183,7 @@ def test_put_with_a_process_inside(graphdriver: Subject) -> None:
 
 @verifies("MNT-011")
 def test_base_layer_needs_no_mount(graphdriver: Subject) -> None:
-    """Docker writes an image's first layer there."""
+    """Docker writes the first layer of an image there."""
     base = graphdriver.build(IMAGE)
     with graphdriver.view(base) as root:
         overlays = [str(row) for row in graphdriver.mount_table() if row.type == "overlay"]
@@ -197,7 +197,7 @@ def test_base_layer_needs_no_mount(graphdriver: Subject) -> None:
 @given(owners=st.lists(st.sets(st.sampled_from("abcd"), max_size=3), min_size=2, max_size=5))
 @examples(12)
 def test_topmost_layer_wins(graphdriver: Subject, owners: list[set[str]]) -> None:
-    """Each layer rewrites some of four files; the last writer's content shows."""
+    """Each layer rewrites some of four files; the content of the topmost layer is shown."""
     parent, shown = "", Tree()
     for depth, names in enumerate(owners):
         for name in names:
@@ -211,7 +211,7 @@ def test_topmost_layer_wins(graphdriver: Subject, owners: list[set[str]]) -> Non
 
 @verifies("MNT-016")
 def test_mounting_keeps_the_working_directory(graphdriver: Subject) -> None:
-    """os.getcwd() is sampled all the while other threads mount."""
+    """os.getcwd() is sampled while other threads mount."""
     ids = [_container(graphdriver) for _ in range(4)]
     before = os.getcwd()
     seen: set[str] = set()
@@ -235,12 +235,12 @@ def test_mounting_keeps_the_working_directory(graphdriver: Subject) -> None:
         watcher.join()
 
     elsewhere = sorted((seen | {os.getcwd()}) - {before})
-    assert not elsewhere, f"the process was seen in {elsewhere}"
+    assert not elsewhere, f"the current directory of the process was {elsewhere}"
 
 
 @verifies("MNT-021")
 def test_writes_into_a_parent_do_not_reach_its_children(graphdriver: Subject) -> None:
-    """Refused is best; a copy is right as well."""
+    """The write is refused, which is preferred, or changes a copy."""
     parent = graphdriver.build(IMAGE, graphdriver.build(Tree.of({"old": b""})))
     child = graphdriver.new_layer(parent, writable=True)
 
@@ -250,7 +250,9 @@ def test_writes_into_a_parent_do_not_reach_its_children(graphdriver: Subject) ->
         except OSError as error:
             graphdriver.note(f"refused: {error}")
 
-    assert b"intruder" not in graphdriver.tree(child), "a write into the parent shows in the child"
+    assert b"intruder" not in graphdriver.tree(child), (
+        "a write to the parent's view is visible in the child"
+    )
 
 
 @verifies("MNT-022")
@@ -280,7 +282,7 @@ def test_no_upper_is_mounted_twice(graphdriver: Subject) -> None:
 
 @verifies("MNT-024")
 def test_path_is_the_same_after_a_restart(graphdriver: Subject) -> None:
-    """docker inspect's MergedDir is written into other programs' configurations."""
+    """docker inspect's MergedDir is copied into configurations of other programs."""
     id = _container(graphdriver)
     with graphdriver.view(id) as before:
         pass
@@ -293,7 +295,7 @@ def test_path_is_the_same_after_a_restart(graphdriver: Subject) -> None:
 
 @verifies("MNT-025")
 def test_many_threads_get_one_layer(graphdriver: Subject) -> None:
-    """All of them come back to a view that is there, and there is one mount."""
+    """All gets return a view that exists, and there is one mount."""
     id = _container(graphdriver)
 
     def hold() -> Tree:
@@ -311,12 +313,12 @@ def test_many_threads_get_one_layer(graphdriver: Subject) -> None:
         assert_same_tree(IMAGE, tree, "a thread saw a view that was not there yet")
     stacked = sorted(point for point, count in points.items() if count > 1)
     assert not stacked, f"mounted more than once: {stacked}"
-    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+    assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 @verifies("MNT-010")
 def test_failed_get_is_not_counted(graphdriver: Subject) -> None:
-    """A label that fits no page fails; the get after it is the first and its put the last."""
+    """A label that exceeds the page fails; the next get is the first, and its put the last."""
     id = _container(graphdriver)
     for _ in range(3):
         graphdriver.refuses("get", id, "l" * (4 * os.sysconf("SC_PAGE_SIZE")))
@@ -332,18 +334,20 @@ def test_copies_of_the_mount_end_with_it(graphdriver: Subject) -> None:
     """A service that systemd starts meanwhile has a copy of every mount, and keeps it."""
     id = _container(graphdriver)
     graphdriver.get(id)
-    # It says when its namespace is there, then waits; then it prints its mount table.
+    # It reports that its namespace exists, then waits; then it prints its mount table.
     script = "echo there; read -r _; cat /proc/self/mountinfo"
     command = ["unshare", "--mount", "--propagation=private", "sh", "-c", script]
     with started(graphdriver, command) as peer:
         assert peer.stdout is not None
         if peer.stdout.readline() != b"there\n":
-            graphdriver.not_provable("unshare(1), of util-linux, makes no mount namespace here")
+            graphdriver.not_provable(
+                "unshare(1) of util-linux cannot create a mount namespace here"
+            )
         held = {(row.device, row.root) for row in graphdriver.mount_table()}
         graphdriver.put(id)
         table, _ = peer.communicate(b"\n")
     graphdriver.remove(id)
 
-    # By what is mounted: the driver may have renamed the mount point.
+    # By device: the driver may have renamed the mount point.
     left = [str(row) for row in parse(table) if (row.device, row.root) in held]
-    assert [] == left, "after put another namespace still has the layer mounted"
+    assert [] == left, "after put the layer is still mounted in another mount namespace"

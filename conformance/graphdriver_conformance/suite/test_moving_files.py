@@ -1,4 +1,4 @@
-"""DIF-016, DIF-017, SEC-005: others write while a layer is read, or swap what is written to."""
+"""DIF-016, DIF-017, SEC-005: files change while a layer is read, or while it is written to."""
 
 import io
 import os
@@ -23,7 +23,7 @@ SIZE = 300_000
 def _disturbed(
     graphdriver: Subject, disturb: Callable[[Path], None], size: int
 ) -> dict[bytes, LayerEntry] | None:
-    """Return a layer's members when `m` was disturbed early in its diff; None for an error."""
+    """Return a layer's members if `m` was changed during its diff; None for an error."""
     base = graphdriver.build(Tree.of({"below": b""}))
     tree = Tree.of({"a": b"a" * SIZE, "m": b"m" * size, "z": b"z" * SIZE, "below": b""})
     layer = graphdriver.build(tree, base)
@@ -38,7 +38,9 @@ def _disturbed(
             return None
     entries = {entry.name: entry for entry in read_archive(data)}
     whole = {name for name in (b"a", b"z") if name in entries and _is(entries[name], name, SIZE)}
-    assert {b"a", b"z"} == whole, f"it looks whole, but of a and z it holds {sorted(whole)} only"
+    assert {b"a", b"z"} == whole, (
+        f"the archive has a regular end, but of a and z it contains {sorted(whole)} only"
+    )
     return entries
 
 
@@ -49,22 +51,22 @@ def _is(entry: LayerEntry, letter: bytes, size: int) -> bool:
 @verifies("DIF-016")
 @pytest.mark.parametrize("size", [1000, SIZE])
 def test_file_that_vanishes_during_diff(graphdriver: Subject, size: int) -> None:
-    """An error; or all else is there, and it is whole or not there."""
+    """An error; or all other files are complete, and the file is complete or missing."""
     entries = _disturbed(graphdriver, os.unlink, size)
 
     if entries and b"m" in entries:
-        assert _is(entries[b"m"], b"m", size), "the archive holds something else in its place"
+        assert _is(entries[b"m"], b"m", size), "the archive contains another file in its place"
 
 
 @verifies("DIF-017")
 @pytest.mark.parametrize("change", [-200_000, -1, 1, 50_000])
 def test_file_that_is_written_during_diff(graphdriver: Subject, change: int) -> None:
-    """An error; or what the file held at some time, never what it did not."""
+    """An error; or the content that the file had at some time."""
     entries = _disturbed(graphdriver, lambda path: _resize(path, SIZE + change), SIZE)
 
     if entries and b"m" in entries:
         content = entries[b"m"].node.content
-        assert not content.strip(b"m"), "it holds bytes that the file never had"
+        assert not content.strip(b"m"), "the archive contains bytes that the file never had"
         assert len(content) in (SIZE, SIZE + change), f"it holds {len(content)} bytes"
 
 
@@ -76,7 +78,7 @@ def _resize(path: Path, size: int) -> None:
 
 
 class _Swapping(io.RawIOBase):
-    """An archive in small pieces; before each, a directory and a symlink out change places."""
+    """The archive arrives in small pieces; before each, a directory and a symlink are exchanged."""
 
     def __init__(self, data: bytes, root: Path, victim: Path) -> None:
         super().__init__()
@@ -104,14 +106,16 @@ class _Swapping(io.RawIOBase):
 
 @verifies("SEC-005")
 def test_symlink_swapped_in_while_an_archive_is_applied(graphdriver: Subject) -> None:
-    """By a process in the layer, while it is held. An error is fine; a file outside is not."""
+    """By a process in the held layer. An error is accepted; a change outside the layer is not."""
     outside = Tree.of({"f1": file(b"hello", 0o600), "sub/f": b"inner"})
     victim = directory_beside(graphdriver, "victim", outside)
     layer = graphdriver.new_layer(graphdriver.build(Tree.of({"below": b""})), writable=True)
     entries = [entry_of(f"d/f{number}", file(b"x" * 3000, 0o4777)) for number in range(40)]
 
     with graphdriver.view(layer) as root:
-        (root / "d").mkdir()  # the layer's own: a lower one cannot be renamed everywhere
+        (
+            root / "d"
+        ).mkdir()  # the layer's own: a lower directory cannot be renamed with all options
         stream = _Swapping(build_archive(entries), root, victim)
         try:
             graphdriver.apply_diff(

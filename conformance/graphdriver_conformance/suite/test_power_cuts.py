@@ -1,7 +1,7 @@
-"""CRS-030 to CRS-038: the power cut inside a verb, and right after it has returned.
+"""CRS-030 to CRS-038: a power cut inside a verb, and directly after it has returned.
 
-The home is on an ext4 or xfs in memory. Of what was not synced either nothing is on the disk after
-the cut, or its names are and its content is not: the two states that are found in the field.
+The home is on an ext4 or xfs in memory. Of unsynced changes either none is on the disk after the
+cut, or only the names without content: the two states that occur in practice.
 """
 
 import os
@@ -50,7 +50,7 @@ _POINTS = by_profile(2, 10, 4000)
 
 
 def _cuts(graphdriver: Subject, names: tuple[str, ...]) -> list[Swept]:
-    """Cut the power in each of the acts; return what was found."""
+    """Cut the power in each of the verbs; return the findings."""
     found: list[Swept] = []
     refusals: list[str] = []
     for format in _FORMATS:
@@ -64,14 +64,14 @@ def _cuts(graphdriver: Subject, names: tuple[str, ...]) -> list[Swept]:
         finally:
             scene.close()
     if not found:
-        graphdriver.not_provable("; ".join(refusals) or "this fault is of another requirement")
+        graphdriver.not_provable("; ".join(refusals) or "another requirement tests this fault")
     for one in refusals:
         graphdriver.note(one)
     return found
 
 
 def _cuts_on(format: str) -> list[Cut]:
-    """Return the kinds of power cuts: btrfs has no journal that could be committed by itself."""
+    """Return the kinds of power cuts: btrfs has no journal that could be committed separately."""
     shut_down = [Cut(format, survives) for survives in Survives if format != "btrfs"]
     return [*shut_down, *([Cut(format)] if is_thorough() else [])]
 
@@ -90,43 +90,43 @@ def _swept(graphdriver: Subject, scene: CutScene, cut: Cut, names: tuple[str, ..
 
 @verifies("CRS-030")
 def test_power_cut_changes_no_other_layer(graphdriver: Subject) -> None:
-    """A host that comes back without the images that it had cannot start its containers."""
+    """A host that lost its images cannot start its containers."""
     assert_met(graphdriver, "CRS-030", _cuts(graphdriver, (*_VERBS, INIT)))
 
 
 @verifies("CRS-031")
 def test_created_layer_survives_a_power_cut(graphdriver: Subject) -> None:
-    """The daemon has written down that it is there, and synced that."""
+    """The daemon has recorded that the layer exists, and has synced the record."""
     assert_met(graphdriver, "CRS-031", _cuts(graphdriver, _CREATES))
 
 
 @verifies("CRS-032")
 def test_layer_can_be_removed_after_a_power_cut(graphdriver: Subject) -> None:
-    """Whatever is left of it: its space is needed, and so is its id by the next pull."""
+    """Any remnant of the layer can be removed: its space and its id are needed by the next pull."""
     assert_met(graphdriver, "CRS-032", _cuts(graphdriver, _VERBS))
 
 
 @verifies("CRS-033")
 def test_power_cut_in_create_leaves_no_half_layer(graphdriver: Subject) -> None:
-    """Files of no bytes look like a layer without a parent."""
+    """Empty files look like a layer without a parent."""
     assert_met(graphdriver, "CRS-033", _cuts(graphdriver, _CREATES))
 
 
 @verifies("CRS-034")
 def test_power_cut_in_remove_leaves_no_half_layer(graphdriver: Subject) -> None:
-    """One that exists is used again by the next pull of the image."""
+    """A layer that exists is used by the next pull of the image."""
     assert_met(graphdriver, "CRS-034", _cuts(graphdriver, _REMOVES))
 
 
 @verifies("CRS-035")
 def test_applied_archive_survives_a_power_cut(graphdriver: Subject) -> None:
-    """Nobody pulls a layer again that is there."""
+    """An existing layer is not pulled again."""
     assert_met(graphdriver, "CRS-035", _cuts(graphdriver, _APPLIES))
 
 
 @verifies("CRS-036")
 def test_power_cut_in_apply_diff_leaves_no_half_layer(graphdriver: Subject) -> None:
-    """Names without content are not seen to be damaged."""
+    """Names without content cannot be recognized as damaged."""
     assert_met(graphdriver, "CRS-036", _cuts(graphdriver, _APPLIES))
 
 
@@ -135,7 +135,7 @@ def test_power_cut_in_apply_diff_leaves_no_half_layer(graphdriver: Subject) -> N
 def test_what_was_synced_in_a_view_survives_a_power_cut(
     graphdriver: Subject, survives: Survives
 ) -> None:
-    """A new file, and one of the image that was changed: both as databases write them."""
+    """A new file, and a changed file of the image, as databases write them."""
     for format in [one for one in _FORMATS if one != "btrfs"]:
         disk = _disk(graphdriver, format)
         try:
@@ -181,7 +181,7 @@ def _sync_in_a_view(graphdriver: Subject, disk: ImageDisk, survives: Survives) -
     with graphdriver.view(layer) as root:
         found = {name: _content(root / name) for name in wanted}
     lost = [name for name, content in wanted.items() if content != found[name]]
-    assert [] == lost, f"files that fsync wrote out in a view, lost in a power cut on {disk.type}"
+    assert [] == lost, f"files that were synced in a view and lost in a power cut on {disk.type}"
 
 
 def _write_synced(path: Path, content: bytes) -> None:
@@ -205,5 +205,5 @@ def _content(path: Path) -> bytes | None:
 
 @verifies("CRS-038")
 def test_power_cut_leaves_nothing_for_good(graphdriver: Subject) -> None:
-    """A machine on a bad power line would fill up with what nobody knows."""
+    """The disk of a machine with frequent power cuts would fill up with remnants."""
     assert_met(graphdriver, "CRS-038", _cuts(graphdriver, _VERBS))

@@ -1,4 +1,4 @@
-"""QUO: sizes of layers, where the file system can hold to them, and where it cannot."""
+"""QUO: sizes of layers, on file systems with and without project quota."""
 
 import errno
 from pathlib import Path
@@ -29,7 +29,7 @@ def _limited(graphdriver: Subject, parent: str, size: str) -> str:
 
 
 def _written(file: Path, mebibytes: int) -> int:
-    """Write so much, or until it is full; return how many MiB went in. Raises OSError."""
+    """Write `mib` MiB, or until the layer is full; return the number written. Raises OSError."""
     with file.open("ab", buffering=0) as opened:
         for count in range(mebibytes):
             try:
@@ -43,7 +43,7 @@ def _written(file: Path, mebibytes: int) -> int:
 
 @verifies("QUO-001")
 def test_size_is_held_to(graphdriver: Subject) -> None:
-    """graphtest's: half of it goes in, as much again and more does not."""
+    """graphtest's test: half of the size can be written, the same amount again cannot."""
     base = graphdriver.build(Tree.of({"etc/hosts": b"one\n"}))
     layer, free = _limited(graphdriver, base, "16M"), graphdriver.new_layer(base, writable=True)
     with graphdriver.view(layer) as limited, graphdriver.view(free) as unlimited:
@@ -51,22 +51,22 @@ def test_size_is_held_to(graphdriver: Subject) -> None:
         rest = _written(limited / "rest", 16)
         beside = _written(unlimited / "file", 24)
 
-    assert 8 == half, f"only {half} MiB went into a layer of 16 MiB"
-    assert rest < 9, f"{half + rest} MiB went into a layer of 16 MiB"
-    assert 24 == beside, "a layer without a size is limited, too"
+    assert 8 == half, f"only {half} MiB were written to a layer of 16 MiB"
+    assert rest < 9, f"{half + rest} MiB were written to a layer of 16 MiB"
+    assert 24 == beside, "a layer without a size is limited"
 
 
 @verifies("QUO-002")
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_are_read_as_docker_reads_them(graphdriver: Subject, size: str) -> None:
-    """A size with a unit fares as the plain number does, which nobody can misread.
+    """A size with a unit has the same result as the plain number, which is unambiguous.
 
-    Where there is no quota both are refused, for that reason: by the same class of error.
+    Without project quota both are refused, by the same class of error.
     """
     plain = _refusal(graphdriver, SIZES[0])
     if plain and plain == _refusal(graphdriver, "much"):
         graphdriver.not_provable(
-            "the driver refuses sizes and nonsense alike; use a file system with project quota"
+            "the driver refuses valid and invalid sizes; use a file system with project quota"
         )
 
     refusal = _refusal(graphdriver, size)
@@ -87,7 +87,7 @@ def _refusal(graphdriver: Subject, size: str) -> str:
 
 @verifies("QUO-004")
 def test_size_that_cannot_be_held_to_is_refused(graphdriver: Subject) -> None:
-    """And there is no half layer."""
+    """No partial layer is left."""
     home = _home_without_quota(graphdriver)
     base = graphdriver.build(Tree.of({"etc/hosts": b"one\n"}))
     before = settled_names(graphdriver, home)
@@ -95,19 +95,19 @@ def test_size_that_cannot_be_held_to_is_refused(graphdriver: Subject) -> None:
     try:
         graphdriver.refuses("create_read_write", "limited", base, "", {"size": "16M"})
     except NotRefused:
-        # A driver may have a way of its own to hold to it, as on btrfs with qgroups.
+        # A driver may enforce sizes by other means, such as qgroups on btrfs.
         with graphdriver.view("limited") as root:
             written = _written(root / "file", 24)
         if written > 16:
             raise
         return
 
-    assert not graphdriver.exists("limited"), "exists finds the layer whose create failed"
+    assert not graphdriver.exists("limited"), "exists is true for the layer whose create failed"
     assert_same_names(before, home_names(home), "the failed create changed the home")
 
 
 def _home_without_quota(graphdriver: Subject) -> Path:
-    """Let the verbs go to a driver on a file system without project quota; return its home."""
+    """Use a driver on a file system without project quota for the test; return its home."""
     if "project_quota" not in graphdriver.environment.can:
         return graphdriver.home
     home = mount_beside(graphdriver, "tmpfs", "mode=755") / "home"
@@ -117,7 +117,7 @@ def _home_without_quota(graphdriver: Subject) -> Path:
 
 @verifies("QUO-005")
 def test_sizes_hold_after_a_restart(graphdriver: Subject) -> None:
-    """With a layer mounted meanwhile, where Docker's scan of the home stumbled."""
+    """With a mounted layer, on which Docker's scan of the home failed."""
     base = graphdriver.build(Tree.of({"etc/hosts": b"one\n"}))
     first = _limited(graphdriver, base, "16M")
     with graphdriver.view(first) as root:
@@ -130,14 +130,14 @@ def test_sizes_hold_after_a_restart(graphdriver: Subject) -> None:
         rest = _written(one / "rest", 16)
         own = _written(two / "own", 12)
 
-    assert 8 == before, f"only {before} MiB went into a layer of 16 MiB"
-    assert rest < 9, f"after a restart {before + rest} MiB went into a layer of 16 MiB"
-    assert 12 == own, "the layer made after the restart shares the size of the one before"
+    assert 8 == before, f"only {before} MiB were written to a layer of 16 MiB"
+    assert rest < 9, f"after a restart {before + rest} MiB were written to a layer of 16 MiB"
+    assert 12 == own, "the layer created after the restart shares the limit of the previous one"
 
 
 @verifies("QUO-006")
 def test_only_the_layer_itself_counts(graphdriver: Subject) -> None:
-    """A large image below, and a file deleted and written again."""
+    """The layer has a large parent, and a file is deleted and written again."""
     base = graphdriver.new_layer(writable=True)
     with graphdriver.view(base) as root:
         _written(root / "large", 24)
@@ -147,6 +147,8 @@ def test_only_the_layer_itself_counts(graphdriver: Subject) -> None:
         (root / "file").unlink()
         second = _written(root / "file", 12)
 
-    assert 12 == first, f"only {first} MiB went into an empty layer of 16 MiB on a large image"
-    assert 12 == second, f"what was deleted was not given back: {second} MiB went in"
+    assert 12 == first, (
+        f"only {first} MiB were written to an empty layer of 16 MiB on a large parent"
+    )
+    assert 12 == second, f"the space of deleted files was not freed: {second} MiB were written"
     assert_same_tree(graphdriver.tree(layer), graphdriver.tree(graphdriver.new_layer(layer)))

@@ -1,6 +1,6 @@
-"""ERR: the class of a refusal, which callers act on; at SHOULD, of drivers in this process only.
+"""ERR: the class of a refusal, on which callers act; SHOULD, for in-process drivers only.
 
-That there is a refusal, and what it leaves, is asked for elsewhere.
+Other requirements test that the call is refused, and that nothing is left.
 """
 
 import io
@@ -44,7 +44,7 @@ _Kind = type[DriverError]
 def _assert_class(
     graphdriver: Subject, call: Callable[[], object], what: str, *kinds: _Kind
 ) -> None:
-    """Make a call; where it is refused, the error has to be of one of the classes."""
+    """Make a call; if it is refused, the error must be of one of the classes."""
     try:
         call()
     except kinds:
@@ -59,7 +59,7 @@ def _assert_class(
 @verifies("ERR-001")
 @pytest.mark.parametrize("id", ["", "a/b", "a\nb", "x" * 300], ids=lambda id: ascii(id)[:12])
 def test_bad_id_is_invalid(graphdriver: Subject, id: str) -> None:
-    """The empty one is always refused; others may be accepted and confined."""
+    """The empty id is always refused; others may be accepted and confined."""
     if not id:
         error = graphdriver.refuses("create", id)
         assert isinstance(error, InvalidLayerId), f"create('') was refused with {error!r}"
@@ -69,7 +69,7 @@ def test_bad_id_is_invalid(graphdriver: Subject, id: str) -> None:
 
 @verifies("ERR-002")
 def test_what_is_not_there_is_not_found(graphdriver: Subject) -> None:
-    """By every verb that has to refuse it, as the layer and as the parent."""
+    """By every verb that must refuse it, for the layer and for the parent."""
     base = graphdriver.build(IMAGE)
     archive = build_archive([entry_of("a", file(b"a"))])
     calls: list[tuple[str, tuple[object, ...]]] = [
@@ -91,7 +91,7 @@ def test_what_is_not_there_is_not_found(graphdriver: Subject) -> None:
 
 @verifies("ERR-003")
 def test_existing_id_exists(graphdriver: Subject) -> None:
-    """A driver may make the layer anew instead."""
+    """A driver may replace the layer instead."""
     id = graphdriver.build(IMAGE)
 
     create = partial(graphdriver.create, id)
@@ -100,7 +100,7 @@ def test_existing_id_exists(graphdriver: Subject) -> None:
 
 @verifies("ERR-004")
 def test_layer_that_others_need_is_in_use(graphdriver: Subject) -> None:
-    """A parent, and a layer that is held."""
+    """A parent, and a held layer."""
     base = graphdriver.build(IMAGE)
     child = graphdriver.new_layer(base, writable=True)
     graphdriver.get(child)
@@ -111,7 +111,7 @@ def test_layer_that_others_need_is_in_use(graphdriver: Subject) -> None:
 
 @verifies("ERR-005")
 def test_layer_beyond_the_limit_is_too_deep(graphdriver: Subject) -> None:
-    """As Docker names it to the user."""
+    """Docker shows this error to the user."""
     id = graphdriver.new_layer()
     for _ in range(graphdriver.layer_limit):
         id = graphdriver.new_layer(id)
@@ -123,7 +123,7 @@ def test_layer_beyond_the_limit_is_too_deep(graphdriver: Subject) -> None:
 
 @verifies("ERR-006")
 def test_label_that_does_not_fit_is_too_long(graphdriver: Subject) -> None:
-    """Longer than the page that mount(2) takes."""
+    """Longer than the page of mount(2)."""
     id = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
 
     error = graphdriver.refuses("get", id, "l" * (2 * os.sysconf("SC_PAGE_SIZE")))
@@ -134,7 +134,7 @@ def test_label_that_does_not_fit_is_too_long(graphdriver: Subject) -> None:
 @verifies("ERR-007")
 @pytest.mark.parametrize("kind", ["text", "cut", "hard link to nothing"])
 def test_what_is_no_archive_is_a_bad_archive(graphdriver: Subject, kind: str) -> None:
-    """Whatever is wrong with it."""
+    """For every kind of damage."""
     streams = {
         "text": b"this is not an archive\n" * 100,
         "cut": build_archive([entry_of("big", file(b"x" * 3000))])[:1024],
@@ -150,7 +150,7 @@ def test_what_is_no_archive_is_a_bad_archive(graphdriver: Subject, kind: str) ->
 @verifies("ERR-008")
 @pytest.mark.parametrize("host", ["without mounts", "overlay below the home"])
 def test_refused_host_lets_a_daemon_go_on(graphdriver: Subject, host: str) -> None:
-    """A daemon that chooses a driver by itself tries the next one after three classes only."""
+    """A daemon that chooses a driver tries the next one after three classes only."""
     if host == "without mounts":
         home = graphdriver.home.parent / "other"
 
@@ -171,7 +171,7 @@ def test_refused_host_lets_a_daemon_go_on(graphdriver: Subject, host: str) -> No
 
 @verifies("ERR-009")
 def test_size_without_quota_is_not_supported(graphdriver: Subject) -> None:
-    """On a disk that keeps no quotas of projects."""
+    """On a disk without project quota."""
     if "project_quota" in graphdriver.environment.can:
         home = mount_beside(graphdriver, "tmpfs", "mode=755") / "home"
         graphdriver.use(graphdriver.open_another(home))
@@ -200,7 +200,7 @@ def test_old_kernel_is_not_supported(graphdriver: Subject) -> None:
 @verifies("ERR-011")
 @pytest.mark.parametrize("option", ["no.such.option=1", "OWN.no_such_option=true", "novalue"])
 def test_bad_option_is_a_prerequisite(graphdriver: Subject, option: str) -> None:
-    """Whoever reads the error looks into the configuration first."""
+    """The class tells the user to check the configuration."""
     home = graphdriver.home.parent / "other"
     given = option.replace("OWN", option_prefix(graphdriver))
 

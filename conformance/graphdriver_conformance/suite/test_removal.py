@@ -1,4 +1,4 @@
-"""LIF-015 to LIF-022: layers go, and nothing else goes with them."""
+"""LIF-015 to LIF-022: removal of layers, without effects on other files."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ PARENT = Tree.of({"etc/hosts": b"one\n", "bin/sh": file(b"#!", 0o755), "tmp": di
 
 @verifies("LIF-015")
 def test_removed_layer_is_gone(graphdriver: Subject) -> None:
-    """docker system prune has to give the space back."""
+    """docker system prune must free the space."""
     settled_names(graphdriver)
     base = graphdriver.build(Tree.of({"a": b"x"}))
     before = _bytes(graphdriver.home)
@@ -30,7 +30,7 @@ def test_removed_layer_is_gone(graphdriver: Subject) -> None:
 
     graphdriver.remove(id)
 
-    assert not graphdriver.exists(id), "exists finds the removed layer"
+    assert not graphdriver.exists(id), "exists is true for the removed layer"
     graphdriver.refuses("get", id)
     left = _bytes(graphdriver.home) - before
     assert left < 1 << 18, f"{left} bytes of the removed layer are still in the home"
@@ -38,7 +38,7 @@ def test_removed_layer_is_gone(graphdriver: Subject) -> None:
 
 @verifies("LIF-016")
 def test_remove_of_an_unknown_id_changes_nothing(graphdriver: Subject) -> None:
-    """Success or an error, both are right; an effect is not."""
+    """A success or an error is accepted; an effect is not."""
     kept = graphdriver.build(PARENT)
     before = settled_names(graphdriver)
 
@@ -53,7 +53,7 @@ def test_remove_of_an_unknown_id_changes_nothing(graphdriver: Subject) -> None:
 
 @verifies("LIF-017")
 def test_repeated_remove_changes_nothing(graphdriver: Subject) -> None:
-    """Ten times, as csi-sanity does; an error is as good as success."""
+    """Ten times, as in csi-sanity; an error is accepted."""
     base = graphdriver.build(PARENT)
     id = graphdriver.new_layer(base)
     graphdriver.remove(id)
@@ -72,7 +72,7 @@ def test_repeated_remove_changes_nothing(graphdriver: Subject) -> None:
 
 @verifies("LIF-018")
 def test_id_can_be_used_again(graphdriver: Subject) -> None:
-    """Build caches name layers by content; the name comes back."""
+    """Build caches derive ids from content, so ids are reused."""
     id = graphdriver.build(Tree.of({"old": b"old", "both": b"old"}))
     graphdriver.remove(id)
 
@@ -83,14 +83,14 @@ def test_id_can_be_used_again(graphdriver: Subject) -> None:
 
 @verifies("LIF-019")
 def test_parent_is_not_taken_from_under_its_child(graphdriver: Subject) -> None:
-    """Refused, or the child fails, or the child is whole: but never half its files."""
+    """Refused, or the child fails, or the child is complete; never an incomplete child."""
     base = graphdriver.build(PARENT)
     child = graphdriver.new_layer(base, writable=True)
 
     try:
         graphdriver.remove(base)
     except (DriverError, OSError):
-        assert graphdriver.exists(base), "remove was refused, but the layer is gone"
+        assert graphdriver.exists(base), "remove was refused, but the layer was removed"
     try:
         shown = graphdriver.tree(child)
     except (DriverError, OSError):
@@ -100,7 +100,7 @@ def test_parent_is_not_taken_from_under_its_child(graphdriver: Subject) -> None:
 
 @verifies("LIF-020")
 def test_held_layer_is_not_deleted_through_its_mount(graphdriver: Subject) -> None:
-    """rm -rf through a merged view writes whiteouts, or worse, reaches the image."""
+    """rm -rf in a merged view writes whiteouts, or deletes the files of the image."""
     base = graphdriver.build(PARENT)
     child = graphdriver.new_layer(base, writable=True)
     sibling = graphdriver.new_layer(base, writable=True)
@@ -109,7 +109,7 @@ def test_held_layer_is_not_deleted_through_its_mount(graphdriver: Subject) -> No
     try:
         graphdriver.remove(child)
     except (DriverError, OSError):
-        assert graphdriver.exists(child), "remove was refused, but the layer is gone"
+        assert graphdriver.exists(child), "remove was refused, but the layer was removed"
         graphdriver.put(child)
         assert_same_tree(PARENT, graphdriver.tree(child), "the refused remove deleted files")
 
@@ -119,7 +119,7 @@ def test_held_layer_is_not_deleted_through_its_mount(graphdriver: Subject) -> No
 
 @verifies("LIF-021")
 def test_awkward_layers_can_be_removed(graphdriver: Subject) -> None:
-    """Directories nobody may enter, and a tree deeper than a path is long."""
+    """Directories without permissions, and a tree deeper than PATH_MAX."""
     id = graphdriver.new_layer(writable=True)
     with graphdriver.view(id) as root:
         (root / "closed").mkdir()
@@ -145,7 +145,7 @@ def test_awkward_layers_can_be_removed(graphdriver: Subject) -> None:
 def test_bind_mount_in_a_layer_survives_its_removal(
     graphdriver: Subject, with_parent: bool
 ) -> None:
-    """A volume was deleted with the container it was mounted into."""
+    """A volume was deleted with the container into which it was mounted."""
     volume = directory_beside(graphdriver, "volume", Tree.of({"precious": b"data"}))
     parent = graphdriver.build(PARENT) if with_parent else ""
     id = graphdriver.new_layer(parent, writable=True)

@@ -1,4 +1,4 @@
-"""SIZ: how large a layer is said to be."""
+"""SIZ: diff_size, and the result of apply_diff."""
 
 import pytest
 
@@ -12,7 +12,7 @@ EMPTY = Tree.of({"below": b"below"})
 
 @verifies("SIZ-001")
 def test_size_grows_with_what_is_added(graphdriver: Subject) -> None:
-    """From nothing, by the bytes of each file."""
+    """For a base layer, from no files to many."""
     base = graphdriver.build(Tree.of({"below": b"x" * 1000}))
     layer = graphdriver.new_layer(base, writable=True)
     assert 0 == graphdriver.diff_size(layer, base)
@@ -25,7 +25,7 @@ def test_size_grows_with_what_is_added(graphdriver: Subject) -> None:
 
 @verifies("SIZ-002")
 def test_apply_returns_the_size(graphdriver: Subject) -> None:
-    """Without hard links there is nothing to argue about."""
+    """Without hard links the size is unambiguous."""
     entries = [
         entry_of("d", directory()),
         entry_of("d/a", file(b"x" * 700)),
@@ -41,7 +41,7 @@ def test_apply_returns_the_size(graphdriver: Subject) -> None:
 
 @verifies("SIZ-003")
 def test_what_counts(graphdriver: Subject) -> None:
-    """A file of two names once; a deletion and a directory not at all."""
+    """A file with two names counts once; deletions and directories do not count."""
     base = graphdriver.build(Tree.of({"gone": b"x" * 999, "kept": b"k"}))
     pair = file(b"y" * 300, link=b"pair")
     tree = Tree.of({"kept": b"k", "d": directory(), "p1": pair, "d/p2": pair})
@@ -52,7 +52,7 @@ def test_what_counts(graphdriver: Subject) -> None:
 
 @verifies("SIZ-005")
 def test_sizes_of_more_than_32_bits(graphdriver: Subject) -> None:
-    """A hole of 5 GiB, as diff_size says it."""
+    """A hole of 5 GiB is part of diff_size."""
     base = graphdriver.build(EMPTY)
     layer = graphdriver.new_layer(base, writable=True)
     with graphdriver.view(layer) as root, (root / "large").open("wb") as opened:
@@ -64,7 +64,7 @@ def test_sizes_of_more_than_32_bits(graphdriver: Subject) -> None:
 @verifies("SIZ-004")
 @pytest.mark.parametrize(("id", "parent"), [("nope", ""), ("nope", "BASE"), ("BASE", "nope")])
 def test_size_of_unknown_layers_is_an_error(graphdriver: Subject, id: str, parent: str) -> None:
-    """0 would mean: nothing there."""
+    """0 would mean that the layer is empty."""
     base = graphdriver.build(EMPTY)
 
     graphdriver.refuses("diff_size", id.replace("BASE", base), parent.replace("BASE", base))

@@ -1,13 +1,15 @@
-"""CON-015 to CON-017, DIF-050, DIF-051, LIF-029, MNT-027, MNT-028: layers that stand on each other.
+"""CON-015 to 017, DIF-050, DIF-051, LIF-029, MNT-027, 028 and 030: layers and their descendants.
 
-Every verb that changes a layer against every verb of those that stand on it, in turn with holders
-and at once (docs/rulings.md, 5 and 30).
+Every verb that changes a layer is tested with every verb of its descendants, held and not held,
+sequentially and concurrently (docs/rulings.md, 5 and 30).
 """
 
 import itertools
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,7 +35,7 @@ from graphdriver_conformance.oracle.history import (
 )
 from graphdriver_conformance.oracle.layer import apply_layer, make_layer
 from graphdriver_conformance.oracle.observe import observe
-from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.oracle.tree import EPOCH, Tree, directory, file
 from graphdriver_conformance.suite.support.crew import at_once
 from graphdriver_conformance.suite.support.effort import scaled
 
@@ -43,13 +45,13 @@ LAYER = PARENT.with_(b"etc/hosts", file(b"two\n")).with_(b"layer", file(b"layer"
 CHILD = LAYER.without(b"usr/lib/a").with_(b"child", file(b"child"))
 _CHANGE = [entry_of("added", file(b"added")), entry_of("usr/lib/b", file(b"b")), whiteout("base")]
 _MANY = 12
-# Together more than drivers and pipes keep ahead of who reads.
+# In total more than drivers and pipes read ahead.
 _SIZE = 150_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """A base, a layer on it, one on that, one on that; and a sibling of the third."""
+    """A base, a child, a grandchild, a great-grandchild; and a sibling of the third."""
 
     ids: tuple[str, str, str, str]
     sibling: str
@@ -71,7 +73,7 @@ class _Chain:
         )
 
     def changed(self, id: str, ancestor: str) -> Tree:
-        """Return what a layer shows when _CHANGE was applied to a layer below it."""
+        """Return the tree of a layer after _CHANGE was applied to a layer below it."""
         if id == ancestor:
             return apply_layer(self.trees[id], _CHANGE)
         above = self.changed(self.parents[id], ancestor)
@@ -89,7 +91,7 @@ def _refusal(call: Callable[[], object]) -> DriverError | OSError | None:
 def _verbs(
     graphdriver: Subject, id: str, parent: str
 ) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield calls on a layer and on one that they make on it, none of which changes the layer."""
+    """Yield calls on a layer and on a child that they create, which do not change the layer."""
     new = graphdriver.new_id("new")
     yield f"exists({id})", partial(graphdriver.exists, id)
     yield f"get_metadata({id})", partial(graphdriver.get_metadata, id)
@@ -114,7 +116,7 @@ def _verbs(
 @verifies("MNT-027")
 @pytest.mark.parametrize("held", ["one layer", "all layers"])
 def test_verbs_of_relatives_leave_a_held_view(graphdriver: Subject, held: str) -> None:
-    """A container goes on while others of its image come and go, and it is committed."""
+    """A container runs while others of its image are started and removed, and it is committed."""
     chain = _Chain.made(graphdriver)
     base, parent, layer, child = chain.ids
     holders = [parent, layer, child] if held == "all layers" else [layer]
@@ -133,7 +135,7 @@ def test_verbs_of_relatives_leave_a_held_view(graphdriver: Subject, held: str) -
 
     for id in holders:
         graphdriver.put(id)
-    assert [] == graphdriver.mounts(), "mounts are left although every get was put"
+    assert [] == graphdriver.mounts(), "mounts are left after the last put"
 
 
 @verifies("LIF-029")
@@ -142,7 +144,7 @@ def test_verbs_of_relatives_leave_a_held_view(graphdriver: Subject, held: str) -
 def test_ancestors_of_a_held_layer_are_removed(
     graphdriver: Subject, holder: int, restarted: bool
 ) -> None:
-    """By a prune that knows nothing of the container; and after the daemon was started again."""
+    """A prune does not know the container; also after a restart of the daemon."""
     chain = _Chain.made(graphdriver)
     held = chain.ids[holder]
     if restarted and graphdriver.claims(Capability.RESTARTABLE):
@@ -187,7 +189,7 @@ def _assert_whole(
     refusal: DriverError | OSError | None,
     what: str,
 ) -> None:
-    """A layer shows what it did before, or what it does on the changed ancestor."""
+    """A layer shows its old tree, or the one that results from the changed ancestor."""
     if refusal or differences(chain.changed(id, below), shown):
         message = f"{what} of {id}, after apply_diff({below}), which gave {refusal!r}"
         assert_same_tree(chain.trees[id], shown, message)
@@ -207,7 +209,7 @@ def _assert_whole(
 def test_layer_changes_while_its_archive_is_read(
     graphdriver: Subject, change: str, flattened: bool
 ) -> None:
-    """A push that goes on while the image is pulled again, or pruned: no mixture is pushed."""
+    """A push continues while the image is pulled again or pruned: no mixed tree is pushed."""
     whole = flattened and graphdriver.claims(Capability.FLATTENED_DIFF)
     old = {f"d/{number:02}".encode(): file(b"o" * _SIZE) for number in range(_MANY)}
     below = Tree({**Tree.of({"d": directory(), "etc/hosts": b"one\n"}), **old})
@@ -247,7 +249,7 @@ def test_layer_changes_while_its_archive_is_read(
 
 @verifies("MNT-028")
 def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
-    """After a crash the next get stacked a second mount; one put left the first one for good."""
+    """After a crash the next get stacked a second mount, and put left the first one."""
     wanted = GROUND
     layer = graphdriver.new_layer(graphdriver.build(GROUND), writable=True)
     for generation in range(2):
@@ -269,11 +271,37 @@ def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
     assert not graphdriver.exists(layer), "remove left the layer"
 
 
+@verifies("MNT-030")
+def test_calls_on_layers_that_a_dead_holder_left(graphdriver: Subject) -> None:
+    """Each call on a layer that is mounted and that nobody holds; its id can be used again."""
+    base = graphdriver.build(GROUND)
+    ids = [graphdriver.new_layer(base, writable=True) for _ in range(3)]
+    for id in ids:
+        with (graphdriver.get(id) / "file").open("xb") as stream:
+            stream.write(b"content")
+        os.utime(graphdriver.get(id) / "file", (EPOCH, EPOCH))
+    wanted = GROUND.with_(b"file", file(b"content"))
+    graphdriver.reopen(cleanup=False)
+    exported, parent, removed = ids
+
+    entries = read_archive(graphdriver.diff_bytes(exported, base))
+    assert_same_tree(wanted, apply_layer(GROUND, entries), "the archive")
+    child = graphdriver.new_layer(parent)
+    assert_same_tree(wanted, graphdriver.tree(child), "the child")
+    for id in (removed, child, parent, exported):
+        graphdriver.remove(id)
+        assert not graphdriver.exists(id), f"remove left {id}"
+    left = graphdriver.mounts()
+    assert [] == left, "mounts of layers are left that were removed"
+    graphdriver.create(removed, base)
+    assert_same_tree(GROUND, graphdriver.tree(removed), "the layer that is made again")
+
+
 @dataclass(slots=True)
 class _Race:
-    """Two calls at once, of which the second begins `offset` looks at a layer after the first.
+    """Two concurrent calls, of which the second starts `offset` lookups after the first.
 
-    The offset follows which of them was faster, so that after some rounds both are at work.
+    The offset is adapted to the speed of the calls, so that after some rounds they overlap.
     """
 
     graphdriver: Subject
@@ -283,7 +311,7 @@ class _Race:
     def run(
         self, id: str, first: Callable[[], object], second: Callable[[], object]
     ) -> tuple[object, object]:
-        """Return what each call gave: True, or something that is true, or the error."""
+        """Return the result of each call: True, or another true value, or the error."""
         offset = self.offset + self.chance.randint(-3, 3)
         delays = (max(0, -offset), max(0, offset))
         calls = [
@@ -305,7 +333,7 @@ def _is_refusal(outcome: object) -> bool:
 
 
 def _lets_parents_go(graphdriver: Subject) -> bool:
-    """Say whether a parent can be removed although it has a child, whose get fails then."""
+    """Return whether a parent with a child can be removed, so that get of the child fails."""
     parent = graphdriver.build(GROUND)
     child = graphdriver.new_layer(parent)
     if _refusal(partial(graphdriver.remove, parent)):
@@ -316,10 +344,10 @@ def _lets_parents_go(graphdriver: Subject) -> bool:
 
 
 def _excludes_children(graphdriver: Subject) -> bool:
-    """Say whether get of a layer is refused while its parent is held (CON-005 judges that).
+    """Return whether get of a layer is refused while its parent is held (CON-005 tests this).
 
-    The parent has a parent itself, as a base layer needs no mount; the child is created while the
-    parent is held, as a layer that has children may be mounted read-only.
+    The parent is not a base layer, which would need no mount; the child is created while the parent
+    is held, because a layer with children may be mounted read-only.
     """
     parent = graphdriver.new_layer(graphdriver.build(GROUND))
     with graphdriver.view(parent):
@@ -332,7 +360,7 @@ def _excludes_children(graphdriver: Subject) -> bool:
 
 @verifies("CON-015")
 def test_create_against_removal_of_the_parent(graphdriver: Subject) -> None:
-    """A build goes on from an image that is being pruned: one of both comes first."""
+    """A build starts from an image that is being pruned: the results must fit one order."""
     may_fail = _lets_parents_go(graphdriver)
     ground = graphdriver.build(GROUND)
     race = _Race(graphdriver)
@@ -348,7 +376,7 @@ def test_create_against_removal_of_the_parent(graphdriver: Subject) -> None:
         is_made, is_removed = not _is_refusal(made), not _is_refusal(removed)
         assert is_made is driver.exists(child), f"exists of the child, after create gave {made!r}"
         assert is_removed is not driver.exists(parent), f"exists, after remove gave {removed!r}"
-        assert is_made or is_removed, f"neither came first: {made!r}, {removed!r}"
+        assert is_made or is_removed, f"the results fit no order: {made!r}, {removed!r}"
         if is_made and is_removed:
             if may_fail and _refusal(partial(graphdriver.tree, child)):
                 continue
@@ -392,9 +420,64 @@ def test_archive_is_applied_while_a_child_is_made(graphdriver: Subject, depth: i
     assert [] == graphdriver.mounts(), "mounts are left"
 
 
+@verifies("CON-016")
+def test_archive_is_applied_to_a_held_layer_whose_child_is_got(graphdriver: Subject) -> None:
+    """The layer is held since before it had a child, so its files can be written in place.
+
+    The child is got when half of the archive was read, and looked at once more when all was.
+    """
+    added = [f"added/{number:02}" for number in range(40)]
+    entries = [entry_of(name, file(b"x" * 8192)) for name in added]
+    archive, changed = build_archive(entries), apply_layer(GROUND, entries)
+    ground = graphdriver.build(GROUND)
+    for _ in range(scaled(15)):
+        parent = graphdriver.new_layer(ground, writable=True)
+        with graphdriver.view(parent):
+            child = graphdriver.new_layer(parent)
+            half = threading.Event()
+            reading, writing = os.pipe()
+
+            def start(child: str = child, half: threading.Event = half) -> tuple[Path, list[str]]:
+                half.wait()
+                root = Path(graphdriver.driver.get(child))
+                return root, [name for name in added if os.path.lexists(root / name)]
+
+            def apply(
+                parent: str = parent, reading: int = reading, half: threading.Event = half
+            ) -> None:
+                try:
+                    with os.fdopen(reading, "rb") as stream:
+                        graphdriver.driver.apply_diff(parent, ground, stream)
+                finally:
+                    half.set()
+
+            def write(writing: int = writing, half: threading.Event = half) -> None:
+                with suppress(BrokenPipeError), os.fdopen(writing, "wb") as stream:
+                    stream.write(archive[: len(archive) // 2])
+                    stream.flush()
+                    half.set()
+                    stream.write(archive[len(archive) // 2 :])
+
+            calls: list[Callable[[], object]] = [start, apply, write]
+            got, applied, _ = at_once(calls)
+            if isinstance(got, tuple):
+                root, names = got
+                shown = observe(root)
+                if _is_refusal(applied) or differences(changed, shown):
+                    message = f"a view, apply_diff below gave {applied!r}"
+                    assert_same_tree(GROUND, shown, message)
+                # The tree may be exchanged between two of these looks.
+                last = added[len(added) - len(names) :]
+                assert last == names, "the view first had files that are not the last ones"
+                graphdriver.put(child)
+        graphdriver.remove(child)
+        graphdriver.remove(parent)
+    assert [] == graphdriver.mounts(), "mounts are left"
+
+
 @dataclass(slots=True)
 class _History:
-    """What threads did to a family of three layers on a ground, and what they saw."""
+    """The calls of threads on a family of three layers, and their results."""
 
     graphdriver: Subject
     ground: str
@@ -404,7 +487,7 @@ class _History:
     views: list[tuple[str, int, int, Tree | OSError]] = field(default_factory=list)
 
     def make(self, verb: str, id: str) -> bool:
-        """Make a call, and note it with its answer; of a view that it gets also what it shows."""
+        """Make a call, and record it with its result; for a view also with the view's tree."""
         parent = ([self.ground, *self.ids])[self.ids.index(id)]
         driver = self.graphdriver.driver
         calls: dict[str, Callable[[], object]] = {
@@ -440,10 +523,10 @@ class _History:
             self.graphdriver.driver.apply_diff(id, parent, stream)
 
     def wrong_views(self) -> list[str]:
-        """Return what views showed that is no whole tree.
+        """Return the trees of views that are incomplete.
 
-        Not of a layer that was removed meanwhile, nor of one below which an archive was applied:
-        a layer that is held itself is written in place (CON-016 has those that are not).
+        Layers that were removed meanwhile are excluded, and layers below which an archive was
+        applied: a held layer is written in place (CON-016 tests the others).
         """
         added = Tree({**GROUND, **Tree.of({"added/a": file(), "added/b": file()})})
         found = []
@@ -469,7 +552,7 @@ _CALLS = ("create", "create", "exists", "get", "put", "remove", "remove", "apply
 
 @verifies("CON-017")
 def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -> None:
-    """Builders, pulls and prunes meet at one image; each acts on the answers that it gets."""
+    """Builds, pulls and prunes use the same image; each acts on the results of its calls."""
     orphans = _lets_parents_go(graphdriver)
     ground = graphdriver.build(GROUND)
     below = graphdriver.new_layer(ground)
@@ -498,14 +581,16 @@ def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -
 
         chance = random.Random(round)
         at_once([partial(live, chance.randrange(1 << 30)) for _ in range(3)])
-        # By one thread, so that no overlap explains an answer away.
+        # By one thread, so that no concurrency can explain a result.
         for id in reversed(ids):
             for verb in ("exists", "remove", "exists"):
                 history.make(verb, id)
-        assert [] == history.wrong_views(), "get returned views that are not whole"
+        assert [] == history.wrong_views(), "get returned incomplete views"
         calls = marked_busy(history.calls)
         shown = "\n  ".join(map(str, sorted(calls, key=lambda call: call.began)))
         start = FamilyModel(
             ground, copies=copies, orphans=orphans, replaces=replaces, excludes=excludes
         )
-        assert is_linearisable(calls, start), f"no order fits:\n  {shown}"
+        assert is_linearisable(calls, start), (
+            f"no sequential order explains these results:\n  {shown}"
+        )

@@ -1,4 +1,4 @@
-"""WHT: what is deleted is gone, and nothing else is."""
+"""WHT: deletions in views."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ def _on(graphdriver: Subject, tree: Tree = IMAGE) -> str:
 @given(data=st.data(), tree=trees())
 @examples(15)
 def test_deleted_names_are_gone(graphdriver: Subject, data: st.DataObject, tree: Tree) -> None:
-    """From the layer, from what stands on it, and after a restart."""
+    """In the layer, in its children, and after a restart."""
     layer = _on(graphdriver, tree)
     names = sorted(name for name in tree if name)
     gone = data.draw(st.sampled_from(names)) if names else b""
@@ -62,7 +62,7 @@ def test_directory_made_again_is_empty(graphdriver: Subject) -> None:
 
 @verifies("WHT-003")
 def test_hidden_content_stays_hidden(graphdriver: Subject) -> None:
-    """Three layers write, hide and write again the same directory; a fourth adds to the second."""
+    """Three layers write, hide and rewrite the same directory; a fourth adds to the second."""
     first = graphdriver.build(Tree.of({"d/old": b"1", "d/both": b"1"}))
     second = graphdriver.new_layer(first, writable=True)
     graphdriver.fill(second, Tree())
@@ -75,7 +75,7 @@ def test_hidden_content_stays_hidden(graphdriver: Subject) -> None:
     assert_same_tree(wanted, graphdriver.tree(third))
     assert_same_tree(wanted, graphdriver.tree(graphdriver.new_layer(third)), "in a child")
 
-    # Linux before 4.8 copied the opaque mark of the second layer up, which then hid that layer.
+    # Linux before 4.8 copied the opaque xattr of the second layer up, which then hid that layer.
     fourth = graphdriver.new_layer(second, writable=True)
     wanted = Tree.of({"d/hidden": b"2", "d/both": b"2", "d/more": b"4"})
     graphdriver.fill(fourth, wanted)
@@ -84,7 +84,7 @@ def test_hidden_content_stays_hidden(graphdriver: Subject) -> None:
 
 @verifies("WHT-004")
 def test_types_can_change(graphdriver: Subject) -> None:
-    """Each kind takes the place of each other."""
+    """Each file type replaces each other type."""
     kinds = [file(b"f"), directory(), symlink("top")]
     for old in kinds:
         for new in kinds:
@@ -102,7 +102,7 @@ def test_types_can_change(graphdriver: Subject) -> None:
 @given(present=st.lists(st.booleans(), min_size=2, max_size=8))
 @examples(8)
 def test_alternate_deletion_and_creation(graphdriver: Subject, present: list[bool]) -> None:
-    """One name at two depths."""
+    """The same name at two depths."""
     layer = ""
     for number, there in enumerate(present):
         content = b"%d" % number
@@ -113,7 +113,7 @@ def test_alternate_deletion_and_creation(graphdriver: Subject, present: list[boo
 
 @verifies("WHT-006")
 def test_whiteouts_do_not_show(graphdriver: Subject) -> None:
-    """Not in the layer, nor in those above; and the name can be made again by rename."""
+    """Not in the layer, nor in its children; and the name can be created again by rename."""
     layer = _on(graphdriver)
     graphdriver.fill(layer, Tree.of({"d/b": b"b"}))
     above = graphdriver.new_layer(graphdriver.new_layer(layer), writable=True)
@@ -131,7 +131,7 @@ def test_whiteouts_do_not_show(graphdriver: Subject) -> None:
 
 @verifies("WHT-007")
 def test_longest_name_can_be_deleted(graphdriver: Subject) -> None:
-    """Through an archive, too, where the whiteout's name is longer than a file's may be."""
+    """Also through an archive, in which the whiteout's name exceeds the maximum length."""
     name = b"x" * 255
     base = graphdriver.build(Tree.of({name: b"", b"other": b""}))
     layer = graphdriver.build(Tree.of({"other": b""}), base)
@@ -145,7 +145,7 @@ def test_longest_name_can_be_deleted(graphdriver: Subject) -> None:
 
 @verifies("WHT-008")
 def test_users_whiteout_named_file_deletes_nothing(graphdriver: Subject) -> None:
-    """The view refuses the name, diff refuses the file, or applying it spares the other."""
+    """The view refuses the name, diff refuses the file, or apply_diff does not delete the other."""
     base = graphdriver.build(Tree.of({"precious": b"data"}))
     layer = graphdriver.new_layer(base, writable=True)
     sibling = graphdriver.new_layer(base)
@@ -157,12 +157,12 @@ def test_users_whiteout_named_file_deletes_nothing(graphdriver: Subject) -> None
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
 
-    assert b"precious" in graphdriver.tree(sibling), "a file that a user may make deleted another's"
+    assert b"precious" in graphdriver.tree(sibling), "a user's file .wh.NAME deleted another file"
 
 
 @verifies("WHT-009")
 def test_rename_over_a_lower_file(graphdriver: Subject) -> None:
-    """From the layer itself and from below."""
+    """Names of the layer itself and of its lowers."""
     layer = _on(graphdriver, Tree.of({"a": b"a", "b": b"b", "c": b"c"}))
     with graphdriver.view(layer) as root:
         (root / "new").write_bytes(b"new")
@@ -175,7 +175,7 @@ def test_rename_over_a_lower_file(graphdriver: Subject) -> None:
 
 @verifies("WHT-010")
 def test_directory_of_deleted_files_can_be_removed(graphdriver: Subject) -> None:
-    """In the layer that deleted them, and in one above."""
+    """In the layer that deleted them, and in its child."""
     layer = _on(graphdriver, Tree.of({"d/a": b"", "e/a": b""}))
     with graphdriver.view(layer) as root:
         (root / "d/a").unlink()
@@ -190,7 +190,7 @@ def test_directory_of_deleted_files_can_be_removed(graphdriver: Subject) -> None
 
 @verifies("WHT-011")
 def test_new_file_where_one_was_deleted(graphdriver: Subject) -> None:
-    """Given to user 1000 by root, and made by that user."""
+    """Owned by user 1000 after a chown by root, and created by that user."""
     layer = _on(graphdriver, Tree.of({"a": file(b"old", 0o600)}))
     wanted = Tree.of({"a": file(b"new", 0o640, uid=1000, gid=1001)})
 
@@ -210,7 +210,7 @@ def test_new_file_where_one_was_deleted(graphdriver: Subject) -> None:
 
 @verifies("WHT-012")
 def test_listing_while_deleting(graphdriver: Subject) -> None:
-    """Names of the lower and of the layer, deleted while they are listed."""
+    """Names of the lower and of the layer, deleted during a listing."""
     count = scaled(400)
     layer = _on(graphdriver, Tree.of({f"d/low{n}": b"" for n in range(count)}))
     with graphdriver.view(layer) as root:
@@ -241,7 +241,7 @@ def test_same_name_elsewhere_is_untouched(graphdriver: Subject) -> None:
 
 @verifies("WHT-014")
 def test_directory_rename_loses_nothing(graphdriver: Subject) -> None:
-    """Of a lower directory, a new one, and one that has both old and new children."""
+    """A lower directory, a new one, and one with both old and new entries."""
     layer = _on(graphdriver)
     with graphdriver.view(layer) as root:
         (root / "d/new").write_bytes(b"new")
@@ -255,7 +255,7 @@ def test_directory_rename_loses_nothing(graphdriver: Subject) -> None:
     wanted = {where + b"/" + name for name in (b"a", b"b", b"sub", b"sub/c", b"new")}
     assert wanted <= set(tree), f"lost in the rename: {wanted - set(tree)}"
     assert b"moved/file" in tree or b"fresh/file" in tree, "the new directory's file is lost"
-    assert not {b"d", b"e"} <= set(tree), "both names are there"
+    assert not {b"d", b"e"} <= set(tree), "both names exist"
     child = graphdriver.tree(graphdriver.new_layer(layer))
     assert_same_tree(tree, child, "in a child", Aspect.DEFAULT)
 
@@ -270,7 +270,9 @@ def _move(old: Path, new: Path) -> None:
 
 @verifies("WHT-015")
 def test_deletion_on_a_full_disk(graphdriver: Subject) -> None:
-    """A whiteout takes an inode; without one the file is what it was, not what it was before."""
+    """A whiteout needs an inode; without one the file keeps its current content, not the
+    lower one.
+    """
     ground = mount_beside(graphdriver, "tmpfs", "nr_inodes=200,mode=755")
     try:
         graphdriver.use(graphdriver.open_another(ground / "home"))

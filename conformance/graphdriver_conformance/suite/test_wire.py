@@ -1,4 +1,4 @@
-"""WIR: the plugin protocol's requests and answers, as they stand on the wire."""
+"""WIR: requests and responses of the plugin protocol."""
 
 import http.client
 import json
@@ -30,7 +30,7 @@ def _succeeds(reply: Reply, what: str) -> Reply:
 
 @verifies("WIR-001")
 def test_activation_says_graphdriver(graphdriver: Subject) -> None:
-    """Before Init and after it; the daemon asks again when it is restarted."""
+    """Before and after Init; the daemon sends it again after a restart."""
     raw = _raw(graphdriver)
     graphdriver.new_layer()
 
@@ -54,7 +54,7 @@ def test_activation_says_graphdriver(graphdriver: Subject) -> None:
 )
 @examples(8)
 def test_init_takes_every_dockers_body(graphdriver: Subject, rest: dict[str, object]) -> None:
-    """1.12 sends Home and Opts only; Go writes an empty list as null."""
+    """1.12 sends Home and Opts only; Go encodes an empty list as null."""
     raw = _raw(graphdriver)
     home = graphdriver.home.parent / "other"
     raw.forget_init()
@@ -66,7 +66,7 @@ def test_init_takes_every_dockers_body(graphdriver: Subject, rest: dict[str, obj
 
 @verifies("WIR-002")
 def test_init_takes_id_maps(graphdriver: Subject) -> None:
-    """In snake case, which is what Docker sends, whatever its documentation says."""
+    """In snake case, which Docker sends, although its documentation differs."""
     if not graphdriver.claims(Capability.IDMAP):
         graphdriver.not_claimed("the driver does not claim idmap")
     raw = _raw(graphdriver)
@@ -83,7 +83,7 @@ def test_init_takes_id_maps(graphdriver: Subject) -> None:
 
     owner = Path(view).stat().st_uid
     _succeeds(raw.call("GraphDriver.Put", {"ID": "a"}), "Put")
-    assert 100000 == owner, "the layer's root is not the maps' root"
+    assert 100000 == owner, "the layer's root is not owned by the mapped root"
 
 
 @verifies("WIR-003")
@@ -120,7 +120,7 @@ def test_success_looks_like_success(graphdriver: Subject) -> None:
     ],
 )
 def test_failure_is_told(graphdriver: Subject, method: str, body: object) -> None:
-    """All that the caller has is the answer."""
+    """The response is the caller's only information."""
     reply = _raw(graphdriver).call(f"GraphDriver.{method}", body)
 
     assert not reply.is_success, f"{method} of an unknown layer was answered with {reply}"
@@ -129,7 +129,7 @@ def test_failure_is_told(graphdriver: Subject, method: str, body: object) -> Non
 @verifies("WIR-005")
 @pytest.mark.parametrize("method", ["GraphDriver.NoSuchVerb", "VolumeDriver.List", "x"])
 def test_unknown_method_is_not_found(graphdriver: Subject, method: str) -> None:
-    """Newer daemons ask for more."""
+    """Newer daemons use more methods."""
     reply = _raw(graphdriver).call(method, {})
 
     assert 404 == reply.status, f"{method} was answered with {reply}"
@@ -145,7 +145,7 @@ def test_unknown_method_is_not_found(graphdriver: Subject, method: str) -> None:
 )
 @examples(25)
 def test_nonsense_is_refused_and_survived(graphdriver: Subject, method: str, body: bytes) -> None:
-    """Also by Exists, whose false would be believed."""
+    """Also for Exists, whose result false would be accepted."""
     raw = _raw(graphdriver)
 
     reply = raw.call(f"GraphDriver.{method}", body)
@@ -156,7 +156,7 @@ def test_nonsense_is_refused_and_survived(graphdriver: Subject, method: str, bod
 
 @verifies("WIR-007")
 def test_parent_may_be_left_out(graphdriver: Subject) -> None:
-    """omitempty leaves out what is empty."""
+    """omitempty omits empty fields."""
     raw = _raw(graphdriver)
     id = graphdriver.build(IMAGE)
 
@@ -165,7 +165,9 @@ def test_parent_may_be_left_out(graphdriver: Subject) -> None:
     for method in ("Changes", "DiffSize"):
         without = raw.call(f"GraphDriver.{method}", {"ID": id})
         empty = raw.call(f"GraphDriver.{method}", {"ID": id, "Parent": ""})
-        assert empty.json == without.json, f"{method} tells no Parent from an empty one"
+        assert empty.json == without.json, (
+            f"{method} has different results for a missing and an empty Parent"
+        )
     assert raw.call("GraphDriver.Diff", {"ID": id}).status == 200, "Diff without Parent failed"
 
 
@@ -179,7 +181,7 @@ def test_parent_may_be_left_out(graphdriver: Subject) -> None:
 )
 @examples(8)
 def test_unknown_fields_are_ignored(graphdriver: Subject, extra: dict[str, object]) -> None:
-    """Newer daemons say more."""
+    """Newer daemons send more fields."""
     raw = _raw(graphdriver)
     id = graphdriver.new_id()
 
@@ -190,7 +192,7 @@ def test_unknown_fields_are_ignored(graphdriver: Subject, extra: dict[str, objec
 
 @verifies("WIR-015")
 def test_capabilities_have_their_form(graphdriver: Subject) -> None:
-    """Before 17.06 nobody asked, so 404 is an answer."""
+    """Docker before 17.06 did not call it, so 404 is accepted."""
     reply = _raw(graphdriver).call("GraphDriver.Capabilities", {})
 
     if reply.status != 404:
@@ -203,7 +205,7 @@ def test_capabilities_have_their_form(graphdriver: Subject) -> None:
 
 @verifies("WIR-016")
 def test_exists_answers_yes_or_no(graphdriver: Subject) -> None:
-    """Go leaves out a false."""
+    """Go omits a false value."""
     raw = _raw(graphdriver)
     id = graphdriver.new_layer()
 
@@ -216,7 +218,7 @@ def test_exists_answers_yes_or_no(graphdriver: Subject) -> None:
 
 @verifies("WIR-019")
 def test_connections_are_kept(graphdriver: Subject) -> None:
-    """Ten requests on one, while twenty others say nothing."""
+    """Ten requests on one connection, while twenty others are idle."""
     raw = _raw(graphdriver)
     idle = [raw.connection() for _ in range(20)]
     busy = raw.connection()
@@ -235,7 +237,7 @@ def test_connections_are_kept(graphdriver: Subject) -> None:
 
 @verifies("WIR-020")
 def test_home_is_honoured_or_not(graphdriver: Subject) -> None:
-    """A layer of one home is looked for in another, and in the first again."""
+    """A layer of one home is looked up in another, and in the first again."""
     raw = _raw(graphdriver)
     id = graphdriver.new_layer()
     found = []
@@ -251,7 +253,7 @@ def test_home_is_honoured_or_not(graphdriver: Subject) -> None:
 
 @verifies("WIR-021")
 def test_get_can_be_followed(graphdriver: Subject) -> None:
-    """An absolute path, and in it the parent's files: both have to be visible from here."""
+    """An absolute path with the parent's files, visible to the suite."""
     raw = _raw(graphdriver)
     id = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
 
@@ -310,7 +312,7 @@ def test_many_changes_are_all_named(graphdriver: Subject) -> None:
 def test_headers_of_every_version(
     graphdriver: Subject, accept: str, content: str | None, host: str
 ) -> None:
-    """The daemon says v1.2, the documentation v1, and some clients what they want."""
+    """The daemon sends v1.2, the documentation v1, and some clients other types."""
     headers = {"Accept": f"application/vnd.docker.plugins{accept}+json" if accept else "*/*"}
     headers |= {"Content-Type": content} if content else {}
 
@@ -320,10 +322,10 @@ def test_headers_of_every_version(
 
 
 def _rows(reply: Reply) -> list[dict[str, object]]:
-    """Return the rows of an answer to Changes; null is how Go writes an empty list."""
+    """Return the rows of a response to Changes; null is Go's empty list."""
     rows = (reply.json or {}).get("Changes") or []
     well = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
-    assert well, f"Changes was answered with {str(reply)[:200]}, where a list of rows is expected"
+    assert well, f"Changes was answered with {str(reply)[:200]}, expected a list of rows"
     return rows
 
 

@@ -1,4 +1,4 @@
-"""WIR: archives on the wire, in both directions, whole and broken off, and what a restart keeps."""
+"""WIR: archives in the plugin protocol, complete and interrupted, and restarts of the plugin."""
 
 import json
 from functools import partial
@@ -42,14 +42,14 @@ def _chunked(data: bytes, size: int) -> bytes:
 
 
 def _status(answer: bytes) -> int:
-    """Return the last status: an interim 100 may come before it; 0 for none."""
+    """Return the last status, because an interim 100 may precede it; 0 for none."""
     lines = [line for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
     words = lines[-1].split() if lines else []
     return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
 
 
 def _big_layer(graphdriver: Subject) -> str:
-    """Make a layer of real, incompressible-looking blocks: holes would be no data."""
+    """Create a layer of incompressible blocks: holes would have no data."""
     id = graphdriver.new_layer(writable=True)
     with graphdriver.view(id) as root, (root / "big").open("wb") as big:
         for number in range(BIG >> 20):
@@ -59,7 +59,7 @@ def _big_layer(graphdriver: Subject) -> str:
 
 @verifies("WIR-009")
 def test_failed_diff_is_no_archive(graphdriver: Subject) -> None:
-    """Upstream's own test plugin answers 200 and JSON, which Docker unpacks."""
+    """Upstream's own test plugin returns 200 and JSON, which Docker unpacks."""
     reply = _raw(graphdriver).call("GraphDriver.Diff", {"ID": "no-such-layer", "Parent": ""})
 
     assert 200 != reply.status, f"Diff of an unknown layer was answered with {reply}"
@@ -67,12 +67,12 @@ def test_failed_diff_is_no_archive(graphdriver: Subject) -> None:
 
 @verifies("WIR-010")
 def test_diff_streams(graphdriver: Subject) -> None:
-    """After the first mebibyte of 48 the plugin has neither read nor kept most of them."""
+    """After the first of 48 MiB the plugin has neither read nor buffered most of them."""
     process = graphdriver.process
     if not Path(f"/proc/{process}/io").exists():
-        graphdriver.not_provable("the plugin's process cannot be seen; start it with plugin+exec")
+        graphdriver.not_provable("the plugin's process is not visible; start it with plugin+exec")
     id = _big_layer(graphdriver)
-    Path(f"/proc/{process}/clear_refs").write_text("5")  # VmHWM begins anew
+    Path(f"/proc/{process}/clear_refs").write_text("5")  # VmHWM is reset
     before = _read_bytes(process), _peak_memory(process)
 
     with graphdriver.diff(id) as stream:
@@ -88,7 +88,7 @@ def test_diff_streams(graphdriver: Subject) -> None:
 
 @verifies("WIR-011")
 def test_hanging_up_releases_everything(graphdriver: Subject) -> None:
-    """Within an answer, and within a request."""
+    """Within a response, and within a request."""
     raw = _raw(graphdriver)
     base = graphdriver.build(LAYER)
     layer = _big_layer(graphdriver)
@@ -111,7 +111,7 @@ def test_hanging_up_releases_everything(graphdriver: Subject) -> None:
 @given(size=st.sampled_from([1, 7, 511, 512, 513, 4096, 1 << 20]), expect=st.booleans())
 @examples(10)
 def test_bodies_of_any_chunks(graphdriver: Subject, size: int, expect: bool) -> None:
-    """The same archive each time, so the same layer."""
+    """The same archive each time, which results in the same layer."""
     id = graphdriver.new_layer()
     more = "Transfer-Encoding: chunked\r\n" + ("Expect: 100-continue\r\n" if expect else "")
 
@@ -123,7 +123,7 @@ def test_bodies_of_any_chunks(graphdriver: Subject, size: int, expect: bool) -> 
 
 @verifies("WIR-012")
 def test_body_of_a_length(graphdriver: Subject) -> None:
-    """What every client but Docker's sends for a file."""
+    """The encoding that all clients except Docker use for a file."""
     id = graphdriver.new_layer()
 
     reply = _raw(graphdriver).call(f"GraphDriver.ApplyDiff?id={id}&parent=", ARCHIVE)
@@ -136,7 +136,7 @@ def test_body_of_a_length(graphdriver: Subject) -> None:
 @given(cut=st.integers(1, DATA_END - 1), chunk=st.sampled_from([100, 4096, 1 << 20]))
 @examples(15)
 def test_body_that_ends_early_is_an_error(graphdriver: Subject, cut: int, chunk: int) -> None:
-    """Cut within the data, so that something would be missing."""
+    """Truncated within the data, so that files would be missing."""
     id = graphdriver.new_layer()
     head = _apply(id, "Transfer-Encoding: chunked\r\n")
     body = _chunked(ARCHIVE, chunk)[: cut + 4]
@@ -167,7 +167,7 @@ def test_ids_in_the_query_may_be_encoded(graphdriver: Subject, id: str) -> None:
 
 @verifies("WIR-017")
 def test_requests_do_not_wait_for_each_other(graphdriver: Subject) -> None:
-    """An archive is begun and not read on, while others make, get, put and pack layers."""
+    """The archive is read in part, while others create, get, put and diff layers."""
     big = _big_layer(graphdriver)
     base = graphdriver.build(LAYER)
     driver = graphdriver.driver
@@ -179,7 +179,7 @@ def test_requests_do_not_wait_for_each_other(graphdriver: Subject) -> None:
             (Path(driver.get(id)) / "own").write_text(id)
             driver.put(id)
             with driver.diff(id, base) as archive:
-                assert id.encode() in archive.read(), f"{id} packs another layer"
+                assert id.encode() in archive.read(), f"{id} returns the archive of another layer"
             driver.remove(id)
 
     with graphdriver.diff(big) as stream:
@@ -191,7 +191,7 @@ def test_requests_do_not_wait_for_each_other(graphdriver: Subject) -> None:
 
 @verifies("WIR-018")
 def test_restarted_plugin_answers_the_same(graphdriver: Subject) -> None:
-    """Ended, then killed with a layer held."""
+    """Stopped, then killed with a held layer."""
     if graphdriver.source.one_at_a_time:
         graphdriver.not_provable("the suite did not start this plugin; plugin+exec:COMMAND does")
     base = graphdriver.build(LAYER)
@@ -204,8 +204,8 @@ def test_restarted_plugin_answers_the_same(graphdriver: Subject) -> None:
     graphdriver.get(layer)
     graphdriver.reopen(cleanup=False)
 
-    assert before == ended, "after it was ended it answers otherwise"
-    assert before == _answers(graphdriver, layer, base), "after it was killed it answers otherwise"
+    assert before == ended, "after a restart its answers differ"
+    assert before == _answers(graphdriver, layer, base), "after a kill its answers differ"
     assert first != graphdriver.process, "the plugin was not started again"
 
 

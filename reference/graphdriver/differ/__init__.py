@@ -1,5 +1,5 @@
-"""What differs between layers: read from an overlay upper directory, or found by comparing trees.
+"""Differences between layers: read from an overlay upper directory, or found by comparing trees.
 
-`native` reads the upper, `naive` compares two directories; both say it in `records`. Driver authors
-can reuse `naive.NaiveDiffer` over any get and put.
+`native` reads the upper, `naive` compares two directories; both produce `records`. Driver authors
+can use `naive.NaiveDiffer` with any get and put.
 """

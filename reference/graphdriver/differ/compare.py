@@ -1,8 +1,8 @@
-"""Say whether two nodes hold the same, whatever their inodes.
+"""Compare the content of two inodes.
 
-The kernel's copy-up leaves a whole copy behind for a mere open for writing; such a copy is no
-change. And an edit can keep size and mtime (moby #51518, #21555), so equal metadata proves nothing:
-then the bytes are compared.
+The kernel's copy-up creates a complete copy when a file is only opened for writing; such a copy is
+not a change. And an edit can keep size and mtime (moby #51518, #21555), so with equal metadata the
+bytes are compared.
 """
 
 import errno
@@ -18,7 +18,7 @@ _PIECE = 1 << 18
 
 
 def same_node(new: bytes, new_stat: os.stat_result, old: bytes, old_stat: os.stat_result) -> bool:
-    """Say whether the non-directories `new` and `old` are the same in an archive's eyes."""
+    """Return whether the non-directories `new` and `old` are equal in an archive."""
     if (
         new_stat.st_mode != old_stat.st_mode
         or new_stat.st_uid != old_stat.st_uid
@@ -40,9 +40,9 @@ def same_node(new: bytes, new_stat: os.stat_result, old: bytes, old_stat: os.sta
 def same_directory(
     new: bytes, new_stat: os.stat_result, old: bytes, old_stat: os.stat_result
 ) -> bool:
-    """Say whether two directories have the same mode, owner and attributes.
+    """Return whether two directories have the same mode, owner and xattrs.
 
-    Their times and sizes change with their children and say nothing of their own.
+    Their times and sizes change with their entries and are not part of the comparison.
     """
     return (
         new_stat.st_mode == old_stat.st_mode
@@ -53,7 +53,7 @@ def same_directory(
 
 
 def report(kinds: dict[bytes, ChangeKind], name: bytes, kind: ChangeKind) -> None:
-    """Note a change, and that its parents have changed with it."""
+    """Record a change, and that its parent directories have changed."""
     kinds[name] = kind
     above = name.rpartition(b"/")[0]
     while above and above not in kinds:
@@ -79,7 +79,7 @@ def _same_bytes(new: bytes, old: bytes, size: int) -> bool:
 
 
 def _same_data(new_fd: int, old_fd: int, size: int) -> bool:
-    """Compare where either has data: two files of 1 TiB of nothing are equal at once."""
+    """Compare only segments with data: two files with 1 TiB holes are compared immediately."""
     position = 0
     while position < size:
         position = min(_next_data(new_fd, position, size), _next_data(old_fd, position, size))
@@ -96,6 +96,6 @@ def _next_data(descriptor: int, position: int, size: int) -> int:
     try:
         return os.lseek(descriptor, position, os.SEEK_DATA)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # nothing but a hole follows
+        if error.errno == errno.ENXIO:  # the rest is a hole
             return size
         raise

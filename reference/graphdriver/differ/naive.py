@@ -1,8 +1,8 @@
-"""What differs between two directories, for drivers that cannot say it themselves.
+"""Differences between two directories, for drivers without their own diff.
 
-Both sides are walked together; nothing is believed that metadata alone says, except that a file is
-the same file. `NaiveDiffer` gives any driver with get and put the verbs diff, changes, diff_size
-and apply_diff.
+Both sides are walked in parallel. Equal metadata is not sufficient for equality, except that the
+same inode has the same content. `NaiveDiffer` adds the verbs diff, changes, diff_size and
+apply_diff to any driver with get and put.
 """
 
 import os
@@ -28,14 +28,14 @@ __all__ = ["NaiveDiffer", "Views", "changes", "records", "size"]
 
 
 class _Sides(NamedTuple):
-    """A directory on the new side, and the old side's of that name, None where it has none."""
+    """A directory of the new side, and the one with the same path on the old side, or None."""
 
     new: OpenDirectory
     old: OpenDirectory | None
 
 
 class _Pair(NamedTuple):
-    """One name: its lstat on the new side and on the old one, None where it is not."""
+    """One path: its lstat on the new side and on the old one, None if it does not exist."""
 
     name: bytes
     base: bytes
@@ -46,11 +46,11 @@ class _Pair(NamedTuple):
 
     @property
     def is_directory(self) -> bool:
-        """Whether the new side has a directory."""
+        """Whether the path is a directory on the new side."""
         return self.new is not None and stat.S_ISDIR(self.new.st_mode)
 
     def is_changed(self) -> bool:
-        """Say whether the sides differ in this name itself."""
+        """Return whether the file itself differs between the sides."""
         if self.new is None or self.old is None:
             return True
         same = same_directory if self.is_directory else same_node
@@ -60,7 +60,7 @@ class _Pair(NamedTuple):
 
 
 def changes(new: Path, old: Path | None) -> list[Change]:
-    """Return what differs in `new` from `old` (None: from nothing), sorted by path."""
+    """Return the differences of `new` from `old` (None: an empty tree), sorted by path."""
     kinds: dict[bytes, ChangeKind] = {}
     for pair in _walk(new, old):
         if pair.new is None:
@@ -118,18 +118,18 @@ class Views(Protocol):
     """The two verbs that the differ needs of a driver."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Mount a layer and say where."""
+        """Mount a layer and return the path."""
 
     def put(self, id: str) -> None:
-        """Give back one get."""
+        """Release one get."""
 
 
 class NaiveDiffer:
-    """diff, changes, diff_size and apply_diff over any driver's get and put.
+    """diff, changes, diff_size and apply_diff for any driver with get and put.
 
-    For a driver's author: `self._differ = NaiveDiffer(self, ids)`, then delegate the four verbs. A
-    failed apply_diff leaves a part of the archive behind; a driver that can roll back does so
-    itself.
+    Usage in a driver: `self._differ = NaiveDiffer(self, ids)`, then delegate the four verbs. A
+    failed apply_diff leaves a part of the archive in the layer; a driver that can roll back has to
+    do so itself.
     """
 
     def __init__(self, views: Views, ids: IDMapping | None = None) -> None:
@@ -141,7 +141,7 @@ class NaiveDiffer:
     ) -> BinaryIO:
         """Return the archive; both layers are held until it is closed. `release` runs after that.
 
-        The collector may close it, at any point of any thread.
+        The garbage collector may close it, at any point of any thread.
         """
         with ExitStack() as undo:
             undo.callback(release)
@@ -193,10 +193,10 @@ def _root_record(
 
 
 def _regrouped(new: Path, old: Path) -> set[tuple[int, int]]:
-    """Return the inodes of `new` whose names are not those of one inode of `old`.
+    """Return the inodes of `new` whose names differ from those of the inode in `old`.
 
-    All names of such a group go into the archive, so that they are links again after apply_diff:
-    what changes one may have any of them, and the archive can link to what is in it only.
+    All names of such a group are written to the archive, so that they are hard links again after
+    apply_diff: an archive can only link to its own members.
     """
     names: dict[tuple[int, int], int] = {}
     origins: dict[tuple[int, int], set[tuple[int, int] | None]] = {}
@@ -223,7 +223,7 @@ def _inode(found: os.stat_result | None) -> tuple[int, int] | None:
 
 
 def _walk(new: Path, old: Path | None) -> Iterator[_Pair]:
-    """Go through both sides, parents first, deletions before their siblings."""
+    """Walk both sides, parents first, deletions before their siblings."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     with ExitStack() as held:
         roots = []

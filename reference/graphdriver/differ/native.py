@@ -1,8 +1,8 @@
-"""What a layer changes, read from its overlay upper directory.
+"""The changes of a layer, read from its overlay upper directory.
 
-Only the upper is walked; of the lowers, only what has a name in it is looked at. Right where the
-upper holds no redirects and no metacopies: a walk that meets one raises NotNative, upon which two
-views have to be compared instead.
+Only the upper is walked; lowers are read only for names in the upper. This is correct if the upper
+contains no redirects and no metacopies: a walk that finds one raises NotNative, and the caller
+compares two views instead.
 """
 
 import os
@@ -25,12 +25,13 @@ from graphdriver.tree.xattrs import exported_xattrs, listxattr
 
 __all__ = ["Upper"]
 
-# Up to so many lower directories a name is looked up in each; beyond, they are listed once.
+# Up to this number of lower directories a name is looked up in each; above it, they are listed
+# once.
 _FEW = 4
 
 
 class _Directory(NamedTuple):
-    """A directory of the upper; `hidden` says that none of `lowers` shows through."""
+    """A directory of the upper; `hidden` means that it hides all entries of `lowers`."""
 
     opened: OpenDirectory
     name: bytes
@@ -39,7 +40,7 @@ class _Directory(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One name on the walk: its lstat in the upper (None: gone) and what is below."""
+    """One name: lstat in the upper (None if whited out) and the entry in the lower layers."""
 
     here: _Directory
     base: bytes
@@ -55,16 +56,16 @@ class _Step(NamedTuple):
 
     @property
     def path(self) -> bytes:
-        """The node in the upper, for calls that take no descriptor."""
+        """The file in the upper, for calls without a descriptor."""
         return at(self.here.opened.fd, self.base)
 
     @property
     def is_directory(self) -> bool:
-        """Whether the upper has a directory here."""
+        """Whether the path is a directory in the upper."""
         return self.status is not None and stat.S_ISDIR(self.status.st_mode)
 
     def is_changed(self) -> bool:
-        """Say whether the upper's node differs from what is below."""
+        """Return whether the upper's file differs from the lower one."""
         assert self.status is not None
         if self.lower is None:
             return True
@@ -89,7 +90,7 @@ class Upper:
         self._ids = ids or IDMapping()
 
     def changes(self) -> list[Change]:
-        """Return what differs from the lowers, sorted; the parents of a change count as changed."""
+        """Return the differences from the lowers, sorted; parents of a change are changes, too."""
         kinds: dict[bytes, ChangeKind] = {}
         for step in self._walk():
             if step.status is None:
@@ -103,9 +104,9 @@ class Upper:
     def records(self) -> Iterator[Record]:
         """Yield the records of the layer's archive, whiteouts before their siblings.
 
-        A directory that did not change is there if something below it is, so that applying the
-        archive restores its mode and owner. Of hard links all names are, changed or not, so that
-        they are links again. Raises NotNative, UnmappedId, OSError.
+        An unchanged directory with changes below is included, so that applying the archive restores
+        its mode and owner. All names of a hard link are included, so that they are links again.
+        Raises NotNative, UnmappedId, OSError.
         """
         maker = RecordMaker(self._ids, self._prefix + "metacopy")
         yield from self._root_record(maker)
@@ -113,7 +114,7 @@ class Upper:
             with _opened(self._diff) as root:
                 yield from maker.whole(root, b"")
             return
-        # The directories on the way to the current one whose records were not needed so far.
+        # The parents of the current directory whose records were not needed yet.
         waiting: list[Record | None] = []
         for step in self._walk():
             del waiting[step.depth :]
@@ -134,10 +135,10 @@ class Upper:
                 waiting.append(None)
 
     def check(self) -> None:
-        """Raise NotNative when a directory is redirected, before an archive has begun.
+        """Raise NotNative if a directory is redirected, before the archive starts.
 
-        Only directories are looked at. A metacopy is met when its turn comes: mounts without the
-        option refuse it as well.
+        Only directories are read. Metacopies are found later: mounts without the option refuse them
+        as well.
         """
         if not self._lowers:
             return
@@ -147,7 +148,7 @@ class Upper:
             try:
                 while todo:
                     if self._prefix + "redirect" in listxattr(walk.here.fd):
-                        raise NotNative("a directory was renamed, its content lies elsewhere")
+                        raise NotNative("a directory was renamed, its content is in another path")
                     while todo and not todo[-1]:
                         todo.pop()
                         if todo:
@@ -172,7 +173,7 @@ class Upper:
         return total
 
     def _is_needed(self, step: _Step) -> bool:
-        """Say whether an archive without this node would not give the same layer."""
+        """Return whether the archive is equivalent without this file."""
         assert step.status is not None
         if step.here.hidden or step.opaque:
             return True
@@ -180,7 +181,7 @@ class Upper:
         return linked or step.is_changed()
 
     def _root_record(self, maker: RecordMaker) -> Iterator[Record]:
-        """Yield the record of the root if its mode, owner or attributes are not those of below."""
+        """Yield the root's record if its mode, owner or xattrs differ from the lower root's."""
         with _opened(self._diff) as root:
             found, lower = os.fstat(root), self._lowers.lookup(b"")
             if lower is None:
@@ -193,7 +194,7 @@ class Upper:
             yield record
 
     def _walk(self) -> Iterator[_Step]:
-        """Go through the upper, parents first, names in order of their bytes, deletions first."""
+        """Walk the upper, parents first, names in byte order, deletions first."""
         with _opened(self._diff) as descriptor:
             walk = Descent(descriptor)
             root = _Directory(walk.here, b"", self._lowers.contributors(b""), False)
@@ -241,7 +242,7 @@ class Upper:
             yield _Step(here, name, status, lower, depth, opaque)
 
     def _lookup(self, here: _Directory, count: int) -> Callable[[bytes], Found | None]:
-        """Return how to find a name below: an lstat each, or one listing where those are many."""
+        """Return a function that finds a lower name by lstat, or by one listing for many names."""
         if not here.lowers:
             return lambda _: None
         if len(here.lowers) <= _FEW or count <= _FEW:
@@ -249,10 +250,10 @@ class Upper:
         return self._lowers.list_merged(here.lowers).get
 
     def _marks(self, here: _Directory, name: bytes, lower: Found | None) -> bool:
-        """Say whether a directory is opaque over something. Raises NotNative for a redirect."""
+        """Return whether a directory is opaque over entries. Raises NotNative for a redirect."""
         names = listxattr(at(here.opened.fd, name))
         if self._prefix + "redirect" in names:
-            raise NotNative(f"{name!r} is a renamed directory, its content lies elsewhere below")
+            raise NotNative(f"{name!r} was renamed, its content is in another lower path")
         if lower is None or self._prefix + "opaque" not in names:
             return False
         return is_opaque(at(here.opened.fd, name), self._prefix)

@@ -1,4 +1,4 @@
-"""Make archive records of what is on disk."""
+"""Create archive records from files on disk."""
 
 import os
 import stat
@@ -34,20 +34,20 @@ _KINDS = {
 
 
 class RecordMaker:
-    """Makes the records of one archive; remembers hard links between them."""
+    """Creates the records of one archive; remembers hard links between them."""
 
     def __init__(self, ids: IDMapping, refuse: str = "") -> None:
-        """Map owners with `ids`; a file with the attribute `refuse` raises NotNative."""
+        """Map owners with `ids`; a file with the xattr `refuse` raises NotNative."""
         self._ids = ids
         self._refuse = refuse
         self._mapped = None if ids.identity else ids
         self._links: dict[tuple[int, int], bytes] = {}
 
     def node(self, dir_fd: int, base: bytes, name: bytes, found: os.stat_result) -> Record | None:
-        """Return the record of `base` in `dir_fd`, called `name` in the archive.
+        """Return the record of `base` in `dir_fd`, with the path `name` in the archive.
 
-        None for a socket, which no archive can hold. Raises UnmappedId, and DriverError for a file
-        whose name would be read as a whiteout when the archive is applied (podman #3582).
+        None for a socket, which archives do not support. Raises UnmappedId, and DriverError for a
+        file whose name would be read as a whiteout when the archive is applied (podman #3582).
         """
         kind = _KINDS.get(stat.S_IFMT(found.st_mode))
         if kind is None:
@@ -80,9 +80,9 @@ class RecordMaker:
         return Record(entry)
 
     def whole(self, dir_fd: int, name: bytes) -> Iterator[Record]:
-        """Yield the records of all that is in the directory `name`, open as `dir_fd`, depth first.
+        """Yield the records of all entries of the directory `name`, open as `dir_fd`, depth first.
 
-        For directories with nothing below them: nothing has to be compared then.
+        For directories that do not exist in lower layers: nothing has to be compared.
         """
         walk = Descent(dir_fd)
         stack = [(name + b"/" if name else b"", _listed(dir_fd))]
@@ -101,7 +101,7 @@ class RecordMaker:
                     yield self._file(here, base, prefix + base, found)
                     continue
                 if stat.S_ISCHR(mode) and not found.st_rdev:
-                    continue  # a whiteout of nothing
+                    continue  # a whiteout without a lower file
                 record = self.node(here, base, prefix + base, found)
                 if record is not None:
                     yield record
@@ -112,7 +112,7 @@ class RecordMaker:
             walk.close()
 
     def _file(self, dir_fd: int, base: bytes, name: bytes, found: os.stat_result) -> Record:
-        """Return the record of a regular file, sooner than `node` where nothing is special."""
+        """Return the record of a regular file; faster than `node` for files without xattrs."""
         if found.st_nlink > 1 or not found.st_size or base[:4] == WHITEOUT_PREFIX:
             record = self.node(dir_fd, base, name, found)
             assert record is not None, "files have records"
@@ -124,22 +124,22 @@ class RecordMaker:
         uid, gid = found.st_uid, found.st_gid
         if not self._ids.identity:
             uid, gid = self._ids.to_container(uid, gid)
-        # The tuple's times are tv_sec, which rounds down before 1970, too.
+        # The times in the tuple are tv_sec, which is rounded down also before 1970.
         mtime = int(found[stat.ST_MTIME])
         size = found.st_size if kind is FILE else 0
         mode = found.st_mode & 0o7777
-        # As Entry(...) would, in half the time: one is made for each file.
+        # Equivalent to Entry(...), in half the time: one is created for each file.
         fields = (name, kind, mode, uid, gid, mtime, size, b"", 0, 0, NO_XATTRS)
         return tuple.__new__(Entry, fields)
 
     @staticmethod
     def whiteout(directory: bytes, base: bytes) -> Record:
-        """Return the record that deletes `base`; its owner and time mean nothing, so they are 0."""
+        """Return the record that deletes `base`; its owner and time have no meaning and are 0."""
         return Record(Entry(_join(directory, WHITEOUT_PREFIX + base), FILE, 0o600))
 
     @staticmethod
     def opaque(directory: bytes) -> Record:
-        """Return the record that hides all that lies below in `directory`."""
+        """Return the record that hides all lower entries of `directory`."""
         return Record(Entry(_join(directory, OPAQUE_MARKER), FILE, 0o600))
 
 

@@ -1,7 +1,7 @@
-"""diff, changes, diff_size and apply_diff: natively where that is right, over two views elsewhere.
+"""diff, changes, diff_size and apply_diff: native where this is correct, otherwise with two views.
 
-Native means reading or writing a layer's `diff` directory itself, which costs what the layer holds;
-two views cost what both file systems hold.
+Native means to read or write a layer's `diff` directory directly, at a cost that depends on the
+size of the layer; a comparison of two views depends on the size of both trees.
 """
 
 import fcntl
@@ -23,9 +23,9 @@ from graphdriver.homedir import DIRECTORY, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_EXCHANGE, renameat2, syncfs
 from graphdriver.overlay2.layers import LayerTable
-from graphdriver.overlay2.layout import Home
+from graphdriver.overlay2.layout import Home, new_link
 from graphdriver.overlay2.mounts import Mounts
-from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_layer
+from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_layer, stage_link
 from graphdriver.overlay2.support import Support, is_native_diff_right
 from graphdriver.overlayfs.lowers import LowerTree
 from graphdriver.tree.copy import copy_tree
@@ -35,7 +35,7 @@ __all__ = ["Differ"]
 
 
 class Views:
-    """Lets the naive differ hold layers, whichever way their users get them."""
+    """Lets the naive differ hold layers, for both ways in which their views are provided."""
 
     def __init__(self, mounts: Mounts) -> None:
         self._mounts = mounts
@@ -45,7 +45,7 @@ class Views:
         return self._mounts.get(id, mount_label)
 
     def put(self, id: str) -> None:
-        """Give it back, wherever the collector closes a stream."""
+        """Release the layer, also where the garbage collector closes a stream."""
         self._mounts.give_back(id)
 
 
@@ -62,7 +62,7 @@ class Differ:
         *,
         sync: bool = False,
     ) -> None:
-        """`sync` makes what apply_diff has written durable before it returns."""
+        """With `sync`, apply_diff syncs the files that it has written before it returns."""
         self._sync = sync
         self._home = home
         self._layers = layers
@@ -74,9 +74,10 @@ class Differ:
 
     @property
     def is_native(self) -> bool:
-        """Whether uppers can be read on their own; tried once, with the mounts of this home.
+        """Whether upper directories can be read directly; probed once, with the mounts of this
+        home.
 
-        Two views are right as well, so a probe that fails is no error, and is tried again.
+        Two views are correct as well, so a failed probe is not an error and is repeated later.
         """
         if self._native is None:
             with suppress(OSError):
@@ -84,11 +85,11 @@ class Differ:
         return bool(self._native)
 
     def diff(self, id: str, parent: str) -> BinaryIO:
-        """Return the archive of what `id` has beyond `parent`."""
+        """Return the archive of the changes of `id` to `parent`."""
         with ExitStack() as undo:
             upper = self._read(undo, id, parent)
             if upper is not None:
-                # Meeting a redirect or metacopy half-way would be too late to start again.
+                # The archive cannot be restarted if a redirect or metacopy is found in the middle.
                 with suppress(NotNative):
                     upper.check()
                     reading = undo.pop_all()
@@ -114,7 +115,7 @@ class Differ:
             return self._naive.diff_size(id, parent)
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Unpack an archive into a layer: wholly, or not at all."""
+        """Unpack an archive into a layer, completely or not at all."""
         layer = self._home.layer(id)
         if parent:
             self._home.layer(parent)
@@ -128,10 +129,10 @@ class Differ:
                 return self._apply_aside(id, layer, directory, stage, diff)
 
     def _read(self, reading: ExitStack, id: str, parent: str) -> Upper | None:
-        """Keep both layers as they are until `reading` is closed; return the upper to read.
+        """Keep both layers unchanged until `reading` is closed; return the upper directory to read.
 
-        None when two views have to be compared; a base layer is held without a mount, which other
-        processes would not see. Raises LayerNotFound.
+        Returns None if two views have to be compared; a base layer is held without a mount, which
+        other processes would not notice. Raises LayerNotFound.
         """
         layer = self._home.layer(id)
         if parent:
@@ -146,28 +147,37 @@ class Differ:
 
     @contextmanager
     def _stage(self, layer: Path) -> Iterator[Path]:
-        """Make a directory in a layer to unpack an archive in, and remove it after the block.
+        """Create a staging directory in a layer for unpacking, and remove it after the block.
 
-        The block is over then: what cannot be removed is no reason to call it failed, and is
-        removed by the next apply_diff or start.
+        At that point the block has succeeded, so an error of the removal is ignored; the next
+        apply_diff or start removes the rest.
         """
         with ExitStack() as opened:
-            with self._home.links():  # another process makes no stage, nor removes the layer
+            # Locked, so that no other process creates a staging directory or removes the layer.
+            with self._home.links():
                 try:
                     directory = os.open(layer, DIRECTORY)
                 except FileNotFoundError:
-                    raise LayerNotFound(f"there is no layer {layer.name} any more") from None
+                    raise LayerNotFound(f"layer {layer.name} does not exist any more") from None
                 opened.callback(os.close, directory)
                 mend_layer(layer)
-                stage = make_directory(directory, APPLYING)
+                name, target = stage_link(new_link(), layer.name)
+                os.symlink(target, name, dir_fd=self._home.descriptor)
+                try:
+                    stage = make_directory(directory, APPLYING)
+                except BaseException:
+                    with suppress(OSError):
+                        os.unlink(name, dir_fd=self._home.descriptor)
+                    raise
                 opened.callback(os.close, stage)
-                # Others can tell from a stage that a crash has left.
+                # The lock distinguishes a staging directory in use from the remnant of a crash.
                 fcntl.flock(stage, fcntl.LOCK_EX)
             try:
                 yield layer / APPLYING
             finally:
                 with suppress(OSError):
                     remove_unmounted(directory, APPLYING, layer)
+                    os.unlink(name, dir_fd=self._home.descriptor)
 
     def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:
         """Apply through the view that someone holds: its directory cannot be exchanged."""
@@ -194,10 +204,11 @@ class Differ:
     def _apply_to_view(self, id: str, layer: Path, stage: Path, diff: BinaryIO, view: Path) -> int:
         """Unpack into a view.
 
-        Until all is there the stage has the layer's tree as it was, for recovery after a crash.
+        Until the archive is applied, the staging directory contains a copy of the old tree, for
+        recovery after a crash.
         """
         copy_tree(layer / "diff", stage / "copy", with_overlay_marks=True)
-        # Recovery takes the copy for the tree: after a power cut, too, it has to have its content.
+        # Recovery uses the copy as the tree, so its content must be on the disk before a power cut.
         syncfs(self._home.descriptor)
         os.rename(stage / "copy", stage / UNDO)
         try:
@@ -206,7 +217,7 @@ class Differ:
             os.rename(stage / UNDO, stage / "done")
             self._make_durable(stage)
         except BaseException as error:
-            # The next start would bring the old tree back, under whoever goes on with the layer.
+            # Otherwise the next start would restore the old tree while the layer is in use.
             with suppress(OSError):
                 os.rename(stage / UNDO, stage / "done")
             error.add_note(
@@ -219,8 +230,8 @@ class Differ:
     def _apply_aside(
         self, id: str, layer: Path, directory: int, stage: Path, diff: BinaryIO
     ) -> int:
-        """Unpack beside the layer's directory and exchange the two when all is there."""
-        # Unpacking replaces files; a view may write to them, as where it copies up data.
+        """Unpack into the staging directory, then exchange it with the layer's directory."""
+        # Unpacking replaces files; a view may write to them, for example in a copy-up.
         is_native = self.is_native or not self._home.lowers(id)
         copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True, share=is_native)
         if is_native:
@@ -242,12 +253,12 @@ class Differ:
         return size
 
     def _write_back(self) -> None:
-        """Write what is cached to the disk, before it gets its name. Raises OSError."""
+        """Sync the files before the directory gets its final name. Raises OSError."""
         if self._sync:
             syncfs(self._home.descriptor)
 
     def _make_durable(self, directory: Path) -> None:
-        """Write the names in a directory to the disk. Raises OSError."""
+        """Sync the names in a directory. Raises OSError."""
         if self._sync:
             descriptor = os.open(directory, DIRECTORY)
             try:
@@ -261,7 +272,7 @@ class Differ:
         return upper_target(upper, lowers, prefix, self._ids.root)
 
     def _apply_to_staged_view(self, id: str, stage: Path, diff: BinaryIO) -> int:
-        """Let the kernel write the upper, where only it knows how."""
+        """Let the kernel write the upper directory in cases that only the kernel supports."""
         for name in ("work", "merged"):
             (stage / name).mkdir(0o700)
         with self._mounts.staged(id, stage) as view:

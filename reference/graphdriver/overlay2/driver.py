@@ -1,4 +1,4 @@
-"""The driver: every verb of the documentation page, each checked here and done elsewhere."""
+"""The graphdriver interface: each verb validates its arguments and delegates."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,19 +23,20 @@ __all__ = ["Driver"]
 
 
 class Driver:
-    """overlay2 on the home directory `home`, which is made if it is missing.
+    """overlay2 on the home directory `home`, which is created if it is missing.
 
-    `options` are `overlay2.override_kernel_check=BOOL`, `overlay2.size=SIZE` and, beyond Docker's:
+    `options` are `overlay2.override_kernel_check=BOOL`, `overlay2.size=SIZE` and, in addition to
+    Docker's:
 
-    * `overlay2.sync=BOOL`: what apply_diff has written is on the disk when it returns. The layer's
-      whole file system is written back for that, other users' files too.
-    * `overlay2.mountopt=LIST`: redirect_dir, metacopy, index, xino for every mount, to try what
-      kernels do by themselves.
+    * `overlay2.sync=BOOL`: the files written by apply_diff are on the disk when it returns. This
+      syncs the whole file system of the layer, including other users' files.
+    * `overlay2.mountopt=LIST`: redirect_dir, metacopy, index, xino for every mount, to test
+      features that some kernels enable by default.
 
-    Raises NotSupported, IncompatibleFS, PrerequisitesNotMet; nothing was changed then.
+    Raises NotSupported, IncompatibleFS, PrerequisitesNotMet; nothing is changed in that case.
     """
 
-    # Archives hold whole seconds, as Docker's and containerd's do: other engines read no more.
+    # Archives contain whole seconds, as those of Docker and containerd: other engines read no more.
     layer_limit = MAX_LOWERS
 
     def __init__(
@@ -54,7 +55,8 @@ class Driver:
         try:
             if directory.is_alone:
                 recover(path)
-            # From now on other drivers that start on this home leave our stages alone.
+            # From now on, other drivers that start on this home do not remove our staging
+            # directories.
             directory.share()
             self._support = probe(path, backing, wanted.mountopt)
             self._home = Home(directory, ids)
@@ -71,7 +73,7 @@ class Driver:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What it claims: a size where the file system holds to one, durability with the option."""
+        """The claims: sizes if the file system enforces them, durability with the option."""
         unclaimed = {Capability.MTIME_NS}
         if not self._options.sync:
             unclaimed.add(Capability.DURABLE)
@@ -90,11 +92,11 @@ class Driver:
         mount_label: str = "",
         storage_opt: Mapping[str, str] | None = None,
     ) -> None:
-        """Make a layer for an image; see the contract. A size is for layers that are written."""
+        """Create a layer for an image; see the contract. Sizes apply to writable layers only."""
         layerid.check(id)
         if parse_storage_opt(storage_opt):
             raise PrerequisitesNotMet(
-                f"layer {id} is to be read only, a size is for those that are written",
+                f"layer {id} is read-only, and sizes apply to writable layers only",
                 "use create_read_write",
             )
         self._create(id, parent, 0)
@@ -106,7 +108,7 @@ class Driver:
         mount_label: str = "",
         storage_opt: Mapping[str, str] | None = None,
     ) -> None:
-        """Make a layer for a container; see the contract. `storage_opt` may have a size."""
+        """Create a layer for a container; see the contract. `storage_opt` may contain a size."""
         layerid.check(id)
         self._create(id, parent, parse_storage_opt(storage_opt) or self._options.size)
 
@@ -116,19 +118,19 @@ class Driver:
         self._layers.remove(id, lambda: self._mounts.release_stale(id))
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Mount a layer; a base layer is its own directory. See the contract."""
+        """Mount a layer; the view of a base layer is its own directory. See the contract."""
         return self._mounts.get(layerid.check(id), mount_label)
 
     def put(self, id: str) -> None:
-        """Give back one get; see the contract."""
+        """Release one get; see the contract."""
         self._mounts.put(layerid.check(id))
 
     def exists(self, id: str) -> bool:
-        """Say whether there is such a layer."""
+        """Return whether the layer exists."""
         return self._home.exists(id)
 
     def status(self) -> list[tuple[str, str]]:
-        """Return what `docker info` shows."""
+        """Return the rows that `docker info` shows."""
         return [
             ("Backing Filesystem", self._support.backing),
             ("Supports d_type", "true"),
@@ -137,7 +139,7 @@ class Driver:
         ]
 
     def get_metadata(self, id: str) -> dict[str, str]:
-        """Return UpperDir, WorkDir and MergedDir, and LowerDir where there are lowers."""
+        """Return UpperDir, WorkDir and MergedDir, and LowerDir if there are lowers."""
         layer = self._home.layer(id)
         metadata = {
             "WorkDir": str(layer / "work"),
@@ -179,8 +181,8 @@ class Driver:
 
 
 def _real_home(home: str | os.PathLike[str]) -> Path:
-    """Return the home without symlinks, as the mount table will name it."""
+    """Return the home's path without symlinks, as in the mount table."""
     path = Path(os.path.realpath(os.fspath(home)))
     if not os.fspath(home) or (path.exists() and not path.is_dir()):
-        raise PrerequisitesNotMet(f"the home {str(home)!r} is no directory", "name one")
+        raise PrerequisitesNotMet(f"the home {str(home)!r} is not a directory", "name one")
     return path

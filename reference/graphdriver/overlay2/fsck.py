@@ -1,7 +1,7 @@
-"""Look at an overlay2 home and say what is wrong with it: `graphdriver fsck HOME`.
+"""Check an overlay2 home and report damage: `graphdriver fsck HOME`.
 
-Reads only, and makes no driver: starting one would sweep away what there is to be seen. Homes that
-dockerd wrote are read as well.
+The check only reads, and does not create a driver, because the start of a driver would remove
+remnants before they can be reported. Homes that dockerd wrote are supported.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from graphdriver.overlay2.recovery import APPLYING, is_dockerd_remnant, is_remna
 
 __all__ = ["Finding", "findings", "main"]
 
-# What dockerd keeps beside the layers.
+# Files that dockerd stores beside the layers.
 _NO_LAYERS = frozenset({LINKS, "backingFsBlockDev"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """What is wrong, with which file or layer (relative to the home), and what would help."""
+    """A finding: the damage, the file or layer (relative to the home), and the remedy."""
 
     name: str
     what: str
@@ -35,7 +35,7 @@ class Finding:
 
 
 def findings(home: Path) -> list[Finding]:
-    """Return all that is wrong with the home, sorted by name. Raises OSError."""
+    """Return all damage in the home, sorted by path. Raises OSError."""
     names = sorted(os.listdir(home))
     layers = {
         name: home / name
@@ -46,7 +46,8 @@ def findings(home: Path) -> list[Finding]:
         and (home / name).is_dir()
     }
     written = {id: _text(path / "link") for id, path in layers.items()}
-    # A link file that a power cut has emptied (moby #42964) is known from the other side.
+    # If a power cut has emptied a link file (moby #42964), the short link still identifies the
+    # layer.
     named = _names_of(home)
     links = {id: one if _is_link(one) else named.get(id) for id, one in written.items()}
     found = [*_of_home(home, names), *_of_links(home, links)]
@@ -56,7 +57,7 @@ def findings(home: Path) -> list[Finding]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the findings; 0 when there are none, 1 when there are, 4 when it is no home."""
+    """Print the findings; return 0 without findings, 1 with findings, 4 if it is not a home."""
     parser = argparse.ArgumentParser("graphdriver fsck", description="Check an overlay2 home.")
     parser.add_argument("home", type=Path, help="as /var/lib/docker/overlay2; it is only read")
     home = parser.parse_args(arguments).home
@@ -71,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 4
     for one in found:
         print(one)
-    count = sum(1 for name in os.listdir(home) if (home / name / "diff").is_dir())
+    names = [name for name in os.listdir(home) if not is_remnant(name)]
+    count = sum(1 for name in names if (home / name / "diff").is_dir())
     print(f"{home}: {count} layer(s), {len(found)} finding(s)")
     return 1 if found else 0
 
@@ -88,7 +90,7 @@ def _of_home(home: Path, names: list[str]) -> Iterator[Finding]:
 
 
 def _of_links(home: Path, links: Mapping[str, str | None]) -> Iterator[Finding]:
-    """Look at the short names: each leads to the layer whose link file has it."""
+    """Check the short links: each must point to the layer whose link file contains its name."""
     for name in sorted(os.listdir(home / LINKS)):
         shown = f"{LINKS}/{name}"
         target = _target(home / LINKS / name)
@@ -105,7 +107,7 @@ def _of_links(home: Path, links: Mapping[str, str | None]) -> Iterator[Finding]:
 
 
 def _names_of(home: Path) -> dict[str, str]:
-    """Return the short name that leads to each layer, where just one does."""
+    """Return the short link that points to each layer, if there is exactly one."""
     found: dict[str, list[str]] = {}
     for name in filter(_is_link, os.listdir(home / LINKS)):
         parts = Path(_target(home / LINKS / name)).parts
@@ -119,7 +121,7 @@ def _is_link(text: str | None) -> bool:
 
 
 def _target(link: Path) -> str:
-    """Return where a symlink leads, "" for what is none."""
+    """Return the target of a symlink, "" if the path is not a symlink."""
     try:
         return os.readlink(link)
     except OSError:
@@ -127,7 +129,7 @@ def _target(link: Path) -> str:
 
 
 def _of_link(home: Path, id: str, written: str | None, link: str | None) -> Iterator[Finding]:
-    """Look at a layer's own link file; `link` is its short name as far as that can be told."""
+    """Check a layer's own link file; `link` is the name of its short link as far as it is known."""
     if not (home / id / "diff").is_dir():
         return
     if not _is_link(written):
@@ -152,7 +154,7 @@ def _of_layer(
 def _of_lowers(
     home: Path, id: str, path: Path, links: Mapping[str, str | None]
 ) -> Iterator[Finding]:
-    """Look at what a layer stands on: all is there, and the parent's lowers follow the parent."""
+    """Check the lower file: all lowers exist, and the parent's lowers follow the parent."""
     text = _text(path / "lower")
     if text is None:
         return
@@ -173,13 +175,13 @@ def _of_lowers(
     above = _text(home / parent / "lower")
     if lowers[1:] != (above.split(":") if above else []):
         yield Finding(name, f"does not go on with the lowers of its parent {parent}", "remove it")
-    # No merged directory is no fault: dockerd makes it in get and removes it in put.
+    # A missing merged directory is not damage: dockerd creates it in get and removes it in put.
     if not (path / "work").is_dir():
         yield Finding(id, "has no work directory", "it cannot be mounted; make one")
 
 
 def _text(path: Path) -> str | None:
-    """Return a small file's content, None when there is none."""
+    """Return a small file's content, None if the file does not exist."""
     try:
         return path.read_bytes()[: 1 << 16].decode("ascii", "backslashreplace")
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Who stands on a layer: locks, holds and parentage of all layers of a home, in one place.
+"""Locks, holds and parentage of all layers of a home.
 
 * Within a process each layer has a lock. A verb takes the locks that it needs at once and in one
   order (`locked`), so that create, remove, get, put and apply_diff of one layer, and create on it,
@@ -33,9 +33,9 @@ __all__ = ["LayerTable"]
 
 
 class _LayerLock:
-    """A layer's lock, kept while anyone holds or awaits it, also when the layer is removed:
+    """A layer's lock, which exists while a thread holds or awaits it, even if the layer is removed.
 
-    a second lock for the same id would let two threads in.
+    A second lock for the same id would allow two threads.
     """
 
     __slots__ = ("held", "users")
@@ -46,9 +46,9 @@ class _LayerLock:
 
 
 class _Thread(threading.local):
-    """What a thread has of a table: the layers whose locks it owns, and whether it is at the index.
+    """A thread's state: the layers whose locks it holds, and whether it is using the index.
 
-    A put that the collector runs in the middle of a verb sees from it that it must not wait.
+    A put that the garbage collector runs inside a verb uses it to decide that it must not wait.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class _Thread(threading.local):
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Have the block count as the middle of a verb, though it owns no layer's lock."""
+        """Mark the block as part of a verb, although it holds no layer's lock."""
         self.owned[""] = self.owned.get("", 0) + 1
         try:
             yield
@@ -68,26 +68,26 @@ class _Thread(threading.local):
 
 
 class LayerTable:
-    """The layers of one home and who uses them."""
+    """The layers of one home, with their locks, holds and children."""
 
     def __init__(self, home: Home, end_view: Callable[[str], None]) -> None:
-        """`end_view` unmounts a layer, and is called with its lock. Raises OSError."""
+        """`end_view` unmounts a layer, and is called while its lock is held. Raises OSError."""
         self._home = home
         self._end_view = end_view
         self._locks: dict[str, _LayerLock] = {}
         self._index = threading.Lock()  # of the locks
         self._thread = _Thread()
         self._holds: dict[str, int] = {}
-        # By the layers that are held, what is below them.
+        # Held layers, with their lower layers.
         self._lowers: dict[str, Sequence[str]] = {}
-        # Layers to put, each by whoever has its lock, or gets it next.
+        # Layers to put, by the thread that holds the lock or takes it next.
         self._returned: deque[str] = deque()
         self._children = _Children(home)
         self._marks = Marks(home.descriptor)
 
     @contextmanager
     def locked(self, *ids: str) -> Iterator[None]:
-        """Do something with layers while nobody else mounts, unmounts, changes or removes them."""
+        """Run the block while no other thread mounts, unmounts, changes or removes these layers."""
         if len(ids) > 1:
             ids = tuple(sorted(set(ids)))
         locks = self._wanted(ids)
@@ -99,7 +99,7 @@ class LayerTable:
                 taken += 1
                 owned[id] = owned.get(id, 0) + 1
                 if self._returned and owned[id] == 1:
-                    with suppress(OSError):  # it is held still
+                    with suppress(OSError):  # it is still held
                         self._settle(id)
             yield
         finally:
@@ -115,9 +115,9 @@ class LayerTable:
                     self._settle_free()
 
     def create(self, id: str, parent: str, prepare: Callable[[Path], None]) -> None:
-        """Make a layer; `prepare` gets its directory before there is anything in it.
+        """Create a layer; `prepare` gets its directory while it is still empty.
 
-        Raises LayerExists, LayerNotFound, MaxDepthExceeded, OSError; nothing is left then.
+        Raises LayerExists, LayerNotFound, MaxDepthExceeded, OSError; nothing is left in that case.
         """
         with self.locked(id, parent) if parent else self.locked(id):
             self._home.require_absent(id)
@@ -130,9 +130,9 @@ class LayerTable:
                 change.add(id, parent)
 
     def remove(self, id: str, release: Callable[[], None]) -> None:
-        """Remove a layer that nobody uses and that has no children; `release` ends stale mounts.
+        """Remove a layer that is not in use and has no children; `release` unmounts stale mounts.
 
-        Raises LayerInUse, OSError; the layer is there then.
+        Raises LayerInUse, OSError; the layer still exists in that case.
         """
         with self.locked(id):
             if (holds := self._holds.get(id)) and self._home.is_layer(id):
@@ -169,7 +169,7 @@ class LayerTable:
 
     @contextmanager
     def reading(self, id: str) -> Iterator[int]:
-        """Read a layer and all below it in the block: no process changes or removes them meanwhile.
+        """Read a layer and its lowers in the block, while no process changes or removes them.
 
         The block gets the layer's directory, which is locked. Raises LayerNotFound.
         """
@@ -209,10 +209,11 @@ class LayerTable:
 
     @contextmanager
     def exchanging(self, id: str, directory: int) -> Iterator[None]:
-        """Exchange a layer's tree in the block, which no other may be reading, nor use one above.
+        """Exchange a layer's tree in the block, while it is not read and no descendant is in use.
 
-        `directory` is what `reading` gave; others can read the layer when that ends, after the old
-        tree has been removed: until then its files have one more name. Raises LayerInUse.
+        `directory` is the result of `reading`; others can read the layer when that block ends,
+        after the old tree has been removed: until then its files have one more name. Raises
+        LayerInUse.
         """
         with self._home.links(fcntl.LOCK_EX) as links:
             self._require_unused_above(id, links)
@@ -239,12 +240,12 @@ class LayerTable:
                 self._marks.clear(Mark.WRITES, id)
 
     def require_unused_above(self, id: str) -> None:
-        """Raise LayerInUse when a descendant of a layer is held, made, or read."""
+        """Raise LayerInUse if a descendant of a layer is held, created, or read."""
         with self._home.links(fcntl.LOCK_EX) as links:
             self._require_unused_above(id, links)
 
     def is_held(self, id: str) -> bool:
-        """Say whether someone holds the layer. Ask with its lock."""
+        """Return whether the layer is held. The caller holds its lock."""
         return id in self._holds
 
     def is_held_elsewhere(self, id: str) -> bool:
@@ -259,10 +260,11 @@ class LayerTable:
         self._holds[id] = self._holds.get(id, 0) + 1
 
     def put(self, id: str) -> None:
-        """Count one holder less; the last one's view is ended. Raises OSError; it is held then.
+        """Remove one hold; the last one ends the view. Raises OSError; the layer is then still
+        held.
 
-        In the middle of another verb of the same thread, where the collector may have run it, it
-        does not wait for the layer's lock, see `give_back`.
+        Inside another verb of the same thread, where the garbage collector may run it, it does not
+        wait for the layer's lock; see `give_back`.
         """
         if self._thread.owned or self._thread.at_index:
             self.give_back(id)
@@ -271,15 +273,16 @@ class LayerTable:
             self._release(id)
 
     def give_back(self, id: str) -> None:
-        """Count one holder less, from anywhere: nothing is waited for.
+        """Remove one hold, from any context, without waiting.
 
-        Where another verb is at work on the layer, it does so at its end. Raises OSError.
+        If another verb holds the layer's lock, that verb removes the hold at its end. Raises
+        OSError.
         """
         self._returned.append(id)
         self._settle_free()
 
     def holders(self, id: str) -> int:
-        """Return how many hold a layer. Ask with its lock."""
+        """Return the number of holds of a layer. The caller holds its lock."""
         return self._holds.get(id, 0)
 
     def forget(self, id: str) -> None:
@@ -290,11 +293,11 @@ class LayerTable:
                 self._marks.clear(Mark.HOLDS, id)
 
     def held(self) -> list[str]:
-        """Return the layers that someone holds."""
+        """Return the layers that are held."""
         return list(self._holds)
 
     def _wanted(self, ids: Sequence[str]) -> list[_LayerLock]:
-        """Return the locks of layers, which stay until they are `_unwanted`."""
+        """Return the locks of layers, which exist until they are `_unwanted`."""
         self._thread.at_index = True
         try:
             with self._index:
@@ -317,7 +320,7 @@ class LayerTable:
             self._thread.at_index = False
 
     def _release(self, id: str) -> None:
-        """Count one holder less. Call with the layer's lock. Raises OSError; it is held then."""
+        """Remove one hold. Call with the lock. Raises OSError; the layer is then still held."""
         holders = self.holders(id)
         if holders > 1:
             self._holds[id] -= 1
@@ -326,7 +329,7 @@ class LayerTable:
             self.forget(id)
 
     def _settle(self, id: str) -> None:
-        """Do the puts of a layer that are left to whoever has its lock. Raises OSError."""
+        """Do the deferred puts of a layer. Raises OSError."""
         while True:
             try:
                 self._returned.remove(id)
@@ -335,7 +338,7 @@ class LayerTable:
             self._release(id)
 
     def _settle_free(self) -> None:
-        """Do the puts of layers whose locks are free; the others are done by those who have them.
+        """Do the deferred puts of layers whose locks are free; lock holders do the others.
 
         Raises OSError.
         """
@@ -344,7 +347,8 @@ class LayerTable:
         for id in set(self._returned.copy()) - self._thread.owned.keys():
             locks = self._wanted((id,))
             try:
-                # Again after the release: what came meanwhile has been left to this thread.
+                # Again after the release: puts that were requested meanwhile were deferred to this
+                # thread.
                 while id in self._returned and locks[0].held.acquire(blocking=False):
                     self._thread.owned[id] = 1
                     try:
@@ -377,7 +381,7 @@ class LayerTable:
                 raise _is_below(id, user)
 
     def _mounted(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """Yield what other processes have mounted, or what dead ones have left."""
+        """Yield the layers that other processes, or dead ones, have mounted."""
         depth = len(self._home.path.parts)
         for entry in mountinfo(self._home.path):
             if entry.type == "overlay":
@@ -387,11 +391,11 @@ class LayerTable:
 
 
 class _Children:
-    """Which layers stand directly on which, as the disk has it; other processes change it, too.
+    """The children of each layer, as on the disk, where other processes may change them.
 
-    The times of the directory of short names are the version. Whoever changes who stands on whom
-    has that directory locked and makes its modification time greater (`_Change.advance`), so that
-    equal times mean equal content also where a clock tick is longer than a change takes.
+    The times of the directory of short links are the version. A process that changes parentage has
+    that directory locked and increases its modification time (`_Change.advance`), so that equal
+    times mean equal content even if a clock tick is longer than a change.
     """
 
     def __init__(self, home: Home) -> None:
@@ -399,18 +403,19 @@ class _Children:
         self._lock = threading.Lock()
         self._parents: dict[str, str] = {}
         self._children: dict[str, set[str]] = {}
-        # Layers whose parent's short name points nowhere, by that name.
+        # Layers whose parent's short link is missing, by the name of the link.
         self._lost: dict[str, set[str]] = {}
         self._version: tuple[int, int] | None = None
-        # To know of all layers takes a look into each, so until someone asks for one that was there
-        # before, only those are known that this process has made, and what was made on them.
+        # A complete index needs a read of each layer. Until a layer is queried that existed before,
+        # only layers that this process has created, and their children, are in the index.
         self._is_complete = False
         self._made: set[str] = set()
 
     def has(self, id: str, links: int) -> bool:
-        """Say whether a layer stands directly on `id`. Ask with the short names locked.
+        """Return whether `id` has children. The caller has locked the short links.
 
-        A layer whose own short name is damaged may be the parent of any whose parent is lost.
+        A layer whose own short link is damaged may be the parent of any layer whose parent is
+        unknown.
         """
         with self._lock:
             if id not in self._made or self._version != _version(links):
@@ -423,9 +428,9 @@ class _Children:
             return link in self._lost if link else any(ids - {id} for ids in self._lost.values())
 
     def above(self, id: str) -> list[str]:
-        """Return all that stand on a layer, at any distance; ask after `has`.
+        """Return all descendants of a layer; call it after `has`.
 
-        A layer whose parent is lost may stand on it, too.
+        A layer whose parent is unknown may be a descendant, too.
         """
         with self._lock:
             todo = [id, *(one for ids in self._lost.values() for one in ids)]
@@ -439,7 +444,7 @@ class _Children:
 
     @contextmanager
     def changing(self) -> Iterator["_Change"]:
-        """Change who stands on whom in the block, alone."""
+        """Change parentage in the block, exclusively."""
         with self._home.links(fcntl.LOCK_EX) as links:
             with self._lock:
                 if self._is_complete:
@@ -456,7 +461,7 @@ class _Children:
         self._parents, self._children, self._lost, self._made = {}, {}, {}, set()
 
     def _refresh(self, links: int) -> None:
-        """Read the home again if it is not as it was."""
+        """Read the home again if it has changed."""
         version = _version(links)
         if version == self._version and self._is_complete:
             return
@@ -477,13 +482,13 @@ class _Children:
         self._children.setdefault(parent, set()).add(id)
 
     def add(self, id: str, parent: str) -> None:
-        """Note that `id` was made on `parent`, "" for a base layer."""
+        """Record that `id` was created on `parent`, "" for a base layer."""
         self._made.add(id)
         if parent:
             self._add(id, parent)
 
     def discard(self, id: str) -> None:
-        """Note that `id` is gone."""
+        """Record that `id` was removed."""
         self._made.discard(id)
         parent = self._parents.pop(id, "")
         if parent:
@@ -496,14 +501,14 @@ class _Children:
                 del self._lost[link]
 
     def settle(self, version: tuple[int, int], change: Callable[[], None]) -> None:
-        """Take over a change of one's own, which made this version."""
+        """Adopt a change of this process, which created this version."""
         with self._lock:
             change()
             self._version = version
 
 
 class _Change:
-    """A change of who stands on whom; `links` is the locked directory of short names."""
+    """A change of parentage; `links` is the locked directory of short links."""
 
     def __init__(self, children: _Children, links: int, version: tuple[int, int]) -> None:
         self.links = links
@@ -511,7 +516,7 @@ class _Change:
         self._version = version
 
     def advance(self) -> None:
-        """Make the version greater than before, in whatever steps the file system keeps time."""
+        """Increase the version, independent of the time granularity of the file system."""
         before, _ = self._version
         self._version = _version(self.links)
         for step in (1, 10**9):
@@ -522,11 +527,11 @@ class _Change:
             self._version = _version(self.links)
 
     def add(self, id: str, parent: str) -> None:
-        """Take over that `id` was made on `parent`, "" for a base layer."""
+        """Record that `id` was created on `parent`, "" for a base layer."""
         self._children.settle(self._version, lambda: self._children.add(id, parent))
 
     def discard(self, id: str) -> None:
-        """Take over that `id` was removed."""
+        """Record that `id` was removed."""
         self._children.settle(self._version, lambda: self._children.discard(id))
 
 

@@ -1,8 +1,8 @@
-"""Layers on disk: the files of a layer, made whole or not at all, and removed the same way.
+"""On-disk layout. Layers are created and removed atomically.
 
-A layer is built beside its place under a name that no layer can have, made durable, and renamed. So
-a crash leaves no layer, a whole one, or a remnant that the next start removes (recovery.py).
-layers.py decides who may make or remove a layer, and when.
+A layer is created under a temporary name that no layer can have, made durable, and renamed. So a
+crash leaves no layer, a complete one, or a remnant that the next start removes (recovery.py).
+layers.py decides whether and when a layer may be created or removed.
 """
 
 import base64
@@ -28,13 +28,14 @@ from graphdriver.homedir import HomeDirectory, lock, make_directory
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
-from graphdriver.tree.inodes import attributes_of, set_attributes
+from graphdriver.tree.inodes import Attributes, attributes_of, set_attributes
 from graphdriver.tree.removal import remove_node, remove_unmounted
+from graphdriver.tree.xattrs import NO_XATTRS
 
 __all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "is_read", "new_link"]
 
 MAX_LOWERS = 128
-"""overlay2's limit; 128 short names and the rest of the options fit one page of 4096 bytes."""
+"""overlay2's limit; 128 short links and the other options fit into one page of 4096 bytes."""
 
 LINKS = "l"
 LINK_NAME = re.compile(r"[A-Z2-7]{26}")
@@ -43,13 +44,13 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def new_link() -> str:
-    """Return a short name: 130 random bits as 26 characters of base32."""
+    """Return the name of a short link: 130 random bits as 26 characters of base32."""
     return base64.b32encode(os.urandom(17)).decode()[:26]
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A layer that is whole and durable, but still under the name of its stage."""
+    """A layer that is complete and durable, but still has the name of its staging directory."""
 
     id: str
     parent: str
@@ -63,10 +64,10 @@ class Draft:
 
 
 class Home:
-    """The directory that holds the layers; `descriptor` stays open on it."""
+    """The directory that contains the layers; `descriptor` stays open on it."""
 
     def __init__(self, directory: HomeDirectory, ids: IDMapping) -> None:
-        """Make the directory of short names, and mend those that a crash has left or lost."""
+        """Create the directory of short links, and repair links after a crash."""
         self.path = directory.path
         self.descriptor = directory.descriptor
         self._directory = directory
@@ -74,8 +75,8 @@ class Home:
         self._remnants: set[str] = set()
         directory.close_to_others()
         directory.make_closed(LINKS)
-        with self.links():
-            self._mend_links(alone=directory.is_alone)
+        with self.links() as links:
+            self._mend_links(links, alone=directory.is_alone)
 
     def layer(self, id: str) -> Path:
         """Return the directory of a layer. Raises InvalidLayerId, LayerNotFound, OSError."""
@@ -85,7 +86,7 @@ class Home:
         return self.path / id
 
     def is_layer(self, id: str) -> bool:
-        """Say whether there is a layer `id`. Raises OSError where the disk does not tell."""
+        """Return whether the layer `id` exists. Raises OSError if the disk reports an error."""
         try:
             found = os.stat(f"{id}/diff", dir_fd=self.descriptor)
         except (FileNotFoundError, NotADirectoryError):
@@ -93,7 +94,7 @@ class Home:
         return stat.S_ISDIR(found.st_mode)
 
     def exists(self, id: str) -> bool:
-        """Say whether there is a layer `id`; False where that cannot be told."""
+        """Return whether the layer `id` exists; False after an error."""
         with suppress(DriverError, OSError, ValueError):
             return self.is_layer(layerid.check(id))
         return False
@@ -107,16 +108,16 @@ class Home:
         if not all(one.startswith("l/") and LINK_NAME.fullmatch(one, 2) for one in lowers):
             raise DriverError(
                 f"the lower file of layer {id} is damaged: {text[:80]!r}",
-                "a power cut may have emptied it; `graphdriver fsck` says what mends the home",
+                "a power cut may have emptied it; `graphdriver fsck` reports the remedy",
             )
         return lowers
 
     def lower_directories(self, id: str) -> list[Path]:
-        """Return the `diff` directories below, absolute, topmost first."""
+        """Return the `diff` directories of the lowers, absolute, topmost first."""
         return [self.path / lower / "diff" for lower in self.lower_ids(id)]
 
     def lower_ids(self, id: str) -> list[str]:
-        """Return the ids of the layers below, the parent first."""
+        """Return the ids of the lowers, the parent first."""
         return [self._below(lower) for lower in self.lowers(id)]
 
     def parent(self, id: str) -> str:
@@ -125,7 +126,7 @@ class Home:
         return self._below(lowers[0]) if lowers else ""
 
     def first_lower(self, id: str) -> str:
-        """Return the short name of a layer's parent, "" for a base layer or a damaged file."""
+        """Return the short link of a layer's parent, "" for a base layer or a damaged file."""
         with suppress(OSError, ValueError):
             text = self._read(f"{id}/lower", 64) or ""
             first = text.partition(":")[0].removeprefix(f"{LINKS}/")
@@ -133,32 +134,32 @@ class Home:
         return ""
 
     def link(self, id: str) -> str:
-        """Return a layer's short name, "" when its file is missing or holds none (moby #36161)."""
+        """Return a layer's short link, "" if the link file is missing or empty (moby #36161)."""
         link = self._read(f"{id}/link", 64) or ""
         return link if LINK_NAME.fullmatch(link) else ""
 
     def layer_of(self, link: str) -> str:
-        """Return the layer that a short name points to, "" where it points to none."""
+        """Return the layer that a short link points to, "" if there is none."""
         match = _TARGET.fullmatch(self._target(link))
         return match[1] if match else ""
 
     def short_names(self, id: str) -> set[str]:
-        """Return the short names of a layer; from the other side where its link file is damaged."""
+        """Return the short links of a layer, by the links' targets if its link file is damaged."""
         link = self.link(id)
         if link:
             return {link}
         return {name for name in os.listdir(self.path / LINKS) if self.layer_of(name) == id}
 
     def require_absent(self, id: str) -> None:
-        """Raise LayerExists when a directory has the name, but for the remnant of a dockerd."""
+        """Raise LayerExists if a directory has the name, except for a remnant of dockerd."""
         if os.path.lexists(self.path / id) and not self._was_empty(id):
             raise _exists(id)
 
     @contextmanager
     def drafted(self, id: str, parent: str, prepare: Callable[[Path], None]) -> Iterator[Draft]:
-        """Build a layer in a stage; when the block fails, nothing of it is left.
+        """Create a layer in a staging directory; if the block fails, nothing of it is left.
 
-        `prepare` gets the stage before there is anything in it. Raises LayerNotFound,
+        `prepare` gets the staging directory while it is empty. Raises LayerNotFound,
         MaxDepthExceeded, OSError.
         """
         draft = Draft(id, parent, new_link(), self._lowers_on(parent) if parent else [])
@@ -171,14 +172,13 @@ class Home:
             raise
 
     def publish(self, draft: Draft, links: int, advance: Callable[[], None]) -> None:
-        """Give the draft its names; all that may fail is done before, or undone.
+        """Give the draft its final name and its short link, or undo everything.
 
         `links` is open on the directory of short names, and locked; `advance` is called when that
         directory has changed, and before the layer can be seen. The short name is not made durable
-        by itself: the next start makes a lost one again from `link`.
+        by itself: the next start makes a lost one again from `link`. The parent is there: its
+        directory is locked since before its files were read.
         """
-        if draft.parent and self.link(draft.parent) != draft.lowers[0][2:]:
-            raise LayerNotFound(f"there is no layer {draft.parent} any more", "create it first")
         os.symlink(f"../{draft.id}/diff", draft.link, dir_fd=links)
         try:
             advance()
@@ -197,15 +197,15 @@ class Home:
             raise
 
     def withdraw(self, id: str, links: int, advance: Callable[[], None]) -> str:
-        """Take a layer's names from it and return the name of the remnant, for `discard`.
+        """Remove a layer's names and return the name of the remnant, for `discard`.
 
-        See `publish`. A crash in between leaves a layer that lacks its short name, which the next
-        start makes again.
+        See `publish`. A crash in between leaves a layer without its short link, which the next
+        start recreates.
         """
         link = self.link(id)
         if link and self.layer_of(link) != id:
             link = ""  # damaged: it is the name of another layer
-        gone = f"{REMOVED}{new_link()}"
+        gone = f"{REMOVED}{link or new_link()}"
         if link:
             os.unlink(link, dir_fd=links)
         try:
@@ -219,9 +219,10 @@ class Home:
         return gone
 
     def discard(self, remnant: str) -> None:
-        """Delete what `withdraw` has left. The layer is gone already, so nothing is raised.
+        """Delete the remnant that `withdraw` has left. The layer is already removed: no error is
+        raised.
 
-        What could not be deleted is tried again with the next one, and by the next start.
+        The deletion of the rest is repeated with the next remnant, and by the next start.
         """
         for name in (remnant, *self._remnants):
             try:
@@ -235,13 +236,13 @@ class Home:
 
     @contextmanager
     def links(self, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
-        """Keep the directory of short names locked for the block, which gets it open."""
+        """Lock the directory of short links for the block, which gets it open."""
         try:
             descriptor = lock(LINKS, self.descriptor, operation)
-        except FileNotFoundError:  # somebody has removed it
+        except FileNotFoundError:  # another process has removed it
             self._directory.make_closed(LINKS)
-            self._mend_links(alone=False)
             descriptor = lock(LINKS, self.descriptor, operation)
+            self._mend_links(descriptor, alone=False)
         try:
             yield descriptor
         finally:
@@ -249,36 +250,36 @@ class Home:
 
     @contextmanager
     def locked_layer(self, id: str, operation: int) -> Iterator[int]:
-        """Keep a layer's directory locked for the block, which gets it open.
+        """Lock a layer's directory for the block, which gets it open.
 
-        Raises LayerNotFound; with LOCK_NB LayerInUse, when another has it.
+        Raises LayerNotFound; with LOCK_NB LayerInUse, if another process has locked it.
         """
         try:
             descriptor = lock(id, self.descriptor, operation)
         except (FileNotFoundError, NotADirectoryError):
-            raise LayerNotFound(f"there is no layer {id} any more", "create it first") from None
+            raise LayerNotFound(f"layer {id} does not exist any more", "create it first") from None
         except BlockingIOError:
             raise is_read(id) from None
         try:
             yield descriptor
         finally:
-            # By itself: a process forked meanwhile has the descriptor, too.
+            # An explicit unlock: a process that was forked meanwhile has the descriptor, too.
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def names(self) -> list[str]:
-        """Return the names of everything that may be a layer."""
+        """Return the names of all entries that may be layers."""
         return [name for name in os.listdir(self.descriptor) if name != LINKS and name[0] != "."]
 
     def _lowers_on(self, parent: str) -> list[str]:
-        """Return the lowers of a layer that is to stand on `parent`."""
+        """Return the lowers of a new layer on `parent`."""
         self.layer(parent)
         link = self.link(parent)
         if not link:
             raise DriverError(
                 f"the link file of layer {parent} is missing or damaged",
-                "a power cut may have emptied it; `graphdriver fsck` says what mends the home",
+                "a power cut may have emptied it; `graphdriver fsck` reports the remedy",
             )
         lowers = [f"l/{link}", *self.lowers(parent)]
         if len(lowers) > MAX_LOWERS:
@@ -303,7 +304,11 @@ class Home:
                     if not self._ids.identity:
                         os.chown(name, *self._ids.root, dir_fd=stage)
             # A power cut must not leave one of them empty (moby #42964). Last, and one after the
-            # other: the first takes most of the others into the same commit of the disk's journal.
+            # other: with its data on the way to the disk before the first fsync(2), the second
+            # file is in the same commit of the journal, as are the directories.
+            if draft.lowers:
+                with suppress(OSError):
+                    os.posix_fadvise(written[-1], 0, 0, os.POSIX_FADV_DONTNEED)
             for descriptor in (*written[1:], stage):
                 os.fsync(descriptor)
         finally:
@@ -311,19 +316,27 @@ class Home:
                 os.close(descriptor)
 
     def _set_root_attributes(self, stage: int, parent: str) -> None:
-        """Give the layer's root its parent's metadata: the merged root shows the upper's."""
+        """Give the layer's root its parent's metadata: the merged root shows the upper's.
+
+        It was made a moment ago in a stage that hands down nothing, so it has no attributes, and
+        the owner that this process gives to what it makes.
+        """
+        attributes = Attributes(0o755, *self._ids.root, 0, NO_XATTRS)
         if parent:
-            above = os.fsencode(self.path / parent / "diff")
-            set_attributes(stage, b"diff", attributes_of(above, os.lstat(above)))
-        else:
-            os.chown("diff", *self._ids.root, dir_fd=stage, follow_symlinks=False)
-            os.chmod("diff", 0o755, dir_fd=stage)
+            above = os.fsencode(f"{self.path}/{parent}/diff")
+            attributes = attributes_of(above, os.lstat(above))
+        if attributes.xattrs:
+            set_attributes(stage, b"diff", attributes)
+            return
+        if (attributes.uid, attributes.gid) != (os.geteuid(), os.getegid()):
+            os.chown("diff", attributes.uid, attributes.gid, dir_fd=stage, follow_symlinks=False)
+        os.chmod("diff", attributes.mode, dir_fd=stage)
 
     def _rename(self, old: str, new: str) -> None:
         renameat2(os.fsencode(old), os.fsencode(new), RENAME_NOREPLACE, self.descriptor)
 
     def _read(self, name: str, size: int) -> str | None:
-        """Return a small file of a layer, None when it is missing. Raises OSError."""
+        """Return a small file of a layer, None if it is missing. Raises OSError."""
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
         except (FileNotFoundError, NotADirectoryError):
@@ -334,58 +347,58 @@ class Home:
             os.close(descriptor)
 
     def _below(self, lower: str) -> str:
-        """Return the id of a lower layer, named as in a lower file."""
-        # Whoever can write to l/ could otherwise make us read, or mount, anything.
+        """Return the id of a lower layer from its entry in a lower file."""
+        # Otherwise a process that can write to l/ could make the driver read or mount any
+        # directory.
         if not (id := self.layer_of(lower[2:])):
             raise DriverError(
                 f"{lower} points to {self._target(lower[2:])!r} instead of a layer",
-                "a layer below was removed or damaged; remove those that stand on it",
+                "a lower layer was removed or damaged; remove its descendants",
             )
         return id
 
     def _target(self, link: str) -> str:
-        """Return the target of a short name, "" when there is no such symlink. Raises OSError."""
+        """Return the target of a short link, "" if there is no such symlink. Raises OSError."""
         try:
             return os.readlink(f"{LINKS}/{link}", dir_fd=self.descriptor)
         except OSError as error:
-            # Any other error is the disk's, and no reason to remove layers.
+            # Any other error is a disk error, and layers must not be removed because of it.
             if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
                 raise
             return ""
 
     def _was_empty(self, id: str) -> bool:
-        """Remove the empty directory that dockerd leaves when it is killed early in create."""
+        """Remove the empty directory that a dockerd leaves when it is killed early in create."""
         with suppress(OSError):
             os.rmdir(self.path / id)
             return True
         return False
 
-    def _mend_links(self, *, alone: bool) -> None:
+    def _mend_links(self, links: int, *, alone: bool) -> None:
         """Make short names again that a power cut has lost, and remove those of no layer if alone.
 
-        A home has thousands of layers: only those are looked into that no short name points to.
+        `links` is open on their directory. A home has thousands of layers: one readlink(2) for each
+        short name is all that a whole layer costs, only those are looked into that none points to.
         """
-        lost = set(self.names())
+        lost = {f"../{name}/diff": name for name in self.names()}
         dangling = []
-        for link in os.listdir(self.path / LINKS):
-            id = ""
-            with suppress(OSError):
-                match = _TARGET.fullmatch(os.readlink(f"{LINKS}/{link}", dir_fd=self.descriptor))
-                id = match[1] if match else ""
-            if id in lost:
-                lost.discard(id)
-            else:
+        for link in os.listdir(links):
+            try:
+                found = lost.pop(os.readlink(link, dir_fd=links), None)
+            except OSError:
+                found = None
+            if found is None:
                 dangling.append(self.path / LINKS / link)
         for one in dangling if alone else ():
             _remove_dangling(one)
-        for name in lost:
+        for name in lost.values():
             if (link := self.link(name)) and self.is_layer(name):
                 with suppress(FileExistsError):
-                    os.symlink(f"../{name}/diff", self.path / LINKS / link)
+                    os.symlink(f"../{name}/diff", link, dir_fd=links)
 
 
 def _remove_dangling(link: Path) -> None:
-    """Remove a short name that points to no layer. One that cannot be looked at stays."""
+    """Remove a short link that points to no layer. A link that cannot be read stays."""
     with suppress(OSError):
         if not link.is_symlink():
             return
@@ -396,15 +409,15 @@ def _remove_dangling(link: Path) -> None:
 
 
 def is_read(id: str) -> LayerInUse:
-    """Return the error for a layer that is locked by who reads it, or makes a child."""
+    """Return the error for a layer that is locked by a reader, or by the creation of a child."""
     return LayerInUse(
-        f"layer {id} is in use: it is read, changed, or gets a child, maybe by another process",
+        f"layer {id} is in use: it is read, changed, or gets a child, possibly by another process",
         "end diffs of it, and try again",
     )
 
 
 def _exists(id: str) -> LayerExists:
-    return LayerExists(f"there is a layer {id} already", "choose another id, or remove it")
+    return LayerExists(f"layer {id} exists already", "choose another id, or remove it")
 
 
 def _write(directory: int, name: str, text: str) -> int:

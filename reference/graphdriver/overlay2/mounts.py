@@ -1,8 +1,9 @@
 """Mounting layers: the options, their length, the views.
 
-All paths in the options are relative to the home and all lowers go by their short names, whatever
-the length of ids or home: 128 of them then fit the one page that mount(2) copies. A base layer
-needs no mount, but is counted all the same, so that nobody removes it under its user.
+All paths in the options are relative to the home and all lowers are given by their short links,
+independent of the length of ids or the home's path: 128 of them fit the one page that mount(2)
+copies. A base layer needs no mount, but its holds are counted, so that it is not removed while it
+is used.
 """
 
 import errno
@@ -42,9 +43,9 @@ def mount_data(
 ) -> bytes:
     """Return the options for mounting layer `id`, to be used from the home directory.
 
-    `lowers` are entries of a lower file. Raises MountOptionsTooLong when a page would not hold
-    them: the kernel would cut them off and mount what is left (moby #41830). The page's last byte
-    is the string's zero.
+    `lowers` are entries of a lower file. Raises MountOptionsTooLong if they exceed a page: the
+    kernel would truncate them and mount only some of the lowers (moby #41830). The last byte of the
+    page is the terminating zero.
     """
     if '"' in label or "\0" in label:
         raise PrerequisitesNotMet(
@@ -55,7 +56,7 @@ def mount_data(
     else:
         parts = [f"lowerdir={':'.join(lowers)}", f"upperdir={id}/diff", f"workdir={id}/work"]
     if label:
-        # Quoted, because a label has commas of its own, as SELinux's MCS labels have.
+        # Quoted, because labels contain commas, for example SELinux's MCS labels.
         parts.append(f'context="{label}"')
     data = (prefix + ",".join(parts)).encode()
     if len(data) > PAGE_SIZE - 1:
@@ -67,7 +68,7 @@ def mount_data(
 
 
 class MountPoints:
-    """The directories that views are mounted on."""
+    """The directories on which views are mounted."""
 
     def __init__(self, home: Path, ids: IDMapping) -> None:
         self._home = home
@@ -76,8 +77,8 @@ class MountPoints:
     def end_view(self, id: str) -> None:
         """Unmount a layer. Raises OSError.
 
-        The mount point is made again: since Linux 3.18 rmdir(2) detaches what is mounted on it in
-        other mount namespaces, which would keep the upper in use (moby #34948).
+        The mount point is recreated: since Linux 3.18 rmdir(2) detaches mounts on it in other mount
+        namespaces, which would keep the upper in use (moby #34948).
         """
         merged = self._home / id / "merged"
         detach(merged)
@@ -86,14 +87,14 @@ class MountPoints:
             self.make(merged)
 
     def make(self, merged: Path) -> None:
-        """Make one. Raises OSError."""
+        """Create one. Raises OSError."""
         merged.mkdir(0o700)
         if not self._ids.identity:
             os.chown(merged, *self._ids.root)
 
 
 class Mounts:
-    """The views of layers; `layers` knows who holds them."""
+    """The views of layers; `layers` counts their holds."""
 
     def __init__(
         self, home: Home, layers: LayerTable, points: MountPoints, prefix: str, ids: IDMapping
@@ -105,7 +106,7 @@ class Mounts:
         self._ids = ids
 
     def get(self, id: str, label: str) -> Path:
-        """Hold a layer; the first holder mounts it."""
+        """Hold a layer; the first hold mounts it."""
         with self._layers.locked(id):
             layer = self._home.layer(id)
             lowers = self._home.lowers(id)
@@ -127,11 +128,11 @@ class Mounts:
             return view
 
     def put(self, id: str) -> None:
-        """Give back one hold; the last one unmounts. Without a hold nothing happens."""
+        """Release one hold; the last one unmounts. Without a hold this has no effect."""
         self._layers.put(id)
 
     def give_back(self, id: str) -> None:
-        """Do so without waiting for anybody, for streams that the collector closes."""
+        """Release without waiting, for streams that the garbage collector closes."""
         self._layers.give_back(id)
 
     def is_in_use(self, id: str) -> bool:
@@ -145,16 +146,16 @@ class Mounts:
         return is_mounted(self._home.path / id / "merged")
 
     def release_stale(self, id: str) -> None:
-        """Unmount a layer that is to be removed, and that nobody holds. Raises OSError.
+        """Unmount a layer that will be removed and is not held. Raises OSError.
 
-        What others have mounted in it is unmounted when its tree is removed.
+        Other programs' mounts in it are unmounted when its tree is removed.
         """
         detach(self._home.path / id / "merged")
 
     def cleanup(self) -> None:
-        """Unmount the views of all layers, and forget who held them.
+        """Unmount the views of all layers, and forget their holds.
 
-        What others have mounted below the home is theirs, but for what lies in a view.
+        Other programs' mounts below the home are kept, except mounts inside a view.
         """
         views: dict[str, list[Path]] = {id: [] for id in self._layers.held()}
         for entry in mountinfo(self._home.path):
@@ -162,7 +163,8 @@ class Mounts:
             if entry.type == "overlay" and inside in (["merged"], [APPLYING, "merged"]):
                 views.setdefault(id, []).append(entry.point)
         for id, points in views.items():
-            # In turn with get: a view that is mounted but not yet counted would lose its mount.
+            # Serialized with get: otherwise a view that is mounted but not yet counted would be
+            # unmounted.
             with self._layers.locked(id):
                 if self._layers.is_held(id):
                     points.append(self._home.path / id / "merged")
@@ -172,7 +174,7 @@ class Mounts:
 
     @contextmanager
     def staged(self, id: str, stage: Path) -> Iterator[Path]:
-        """Mount a layer with `stage`/diff for its upper, for as long as the block runs."""
+        """Mount a layer with `stage`/diff as its upper, for the duration of the block."""
         lowers = ":".join(self._home.lowers(id))
         name = f"{id}/{stage.name}"
         data = f"{self._prefix}lowerdir={lowers},upperdir={name}/diff,workdir={name}/work"
@@ -186,17 +188,24 @@ class Mounts:
     def _mount(
         self, id: str, lowers: list[str], label: str, view: Path, *, read_only: bool
     ) -> None:
-        # What has children is an image: it is shown read-only, as dockerd does since 20.10.
+        # A layer with children is an image: its view is read-only, as in dockerd since 20.10.
         data = mount_data(id, lowers, label, self._prefix, read_only=read_only)
-        if not view.is_dir():  # dockerd makes it on get and removes it on put since 17.12
-            self._points.make(view)
+        target = os.fsencode(f"{id}/merged")
         try:
-            self._mount_relative(id, data, os.fsencode(f"{id}/merged"))
+            try:
+                self._mount_relative(id, data, target)
+            except FileNotFoundError:
+                # dockerd makes it on get and removes it on put since 17.12.
+                if view.is_dir():
+                    raise
+                self._points.make(view)
+                self._mount_relative(id, data, target)
             if read_only:
                 return
             self._require_writable(id, view.parent)
             if not self._ids.identity:
-                # The kernel makes work/work root's; a mapped root has to be able to use it.
+                # The kernel creates work/work with owner root; a mapped root has to be able to use
+                # it.
                 os.chown(view.parent / "work" / "work", *self._ids.root)
         except BaseException:
             with suppress(OSError):
@@ -204,9 +213,9 @@ class Mounts:
             raise
 
     def _require_writable(self, id: str, layer: Path) -> None:
-        """Refuse a view that is read-only: overlayfs could not make its directory in `work`.
+        """Refuse a read-only view: overlayfs could not create its directory in `work`.
 
-        The kernel only logs the cause, which is a full disk nearly always, so it is asked again.
+        The kernel only logs the cause, which is almost always a full disk, so this is checked here.
         """
         if not os.statvfs(layer / "merged").f_flag & os.ST_RDONLY:
             return

@@ -1,4 +1,4 @@
-"""What `--storage-opt` may say to overlay2, and to one layer."""
+"""Options of overlay2 (`--storage-opt`), for the driver and for one layer."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,13 +12,13 @@ __all__ = ["Options", "parse_options", "parse_size", "parse_storage_opt"]
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
-# docker/go-units, RAMInBytes: binary multiples, whatever the suffix looks like.
+# docker/go-units, RAMInBytes: binary multiples for every suffix.
 _SIZE = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?) ?([kmgtp]?)(?:ib|b)?", re.IGNORECASE)
 _MULTIPLES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
-# What may be asked of every mount. Kernels differ in what they do without being asked, so that a
-# driver has to be right with each (Documentation/filesystems/overlayfs.rst).
+# Features that can be enabled for every mount. Kernels differ in their defaults, and the driver has
+# to be correct with each (Documentation/filesystems/overlayfs.rst).
 _MOUNT_OPTIONS = {
     "redirect_dir": {"on", "off", "follow", "nofollow"},
     "metacopy": {"on", "off"},
@@ -41,7 +41,7 @@ class Options:
 
 
 def parse_options(options: Iterable[str]) -> Options:
-    """Read `key=value` strings; keys in any case. Raises PrerequisitesNotMet, naming the key."""
+    """Parse `key=value` strings; keys in any case. Raises PrerequisitesNotMet, naming the key."""
     override, size, mountopt, sync = False, 0, "", False
     for option in options:
         key, equals, value = str(option).partition("=")
@@ -68,9 +68,9 @@ def parse_options(options: Iterable[str]) -> Options:
 
 
 def parse_storage_opt(storage_opt: Mapping[str, str] | None) -> int:
-    """Return the size in bytes that a layer is to have at most, 0 for none.
+    """Return the maximum size in bytes of a layer, 0 for none.
 
-    Raises PrerequisitesNotMet for another key or a size that is none.
+    Raises PrerequisitesNotMet for another key or an invalid size.
     """
     size = 0
     for key, value in (storage_opt or {}).items():
@@ -81,11 +81,11 @@ def parse_storage_opt(storage_opt: Mapping[str, str] | None) -> int:
 
 
 def parse_size(key: str, text: str) -> int:
-    """Read `10G`, `1.5 GiB`, `512m`, `1024`: bytes. Raises PrerequisitesNotMet."""
+    """Parse `10G`, `1.5 GiB`, `512m`, `1024` to bytes. Raises PrerequisitesNotMet."""
     match = _SIZE.fullmatch(str(text).strip())
     size = 0
     if match:
-        # Whole numbers only: above 2**53 a float has no single bytes.
+        # Integers only: above 2**53 a float cannot represent every number of bytes.
         whole, _, part = match[1].partition(".")
         multiple = 1024 ** _MULTIPLES[match[2].lower()]
         size = int(whole + part) * multiple // 10 ** len(part)

@@ -1,7 +1,7 @@
-"""Sizes of layers, by project quota: each limited layer is a project of its own.
+"""Size limits of layers by project quota: each limited layer has its own project id.
 
-The file system is asked which ids are in use: another home on it, and whoever else limits
-directories there, takes ids from the same numbers.
+The file system is queried for ids in use, because other homes on it, and other programs that limit
+directories, use ids from the same range.
 """
 
 import os
@@ -22,12 +22,14 @@ from graphdriver.linux.quota import (
 
 __all__ = ["Quota"]
 
-# Below the first are ids of the administrator (/etc/projid), at the end those that mean "none".
+# Ids below the first belong to the administrator (/etc/projid), the last ones mean "none".
 _IDS = range(1_000_000, 1 << 31)
 
 
 class Quota:
-    """Gives directories of `home` their sizes; asks the file system once whether it can."""
+    """Sets the size limits of directories in `home`; probes once whether the file system has
+    quotas.
+    """
 
     def __init__(self, home: Path, backing: str) -> None:
         self._home = home
@@ -36,12 +38,12 @@ class Quota:
         self._reason: str | None = None
 
     def is_kept(self) -> bool:
-        """Say whether the file system can limit a directory's size. Nothing is changed for that."""
+        """Return whether the file system can limit a directory's size. Nothing is changed."""
         with self._lock:
             return not self._refusal()
 
     def limit(self, directory: Path, size: int) -> None:
-        """Make `directory`, still empty, hold at most `size` bytes. Raises QuotaNotSupported."""
+        """Limit the empty directory `directory` to `size` bytes. Raises QuotaNotSupported."""
         with self._lock:
             if self._refusal():
                 raise QuotaNotSupported(
@@ -57,20 +59,20 @@ class Quota:
         return self._reason
 
     def _ask(self) -> str:
-        """Return why the file system limits no project, or ""."""
+        """Return the reason why the file system cannot limit projects, or ""."""
         try:
             if not quotactl_is_enforced(self._home):
                 return "limits of projects are not enforced"
-            # It takes the privilege that setting a limit does.
+            # It needs the same privilege as setting a limit.
             quotactl_is_used(self._home, _IDS[-1])
         except OSError as error:
             return error.strerror or str(error)
         return ""
 
     def _free_project(self) -> int:
-        """Return a project that nothing on the file system has, in this home or another.
+        """Return a project id that is not in use on the file system, in this home or another.
 
-        By chance, so that two processes that look at the same time do not find the same one.
+        The id is random, so that two concurrent processes do not choose the same one.
         """
         while True:
             project = random.SystemRandom().choice(_IDS)

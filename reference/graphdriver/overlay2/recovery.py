@@ -1,8 +1,9 @@
-"""Remnants of crashes: the one place that knows their names, and how each is mended.
+"""Remnants of crashes: this module defines all their names, and how each is repaired.
 
 A layer is built under a name that no layer can have and renamed when it is whole; it is renamed to
-such a name before it is deleted; an archive is unpacked into a stage inside the layer. So whatever
-a crash leaves has one of the names below, and what is mounted under such a name is nobody's.
+such a name before it is deleted; an archive is unpacked into a stage inside the layer, which a
+symlink in the home points to for as long as it is there. So whatever a crash leaves has one of the
+names below, all of them in the home, and what is mounted under such a name is nobody's.
 """
 
 import errno
@@ -31,59 +32,83 @@ __all__ = [
     "recover",
     "require_no_apply",
     "scratch",
+    "stage_link",
 ]
 
-PROBE, CREATING, REMOVED = ".probe-", ".creating-", ".removed-"
-_REMNANTS = (PROBE, CREATING, REMOVED)
+PROBE, CREATING, REMOVED, STAGED = ".probe-", ".creating-", ".removed-", ".staged-"
+_REMNANTS = (PROBE, CREATING, REMOVED, STAGED)
 
 APPLYING = ".applying"
-"""In a layer: the stage of an apply_diff."""
+"""In a layer: the staging directory of an apply_diff."""
 
 UNDO = "undo"
-"""In that stage: the layer's tree as it was, while an archive is applied to a layer in use."""
+"""In that directory: a copy of the old tree, while an archive is applied to a layer in use."""
 
-# dockerd probes in such directories and leaves them when it is killed (overlayutils, overlay2).
+# dockerd probes in such directories and leaves them if it is killed (overlayutils, overlay2).
 _DOCKERD = re.compile(r"(check-overlayfs-support|opaque-bug-check|metacopy-check)\d+")
 
-# What looking into an entry of a home raises that is no layer: a file, or a disk that is gone.
+# Errors for an entry of a home that is not a layer: it is a file, or the disk has failed.
 _NO_LAYER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOTCONN, errno.ESTALE)
 
 
 def is_remnant(name: str) -> bool:
-    """Say whether an entry of a home is what a crash of this driver leaves."""
+    """Return whether an entry of a home is a remnant of this driver."""
     return name.startswith(_REMNANTS)
 
 
 def is_dockerd_remnant(name: str) -> bool:
-    """Say whether an entry of a home is what a crash of dockerd leaves."""
+    """Return whether an entry of a home is a remnant of dockerd."""
     return _DOCKERD.fullmatch(name) is not None
 
 
 def recover(home: Path) -> None:
-    """Mend the home after a crash, for a driver that is alone with it; short names are layout.py's.
+    """Repair the home after a crash, for the only driver on it; short links are in layout.py.
 
     A remnant that cannot be removed does no harm: it stays, and `graphdriver fsck` names it. A
-    layer that cannot be brought back is an OSError.
+    layer that cannot be brought back is an OSError. Layers are not looked into: a home has
+    thousands of them.
     """
     for name in os.listdir(home):
-        if is_remnant(name):
+        if name.startswith(STAGED):
+            _mend_staged(home, name)
+        elif is_remnant(name):
             with suppress(OSError):
                 clear(home, name)
-        elif _has_stage(f"{home}/{name}"):
-            mend_layer(home / name)
+
+
+def stage_link(unique: str, id: str) -> tuple[str, str]:
+    """Return name and target of the symlink in the home that points to a layer's stage.
+
+    It is made before the stage and removed after it. `unique` makes a name of its own for each
+    stage: a process that removes its own link must not remove that of the next process.
+    """
+    return f"{STAGED}{unique}", f"{id}/{APPLYING}"
+
+
+def _mend_staged(home: Path, name: str) -> None:
+    """Mend the layer that a link to a stage names, and remove the link."""
+    id = ""
+    with suppress(OSError):
+        id = os.readlink(home / name).partition("/")[0]
+    if id and id != "..":
+        mend_layer(home / id)
+        if _has_stage(home / id):
+            return
+    with suppress(OSError):
+        clear(home, name)
 
 
 def mend_layer(layer: Path) -> None:
-    """Bring a layer back to where it was before an apply_diff that was cut off. Raises OSError."""
+    """Restore a layer to its state before an interrupted apply_diff. Raises OSError."""
     stage = layer / APPLYING
     if not _has_stage(layer):
         return
     require_no_apply(layer)
     if os.path.lexists(stage / UNDO):
-        # The view of a dead process would go on showing the directory that is moved away.
+        # Otherwise the view of a dead process would still show the directory that is moved away.
         for entry in reversed(mountinfo(layer)):
             detach(entry.point)
-        # Two renames, each of which may be the last before another crash.
+        # Two renames, with a possible crash after each.
         with suppress(FileNotFoundError):
             os.rename(layer / "diff", stage / "partial")
         forget_index(layer)
@@ -93,7 +118,7 @@ def mend_layer(layer: Path) -> None:
 
 
 def forget_index(layer: Path) -> None:
-    """Remove the index of a layer's upper, before that is exchanged.
+    """Remove the index of a layer's upper before the upper is exchanged.
 
     With index=on the kernel refuses it for another upper.
     """
@@ -102,7 +127,7 @@ def forget_index(layer: Path) -> None:
 
 
 def require_no_apply(layer: Path) -> None:
-    """Raise LayerInUse when another process applies an archive to the layer: it locks its stage."""
+    """Raise LayerInUse if another process applies an archive to the layer: its stage is locked."""
     try:
         stage = os.open(layer / APPLYING, DIRECTORY)
     except FileNotFoundError:
@@ -117,7 +142,7 @@ def require_no_apply(layer: Path) -> None:
 
 
 def clear(directory: Path, name: str) -> None:
-    """Remove `directory`/`name` with all that is below; what is mounted there is unmounted."""
+    """Remove `directory`/`name` with its tree; mounts in it are unmounted."""
     descriptor = os.open(directory, DIRECTORY)
     try:
         with suppress(FileNotFoundError):
@@ -128,9 +153,9 @@ def clear(directory: Path, name: str) -> None:
 
 @contextmanager
 def scratch(home: Path) -> Iterator[Path]:
-    """Make a directory to try things in, and remove it with what was mounted on its `merged`.
+    """Create a directory for a probe; afterwards remove it and unmount its `merged`.
 
-    An error of the block is the one that is raised, whatever the removal met.
+    An error of the block takes precedence over errors of the removal.
     """
     directory = Path(tempfile.mkdtemp(prefix=PROBE, dir=home))
     try:
@@ -141,12 +166,12 @@ def scratch(home: Path) -> Iterator[Path]:
         raise
     try:
         clear(home, directory.name)
-    except OSError:  # a passing error must not leave a mount
+    except OSError:  # a temporary error must not leave a mount
         clear(home, directory.name)
 
 
 def _has_stage(layer: Path | str) -> bool:
-    """Say whether an entry of a home is a layer with a stage. Files of others may be there, too."""
+    """Return whether an entry of a home is a layer with a stage; ignore other programs' files."""
     try:
         os.lstat(f"{layer}/{APPLYING}")
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Feature probes for overlay2: each performs the operation instead of asking for a version.
+"""Feature probes for overlay2: each performs the operation instead of checking the version.
 
-A probe happens in a directory of its own, which is removed with what was mounted there, also when
-the probe fails.
+A probe runs in its own directory, which is unmounted and removed afterwards, also if the probe
+fails.
 """
 
 import errno
@@ -18,7 +18,7 @@ from graphdriver.overlay2.recovery import scratch
 
 __all__ = ["Support", "check_host", "is_native_diff_right", "kernel_is_too_old", "probe"]
 
-# include/uapi/linux/magic.h, and what Docker calls them in its status
+# include/uapi/linux/magic.h, and Docker's names for them in the status
 _NAMES = {
     0xEF53: "extfs",
     0x58465342: "xfs",
@@ -32,16 +32,16 @@ _NAMES = {
     0x2FC12FC1: "zfs",
     0x65735546: "fuse",
 }
-# Cannot be an upper (Docker's list in overlay2/overlay.go, and its #35483 for NFS).
+# Not usable as an upper (Docker's list in overlay2/overlay.go, and its #35483 for NFS).
 _INCOMPATIBLE = {"overlayfs", "nfs", "ecryptfs", "aufs"}
 
-# Linux 4.0 brought more than one lower directory.
+# Linux 4.0 added support for several lower directories.
 _OLDEST = (4, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What the probes found; `prefix` begins the data of every mount."""
+    """The results of the probes; `prefix` is the beginning of all mount options."""
 
     backing: str
     userxattr: bool
@@ -49,18 +49,18 @@ class Support:
 
     @property
     def xattr_prefix(self) -> str:
-        """Where overlayfs keeps its marks."""
+        """The xattr namespace of overlayfs."""
         return "user.overlay." if self.userxattr else "trusted.overlay."
 
 
 def kernel_is_too_old(release: str) -> bool:
-    """Say whether a kernel release is below 4.0."""
+    """Return whether a kernel release is below 4.0."""
     numbers = re.match(r"(\d+)\.(\d+)", release)
     return numbers is not None and (int(numbers[1]), int(numbers[2])) < _OLDEST
 
 
 def check_host(home: Path, override_kernel_check: bool) -> str:
-    """Return what the file system of `home`, which need not exist, is called; change nothing.
+    """Return the name of the file system of `home`, which need not exist; change nothing.
 
     Raises NotSupported, IncompatibleFS, OSError.
     """
@@ -74,14 +74,14 @@ def check_host(home: Path, override_kernel_check: bool) -> str:
     backing = _NAMES.get(magic, f"<unknown {magic:#x}>")
     if backing in _INCOMPATIBLE:
         raise IncompatibleFS(
-            f"overlay2 cannot keep layers on {backing}, which is below {home}",
+            f"overlay2 does not support {backing}, the file system of {home}",
             "put the home on ext4, xfs, btrfs or tmpfs",
         )
     return backing
 
 
 def probe(home: Path, backing: str, mountopt: str = "") -> Support:
-    """Find out by trying whether `home` can hold layers; `mountopt` is what every mount has on top.
+    """Probe whether `home` can contain layers; `mountopt` is added to every mount.
 
     Raises NotSupported, IncompatibleFS, OSError.
     """
@@ -91,11 +91,11 @@ def probe(home: Path, backing: str, mountopt: str = "") -> Support:
 
 
 def is_native_diff_right(home: Path, support: Support) -> bool:
-    """Say whether an upper directory tells what a layer changes, on this home with this kernel.
+    """Return whether an upper directory shows all changes of a layer, on this home and kernel.
 
-    Not where directories are redirected (CONFIG_OVERLAY_FS_REDIRECT_DIR), metadata is copied up
-    without data (metacopy), opaque marks are copied up (before 4.8), or in a user namespace, where
-    some of an upper cannot be read. Raises OSError where the probe cannot be made.
+    It does not if directories are redirected (CONFIG_OVERLAY_FS_REDIRECT_DIR), if metadata is
+    copied up without data (metacopy), if opaque marks are copied up (before 4.8), or in a user
+    namespace, where some xattrs of an upper cannot be read. Raises OSError if the probe fails.
     """
     if support.userxattr:
         return False
@@ -104,7 +104,7 @@ def is_native_diff_right(home: Path, support: Support) -> bool:
 
 
 def _require_d_type(directory: Path, backing: str, home: Path) -> None:
-    """Without types in its directories a file system shows whiteouts as files (moby #27443)."""
+    """Without d_type a file system shows whiteouts as files (moby #27443)."""
     (directory / "file").touch()
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -113,25 +113,25 @@ def _require_d_type(directory: Path, backing: str, home: Path) -> None:
         os.close(descriptor)
     if not types.get(b"file"):
         raise IncompatibleFS(
-            f"the {backing} below {home} keeps no file types in directories (d_type)",
-            "make it anew: mkfs.xfs -n ftype=1",
+            f"the {backing} below {home} does not store file types in directories (d_type)",
+            "create it with mkfs.xfs -n ftype=1",
         )
 
 
 def _trial(directory: Path, backing: str, home: Path, mountopt: str) -> Support:
-    """Mount two lowers and an upper, the way every layer will be."""
+    """Mount two lowers and an upper, with the options of all later mounts."""
     for name in ("lower1", "lower2", "upper", "work", "merged"):
         (directory / name).mkdir()
-    # index=on ties an upper to its lowers' inodes, which copies of a home do not keep (moby
+    # index=on ties an upper to the inodes of its lowers, which change when a home is copied (moby
     # #37993).
     knows_index = Path("/sys/module/overlay/parameters/index").exists()
     index = "index=off," if knows_index and "index=" not in mountopt else ""
-    # trusted.* cannot be written in a user namespace; overlayfs then uses user.* (since 5.11).
+    # trusted.* is not writable in a user namespace; overlayfs then uses user.* (since 5.11).
     userxattr = not _can_set(directory / "upper", "trusted.overlay.probe")
     if userxattr and not _can_set(directory / "upper", "user.overlay.probe"):
-        # The mount would succeed; removing a directory of a lower would then be EIO.
+        # The mount would succeed, but the removal of a directory of a lower would fail with EIO.
         raise IncompatibleFS(
-            f"the {backing} below {home} keeps no extended attributes",
+            f"the {backing} below {home} does not support extended attributes",
             "put the home on ext4, xfs, btrfs or tmpfs",
         )
     prefix = index + ("userxattr," if userxattr else "") + (f"{mountopt}," if mountopt else "")

@@ -1,4 +1,4 @@
-"""What overlayfs writes into its directories, and how it merges them.
+"""The on-disk format of overlayfs, and its merging of directories.
 
-`marks` are whiteouts and the attributes of its own; `lowers` is the merged view without a mount.
+`marks` are whiteouts and its own xattrs; `lowers` is the merged view without a mount.
 """

@@ -1,6 +1,6 @@
-"""Copy a tree as it is: links as links, holes as holes, owners, attributes and times.
+"""Copy a tree exactly: hard links, holes, owners, attributes and times.
 
-Blocks are shared where the file system can (FICLONE), copied inside the kernel elsewhere.
+Blocks are shared if the file system supports it (FICLONE), otherwise copied inside the kernel.
 """
 
 import errno
@@ -30,8 +30,8 @@ def copy_tree(
 ) -> None:
     """Copy the directory `source` to `target`, which must not exist.
 
-    `with_overlay_marks` keeps what overlayfs has noted in an upper. `share` makes hard links of all
-    but directories, for a copy in which files are replaced and never written to.
+    `with_overlay_marks` keeps the overlay xattrs of an upper. `share` creates hard links of all
+    files except directories, for a copy in which files are replaced and never written to.
     """
     target.mkdir(0o700)
     copier = _Copier(with_overlay_marks, share)
@@ -45,7 +45,7 @@ def copy_tree(
 
 
 class _Copier:
-    """Copies one tree; remembers which inodes it has copied where."""
+    """Copies one tree; remembers the copy of each inode."""
 
     def __init__(self, with_overlay_marks: bool, share: bool) -> None:
         self._marks = with_overlay_marks
@@ -54,7 +54,7 @@ class _Copier:
         self._root = -1
 
     def directory(self, old: int, new: int) -> None:
-        """Copy what is in the open directory `old`, and its own attributes, to `new`."""
+        """Copy the entries and the attributes of the open directory `old` to `new`."""
         self._root = new
         source, target = Descent(old), Descent(new)
         stack = [(b"", os.listdir(old))]
@@ -78,7 +78,7 @@ class _Copier:
             target.close()
 
     def _child(self, old: int, new: int, path: bytes, base: bytes) -> bool:
-        """Copy one node; True for a directory, which is made and to be filled."""
+        """Copy one file; True for a directory, which is created empty."""
         found = os.stat(base, dir_fd=old, follow_symlinks=False)
         mode = found.st_mode
         if stat.S_ISDIR(mode):
@@ -96,8 +96,8 @@ class _Copier:
             if stat.S_ISLNK(mode):
                 os.symlink(os.readlink(base, dir_fd=old), base, dir_fd=new)
             else:
-                # mknod(2) makes sockets too; asking mkfifo(3) for one is EINVAL, which is how
-                # Docker's vfs failed on a parent with a socket.
+                # mknod(2) creates sockets too; mkfifo(3) of a socket fails with EINVAL, as in
+                # Docker's vfs with a socket in the parent.
                 os.mknod(base, stat.S_IFMT(mode) | 0o600, found.st_rdev, dir_fd=new)
             self._attributes(old, new, base, found)
         if found.st_nlink > 1:
@@ -162,7 +162,7 @@ class _Copier:
 
 
 def _is_shared(old: int, new: int, base: bytes) -> bool:
-    """Make a hard link; False where the file system, or chattr(1), allows none."""
+    """Create a hard link; False if the file system, or chattr(1), does not allow it."""
     try:
         os.link(base, base, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
     except OSError as error:

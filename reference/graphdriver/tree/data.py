@@ -1,4 +1,4 @@
-"""The data of a file: where it is, and how it gets into another one."""
+"""The data of a file: its segments, and copying them to another file."""
 
 import errno
 import os
@@ -11,20 +11,20 @@ __all__ = ["Segment", "copy_data", "data_segments", "write_all"]
 
 
 class Segment(NamedTuple):
-    """`length` bytes of data at `offset`; what lies between segments is a hole."""
+    """`length` bytes of data at `offset`; segments are separated by holes."""
 
     offset: int
     length: int
 
 
 def data_segments(descriptor: int, size: int) -> Iterator[Segment]:
-    """Yield where a file has data (lseek(2), SEEK_DATA and SEEK_HOLE)."""
+    """Yield the segments of a file (lseek(2), SEEK_DATA and SEEK_HOLE)."""
     position = 0
     while position < size:
         try:
             start = os.lseek(descriptor, position, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # only a hole is left
+            if error.errno == errno.ENXIO:  # the rest is a hole
                 return
             raise
         if start >= size:
@@ -39,7 +39,7 @@ def copy_data(source: int, target: int, size: int) -> None:
         ficlone(target, source)
         return
     except OSError:
-        pass  # another file system, or one that shares no blocks
+        pass  # another file system, or one without shared blocks
     for offset, length in data_segments(source, size):
         position, end = offset, offset + length
         while position < end:
@@ -51,7 +51,7 @@ def copy_data(source: int, target: int, size: int) -> None:
 
 
 def write_all(target: int, piece: bytes | memoryview) -> None:
-    """Write all of `piece`: on a disk that is nearly full, write(2) takes a part and says so."""
+    """Write all of `piece`: on a nearly full disk, write(2) writes and reports a part."""
     written = os.write(target, piece)
     while written < len(piece):
         piece = piece[written:]

@@ -1,4 +1,4 @@
-"""Open directories on the way down a tree that may be deeper than there are descriptors."""
+"""Open directories on the path of a walk, for trees that are deeper than the descriptor limit."""
 
 import errno
 import os
@@ -6,12 +6,12 @@ import os
 __all__ = ["Descent", "OpenDirectory"]
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Most trees are no deeper, and two walks side by side stay far below the usual 1024 descriptors.
+# Most trees are less deep, and two concurrent walks stay far below the usual 1024 descriptors.
 _KEPT_OPEN = 100
 
 
 class OpenDirectory:
-    """A directory of a walk; `fd` is open while the walk is in it, or not far below."""
+    """A directory of a walk; `fd` is open while the walk is in it, or a few levels below it."""
 
     __slots__ = ("fd", "identity")
 
@@ -21,26 +21,26 @@ class OpenDirectory:
 
 
 class Descent:
-    """The directories from a root down to where a walk is.
+    """The directories from the root to the current directory of a walk.
 
-    Beyond a hundred levels those far up are closed and, on the way back, opened again by `..`. The
-    root's descriptor stays the caller's.
+    Beyond a hundred levels the upper ones are closed and reopened through `..` on the way back. The
+    root's descriptor belongs to the caller.
     """
 
     def __init__(self, root: int) -> None:
         self._stack = [OpenDirectory(root)]
 
     def __len__(self) -> int:
-        """How many levels deep the walk is, the root being one."""
+        """The number of levels of the walk, including the root."""
         return len(self._stack)
 
     @property
     def here(self) -> OpenDirectory:
-        """Where the walk is."""
+        """The current directory."""
         return self._stack[-1]
 
     def enter(self, name: bytes) -> OpenDirectory:
-        """Go down into `name`, not through a symlink. Raises OSError."""
+        """Enter `name`, without following a symlink. Raises OSError."""
         below = OpenDirectory(os.open(name, _FLAGS, dir_fd=self._stack[-1].fd))
         self._stack.append(below)
         if len(self._stack) > _KEPT_OPEN + 1:
@@ -52,7 +52,7 @@ class Descent:
         return below
 
     def leave(self) -> None:
-        """Go back up. Raises OSError when somebody has moved the directory away meanwhile."""
+        """Return to the parent. Raises OSError if the directory was moved away meanwhile."""
         left = self._stack.pop()
         try:
             if self._stack and (above := self._stack[-1]).fd < 0:
@@ -65,7 +65,7 @@ class Descent:
                 os.close(left.fd)
 
     def close(self) -> None:
-        """Close every descriptor but the root's."""
+        """Close every descriptor except the root's."""
         for directory in self._stack[1:]:
             if directory.fd >= 0:
                 os.close(directory.fd)

@@ -1,7 +1,7 @@
-"""Make inodes relative to a directory descriptor, with all their attributes.
+"""Create inodes relative to a directory descriptor, with all their attributes.
 
-The order is the kernel's: chown(2) clears setuid bits and file capabilities, so owner first, then
-mode, then attributes; times last, because everything else touches them.
+The order is required by the kernel: chown(2) clears setuid bits and file capabilities, so owner
+first, then mode, then xattrs; times last, because all other calls change them.
 """
 
 import os
@@ -30,7 +30,7 @@ _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Attributes(NamedTuple):
-    """What a node carries besides its content; owners as on disk, `mtime` in nanoseconds."""
+    """The metadata of an inode; owners as on disk, `mtime` in nanoseconds."""
 
     mode: int
     uid: int
@@ -40,7 +40,7 @@ class Attributes(NamedTuple):
 
 
 def attributes_of(path: bytes, found: os.stat_result) -> Attributes:
-    """Return the attributes of an existing node, for a copy-up."""
+    """Return the attributes of an existing inode, for a copy-up."""
     mode = stat.S_IMODE(found.st_mode)
     return Attributes(mode, found.st_uid, found.st_gid, found.st_mtime_ns, exported_xattrs(path))
 
@@ -52,11 +52,11 @@ def make_small_file(
     read: Callable[[], bytes],
     drop_acl: bool = False,
 ) -> None:
-    """Make a file of a few KiB without attributes, as most of a layer's are.
+    """Create a file of a few KiB without xattrs, as most files of a layer are.
 
-    It is made with its mode and looked at: chown(2) and chmod(2) each change the inode once more,
-    which costs a journalling file system more than anything else here. `drop_acl` removes the ACL
-    that it inherits in a directory with a default one.
+    It is created with its mode and checked with fstat: chown(2) and chmod(2) each change the inode
+    once more, which is the most expensive operation on a journalling file system. `drop_acl`
+    removes the ACL that it inherits in a directory with a default ACL.
     """
     mode, uid, gid, mtime, _ = attributes
     descriptor = os.open(name, _CREATE, mode & 0o777, dir_fd=dir_fd)
@@ -68,7 +68,7 @@ def make_small_file(
             os.fchown(descriptor, uid, gid)
         if drop_acl:
             _drop_xattrs(descriptor, NO_XATTRS)
-        # Less by the umask, or by the parent's default ACL.
+        # Reduced by the umask, or by the parent's default ACL.
         if drop_acl or made.st_mode != stat.S_IFREG | mode:
             os.fchmod(descriptor, mode)
         os.utime(descriptor, ns=(mtime, mtime))
@@ -83,7 +83,7 @@ def make_file(
     fill: Callable[[int], None],
     drop_acl: bool = False,
 ) -> None:
-    """Make a file; `fill` writes its data to a descriptor, `drop_acl` removes an inherited ACL."""
+    """Create a file; `fill` writes its data, `drop_acl` removes an inherited ACL."""
     descriptor = os.open(name, _CREATE, 0o600, dir_fd=dir_fd)
     try:
         fill(descriptor)
@@ -96,7 +96,7 @@ def make_file(
 
 
 def make_symlink(dir_fd: int, name: bytes, target: bytes, attributes: Attributes) -> None:
-    """Make a symlink to `target`."""
+    """Create a symlink to `target`."""
     os.symlink(target, name, dir_fd=dir_fd)
     _set_by_name(dir_fd, name, stat.S_IFLNK, attributes)
 
@@ -109,7 +109,7 @@ def make_special(
     attributes: Attributes,
     drop_acl: bool = False,
 ) -> None:
-    """Make a device or a fifo; `kind` is its S_IFMT, `drop_acl` removes an inherited ACL."""
+    """Create a device or a fifo; `kind` is its S_IFMT, `drop_acl` removes an inherited ACL."""
     os.mknod(name, kind | 0o600, device, dir_fd=dir_fd)
     if drop_acl:
         _drop_xattrs(at(dir_fd, name), attributes.xattrs)
@@ -117,7 +117,7 @@ def make_special(
 
 
 def set_attributes(dir_fd: int, name: bytes, attributes: Attributes) -> None:
-    """Set owner, mode and attributes of the directory `name`; what it had and should not goes."""
+    """Set owner, mode and xattrs of the directory `name`; remove its other xattrs."""
     descriptor = os.open(
         name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd
     )
@@ -129,7 +129,7 @@ def set_attributes(dir_fd: int, name: bytes, attributes: Attributes) -> None:
 
 
 def copy_node(source: bytes, found: os.stat_result, dir_fd: int, name: bytes) -> None:
-    """Copy the node at `source`, which is no directory, as overlay's copy-up would."""
+    """Copy the file at `source`, which is not a directory, as overlayfs does in a copy-up."""
     attributes = attributes_of(source, found)
     kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFLNK:
@@ -160,8 +160,8 @@ def _set_by_descriptor(descriptor: int, kind: int, attributes: Attributes) -> No
 def _set_by_name(dir_fd: int, name: bytes, kind: int, attributes: Attributes) -> None:
     os.chown(name, attributes.uid, attributes.gid, dir_fd=dir_fd, follow_symlinks=False)
     if kind != stat.S_IFLNK:
-        # fchmodat(2) follows symlinks before 6.6; the name was made by us a moment ago, but only
-        # O_PATH makes sure that it still is the same.
+        # fchmodat(2) follows symlinks before 6.6; the name was created just before, but only O_PATH
+        # guarantees that it is still the same inode.
         descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
             os.chmod(f"/proc/self/fd/{descriptor}", attributes.mode)
@@ -174,9 +174,9 @@ def _set_by_name(dir_fd: int, name: bytes, kind: int, attributes: Attributes) ->
 
 
 def _can_have(kind: int, key: bytes) -> bool:
-    """Say whether a layer holds the attribute, and the kernel it of such an inode; xattr(7).
+    """Return whether the xattr belongs to a layer, and the inode type supports it; xattr(7).
 
-    What it cannot have is passed over, as Docker does.
+    Unsupported ones are omitted, as in Docker.
     """
     if not is_exported(os.fsdecode(key)):
         return False
@@ -188,13 +188,13 @@ def _can_have(kind: int, key: bytes) -> bool:
 
 
 def _drop_xattrs(path: bytes | int, wanted: Mapping[bytes, bytes]) -> None:
-    """Remove the attributes of `path` (not followed) or a descriptor that are not `wanted`."""
+    """Remove the xattrs of `path` (not followed) or a descriptor that are not `wanted`."""
     for key in exported_xattrs(path):
         if key not in wanted:
             os.removexattr(path, key, follow_symlinks=isinstance(path, int))
 
 
 def drop_acls(directory: int) -> None:
-    """Remove the ACLs that a new directory has inherited, so that what is made in it has none."""
+    """Remove the ACLs that a new directory has inherited, so that new files in it have none."""
     for key in exported_xattrs(directory):
         os.removexattr(directory, key)

@@ -1,9 +1,9 @@
-"""Remove trees of any depth, following nothing, whatever chattr(1) has set."""
+"""Remove trees of any depth, without following symlinks, independent of chattr(1) flags."""
 
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,28 +14,33 @@ from graphdriver.tree.resolve import has_openat2
 __all__ = ["remove_node", "remove_unmounted"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Levels of a tree that are removed with a descriptor open for each.
+# The number of levels that are removed with an open descriptor for each.
 _DEEP = 100
+
+# A name in a directory, and whether it is a directory itself.
+_Listed = tuple[str, bool]
 
 
 def remove_node(dir_fd: int, name: bytes) -> None:
-    """Remove `name` and all below it, following nothing."""
+    """Remove `name` and its tree, without following symlinks."""
     if not _unlink(dir_fd, name):
         _remove_tree(dir_fd, name, _enter)
 
 
 def remove_unmounted(dir_fd: int, name: str, directory: Path) -> None:
-    """Remove `name` and all below it; what is mounted there is unmounted, and never entered.
+    """Remove `name` and its tree; mounts in it are unmounted, and never entered.
 
-    `directory` is the path of `dir_fd`. The mount table, which may be long, is read where something
-    is mounted, and on kernels that cannot be told to stay in a mount (before 5.6).
+    `directory` is the path of `dir_fd`. The mount table, which may be long, is read only if there
+    is a mount, and on kernels without RESOLVE_NO_XDEV (before 5.6).
     """
     if has_openat2():
         try:
-            if not _unlink(dir_fd, os.fsencode(name)):
-                _remove_tree(dir_fd, os.fsencode(name), _enter_in_mount)
+            _remove_tree(dir_fd, os.fsencode(name), _enter_in_mount)
+        except NotADirectoryError:
+            if _unlink(dir_fd, os.fsencode(name)):
+                return
         except OSError as error:
-            # Entering a mount is EXDEV, removing what something is mounted on is EBUSY.
+            # Entering a mount is EXDEV, removing a mount point is EBUSY.
             if error.errno not in (errno.EXDEV, errno.EBUSY):
                 raise
         else:
@@ -54,17 +59,17 @@ def _enter_in_mount(name: bytes, dir_fd: int) -> int:
 
 
 def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -> None:
-    """Empty the directory depth first, holding one descriptor for each level.
+    """Empty the directory depth first, with one descriptor for each level.
 
-    What lies deeper than that is worth is moved up to the first level, where its turn comes later;
-    so neither depth nor PATH_MAX sets a limit. Overlay views refuse to move lower directories
-    (EXDEV); there the descriptors have to do. Empty directories are not looked into.
+    Directories below the limit are moved up to the first level and removed later, so that neither
+    depth nor PATH_MAX is a limit. Overlay views refuse to move lower directories (EXDEV); there
+    descriptors are used for all levels. Empty directories are not opened.
     """
     first = enter(name, dir_fd)
-    stack: list[tuple[bytes, int, list[str]]] = [(name, first, [])]
+    stack: list[tuple[bytes, int, list[_Listed]]] = [(name, first, [])]
     moved = 1
     try:
-        stack[0][2].extend(os.listdir(first))
+        stack[0][2].extend(_list(first))
         while stack:
             base, descriptor, names = stack[-1]
             inner = _remove_flat(descriptor, names)
@@ -73,7 +78,7 @@ def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -
                 if _rmdir(base, above):
                     stack.pop()
                     os.close(descriptor)
-                elif grown := _listed_again(descriptor):  # by what was moved up, or by others
+                elif grown := _listed_again(descriptor):  # by moved directories, or by others
                     names += grown
                 else:
                     raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), base)
@@ -84,38 +89,46 @@ def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -
                     continue
             entered = enter(inner, descriptor)
             stack.append((inner, entered, []))
-            stack[-1][2].extend(os.listdir(entered))
+            stack[-1][2].extend(_list(entered))
     finally:
         for _, descriptor, _ in stack:
             os.close(descriptor)
 
 
-def _remove_flat(descriptor: int, names: list[str]) -> bytes | None:
+def _remove_flat(descriptor: int, names: list[_Listed]) -> bytes | None:
     """Remove what has no content, taking it off `names`; return the first directory that has."""
     while names:
-        child = os.fsencode(names.pop())
-        if not _unlink(descriptor, child) and not _rmdir(child, descriptor):
+        name, is_directory = names.pop()
+        child = os.fsencode(name)
+        if (is_directory or not _unlink(descriptor, child)) and not _rmdir(child, descriptor):
             return child
     return None
 
 
-def _listed_again(descriptor: int) -> list[str]:
+def _list(descriptor: int) -> Iterator[_Listed]:
+    """List an open directory; the types come with the names, so none is unlinked to find out."""
+    with os.scandir(descriptor) as entries:
+        for entry in entries:
+            yield entry.name, entry.is_dir(follow_symlinks=False)
+
+
+def _listed_again(descriptor: int) -> list[_Listed]:
     """List an open directory that has grown since it was opened.
 
-    btrfs lists what was there when a descriptor was opened or last rewound (Linux 6.5 and what it
-    was ported back to), which keeps readdir of a growing directory from never ending.
+    btrfs lists the entries at the time when a descriptor was opened or last rewound (Linux 6.5 and
+    backports), so that readdir of a growing directory ends.
     """
     fresh = os.open(b".", _DIRECTORY, dir_fd=descriptor)
     try:
-        return os.listdir(fresh)
+        return list(_list(fresh))
     finally:
         os.close(fresh)
 
 
 def _move_up(dir_fd: int, name: bytes, root: int, number: int) -> int:
-    """Move a directory to the first free name from `number` on in `root`; 0 where it has to stay.
+    """Move a directory to the first free name from `number` on in `root`; 0 if it cannot be moved.
 
-    A name can be taken, by the layer itself or by a removal that was cut short.
+    A name can be in use, by the layer itself or by an interrupted removal.
     """
     while True:
         number += 1
@@ -131,13 +144,13 @@ def _move_up(dir_fd: int, name: bytes, root: int, number: int) -> int:
 
 
 def _unlink(dir_fd: int, name: bytes) -> bool:
-    """Unlink `name`; False when it is a directory, which stays."""
+    """Unlink `name`; False if it is a directory, which is kept."""
     try:
         os.unlink(name, dir_fd=dir_fd)
     except IsADirectoryError:
         return False
     except PermissionError:
-        # POSIX lets unlink(2) of a directory be EPERM; an immutable file is EPERM, too.
+        # POSIX allows EPERM for unlink(2) of a directory; an immutable file is EPERM, too.
         found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         if stat.S_ISDIR(found.st_mode):
             return False
@@ -148,7 +161,7 @@ def _unlink(dir_fd: int, name: bytes) -> bool:
 
 
 def _rmdir(name: bytes, dir_fd: int) -> bool:
-    """Remove an empty directory; False when it is not empty."""
+    """Remove an empty directory; False if it is not empty."""
     try:
         os.rmdir(name, dir_fd=dir_fd)
     except PermissionError:
@@ -163,7 +176,7 @@ def _rmdir(name: bytes, dir_fd: int) -> bool:
 
 
 def _made_mutable(dir_fd: int, name: bytes) -> bool:
-    """Clear what chattr(1) set on `name` or its directory; False when that was not the matter."""
+    """Clear chattr(1) flags of `name` or its directory; False if there were none."""
     cleared = False
     for one in (b".", name):
         with suppress(OSError):  # a file system without such flags

@@ -1,11 +1,11 @@
-"""Find, and make, the directory that a member belongs into, without ever leaving the root.
+"""Find or create the parent directory of a member, without leaving the root.
 
-A path that is there already and goes through no symlink is one openat2(2) that the kernel keeps in
-the root. Elsewhere, and on kernels before 5.6, every step is one openat(2) that does not follow
-symlinks, from a descriptor that is held. Either way a symlink swapped in by someone else
-(CVE-2018-15664) fails the step instead of redirecting it. Symlinks are read and resolved here,
-inside the root, as a container would see them. The walk goes through the directory that is written;
-what is only below it is copied up on the way.
+An existing path without symlinks is resolved with one openat2(2), which the kernel confines to the
+root. Otherwise, and on kernels before 5.6, every component is one openat(2) that does not follow
+symlinks, relative to an open descriptor. In both cases a symlink that another process puts in place
+(CVE-2018-15664) makes the call fail instead of redirecting it. Symlinks are read and resolved here,
+relative to the root, as in a container. The walk uses the upper directory; directories that exist
+only in lower layers are copied up.
 """
 
 import errno
@@ -36,52 +36,54 @@ has_openat2 = functools.cache(files.has_openat2)
 
 # As the kernel's MAXSYMLINKS.
 _MOST_SYMLINKS = 40
-# Descriptors of directories that are kept open; a sorted archive comes back to few of them.
+# The number of directories that are kept open; a sorted archive uses few of them repeatedly.
 _KEPT_OPEN = 64
 
 Follow = Callable[[bytes, bool], bool]
-"""Says whether to follow the symlink at a real path; True as second argument: it is only below."""
+"""Returns whether to follow the symlink at a path; the second argument: it is in a lower layer."""
 
 
 class Make(Enum):
-    """What a walk may make of the directories that are missing."""
+    """The missing directories that a walk may create."""
 
     NOTHING = auto()
     BELOW = auto()
-    """Copies of those that are below."""
+    """Copies of lower directories."""
     ALL = auto()
 
 
 class Surroundings(Protocol):
-    """What a resolver has to know of the layers below, and of who writes the directory."""
+    """The resolver's interface to the lower layers, and to the writer of the upper directory."""
 
     def symlink(self, path: bytes) -> bytes | None:
-        """Return the target when `path` is a symlink below, else None."""
+        """Return the target if `path` is a symlink in the lower layers, else None."""
 
     def is_directory(self, path: bytes) -> bool:
-        """Say whether `path` is a directory below."""
+        """Return whether `path` is a directory in the lower layers."""
 
     def follows(self, path: bytes, below: bool) -> bool:
-        """Say whether members go through the symlink `path`; `below` says that it is only there."""
+        """Return whether members may follow the symlink `path`; `below`: it is only in a lower
+        layer.
+        """
 
     def make_directory(self, dir_fd: int, name: bytes, path: bytes, *, instead: bool) -> None:
-        """Make the missing directory `path` as `name` in `dir_fd`.
+        """Create the missing directory `path` as `name` in `dir_fd`.
 
-        It copies up the one below if there is one; `instead` says that something else had the name
-        in the directory that is written, so that nothing of below may shine through.
+        It copies up the lower directory if there is one; `instead` means that another file had the
+        name in the upper directory, so that the lower directory must stay hidden.
         """
 
     def clear_the_way(self, dir_fd: int, name: bytes, path: bytes) -> None:
-        """Remove a non-directory that is where a directory has to be. Raises BadArchive."""
+        """Remove a non-directory in the place of a directory. Raises BadArchive."""
 
     def entered(self, path: bytes, found: os.stat_result) -> None:
-        """Take note of a directory that was there before, as it was."""
+        """Record a directory that existed before, with its metadata."""
 
 
 class Place(NamedTuple):
-    """A directory that is open: its descriptor, and its real path from the root.
+    """An open directory: its descriptor, and its path from the root without symlinks.
 
-    `has_default_acl` says that what is made in it inherits an ACL.
+    `has_default_acl` means that new files in it inherit an ACL.
     """
 
     dir_fd: int
@@ -94,7 +96,7 @@ class Place(NamedTuple):
 
 
 class Resolver:
-    """Resolves directories below `root_fd`; `close` closes what it keeps open."""
+    """Resolves directories below `root_fd`; `close` closes the directories that are kept open."""
 
     def __init__(self, root_fd: int, surroundings: Surroundings) -> None:
         self._root = Place(root_fd, b"", _has_default_acl(root_fd))
@@ -106,10 +108,10 @@ class Resolver:
     def directory(
         self, name: bytes, make: Make = Make.ALL, follow: Follow | None = None
     ) -> Place | None:
-        """Return the directory `name`, making of what is missing what `make` says, or None.
+        """Return the directory `name`, creating missing ones according to `make`, or None.
 
-        It stays open until the next call, at least. `follow` decides about symlinks; without it, as
-        for members. Raises BadArchive for a loop of symlinks.
+        It stays open at least until the next call. `follow` decides about symlinks; the default is
+        the rule for members. Raises BadArchive for a loop of symlinks.
         """
         if self._forgotten:
             self._close_forgotten()
@@ -122,12 +124,12 @@ class Resolver:
         if found is not None and (follow is None or found.path == name):
             self._remember(name, found)
         elif found is not None:
-            # Members may not be let through the symlinks on this path.
+            # Members may not be allowed to follow the symlinks on this path.
             self._forgotten.append(found.dir_fd)
         return found
 
     def locate(self, name: bytes, follow: Follow) -> bytes | None:
-        """Return the real path of the directory `name`, here or below, making nothing."""
+        """Return the real path of the directory `name`, upper or lower, creating nothing."""
         todo = name.split(b"/")[::-1]
         here, path, symlinks = os.dup(self._root.dir_fd), b"", 0
         try:
@@ -164,9 +166,9 @@ class Resolver:
             self._replace(here, -1)
 
     def forget(self, path: bytes = b"") -> None:
-        """Drop what was resolved at or below `path`, or through a symlink: it is being replaced.
+        """Forget resolved paths at or below `path`, or through a symlink that is being replaced.
 
-        Descriptors stay open until the next call, because the caller may be working in one.
+        Descriptors stay open until the next call, because the caller may be using one.
         """
         if not path:
             self._root = self._root._replace(has_default_acl=_has_default_acl(self._root.dir_fd))
@@ -185,7 +187,7 @@ class Resolver:
             os.close(self._forgotten.pop())
 
     def _remember(self, name: bytes, place: Place) -> None:
-        """Keep the place open, and close the oldest; also one of that name, resolved otherwise."""
+        """Keep the directory open, and close the oldest one, and one with the same name."""
         if (other := self._known.pop(name, None)) is not None:
             self._forgotten.append(other.dir_fd)
         if len(self._known) >= _KEPT_OPEN:
@@ -194,11 +196,11 @@ class Resolver:
         self._known[name] = place
 
     def _walk(self, name: bytes, make: Make, follow: Follow) -> Place | None:
-        """Go down from the nearest directory that is open; at most two descriptors at a time."""
+        """Walk from the nearest open directory; at most two descriptors at a time."""
         above, _, base = name.rpartition(b"/")
         start = self._known.get(above, self._root) if above else self._root
         if start.path != above:
-            start = self._root  # resolved through a symlink, perhaps by other rules
+            start = self._root  # resolved through a symlink, possibly by other rules
         if start is self._root and above and (place := self._open_in_root(name)):
             return place
         todo = [base] if start is not self._root or not above else name.split(b"/")[::-1]
@@ -232,10 +234,11 @@ class Resolver:
         return here._replace(has_default_acl=_has_default_acl(here.dir_fd))
 
     def _open_in_root(self, name: bytes) -> Place | None:
-        """Let the kernel resolve the whole path; None where something is to be made, or read below.
+        """Let the kernel resolve the whole path; None if directories must be created or lowers
+        read.
 
-        Right without a look below: what the directory that is written has, hides what is there.
-        Paths through symlinks are left to the walk, which asks whether they may be followed.
+        Correct without the lowers, because entries of the upper hide those of lowers. Paths with
+        symlinks are left to the walk, which decides whether they may be followed.
         """
         if not has_openat2():
             return None
@@ -253,7 +256,7 @@ class Resolver:
         return place
 
     def _reopen(self, here: Place, path: bytes) -> Place:
-        """Go to the real directory `path`, from the root: `..` on disk could be somewhere else."""
+        """Open the directory `path` from the root: `..` on disk could be another directory."""
         descriptor = open_below(self._root.dir_fd, path)
         os.close(here.dir_fd)
         return Place(descriptor, path)
@@ -271,7 +274,9 @@ class Resolver:
         return new
 
     def _step(self, here: Place, part: bytes, make: Make, follow: Follow) -> Place | bytes | None:
-        """Go one step down; return where that is, a symlink's target, or None for nothing there."""
+        """Resolve one component; return its directory, a symlink's target, or None if it is
+        missing.
+        """
         path = here.child(part)
         found = lstat_at(here.dir_fd, part)
         if found is not None and stat.S_ISLNK(found.st_mode) and follow(path, False):
@@ -304,13 +309,13 @@ def _has_default_acl(descriptor: int) -> bool:
 
 
 def open_directory(name: bytes, dir_fd: int) -> int:
-    """Open the directory `name`, not a symlink to one."""
+    """Open the directory `name`, without following a symlink."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(name, flags, dir_fd=dir_fd)
 
 
 def open_below(root: int, path: bytes) -> int:
-    """Open the directory `path`, of any length, below `root`; no part may be a symlink."""
+    """Open the directory `path`, of any length, below `root`; no component may be a symlink."""
     descriptor = os.dup(root)
     for part in path.split(b"/") if path else ():
         try:
@@ -322,7 +327,7 @@ def open_below(root: int, path: bytes) -> int:
 
 
 def _path_of(descriptor: int) -> bytes | None:
-    """Return the path of an open directory; None where it has none, or one over PATH_MAX."""
+    """Return the path of an open directory; None if it has none, or one over PATH_MAX."""
     try:
         path = os.readlink(b"/proc/self/fd/%d" % descriptor)
     except OSError:
@@ -331,7 +336,7 @@ def _path_of(descriptor: int) -> bytes | None:
 
 
 def lstat_at(dir_fd: int, name: bytes) -> os.stat_result | None:
-    """Return the lstat of `name` in `dir_fd`, None when there is nothing."""
+    """Return the lstat of `name` in `dir_fd`, None if it does not exist."""
     try:
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:

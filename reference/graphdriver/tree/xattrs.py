@@ -1,4 +1,4 @@
-"""Which attributes belong to a layer's content, and how they are read."""
+"""The xattrs that belong to a layer's content."""
 
 import errno
 import os
@@ -17,10 +17,10 @@ _EXACT = frozenset({"security.capability", "system.posix_acl_access", "system.po
 
 
 def is_exported(name: str) -> bool:
-    """Say whether an attribute belongs to the layer's content.
+    """Return whether an xattr belongs to the layer's content.
 
-    user.*, file capabilities and ACLs do. What overlayfs keeps for itself under trusted.overlay.
-    and user.overlay. does not, nor do labels, which belong to the host.
+    user.*, file capabilities and ACLs do. overlayfs's own trusted.overlay.* and user.overlay.* do
+    not, nor do labels, which are set by the host.
     """
     if name.startswith("user."):
         return not name.startswith(USER)
@@ -28,19 +28,19 @@ def is_exported(name: str) -> bool:
 
 
 def listxattr(path: bytes | int) -> list[str]:
-    """List the attributes of `path` (not followed) or of a descriptor; [] where there are none."""
+    """List the xattrs of `path` (not followed) or of a descriptor; [] if there are none."""
     try:
         return os.listxattr(path, follow_symlinks=isinstance(path, int))
     except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EPERM):  # a file system without attributes
+        if error.errno in (errno.EOPNOTSUPP, errno.EPERM):  # a file system without xattrs
             return []
         raise
 
 
 def exported_xattrs(path: bytes | int, names: list[str] | None = None) -> Mapping[bytes, bytes]:
-    """Read those attributes of `path` or of a descriptor that belong in an archive.
+    """Read the xattrs of `path` or of a descriptor that belong in an archive.
 
-    `names` are those it has, where the caller knows them.
+    `names` are its xattrs, if the caller knows them.
     """
     names = listxattr(path) if names is None else names
     if not names:

@@ -1,4 +1,4 @@
-"""The driver that copies: no mounts, no limits, every layer a whole tree."""
+"""The driver that copies: every layer is a complete tree, without mounts and limits."""
 
 from graphdriver.vfs.driver import Driver
 

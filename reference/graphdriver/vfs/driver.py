@@ -40,14 +40,14 @@ from graphdriver.tree.removal import remove_unmounted
 __all__ = ["Driver"]
 
 _STAGING = ".staging-"
-# A layer that is being removed. On a full disk there is no room for a stage to move it to.
+# A layer that is being removed. A full disk has no free block for a directory to move it to.
 _REMOVED = ".removed-"
-# In a stage: by its id, the tree of a layer in use as it was before an archive is applied to it.
+# In a staging directory, by id: a copy of the old tree, while an archive is applied in place.
 _UNDO = "undo"
 
 
 class Driver:
-    """vfs on the home directory `home`, which is made if it is missing; it has no options."""
+    """vfs on the home directory `home`, which is created if it is missing; it has no options."""
 
     capabilities = frozenset(Capability) - {
         Capability.MOUNTING,
@@ -70,13 +70,13 @@ class Driver:
         self._ids = IDMapping(uid_maps, gid_maps)
         self._home = Path(os.path.realpath(os.fspath(home)))
         if not os.fspath(home) or (self._home.exists() and not self._home.is_dir()):
-            raise PrerequisitesNotMet(f"the home {str(home)!r} is no directory", "name one")
+            raise PrerequisitesNotMet(f"the home {str(home)!r} is not a directory", "name one")
         self._layers = self._home / "dir"
         self._parents = self._home / "parents"
         self._lock = threading.RLock()
         self._holders: dict[str, int] = {}
-        # Layers to put. The collector may run a put at any point of any thread, also in the middle
-        # of a verb of the same thread; so put only notes it, and who counts holders looks here.
+        # Deferred puts. The garbage collector may run a put at any point of any thread, also inside
+        # a verb of the same thread; so put only records it here, and it is counted later.
         self._returned: deque[str] = deque()
         self._directory = HomeDirectory(self._home, self._ids)
         try:
@@ -96,7 +96,7 @@ class Driver:
         mount_label: str = "",
         storage_opt: Mapping[str, str] | None = None,
     ) -> None:
-        """Make a layer by copying its parent; see the contract."""
+        """Create a layer by copying its parent; see the contract."""
         layerid.check(id)
         _refuse_storage_opt(id, storage_opt)
         with self._lock, self._kept(parent) as source:
@@ -105,7 +105,7 @@ class Driver:
                 tree = staged / "tree"
                 if source:
                     copy_tree(source, tree)
-                    # For each file on its own it would be a commit of the disk's journal.
+                    # One sync for all: a sync of each file would be a commit of the disk's journal.
                     syncfs(self._directory.descriptor)
                 else:
                     tree.mkdir(0o700)
@@ -126,15 +126,15 @@ class Driver:
                 return
             if holders := self._held(id):
                 raise LayerInUse(f"layer {id} is held by {holders} get(s)", "put it first")
-            # One process after the other: of two that remove it, the second finds it gone.
+            # One process at a time: if two remove the layer, the second does not find it.
             with self._naming(), suppress(LayerNotFound), self._alone(id):
                 if any(self._children(id)):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
                 removed = _new_name(_REMOVED)
                 os.rename(self._layers / id, self._home / removed)
-                # The layer is gone. The file of its parent means nothing without it, and what
-                # cannot be removed now is removed by the next start. What someone has mounted into
-                # it is unmounted, not deleted.
+                # The layer is removed. Without it the file of its parent has no meaning, and the
+                # rest is removed by the next start. Mounts of other programs in it are unmounted,
+                # not deleted.
                 with suppress(OSError):
                     (self._parents / id).unlink()
                 with suppress(OSError):
@@ -148,25 +148,25 @@ class Driver:
             return layer
 
     def put(self, id: str) -> None:
-        """Give back one get; see the contract. It waits for nothing."""
+        """Release one get; see the contract. It does not wait."""
         self._returned.append(layerid.check(id))
 
     def exists(self, id: str) -> bool:
-        """Say whether there is such a layer."""
+        """Return whether the layer exists."""
         with suppress(Exception):
             return (self._layers / layerid.check(id)).is_dir()
         return False
 
     def status(self) -> list[tuple[str, str]]:
-        """Return how many layers there are."""
+        """Return the number of layers."""
         return [("Layers", str(sum(1 for _ in self._layers.iterdir())))]
 
     def get_metadata(self, id: str) -> dict[str, str]:
-        """Return where the layer's tree is."""
+        """Return the path of the layer's tree."""
         return {"Dir": str(self._layer(id))}
 
     def cleanup(self) -> None:
-        """Forget who holds what."""
+        """Forget all holds."""
         with self._lock:
             self._returned.clear()
             self._holders.clear()
@@ -190,7 +190,7 @@ class Driver:
             return self._differ.diff_size(id, parent)
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Unpack an archive into a copy and exchange it; into the layer itself while it is held."""
+        """Unpack an archive into a copy and exchange it; in place while the layer is held."""
         self._known(id, parent)
         with self._lock, self._unread(id) as layer, self._staged() as staged:
             if self._held(id):
@@ -202,13 +202,14 @@ class Driver:
             return size
 
     def _apply_in_place(self, id: str, layer: Path, staged: Path, diff: BinaryIO) -> int:
-        """Apply to the directory that someone holds: it cannot be exchanged.
+        """Apply the archive to a held directory, which cannot be exchanged.
 
-        Until all is there the stage has the layer's tree as it was, for recovery after a crash.
+        Until the archive is applied, the staging directory contains a copy of the old tree, for
+        recovery after a crash.
         """
         (staged / "copy").mkdir()
         copy_tree(layer, staged / "copy" / id)
-        # Recovery takes the copy for the tree: after a power cut, too, it has to have its content.
+        # Recovery uses the copy as the tree, so its content must be on the disk before a power cut.
         syncfs(self._directory.descriptor)
         os.rename(staged / "copy", staged / _UNDO)
         try:
@@ -227,25 +228,25 @@ class Driver:
 
     @property
     def _differ(self) -> NaiveDiffer:
-        # Kept, it would be a cycle, and a driver that is given up would keep its home open.
+        # A reference would be a cycle, which keeps the home of an unused driver open.
         return NaiveDiffer(self, self._ids)
 
     def _prepare(self) -> None:
         if self._directory.is_alone:
             self._recover()
-        # From now on other drivers that start on this home leave our stages alone.
+        # From now on, other drivers that start on this home do not remove our staging directories.
         self._directory.share()
         self._directory.close_to_others()
         for name in ("dir", "parents"):
             self._directory.make_closed(name)
 
     def _recover(self) -> None:
-        """Remove what a crash has left, and bring layers back that were being changed."""
+        """Remove the remnants of a crash, and restore layers that were being changed."""
         for name in os.listdir(self._home):
             if name.startswith(_STAGING):
                 stage = self._home / name
                 for id in os.listdir(stage / _UNDO) if _is_directory(stage / _UNDO) else ():
-                    # Two renames, each of which may be the last before another crash.
+                    # Two renames, with a possible crash after each.
                     with suppress(FileNotFoundError):
                         os.rename(self._layers / id, stage / "partial")
                     os.rename(stage / _UNDO / id, self._layers / id)
@@ -258,7 +259,7 @@ class Driver:
                     (self._parents / id).unlink()
 
     def _publish(self, id: str, parent: str, tree: Path) -> None:
-        """Give a layer that is whole its parent and its name, durably; both or none."""
+        """Give a complete layer its parent and its final name, durably; both or none."""
         layer = self._layers / id
         try:
             with (self._parents / id).open("w") as named:
@@ -278,7 +279,7 @@ class Driver:
             raise
 
     def _held(self, id: str) -> int:
-        """Return how many hold a layer, after what was put. Call with the lock."""
+        """Return the number of holds of a layer, after deferred puts. The caller holds the lock."""
         while self._returned:
             returned = self._returned.popleft()
             holders = self._holders.pop(returned, 0)
@@ -288,7 +289,7 @@ class Driver:
 
     def _require_absent(self, id: str) -> None:
         if os.path.lexists(self._layers / id):
-            raise LayerExists(f"there is a layer {id} already", "choose another id, or remove it")
+            raise LayerExists(f"layer {id} exists already", "choose another id, or remove it")
 
     def _children(self, id: str) -> Iterator[str]:
         """Yield the layers that were copied from `id`; a crash may leave a name without a layer."""
@@ -298,7 +299,7 @@ class Driver:
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Keep other processes from giving layers their names, or taking them."""
+        """Prevent other processes from creating or removing names of layers."""
         descriptor = lock("parents", self._directory.descriptor, fcntl.LOCK_EX)
         try:
             yield
@@ -307,9 +308,9 @@ class Driver:
 
     @contextmanager
     def _kept(self, id: str) -> Iterator[Path | None]:
-        """Keep other processes from changing or removing a layer. "" is no layer.
+        """Prevent other processes from changing or removing a layer. "" is no layer.
 
-        Waits for one that changes it. Raises LayerNotFound.
+        Waits for a process that changes it. Raises LayerNotFound.
         """
         with ExitStack() as reading:
             if id:
@@ -318,18 +319,20 @@ class Driver:
 
     @contextmanager
     def _alone(self, id: str) -> Iterator[Path]:
-        """Keep others from reading a layer. Raises LayerInUse while one does, LayerNotFound."""
+        """Prevent other processes from reading a layer. Raises LayerInUse during a read,
+        LayerNotFound.
+        """
         with self._locked(id, fcntl.LOCK_EX | fcntl.LOCK_NB):
             yield self._layer(id)
 
     @contextmanager
     def _unread(self, id: str) -> Iterator[Path]:
-        """Do as `_alone`, but wait for a process that removes the layer, which is gone then."""
+        """Do as `_alone`, but wait for a process that removes the layer."""
         with ExitStack() as undo:
             try:
                 layer = undo.enter_context(self._alone(id))
             except LayerInUse:
-                with self._naming():  # had by whoever removes it
+                with self._naming():  # locked by the process that removes it
                     pass
                 layer = undo.enter_context(self._alone(id))
             yield layer
@@ -346,30 +349,30 @@ class Driver:
                     continue
                 except BlockingIOError:
                     raise LayerInUse(
-                        f"layer {id} is in use: it is read, changed, or copied, maybe by another "
+                        f"layer {id} is in use: it is read, changed or copied, possibly by another "
                         "process",
                         "end diffs of it, and try again",
                     ) from None
                 one = undo.enter_context(ExitStack())
                 one.callback(_unlock, descriptor)
-                # Whoever had the lock before may have exchanged or removed the directory.
+                # The previous holder of the lock may have exchanged or removed the directory.
                 if os.path.samestat(os.fstat(descriptor), os.stat(self._layer(id))):
                     break
                 one.close()
             yield
 
     def _read(self, reading: ExitStack, id: str, parent: str) -> None:
-        """Keep both layers as they are until `reading` is closed. Raises LayerNotFound."""
+        """Keep both layers unchanged until `reading` is closed. Raises LayerNotFound."""
         self._known(id, parent)
         for one in {id, parent} - {""}:
             reading.enter_context(self._kept(one))
 
     @contextmanager
     def _staged(self) -> Iterator[Path]:
-        """Make a directory beside the layers, and remove it with all it holds after the block.
+        """Create a directory beside the layers, and remove it with its tree after the block.
 
-        The block is over then: what cannot be removed is no reason to call it failed, and is
-        removed by the next start.
+        At that point the block has succeeded, so an error of the removal is ignored; the next start
+        removes the rest.
         """
         name = _new_name(_STAGING)
         os.close(make_directory(self._directory.descriptor, name))
@@ -400,14 +403,14 @@ def _new_name(prefix: str) -> str:
 
 
 def _text(path: Path) -> str:
-    """Return what a file holds; nothing when another driver on this home has removed it."""
+    """Return the content of a file; empty if another driver on this home has removed it."""
     with suppress(FileNotFoundError):
         return path.read_text()
     return ""
 
 
 def _write_names(directory: Path) -> None:
-    """Write the names in a directory to the disk. Raises OSError."""
+    """Sync the names in a directory. Raises OSError."""
     descriptor = os.open(directory, DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -416,14 +419,14 @@ def _write_names(directory: Path) -> None:
 
 
 def _unlock(descriptor: int) -> None:
-    """End a lock and close it: a process forked meanwhile has the descriptor, too."""
+    """Release a lock and close it: a process that was forked meanwhile has the descriptor, too."""
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 
 def _is_directory(path: Path) -> bool:
-    """Say whether there is such a directory. Raises OSError where the disk does not tell."""
+    """Return whether the directory exists. Raises OSError if the disk reports an error."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -252,7 +252,7 @@ def test_lowers_that_another_namespace_mounts_cannot_be_judged(tmp_path: Path, p
         assert b"mounted\n" == daemon.stdout.readline()
         mounts = [Mount(type="overlay", source="overlay", options=[f"lowerdir={lower}:{point}"])]
 
-        with pytest.raises(PrerequisitesNotMet, match="not for this process what it is for"):
+        with pytest.raises(PrerequisitesNotMet, match="is a different file for containerd"):
             Sources(daemon.pid).check(mounts)
         Sources(daemon.pid).check([Mount(type="bind", source=str(point))])
         Sources(0).check(mounts)

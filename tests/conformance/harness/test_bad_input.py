@@ -45,8 +45,8 @@ def _assert_refused(done: pytest.RunResult, words: str) -> None:
         ("--graphdriver-html=.", "is a directory; name a file"),
         ("--graphdriver-repro=mine.py", "is a file; name a directory"),
         ("--graphdriver-home=mine.py", "no such directory; make it first"),
-        ("--graphdriver-waivers=mine.py", "is no TOML"),
-        ("--graphdriver-baseline=mine.py", "is no result file"),
+        ("--graphdriver-waivers=mine.py", "is not TOML"),
+        ("--graphdriver-baseline=mine.py", "is not a result file"),
         ("--requirement=XYZ", "no such requirement"),
     ],
 )
@@ -77,7 +77,7 @@ def test_claims_that_are_no_set_are_refused(pytester: pytest.Pytester) -> None:
 def test_claims_of_what_nobody_knows_are_refused(pytester: pytest.Pytester) -> None:
     done = _run(pytester, "--driver=mine:Slips")
 
-    _assert_refused(done, "there is no capability 'sparse_file'; did you mean 'sparse_files'?")
+    _assert_refused(done, "unknown capability 'sparse_file'; did you mean 'sparse_files'?")
 
 
 def test_driver_that_cannot_name_itself_is_judged_all_the_same(pytester: pytest.Pytester) -> None:

@@ -97,9 +97,9 @@ def _said(row: dict[str, Any]) -> str:
         ("RowsLost", "CHG-005", "changes has no b'/top'"),
         ("NoLowerDir", "MET-005", "has no LowerDir"),
         ("NoLowerDir", "MET-004", "missing"),
-        ("DiffIsNoArchive", "DIF-003", "no archive"),
-        ("DiffIsNoArchive", "CHG-022", "no archive"),
-        ("LinksToNothing", "DIF-003", "a hard link to b'nowhere', which is not there"),
+        ("DiffIsNoArchive", "DIF-003", "not an archive"),
+        ("DiffIsNoArchive", "CHG-022", "not an archive"),
+        ("LinksToNothing", "DIF-003", "a hard link to b'nowhere', which does not exist"),
     ],
 )
 def test_answer_that_lacks_something_is_a_violation(

@@ -1,6 +1,7 @@
 """Whose an option is: ours begin with `graphdriver`, and the short spellings may be others'."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,19 @@ def test_project_that_owns_the_spellings_can_run_the_suite(pytester: pytest.Pyte
     result = _run(
         pytester, "--graphdriver=vfs", "--graphdriver-requirement=lif-001", "--requirement=REQ-7"
     )
+
+    assert 0 == result.ret
+    result.stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])
+
+
+@pytest.mark.parametrize("option", [("--requirement", "LIF-001"), ("--requirement=LIF-001",)])
+def test_check_keeps_its_options_where_a_project_owns_the_spellings(
+    pytester: pytest.Pytester, option: tuple[str, ...]
+) -> None:
+    pytester.makeconftest(REQUIREMENT_AND_DRIVER)
+
+    command = (sys.executable, "-m", "graphdriver_conformance", "check", "vfs", "-n0")
+    result = pytester.run(*command, *option)
 
     assert 0 == result.ret
     result.stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])

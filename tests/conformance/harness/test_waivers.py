@@ -134,7 +134,7 @@ def test_baseline_waives_what_it_has_and_nothing_else() -> None:
     ("text", "words"),
     [
         (None, "No such file"),
-        ("[[waive", "is no TOML"),
+        ("[[waive", "is not TOML"),
         ("", "must hold [[waive]] entries"),
         ("other = 1\n" + ENTRY, "nothing else"),
         ("[[waive]]\nrequirement = 'DIF-008'\n", "must have issue, reason, requirement, until"),

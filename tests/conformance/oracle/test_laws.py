@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from graphdriver import Change, ChangeKind
 from graphdriver_conformance.oracle.archive import (
+    LayerEntry,
     archive_findings,
     build_archive,
     entry_of,
@@ -157,3 +158,13 @@ def test_true_changes_have_no_findings() -> None:
     ]
 
     assert [] == change_findings(old, new, reported)
+
+
+@pytest.mark.parametrize("member", [entry_of("l", file()), entry_of("l", file(), b"f")])
+def test_marker_through_a_symlink_whose_directory_is_replaced_deletes_nothing(
+    member: LayerEntry,
+) -> None:
+    below = Tree.of({"b/x": b"x", "f": b"f", "l/t": "../b"})
+
+    for entries in ([whiteout("l/t/x"), member], [member, whiteout("l/t/x")]):
+        assert b"b/x" in apply_layer(below, entries)

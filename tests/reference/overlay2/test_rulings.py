@@ -35,7 +35,7 @@ def _archive(*names: str, data: bytes = b"x") -> bytes:
 def test_existing_id_is_layer_exists(driver: Driver) -> None:
     driver.create("a")
 
-    with pytest.raises(errors.LayerExists, match="a layer a already"):
+    with pytest.raises(errors.LayerExists, match="layer a exists already"):
         driver.create_read_write("a")
 
 

@@ -1,1 +1,1 @@
-"""What runs inside a machine: the cells of its plan, and the probes of its kernel."""
+"""The part that runs inside a machine: the cells of its plan, and the probes of its kernel."""

@@ -1,4 +1,4 @@
-"""`python3 -m graphdriver_vms.guest PLAN.json RESULTS`: run a plan, say where it is."""
+"""`python3 -m graphdriver_vms.guest PLAN.json RESULTS`: run a plan, report the progress."""
 
 import json
 import sys

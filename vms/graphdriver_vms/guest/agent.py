@@ -1,7 +1,7 @@
-"""Runs the cells of a plan, one after the other, each on ground of its own.
+"""Runs the cells of a plan in sequence, each on its own file system.
 
-What went wrong is recorded and the next cell is run: judging is for the host. Lines that begin
-with `@` tell the host where the machine is.
+Errors are recorded and the next cell is run: the host evaluates them. Lines that begin with `@`
+report the progress to the host.
 """
 
 import json
@@ -32,7 +32,7 @@ def run_plan(plan: dict[str, Any], results: Path) -> None:
     for cell in plan["cells"]:
         print(f"@cell {cell['name']}", flush=True)
         records.append(_run_cell(cell, plan, results, facts))
-        # After each, so that a machine that dies later still tells what it did.
+        # After each, so that the results are available even if the machine dies later.
         (results / "cells.json").write_text(json.dumps(records, indent=1))
     print("@done", flush=True)
 
@@ -64,7 +64,7 @@ def _check(
     record: dict[str, Any],
 ) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        # The ordinary user writes it, where it may; the results are root's.
+        # The ordinary user writes it in a directory of its own; the results directory is root's.
         os.chmod(scratch, 0o777)
         report = Path(scratch) / "report.json"
         log = results / f"{cell['name']}.log"
@@ -77,7 +77,7 @@ def _check(
 
 
 def _add_facts(report: Path, facts: dict[str, str], record: dict[str, Any]) -> None:
-    """Put what was probed into the suite's result file."""
+    """Add the results of the probes to the suite's result file."""
     if not report.is_file():
         return
     result = json.loads(report.read_text())

@@ -1,4 +1,4 @@
-"""What this kernel's overlay can: found by mounting, as versions say little (backports)."""
+"""Features of the kernel's overlayfs: probed by mounting, because of backports."""
 
 import ctypes
 import errno
@@ -19,7 +19,7 @@ _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _LAYERS = "lowerdir=l2:l1,upperdir=upper,workdir=work"
-# Mount options, each on top of two lowers and an upper.
+# Mount options, each in addition to two lowers and an upper.
 _OPTIONS = {
     "redirect_dir": "redirect_dir=on",
     "metacopy": "metacopy=on",
@@ -37,7 +37,7 @@ _OPTIONS = {
 
 
 def probe_facts() -> dict[str, str]:
-    """Return the facts by name; "ok" or the errno's name where something was tried."""
+    """Return the facts by name; "ok" or the errno's name if an operation was tried."""
     facts = {"uname.release": os.uname().release, "uname.version": os.uname().version}
     for name, options in _OPTIONS.items():
         facts[f"mount.{name}"] = _in_child(partial(_mount, f"{options},{_LAYERS}"))
@@ -53,7 +53,7 @@ def probe_facts() -> dict[str, str]:
 
 
 def d_type(directory: Path) -> str:
-    """Say whether directories of this file system keep the types of what is in them."""
+    """Return whether directories of this file system store file types."""
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         (Path(scratch) / "file").touch()
         descriptor = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
@@ -70,7 +70,7 @@ def d_type(directory: Path) -> str:
 
 
 def _in_child(attempt: Callable[[], object], uid: int = 0) -> str:
-    """Try something in a child with namespaces and a tmpfs of its own, standing in it."""
+    """Run a probe in a child with its own namespaces and a tmpfs as its current directory."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -94,7 +94,7 @@ def _enter(uid: int) -> None:
     if uid:
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-        # Else /proc/self belongs to root, and the maps cannot be written.
+        # Otherwise /proc/self is owned by root, and the maps cannot be written.
         _libc.prctl(_PR_SET_DUMPABLE, 1)
         flags |= _CLONE_NEWUSER
     _checked(_libc.unshare(flags))
@@ -122,7 +122,7 @@ def _many(count: int) -> None:
 
 
 def _fsconfig_lowers() -> None:
-    """Name each lower by itself. Before 6.5 only the creation tells that the key is not known."""
+    """Add each lower separately. Before 6.5 an unknown key is reported only at the creation."""
     descriptor = _libc.syscall(_SYS_FSOPEN, b"overlay", 0)
     _checked(min(descriptor, 0))
     keys = (("lowerdir+", "l2"), ("lowerdir+", "l1"), ("upperdir", "upper"), ("workdir", "work"))

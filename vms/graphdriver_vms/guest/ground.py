@@ -1,4 +1,4 @@
-"""The ground of a cell: a file system made for it, and parameters of the overlay module."""
+"""The environment of a cell: a new file system, and parameters of the overlay module."""
 
 import contextlib
 import shutil
@@ -15,12 +15,14 @@ _IMAGE_SIZE = 1 << 30
 
 
 class NoGround(Exception):
-    """This machine has no such file system or parameter; the text says what was tried."""
+    """The file system or parameter is not supported on this machine; the text names the
+    attempts.
+    """
 
 
 @contextlib.contextmanager
 def made(cell: dict[str, Any]) -> Iterator[Path]:
-    """Make the file system of a cell and mount it. Raises NoGround when this kernel has none."""
+    """Create the file system of a cell and mount it. Raises NoGround if the kernel lacks it."""
     base = Path(tempfile.mkdtemp(prefix="graphdriver-ground-", dir="/var/tmp"))
     ground = base / "ground"
     ground.mkdir()
@@ -30,7 +32,7 @@ def made(cell: dict[str, Any]) -> Iterator[Path]:
         if cell["make"]:
             _make_some(cell, base / "image", ground)
             mounted = True
-        # Of its user, as a home directory is; what mkfs put there is in nobody's way.
+        # Owned by its user, as a home directory is; files of mkfs in it are harmless.
         with contextlib.suppress(OSError):
             (ground / "lost+found").rmdir()
         shutil.chown(ground, cell["user"], cell["user"])
@@ -42,7 +44,7 @@ def made(cell: dict[str, Any]) -> Iterator[Path]:
 
 
 def _make_some(cell: dict[str, Any], image: Path, ground: Path) -> None:
-    """Make what today's programs make, or what those of this kernel's time did. Raises NoGround."""
+    """Run mkfs with today's defaults, or with those of the time of this kernel. Raises NoGround."""
     try:
         _make_and_mount(cell["make"], cell["mount"], image, ground)
     except NoGround:
@@ -68,7 +70,7 @@ def _make_and_mount(make: list[str], options: str, image: Path, ground: Path) ->
 def _run(command: list[str | Path]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        # Without the paths, which are other ones in every run.
+        # Without the paths, which differ in every run.
         words = " ".join(str(one) for one in command if not str(one).startswith("/"))
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
         raise NoGround(f"{words} failed: {said.rpartition(': ')[2]}")
@@ -76,7 +78,9 @@ def _run(command: list[str | Path]) -> None:
 
 @contextlib.contextmanager
 def parameters_set(wanted: dict[str, str]) -> Iterator[None]:
-    """Set parameters of the overlay module, and back. Raises NoGround when there is none such."""
+    """Set parameters of the overlay module, and restore them. Raises NoGround if they do not
+    exist.
+    """
     before = {}
     try:
         for name, value in wanted.items():

@@ -1,6 +1,6 @@
 """pytest, loaded once and forked for each cell: under emulation a start takes half a minute.
 
-Nothing of the suite is called but by pytest's command line.
+The suite is only called through pytest's command line.
 """
 
 import ctypes
@@ -16,13 +16,15 @@ __all__ = ["run", "warm_up"]
 
 _PERSONALITIES = {"": None, "uname-2.6": 0x0020000}  # include/uapi/linux/personality.h
 _QUIET = ("--tb=no", "-rN", "--no-header", "-q", "-p", "no:cacheprovider")
-# pytest loads what it has loaded already, and warns of each.
+# pytest imports its plugins again, and warns about each.
 _AGAIN = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def warm_up() -> None:
-    """Let pytest collect the suite, without a driver: modules are then loaded, and rewritten."""
+    """Let pytest collect the suite, without a driver: its modules are then loaded, and
+    rewritten.
+    """
     arguments = [*_QUIET, "--collect-only", "--pyargs", "graphdriver_conformance.suite"]
     sys.stdout.flush()
     kept = os.dup(1)
@@ -79,6 +81,6 @@ def _become(user: str, personality: str) -> None:
     os.initgroups(user, entry.pw_gid)
     os.setresgid(*[entry.pw_gid] * 3)
     os.setresuid(*[entry.pw_uid] * 3)
-    # A process that changed its ids cannot write its own uid_map until it may be dumped again.
+    # A process that changed its ids cannot write its own uid_map until it is dumpable again.
     _libc.prctl(4, 1)
     os.environ.update(HOME=entry.pw_dir, LOGNAME=user, USER=user)

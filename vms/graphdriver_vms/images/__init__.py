@@ -1,1 +1,1 @@
-"""Kernels, root file system, box and packages: all that a machine boots and runs."""
+"""Kernels, root file system, box and packages for machines."""

@@ -1,4 +1,6 @@
-"""Packages of any Debian suite through a private apt root; the machine's own stays as it is."""
+"""Packages of any Debian suite through a private apt root; the host's configuration is not
+changed.
+"""
 
 import fnmatch
 import subprocess
@@ -24,7 +26,7 @@ class Package:
 
 @cache
 def _own_archives() -> dict[str, str]:
-    """Return the archives that this machine's apt uses: suite to URI, as apt itself reads them."""
+    """Return the archives that the host's apt uses: suite to URI, as apt itself reads them."""
     done = subprocess.run(
         [
             *("apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)"),
@@ -38,9 +40,9 @@ def _own_archives() -> dict[str, str]:
 
 
 def archive_of(suite: str) -> str:
-    """Return the URI of the archive that has `suite`, on the machine's own mirror.
+    """Return the URI of the archive with `suite`, on the host's mirror.
 
-    Security suites are in an archive of their own, all others in the main one. Raises CannotBuild.
+    Security suites are in a separate archive, all others in the main one. Raises CannotBuild.
     """
     security = suite.endswith("-security")
     for known, uri in _own_archives().items():
@@ -53,14 +55,14 @@ def archive_of(suite: str) -> str:
 
 
 class Suite:
-    """A suite of the archive, with lists of its own below `directory`."""
+    """A suite of the archive, with its own package lists below `directory`."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self._directory = directory
 
     def update(self) -> None:
-        """Fetch the suite's list of packages, its signature checked. Raises CannotBuild."""
+        """Download the suite's list of packages and verify its signature. Raises CannotBuild."""
         for part in ("lists/partial", "cache/archives/partial"):
             (self._directory / part).mkdir(parents=True, exist_ok=True)
         (self._directory / "status").touch()
@@ -70,7 +72,7 @@ class Suite:
         self._apt("apt-get", "update", "-qq", "--error-on=any")
 
     def newest(self, pattern: str) -> Package:
-        """Return the package of the highest version whose name fits `pattern`."""
+        """Return the package with the highest version whose name matches `pattern`."""
         prefix = pattern.partition("*")[0]
         names = self._apt("apt-cache", "pkgnames", prefix).split()
         found = [
@@ -91,7 +93,7 @@ class Suite:
         return best
 
     def parts(self, kernel: Package) -> list[str]:
-        """Return the packages that a kernel's files are in: since 6.19 there are several."""
+        """Return the packages with the files of a kernel: since 6.19 there are several."""
         found, todo = [kernel.name], [kernel.name]
         release = kernel.name.removeprefix("linux-image-")
         while todo:

@@ -25,7 +25,7 @@ _KERNEL, _SOURCE = "6.1", "linux-source-6.1"
 
 @dataclass(frozen=True, slots=True)
 class BrokenKernel:
-    """One bug; the keys are explained in `broken_kernels.toml`."""
+    """One bug; `broken_kernels.toml` explains the keys."""
 
     name: str
     about: str
@@ -37,7 +37,9 @@ class BrokenKernel:
     cell: str
 
     def edited(self, text: str) -> str:
-        """Return the source with the bug. Raises CannotBuild unless its place is there once."""
+        """Return the source with the bug. Raises CannotBuild unless the text to replace occurs
+        once.
+        """
         before, after = self.before.strip("\n"), self.after.strip("\n")
         if text.count(before) != 1:
             raise CannotBuild(
@@ -60,9 +62,9 @@ def load_broken(path: Path | None = None) -> dict[str, BrokenKernel]:
 
 
 class Workshop:
-    """Builds overlayfs with a bug, as a module of Debian's user-mode Linux; the cache keeps it.
+    """Builds overlayfs with a bug, as a module of Debian's user-mode Linux, in the cache.
 
-    Only the module is compiled: seconds instead of the minutes that a kernel takes.
+    Only the module is compiled: seconds instead of the minutes for a kernel.
     """
 
     def __init__(self, cache: Path, report: Callable[[str], None]) -> None:
@@ -71,7 +73,7 @@ class Workshop:
         self._report = report
 
     def build(self, kernels: Sequence[BrokenKernel]) -> dict[str, UmlImage]:
-        """Return the sound kernel and `kernels` by name. Raises CannotBuild."""
+        """Return the unmodified kernel and `kernels` by name. Raises CannotBuild."""
         kernel = load_kernels()[_KERNEL]
         uml = build_uml(self._cache, kernel)
         wanted: dict[str, BrokenKernel | None] = {SOUND: None}
@@ -89,13 +91,13 @@ class Workshop:
         }
 
     def _place(self, uml: UmlImage, name: str, kernel: BrokenKernel | None) -> Path:
-        """Return where the modules of a kernel are, by all that they were made of."""
+        """Return the directory of a kernel's modules, named by a hash of all inputs."""
         change = f"{kernel.file}\0{kernel.before}\0{kernel.after}" if kernel else ""
         digest = hashlib.sha256(f"{uml.release}\0{change}".encode()).hexdigest()[:12]
         return self._base / "kernels" / f"{name}-{digest}"
 
     def _source(self, suite_name: str, release: str) -> Path:
-        """Return the source of a release, fetched unless it is there. Raises CannotBuild."""
+        """Return the source of a release, downloaded unless it is cached. Raises CannotBuild."""
         source = self._base / "source" / release
         if source.is_dir():
             return source
@@ -124,14 +126,14 @@ class Workshop:
 
 
 class _Tree:
-    """A kernel's source, and below `work` what is made of it."""
+    """A kernel's source, and its builds below `work`."""
 
     def __init__(self, source: Path, work: Path, uml: UmlImage) -> None:
         self._source = source
         self._objects = work / "objects"
         self._overlayfs = work / "overlayfs"
         self._uml = uml
-        # Else a checkout around the cache would be part of the release.
+        # Otherwise a checkout around the cache would be part of the release.
         self._command = (
             "make",
             "-s",
@@ -143,7 +145,7 @@ class _Tree:
         )
 
     def prepare(self, report: Callable[[str], None]) -> None:
-        """Configure the source as the kernel was. Raises CannotBuild."""
+        """Configure the source like the kernel. Raises CannotBuild."""
         done = self._objects / ".prepared"
         if done.is_file():
             return
@@ -158,7 +160,7 @@ class _Tree:
         done.touch()
 
     def make(self, kernel: BrokenKernel | None, place: Path) -> None:
-        """Make a directory of modules whose overlay has the bug. Raises CannotBuild."""
+        """Create a directory of modules whose overlay has the bug. Raises CannotBuild."""
         with _edited(self._overlayfs, kernel):
             _run(
                 *self._command,
@@ -171,7 +173,7 @@ class _Tree:
         part.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(base / "lib", part / "lib", copy_function=os.link)
         target = part / "lib/modules" / self._uml.release / "kernel/fs/overlayfs/overlay.ko"
-        # It has another name in the base: the link goes, the file stays.
+        # It is a hard link to a file of the base: the link is removed, the file is kept.
         target.unlink()
         shutil.copy(self._overlayfs / "overlay.ko", target)
         part.rename(place)
@@ -182,7 +184,7 @@ class _Tree:
 
 @contextlib.contextmanager
 def _edited(directory: Path, kernel: BrokenKernel | None) -> Iterator[None]:
-    """Have the bug in the source for the time being. Raises CannotBuild."""
+    """Apply the bug to the source for the duration of the block. Raises CannotBuild."""
     if kernel is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""A kernel to boot: its image, and an initrd with the modules that a guest may want."""
+"""A kernel to boot: its image, and an initrd with the modules that a guest may need."""
 
 import gzip
 import hashlib
@@ -23,7 +23,7 @@ _BOOT = ("virtio_pci", "virtio_blk", "ext4")
 _REST = (
     *("virtio_net", "virtio_rng", "af_packet", "overlay", "loop", "fuse", "squashfs", "erofs"),
     *("xfs", "btrfs", "quota_v2", "nls_utf8", "binfmt_misc"),
-    # By what it can, as btrfs asks for it: 6.18 has no crc32c_generic any more.
+    # By feature, as btrfs requests it: 6.18 no longer has crc32c_generic.
     *("crypto-crc32c", "libcrc32c"),
 )
 _SCRIPTS = {"initrd-init": "init", "direct-init": "direct-init"}
@@ -33,7 +33,7 @@ _DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress, ".zst": None, ".k
 
 @dataclass(frozen=True, slots=True)
 class KernelImage:
-    """A kernel in the cache; `release` is what uname(2) of it has to say."""
+    """A kernel in the cache; `release` is the expected result of uname(2)."""
 
     release: str
     package: str
@@ -42,14 +42,14 @@ class KernelImage:
 
     @staticmethod
     def directory(cache: Path, kernel: Kernel) -> Path:
-        """Return where it is: `vmlinuz`, `initrd`, `kernel.json`."""
+        """Return its directory: `vmlinuz`, `initrd`, `kernel.json`."""
         return cache / "kernels" / kernel.name
 
 
 def static_busybox(cache: Path) -> Path:
-    """Return busybox for the initrds, out of the guests' own suite. Raises CannotBuild.
+    """Return busybox for the initrds, from the guests' own suite. Raises CannotBuild.
 
-    The host's may be linked dynamically: the kernel then finds no interpreter in the initrd.
+    The host's may be linked dynamically, and the initrd has no interpreter for it.
     """
     place = cache / "busybox" / SUITE / "busybox"
     if place.is_file():
@@ -61,7 +61,7 @@ def static_busybox(cache: Path) -> Path:
         for deb in suite.download(["busybox-static"], Path(scratch)):
             _run("dpkg-deb", "-x", deb, Path(scratch) / "files")
         program = _first(Path(scratch) / "files", "bin/busybox", "usr/bin/busybox")
-        # A program that asks for an interpreter is not static.
+        # A program with an interpreter is not static.
         if b"/ld-linux" in program.read_bytes()[:4096]:
             raise CannotBuild(f"busybox-static of {SUITE} is linked dynamically")
         program.rename(place)
@@ -69,9 +69,9 @@ def static_busybox(cache: Path) -> Path:
 
 
 def build_kernel(cache: Path, kernel: Kernel, busybox: Path) -> KernelImage:
-    """Fetch and prepare a kernel, unless the suite's present one is there.
+    """Download and prepare a kernel, unless the suite's current one is cached.
 
-    `busybox` is the initrd's. Raises CannotBuild.
+    `busybox` is for the initrd. Raises CannotBuild.
     """
     suite = Suite(kernel.suite, cache / "apt" / kernel.name)
     suite.update()
@@ -117,7 +117,7 @@ def _assemble(unpacked: Path, release: str, target: Path, busybox: Path) -> None
     _first(unpacked, f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz").rename(
         target / "vmlinuz"
     )
-    # depmod and modprobe look below lib/modules of a base directory.
+    # depmod and modprobe read lib/modules of a base directory.
     _run("depmod", "-b", modules.parents[2], release)
     for name in _LISTS:
         for found in unpacked.rglob(name):
@@ -127,9 +127,9 @@ def _assemble(unpacked: Path, release: str, target: Path, busybox: Path) -> None
 
 
 def make_initrd(base: Path | None, release: str, initrd: Path, busybox: Path) -> None:
-    """Make an initrd with the modules of `base`/lib/modules/RELEASE that a guest may want.
+    """Create an initrd with the modules of `base`/lib/modules/RELEASE that a guest may need.
 
-    Without `base` it has none: the kernel has what it needs built in. Raises CannotBuild.
+    Without `base` it has none: the kernel has all features built in. Raises CannotBuild.
     """
     tree = initrd.with_name("tree")
     order: list[str] = []
@@ -150,7 +150,7 @@ def make_initrd(base: Path | None, release: str, initrd: Path, busybox: Path) ->
 
 
 def _copy_modules(base: Path, modules: Path, target: Path, release: str) -> list[str]:
-    """Copy modules and what they need, decompressed; return those for booting, in order."""
+    """Copy modules and their dependencies, decompressed; return those for booting, in order."""
     boot: list[str] = []
     for name in (*_BOOT, *_REST):
         done = subprocess.run(
@@ -159,7 +159,7 @@ def _copy_modules(base: Path, modules: Path, target: Path, release: str) -> list
             text=True,
             check=False,
         )
-        # What is built in, or not there at all, has no file; the guest's facts say what works.
+        # Modules that are built in, or missing, have no file; the guest's facts show what works.
         for line in done.stdout.splitlines():
             if not line.startswith("insmod "):
                 continue

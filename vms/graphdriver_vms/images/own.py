@@ -1,4 +1,6 @@
-"""A kernel of one's own: a bzImage, a `linux` built with ARCH=um, or a Debian package of either."""
+"""A kernel of the user's own: a bzImage, a `linux` built with ARCH=um, or a Debian package of
+either.
+"""
 
 import shutil
 import struct
@@ -13,7 +15,7 @@ from graphdriver_vms.images.uml_image import release_of
 __all__ = ["KernelFormat", "OwnKernel", "own_kernel"]
 
 _ELF = b"\x7fELF"
-# Documentation/arch/x86/boot.rst: the magic, and where the text of the version is.
+# Documentation/arch/x86/boot.rst: the magic, and the offset of the version text.
 _MAGIC_AT, _MAGIC = 0x202, b"HdrS"
 _VERSION_AT, _SETUP = 0x20E, 0x200
 _NEEDS = "name a bzImage, a `linux` built with ARCH=um, or a Debian package with one of them"
@@ -28,7 +30,7 @@ class KernelFormat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OwnKernel:
-    """A kernel of one's own; `modules_base` holds lib/modules/RELEASE, and is empty without."""
+    """A kernel of the user's own; `modules_base` contains lib/modules/RELEASE, or is empty."""
 
     format: KernelFormat
     file: Path
@@ -37,13 +39,13 @@ class OwnKernel:
 
 
 def own_kernel(file: Path, modules: Path | None, scratch: Path) -> OwnKernel:
-    """Look at a file, and at a directory of modules as `make modules_install` makes it.
+    """Identify a file, and a directory of modules from `make modules_install`.
 
-    `modules` may be the directory that INSTALL_MOD_PATH named, or its lib/modules/RELEASE.
-    `scratch` gets what is unpacked. Raises CannotBuild.
+    `modules` may be the directory of INSTALL_MOD_PATH, or its lib/modules/RELEASE. `scratch` is for
+    unpacked files. Raises CannotBuild.
     """
     if not file.is_file():
-        raise CannotBuild(f"{file} is no file", _NEEDS)
+        raise CannotBuild(f"{file} is not a file", _NEEDS)
     if file.suffix == ".deb":
         file, packed = _unpacked(file, scratch / "package")
         modules = modules or packed
@@ -54,17 +56,17 @@ def own_kernel(file: Path, modules: Path | None, scratch: Path) -> OwnKernel:
     elif head[_MAGIC_AT : _MAGIC_AT + 4] == _MAGIC:
         format, release = KernelFormat.BZIMAGE, _version(head)
     else:
-        raise CannotBuild(f"{file} is no kernel", _NEEDS)
+        raise CannotBuild(f"{file} is not a kernel", _NEEDS)
     base = (_with_modules(modules, release, scratch / "modules"),) if modules else ()
     return OwnKernel(format, file.absolute(), release, base)
 
 
 def _version(head: bytes) -> str:
-    """Return the release that a bzImage says it is. Raises CannotBuild."""
+    """Return the release in a bzImage's header. Raises CannotBuild."""
     (offset,) = struct.unpack_from("<H", head, _VERSION_AT)
     text = head[offset + _SETUP :].partition(b"\0")[0].decode("ascii", "replace")
     if not offset or not text.split():
-        raise CannotBuild("the bzImage does not say which release it is")
+        raise CannotBuild("the bzImage does not contain its release")
     return text.split()[0]
 
 
@@ -95,7 +97,7 @@ def _with_modules(given: Path, release: str, target: Path) -> Path:
             f"{given} has no modules of {release}",
             "name what INSTALL_MOD_PATH was for `make modules_install`",
         )
-    # `build` and `source` point to the trees that the kernel was built in.
+    # `build` and `source` point to the source trees of the kernel.
     ignore = shutil.ignore_patterns("build", "source")
     place = target / "lib/modules" / release
     shutil.copytree(found.resolve(), place, ignore=ignore)

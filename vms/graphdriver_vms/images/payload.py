@@ -1,4 +1,4 @@
-"""What the guests run: our wheel, its dependencies and drivers to judge, ready to import."""
+"""The packages in the guests: the suite's wheel, its dependencies and the drivers under test."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from graphdriver_vms.images.rootfs import GUEST_PYTHON
 __all__ = ["BROKEN_DRIVERS", "broken_drivers", "host_packages", "make_payload"]
 
 BROKEN_DRIVERS = "graphdriver_mutants"
-"""The package of broken drivers that some cells judge."""
+"""The package of broken drivers that some cells test."""
 
 _SUITE = "graphdriver_conformance.suite"
 # Guests are amd64 with glibc 2.36; wheels for older ones run there.
@@ -25,13 +25,13 @@ _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x
 
 
 def make_payload(payload: Path, installables: Sequence[str]) -> None:
-    """Install our distribution and `installables` (wheels, paths) below `payload`.
+    """Install this distribution and `installables` (wheels, paths) below `payload`.
 
-    Guests have no network: pip resolves here, for the guests' Python. Raises CannotBuild.
+    Guests have no network: pip resolves on the host, for the guests' Python. Raises CannotBuild.
     """
     shutil.rmtree(payload, ignore_errors=True)
-    # The name matters: Hypothesis reads all source outside of site-packages for its constants,
-    # half a minute under emulation.
+    # The name is required: Hypothesis reads all source outside of site-packages for constants,
+    # which takes half a minute under emulation.
     target = payload / "site-packages"
     wheels = payload.with_name("payload-wheels")
     shutil.rmtree(wheels, ignore_errors=True)
@@ -52,9 +52,9 @@ def make_payload(payload: Path, installables: Sequence[str]) -> None:
 
 
 def host_packages(target: Path, installables: Sequence[str]) -> tuple[Path, ...]:
-    """Return what this Python lacks to run a plan: `installables` and the broken drivers.
+    """Return the packages that this Python lacks for a plan: `installables` and the broken drivers.
 
-    For guests that run on the host's own programs. Raises CannotBuild.
+    For guests that use the host's own programs. Raises CannotBuild.
     """
     found = []
     if installables:
@@ -66,20 +66,20 @@ def host_packages(target: Path, installables: Sequence[str]) -> tuple[Path, ...]
 
 
 def broken_drivers() -> Path | None:
-    """Return the package of broken drivers, None for an installed package: a checkout has it."""
+    """Return the package of broken drivers in a checkout, None for an installed package."""
     repository = _repository()
     return repository / "tests" / BROKEN_DRIVERS if repository else None
 
 
 def _compile(target: Path) -> None:
-    """Compile here, where it is ten times as fast, if this is the Python that the guests have."""
+    """Compile on the host, which is ten times as fast, if it has the guests' Python version."""
     if GUEST_PYTHON == f"{sys.version_info[0]}.{sys.version_info[1]}":
         subprocess.run(
             [sys.executable, "-m", "compileall", "-q", "-s", target, target],
             stdout=subprocess.DEVNULL,
             check=False,
         )
-        # pytest compiles tests and plugins for itself, when it first sees them.
+        # pytest compiles tests and plugins itself, when it first imports them.
         collect = ["--collect-only", "-q", "-p", "no:cacheprovider"]
         subprocess.run(
             [sys.executable, "-S", "-m", "pytest", *collect, "--pyargs", _SUITE],
@@ -91,7 +91,7 @@ def _compile(target: Path) -> None:
 
 
 def _repository() -> Path | None:
-    """Return the checkout that we run from, None for an installed package."""
+    """Return the checkout of this module, None for an installed package."""
     repository = Path(__file__).parents[3]
     is_checkout = (repository / "pyproject.toml").is_file() and (
         repository / "Vagrantfile"
@@ -100,11 +100,11 @@ def _repository() -> Path | None:
 
 
 def _ourselves() -> str:
-    """Return the repository that we run from, or the version that is installed, for pip."""
+    """Return the repository of this module, or the installed version, for pip."""
     if repository := _repository():
         return str(repository)
     ours = distribution("graphdriver-conformance")
-    # PEP 610: where it was installed from, unless that was an index.
+    # PEP 610: the source of the installation, unless it was an index.
     origin = json.loads(ours.read_text("direct_url.json") or "{}").get("url", "")
     wheel = Path(unquote(urlsplit(origin).path))
     if origin.startswith("file:") and wheel.exists():

@@ -1,4 +1,4 @@
-"""The guests' root file system and the box made of it: Debian, small, without an init system."""
+"""The guests' root file system and the box made of it: a small Debian without an init system."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ from graphdriver_vms.images.apt import KEYRING, archive_of
 
 __all__ = ["GUEST_PYTHON", "SUITE", "Box", "box_of", "build_box"]
 
-# The suite needs Python 3.11, which bookworm has; the kernel does not come from here.
+# The suite needs Python 3.11, which bookworm has; the kernel is from another suite.
 SUITE = "bookworm"
 GUEST_PYTHON = "3.11"
 _PACKAGES = (
     *("openssh-server", "sudo", "rsync", "iproute2", "kmod", "busybox-static", "python3"),
-    # What the suite and the file systems of the plan take.
+    # Dependencies of the suite and of the plan's file systems.
     *("e2fsprogs", "xfsprogs", "btrfs-progs", "uidmap", "attr", "libcap2-bin", "zstd"),
 )
 _DISK = "4G"
@@ -31,7 +31,7 @@ _SCRIPTS = {
 
 
 class Box:
-    """A box in the cache, named by what went into it."""
+    """A box in the cache, named by a hash of its inputs."""
 
     def __init__(self, cache: Path, digest: str) -> None:
         self.name = f"graphdriver-{digest[:12]}"
@@ -40,7 +40,7 @@ class Box:
         self.root = self.directory / "root.tar"
 
     def disk(self) -> Path:
-        """Return the disk of the box, which is unpacked the first time. Raises OSError."""
+        """Return the disk of the box, which is unpacked at the first use. Raises OSError."""
         image = self.directory / "box.img"
         if not image.is_file():
             with tarfile.open(self.file) as box:
@@ -53,12 +53,12 @@ class Box:
         return image
 
     def is_there(self, with_disk: bool) -> bool:
-        """Whether it was built to its end, `with_disk` to the disk that libvirt takes."""
+        """Whether it was built completely, `with_disk` including the disk for libvirt."""
         return (self.file if with_disk else self.root).is_file()
 
 
 def box_of(cache: Path) -> Box:
-    """Return the box that the present recipe makes."""
+    """Return the box for the current recipe."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for name in _SCRIPTS:
         digest.update(_script(name))
@@ -66,9 +66,9 @@ def box_of(cache: Path) -> Box:
 
 
 def build_box(cache: Path, with_disk: bool = True) -> Box:
-    """Build it, unless it is there; a build that breaks off leaves nothing. Raises CannotBuild.
+    """Build it, unless it is cached; an interrupted build leaves nothing. Raises CannotBuild.
 
-    Without the disk it is the root file system only, which public boxes are given.
+    Without the disk only the root file system is built, for machines of public boxes.
     """
     box = box_of(cache)
     if box.is_there(with_disk):
@@ -103,7 +103,7 @@ def _bootstrap(root: Path) -> None:
 
 
 def _user_hook(name: str, uid: int) -> str:
-    # A password that fits nothing: sshd lets nobody in whose account is locked.
+    # Unusable password '*': sshd rejects locked ('!') accounts.
     options = f"--password '*' --create-home --shell /bin/bash --uid {uid}"
     return f"--customize-hook=chroot $1 useradd {options} {name}"
 
@@ -133,7 +133,9 @@ def _customize(root: Path) -> None:
 
 
 def _disk_image(root: Path, work: Path) -> None:
-    """Make the box: one file system on the whole disk, as kernels are booted without a loader."""
+    """Create the box: one file system on the whole disk, because kernels are booted without a
+    loader.
+    """
     raw, image = work / "disk.raw", work / "box.img"
     _run("mke2fs", "-q", "-F", "-t", "ext4", "-d", root, raw, _DISK)
     _run("qemu-img", "convert", "-O", "qcow2", raw, image)
@@ -147,7 +149,7 @@ def _disk_image(root: Path, work: Path) -> None:
 
 
 def _insecure_key() -> str:
-    """Return the key that every Vagrant has both halves of; guests are reached from here only."""
+    """Return Vagrant's well-known public key; guests are reachable from this host only."""
     for pattern in (
         "/usr/share/rubygems-integration/all/gems/vagrant-*/keys/vagrant.pub",
         "/opt/vagrant/embedded/gems/*/gems/vagrant-*/keys/vagrant.pub",

@@ -1,4 +1,4 @@
-"""A kernel of user-mode Linux: Debian's program and modules, or one of one's own."""
+"""A kernel of user-mode Linux: Debian's program and modules, or one of the user's own."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _DAY = 86400
 
 @dataclass(frozen=True, slots=True)
 class UmlImage:
-    """A kernel that can be started; `modules_base` holds lib/modules, and is empty without."""
+    """A kernel that can be started; `modules_base` contains lib/modules, or is empty."""
 
     release: str
     program: Path
@@ -31,7 +31,7 @@ class UmlImage:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What a directory of the cache was made of."""
+    """The inputs of a directory of the cache."""
 
     release: str
     version: str
@@ -39,9 +39,9 @@ class _Made:
 
 
 def build_uml(cache: Path, kernel: Kernel) -> UmlImage:
-    """Fetch Debian's kernel of a series unless the suite's present one is there.
+    """Download Debian's kernel of a series unless the suite's current one is cached.
 
-    The mirror is not asked again for a day. Raises CannotBuild.
+    The mirror is queried once a day. Raises CannotBuild.
     """
     place = cache / "uml" / kernel.name
     made = _known(place)
@@ -65,7 +65,7 @@ def build_uml(cache: Path, kernel: Kernel) -> UmlImage:
         (work / "files/usr/lib/uml/modules").rename(work / "lib/modules")
         shutil.rmtree(work / "files")
         shutil.rmtree(place, ignore_errors=True)
-        # By its place, which the loader's path has.
+        # Named by its directory, because the program contains the loader's path.
         work.rename(place)
         made = _Made(release_of(place / "linux"), package.version)
         (place / "kernel.json").write_text(json.dumps(asdict(made)))
@@ -80,7 +80,7 @@ def build_uml(cache: Path, kernel: Kernel) -> UmlImage:
 
 
 def release_of(program: Path) -> str:
-    """Return the release that a kernel of user-mode Linux says it is. Raises CannotBuild."""
+    """Return the release of a user-mode Linux kernel, from `--version`. Raises CannotBuild."""
     try:
         done = _version(program)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -110,7 +110,7 @@ def _version(program: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def _bring_libc(suite: Suite, work: Path, place: Path) -> None:
-    """Let the program use the C library of its own suite: that of this host is older."""
+    """Make the program use the C library of its own suite: this host's is older."""
     _unpack(suite, "libc6", work / "libc")
     try:
         done = subprocess.run(

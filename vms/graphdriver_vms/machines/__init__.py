@@ -1,1 +1,1 @@
-"""Machines of each engine: how they come up, run a plan, and go."""
+"""Machines of each engine: they boot, run a plan, and are destroyed."""

@@ -1,7 +1,7 @@
 """A kernel that is booted directly: one process, which runs the plan and ends.
 
-Lines of its console that begin with `@` report where it is: `@kernel RELEASE` when its user space
-runs, `@cell NAME`, and at last `@end CODE` with the exit code of the guest's part.
+Lines of its console that begin with `@` report the progress: `@kernel RELEASE` when its user space
+runs, `@cell NAME`, and at the end `@end CODE` with the exit code of the guest's part.
 """
 
 import subprocess

@@ -1,7 +1,7 @@
-"""A libvirtd of the run's own, in namespaces of its own: what it starts ends with them.
+"""A libvirtd of the run's own, in its own namespaces, with which its processes end.
 
-Processes, network, mounts and libvirt's directories are private. Whatever becomes of the run, also
-when it is killed, the kernel then ends every machine, bridge and name server with it.
+Processes, network, mounts and libvirt's directories are private. When the run ends, also when it is
+killed, the kernel ends every machine, bridge and name server with it.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ _PRIVATE = ("/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/
 
 
 def system_libvirtd_answers() -> bool:
-    """Say whether this host runs a libvirtd that we may use."""
+    """Return whether this host runs a libvirtd that is accessible."""
     if not shutil.which("virsh"):
         return False
     try:
@@ -51,12 +51,14 @@ def system_libvirtd_answers() -> bool:
 
 
 def enclosed(state: Path, work: Callable[[], int]) -> int:
-    """Call `work` beside a private libvirtd and return its exit code; `state` is scratch.
+    """Call `work` beside a private libvirtd and return its exit code; `state` is a scratch
+    directory.
 
-    Ctrl-C and SIGTERM reach `work` once, as KeyboardInterrupt, however often they come. Raises
-    MatrixError when there can be no namespaces.
+    Ctrl-C and SIGTERM are delivered to `work` once, as KeyboardInterrupt, even if repeated. Raises
+    MatrixError if namespaces cannot be created.
     """
-    # In a child: what unshares process ids cannot start anything once that namespace has ended.
+    # In a child: after unshare of the PID namespace, no process can be started once that namespace
+    # has ended.
     middle = os.fork()
     if not middle:
         _be_middle(state, work)
@@ -68,7 +70,7 @@ def _be_middle(state: Path, work: Callable[[], int]) -> None:
     code = 2
     try:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # Out of the terminal's group: signals come from the process outside, once.
+        # In another group than the terminal's: the process outside forwards signals, once.
         os.setpgid(0, 0)
         if _libc.unshare(_CLONE_NEWNET | _CLONE_NEWPID | _CLONE_NEWNS):
             raise MatrixError(
@@ -91,7 +93,7 @@ def _wait_forwarding(child: int) -> int:
     told: list[int] = []
 
     def forward(number: int, _: FrameType | None) -> None:
-        # A second Ctrl-C must not break off the destruction of machines that the first began.
+        # A second Ctrl-C must not interrupt the destruction of machines that the first began.
         if not told:
             told.append(number)
             os.kill(child, signal.SIGTERM)
@@ -105,7 +107,7 @@ def _wait_forwarding(child: int) -> int:
 
 
 def _be_init(state: Path, work: Callable[[], int]) -> None:
-    """Be PID 1 of the namespace: prepare, start libvirtd, run `work` in a child, reap, exit."""
+    """PID 1 of the namespace: prepare, start libvirtd, run `work` in a child, reap, exit."""
     code = 2
     try:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -149,7 +151,7 @@ def _reap_until(worker: int) -> int:
 
 
 def _exit_code(status: int) -> int:
-    """Return the exit code of a wait status as a shell has it: 128 and the signal that killed."""
+    """Return the exit code of a wait status as in a shell: 128 plus the number of the signal."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 

@@ -1,4 +1,4 @@
-"""Engines: by what a kernel is booted and brought to run a plan."""
+"""Engines, which boot a kernel and run a plan on it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class EngineName(StrEnum):
 
 
 CHOICES = (EngineName.VAGRANT, EngineName.UML)
-"""The engines that one can ask for."""
+"""The engines for `--engine`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A plan, as JSON has it, for one kernel; its results go to `directory`."""
+    """A plan, as JSON data, for one kernel; its results are written to `directory`."""
 
     kernel: Kernel
     plan: str
@@ -35,14 +35,14 @@ class Task:
 
 
 class Engine(Protocol):
-    """Boots kernels; several threads may call it at once."""
+    """Boots kernels; several threads may call it concurrently."""
 
     def conduct(self, task: Task) -> str:
         """Boot the kernel, run the plan, fetch the results; return the kernel's release.
 
-        The machine is gone afterwards, however it ended. Raises MachineFailed, and NotBooted where
-        the kernel did not come up.
+        The machine is destroyed afterwards in every case. Raises MachineFailed, and NotBooted if
+        the kernel did not boot.
         """
 
     def interrupt(self) -> None:
-        """End the present step of every machine, as after Ctrl-C."""
+        """End the current step of every machine, as after Ctrl-C."""

@@ -13,27 +13,28 @@ from graphdriver_vms.machines.surroundings import Surroundings, end, lines_of, r
 
 __all__ = ["Machine"]
 
-# Seconds; for `up` there is a limit of each kind of machine.
+# Seconds; the limit of `up` depends on the kind of machine.
 _STEP, _SILENCE = 240, 1200
 _BOOT_FAILED = re.compile(r"graphdriver-guest: FAILED.*|Kernel panic.*|end Kernel panic.*")
 _PLAN, _RESULTS = "/var/tmp/plan.json", "/var/tmp/results"
-# By these an OpenSSH of today still talks to those of ten years ago, which sign with SHA-1 only.
+# With these options a current OpenSSH can connect to servers of ten years ago, which sign with
+# SHA-1 only.
 _OLD_SSH = ("-o", "PubkeyAcceptedKeyTypes=+ssh-rsa", "-o", "HostKeyAlgorithms=+ssh-rsa")
 
 
 class Machine:
-    """A machine of the Vagrantfile, of the box that is built here. `destroy` it in every case."""
+    """A machine of the Vagrantfile, of the box that is built here. Call `destroy` in every case."""
 
     # Under emulation, with two machines on two cores, an `up` takes 30 to 100 seconds.
     up_limit: ClassVar[int] = 420
-    # Where the guest's file system is in it, and the command that enters that.
+    # The guest's root file system in the machine, and the command that enters it.
     root: ClassVar[str] = ""
     enter: ClassVar[str] = ""
     _interrupted = threading.Event()
 
     @classmethod
     def interrupt_all(cls) -> None:
-        """End the present step of every machine, as after Ctrl-C; they can still be destroyed."""
+        """End the current step of every machine, as after Ctrl-C; they can still be destroyed."""
         cls._interrupted.set()
 
     def __init__(self, name: str, where: Surroundings) -> None:
@@ -50,14 +51,14 @@ class Machine:
         self._ssh_config.write_text(self._vagrant("ssh-config", _STEP))
 
     def kernel(self) -> str:
-        """Return the release of the kernel that answers."""
+        """Return the release of the running kernel."""
         return self._ssh("uname -r").strip()
 
     def prepare(self, tell: Callable[[str], None]) -> None:
-        """Bring what box and `up` did not: nothing here. Raises MachineFailed."""
+        """Copy files that box and `up` did not provide: none for this box. Raises MachineFailed."""
 
     def run(self, plan: str, on_line: Callable[[str], None]) -> None:
-        """Run a plan in it, telling `on_line` what it says. Raises MachineFailed."""
+        """Run a plan in it, passing its output to `on_line`. Raises MachineFailed."""
         self._ssh(f"sudo sh -c 'cat > {self.root}{_PLAN}'", given=plan)
         command = (
             f"sudo {self.enter} env PYTHONPATH=/opt/graphdriver/site-packages LC_ALL=C.UTF-8 "
@@ -79,13 +80,13 @@ class Machine:
             )
 
     def collect(self, target: Path) -> None:
-        """Fetch what the run left. Raises MachineFailed."""
+        """Fetch the results. Raises MachineFailed."""
         target.mkdir(parents=True, exist_ok=True)
         sending = self._ssh_process(
             f"sudo tar -C {self.root}{_RESULTS} -cf - .", stderr=subprocess.DEVNULL
         )
         assert sending.stdout is not None
-        # However this ends, no ssh is left that waits for somebody to read.
+        # In every case, no ssh process may stay that waits for a reader.
         try:
             unpacking = subprocess.Popen(
                 ["tar", "-C", target, "--no-same-owner", "-xf", "-"],
@@ -96,7 +97,7 @@ class Machine:
                 errors="replace",
                 start_new_session=True,
             )
-            # Only the reader's end is left: ssh learns when it is gone.
+            # Only the reader's end is left, so ssh notices when it is closed.
             sending.stdout.close()
             sending.stdout = None
             _, trouble = wait_for(unpacking, _STEP, self._interruption)
@@ -111,7 +112,7 @@ class Machine:
             raise MachineFailed(f"{self.name}: results not collected: {reason}")
 
     def destroy(self) -> None:
-        """Destroy it, whatever state it is in. Raises MachineFailed."""
+        """Destroy it, in any state. Raises MachineFailed."""
         self._vagrant("destroy", _STEP, watch=lambda: "")
 
     def _vagrant(self, step: str, limit: float, watch: Callable[[], str] | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Vagrant's provider: libvirt boots what is built here and public boxes, VirtualBox the latter."""
+"""Vagrant's provider: libvirt boots the built box and public boxes, VirtualBox only the latter."""
 
 import os
 

@@ -1,7 +1,7 @@
-"""Public boxes: had from Vagrant's catalog or not; and in their machines, our own user space.
+"""Public boxes: downloading them, and installing the guests' user space in their machines.
 
-A public box brings the kernel. Its programs may be ten years old, so what the guests of the box
-that is built here have is copied in, and the guest's part runs in that.
+A public box provides the kernel. Its programs may be ten years old, so the root file system of the
+guests is copied into it, and the guest's part runs in that.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ from graphdriver_vms.progress import Progress
 
 __all__ = ["PublicMachine", "obtain_boxes"]
 
-# Seconds: a box has up to 2 GiB; our user space takes a minute under emulation.
+# Seconds: a box has up to 2 GiB; copying the user space takes a minute under emulation.
 _DOWNLOAD, _UPLOAD = 1800, 900
 _REMEDY = "it takes internet once, or the box added by hand"
 _SCRIPT = "/usr/local/sbin/graphdriver-enter"
@@ -27,9 +27,9 @@ _SCRIPT = "/usr/local/sbin/graphdriver-enter"
 def obtain_boxes(
     kernels: Sequence[Kernel], where: Surroundings, progress: Progress
 ) -> dict[str, str]:
-    """Have Vagrant fetch the boxes of `kernels`; return why there is none, by kernel's name.
+    """Let Vagrant download the boxes of `kernels`; return the reasons for missing ones, by kernel.
 
-    Boxes that an earlier run fetched take no internet.
+    Boxes of an earlier run need no internet access.
     """
     troubles: dict[str, str] = {}
     for kernel in kernels:
@@ -46,7 +46,7 @@ def obtain_boxes(
 
 
 class PublicMachine(Machine):
-    """A machine of a public box; `prepare` copies our user space and the payload into it."""
+    """A machine of a public box; `prepare` copies the user space and the payload into it."""
 
     # A full init system, and guest detection: minutes under emulation.
     up_limit: ClassVar[int] = 900
@@ -54,7 +54,7 @@ class PublicMachine(Machine):
     enter: ClassVar[str] = f"sh {_SCRIPT}"
 
     def prepare(self, tell: Callable[[str], None]) -> None:
-        """Bring user space and payload. Raises MachineFailed."""
+        """Copy user space and payload. Raises MachineFailed."""
         tell("our user space")
         script = (files("graphdriver_vms") / "guest/guest-enter").read_text()
         self._ssh(f"sudo sh -c 'cat > {_SCRIPT}'", given=script)
@@ -65,7 +65,9 @@ class PublicMachine(Machine):
         self._bring(payload)
 
     def _bring(self, command: list[str]) -> None:
-        """Unpack what `command` packs, compressed: under emulation ssh takes longer than gzip."""
+        """Unpack the output of `command`, compressed: under emulation ssh takes longer than
+        gzip.
+        """
         with subprocess.Popen(command, stdout=subprocess.PIPE) as packed:
             assert packed.stdout is not None
             unpack = f"sudo tar --numeric-owner -C {self.root} -xpzf -"

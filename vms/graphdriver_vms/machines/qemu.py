@@ -1,7 +1,8 @@
-"""The engine of a bzImage of one's own: booted by QEMU, without Vagrant, libvirt or a network.
+"""The engine for a bzImage of the user's own: booted by QEMU, without Vagrant, libvirt or a
+network.
 
-The root file system is that of the box; plan and packages come on a second disk, as a tar archive,
-and the results go onto a third.
+The root file system is that of the box; plan and packages are on a second disk, as a tar archive,
+and the results are written to a third.
 """
 
 import os
@@ -100,7 +101,7 @@ class QemuEngine:
 
 
 def _unpack(results: Path, target: Path) -> None:
-    """Unpack what a guest left, also one that died; nothing is there before it wrote."""
+    """Unpack the results of a guest, also of one that died; there may be none."""
     target.mkdir(parents=True, exist_ok=True)
     with results.open("rb") as file:
         if not file.read(512).strip(b"\0"):

@@ -1,8 +1,7 @@
 """One step of Vagrant in a process of its own, `python -m graphdriver_vms.machines.step`.
 
-Its arguments are DIRECTORY STEP NAME.
-python-vagrant has no time limits; this process does what it is asked to and can be ended, with all
-that it started, by its process group.
+Its arguments are DIRECTORY STEP NAME. python-vagrant has no time limits; this process can be ended
+with all its children, by its process group.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""The engine of user-mode Linux: a kernel that is a program of this host, and takes no rights.
+"""The engine of user-mode Linux: the kernel is an unprivileged process of this host.
 
-Its root file system is the host's, read-only; what the suite writes is on a disk of its own. Each
-kernel boots in seconds, with one processor, as the architecture um: a quick look.
+Its root file system is the host's, read-only; the suite writes to a separate disk. Each kernel
+boots in seconds, with one processor and the architecture um, for quick checks.
 """
 
 import os
@@ -23,16 +23,16 @@ from graphdriver_vms.machines.engine import Task
 __all__ = ["ORDINARY", "UmlEngine", "needed_paths"]
 
 ORDINARY = "ordinary"
-"""The user of the cells that no root runs."""
+"""The user of the cells that are not run by root."""
 
 _MEMORY = 2 << 30
 _DISK = 6 << 30
-# Where the guest has something of its own; its init makes these.
+# Directories that the guest has for itself; its init creates them.
 _OWN = ("/tmp", "/run", "/var/tmp", "/dev", "/proc", "/sys")
 
 
 class UmlEngine:
-    """Boots the kernels of `images`; `state` is scratch, `logs` gets the consoles."""
+    """Boots the kernels of `images`; `state` is a scratch directory, `logs` gets the consoles."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class UmlEngine:
             shutil.rmtree(directory, ignore_errors=True)
 
     def interrupt(self) -> None:
-        """End every kernel that runs."""
+        """End every running kernel."""
         self._interrupted.set()
 
     def _boot(self, directory: Path, image: UmlImage, task: Task) -> DirectBoot:
@@ -106,7 +106,7 @@ class UmlEngine:
 def needed_paths(more: tuple[Path, ...] = ()) -> tuple[Path, ...]:
     """Return the directories of this host that the guest's Python reads, outside of /usr.
 
-    None of them is below another, so that each can be mounted for itself.
+    None of them is below another, so that each can be mounted separately.
     """
     ours = (sys.prefix, sys.base_prefix, sys.exec_prefix, *(one for one in sys.path if one))
     found = {Path(one).resolve() for one in ours} | {Path(one).absolute() for one in ours}
@@ -120,7 +120,7 @@ def needed_paths(more: tuple[Path, ...] = ()) -> tuple[Path, ...]:
 
 
 def _closed(path: Path) -> list[Path]:
-    """Return the uppermost directory above `path` that an ordinary user may not search."""
+    """Return the topmost directory above `path` that an ordinary user may not search."""
     for one in reversed(path.parents):
         if not one.stat().st_mode & 0o001 and not str(one).startswith(_OWN):
             return [one]
@@ -128,7 +128,7 @@ def _closed(path: Path) -> list[Path]:
 
 
 def _environment(directory: Path) -> dict[str, str]:
-    """Return the environment: the guest's memory is a file, in /dev/shm unless that is small."""
+    """Return the environment: the guest's memory is a file, in /dev/shm if it is large enough."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
     try:
         room = shutil.disk_usage("/dev/shm").free

@@ -1,4 +1,4 @@
-"""The engine of virtual machines that Vagrant drives."""
+"""The engine of virtual machines that Vagrant controls."""
 
 import contextlib
 import subprocess
@@ -19,9 +19,10 @@ __all__ = ["VagrantEngine", "check_release"]
 
 
 class _Turns:
-    """Who may come up. The first of each box alone: it uploads the box, and makes the network.
+    """Order of the boots. The first machine of each box is alone: it uploads the box, and creates
+    the network.
 
-    Another of the same box would find it half there.
+    Another machine of the same box would find an incomplete upload.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class VagrantEngine:
         self._turns = _Turns()
 
     def conduct(self, task: Task) -> str:
-        """Bring a machine up, run the plan in it, collect, destroy; return its release."""
+        """Boot a machine, run the plan in it, fetch the results, destroy it; return its release."""
         kernel = task.kernel
         is_built = kernel.source(chosen_provider()) is Source.BUILT
         machine = (Machine if is_built else PublicMachine)(kernel.name, self._where)
@@ -61,11 +62,11 @@ class VagrantEngine:
             try:
                 machine.destroy()
             except (MatrixError, OSError, subprocess.SubprocessError) as error:
-                # The kernels that are left have their turn all the same.
+                # The remaining kernels are run nevertheless.
                 self._progress.warn(f"{kernel.name} was not destroyed: {error}")
 
     def interrupt(self) -> None:
-        """End the present step of every machine."""
+        """End the current step of every machine."""
         Machine.interrupt_all()
 
     def _use(self, machine: Machine, task: Task) -> str:
@@ -82,7 +83,7 @@ class VagrantEngine:
         try:
             machine.run(task.plan, task.on_line)
         except MachineFailed:
-            # Results of earlier cells may be there; the failure of the run is what is reported.
+            # Results of earlier cells may exist; the failure of the run is reported.
             with contextlib.suppress(MachineFailed):
                 machine.collect(task.directory)
             raise
@@ -92,7 +93,7 @@ class VagrantEngine:
 
 
 def check_release(kernel: Kernel, image: KernelImage | None, release: str) -> None:
-    """Compare the kernel that answers with the one asked for; `image` where it was built here.
+    """Compare the running kernel with the requested one; `image` if it was built here.
 
     Raises MachineFailed.
     """

@@ -1,1 +1,1 @@
-"""Rows and cells of a run: judged, laid side by side, written."""
+"""Evaluation, comparison and reports of a run's rows and cells."""

@@ -1,4 +1,4 @@
-"""What came of each cell and row, of what the machines brought back. Nothing here runs anything."""
+"""The state of each cell and row, from the files of the machines. This module runs nothing."""
 
 import json
 import re
@@ -13,13 +13,13 @@ from graphdriver_vms.results.result import InitError, Result, read_result
 
 __all__ = ["Cell", "Row", "State", "exit_code", "judge_cell", "read_row", "write_row"]
 
-# Each run's homes are named anew; otherwise an error is the same on all kernels.
+# The names of homes differ in each run; otherwise an error is the same on all kernels.
 _HOME = re.compile(r"/\S+/graphdriver-\w{8}/\d+/home")
 _BAD = ("violated", "blocked", "error")
 
 
 class State(StrEnum):
-    """What came of a cell. Only the first two say that something was shown."""
+    """The state of a cell. Only the first two mean that requirements were tested."""
 
     MET = "met"
     REFUSED = "refused"
@@ -29,13 +29,13 @@ class State(StrEnum):
 
     @property
     def shows_something(self) -> bool:
-        """Whether it proves anything of the driver."""
+        """Whether it is evidence about the driver."""
         return self in (State.MET, State.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a row, judged; `result` is None where there is none for the tables."""
+    """An evaluated cell of a row; `result` is None if there is none for the tables."""
 
     name: str
     driver: str
@@ -45,15 +45,16 @@ class Cell:
     result: Result | None = None
 
     def outcomes(self) -> dict[str, str]:
-        """Return the outcomes of what this cell was to look at, by requirement."""
+        """Return the outcomes of the cell's requirements."""
         return self.result.outcomes() if self.result else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A kernel's row. `trouble` says why there are no cells; `failed` that it should have run.
+    """A kernel's row. `trouble` is the reason if there are no cells; `failed` means that it should
+    have run.
 
-    `booted` is false where its user space never ran.
+    `booted` is false if its user space never ran.
     """
 
     name: str
@@ -67,15 +68,15 @@ class Row:
 
     @property
     def is_different(self) -> bool:
-        """Whether any cell came out otherwise than it has to."""
+        """Whether any cell is not as expected."""
         return any(cell.state is State.DIFFERENT for cell in self.cells)
 
 
 def judge_cell(record: dict[str, Any], facts: dict[str, str], result: Result | None) -> Cell:
-    """Judge one cell by its record, what the kernel can, and the suite's result file."""
+    """Evaluate one cell by its record, the kernel's features, and the suite's result file."""
     if record["expect"] == VIOLATED and not record["trouble"]:
         state, detail = _caught(record, result)
-        # Without its result: the findings about a broken driver are not for the tables.
+        # Without its result: the outcomes of a broken driver are not for the tables.
         return Cell(record["name"], record["driver"], state, detail, record["seconds"])
     state, detail = _verdict(record, facts, result)
     return Cell(record["name"], record["driver"], state, detail, record["seconds"], result)
@@ -109,7 +110,7 @@ def _verdict(
 
 
 def _caught(record: dict[str, Any], result: Result | None) -> tuple[State, str]:
-    """Judge a cell whose broken driver has to be caught by every requirement that was asked."""
+    """Evaluate a cell whose broken driver must violate every requested requirement."""
     asked = result.outcomes() if result else {}
     missed = [f"{id} {outcome}" for id, outcome in asked.items() if outcome != VIOLATED]
     if missed or not asked:
@@ -120,7 +121,7 @@ def _caught(record: dict[str, Any], result: Result | None) -> tuple[State, str]:
 
 
 def _less(result: Result) -> Iterator[str]:
-    """Say which requirements were not met in a cell that is: a SHOULD, or what had no means."""
+    """Name requirements that were not met in a cell as expected: a SHOULD, or not provable."""
     for outcome in ("violated", "not-provable"):
         ids = [one.id for one in result.entries if one.outcome == outcome]
         if ids:
@@ -130,7 +131,7 @@ def _less(result: Result) -> Iterator[str]:
 def _refusal_verdict(
     record: dict[str, Any], facts: dict[str, str], error: InitError | None
 ) -> tuple[State, str]:
-    """Judge a cell where Init has to refuse, or may as the kernel lacks something."""
+    """Evaluate a cell in which Init must refuse, or may because of a missing feature."""
     expect = record["expect"] if record["expect"] != CONFORMANT else "NotSupported"
     if error is None:
         return State.DIFFERENT, f"Init must raise {expect}; exit code {record['exit']}, no error"
@@ -145,7 +146,7 @@ def _refusal_verdict(
 
 
 def _init_error(record: dict[str, Any], result: Result | None) -> InitError | None:
-    """Return the error of Init, of the result file or, before schema 2, of the record."""
+    """Return the error of Init, from the result file or, before schema 2, from the record."""
     if result and result.init_error:
         return result.init_error
     _, found, error = record.get("said", "").partition("the factory raised ")
@@ -158,7 +159,7 @@ def _told(error: InitError) -> str:
 
 
 def read_row(directory: Path) -> Row:
-    """Read what one machine brought back, as `write_row` and the guest left it."""
+    """Read the results of one machine, as `write_row` and the guest wrote them."""
     row = json.loads((directory / "row.json").read_text())
     facts = _json(directory / "facts.json", {})
     cells = [
@@ -169,7 +170,7 @@ def read_row(directory: Path) -> Row:
 
 
 def write_row(directory: Path, row: Row) -> None:
-    """Write what the host knows of a row beside what the guest brought back."""
+    """Write the host's data of a row beside the guest's results."""
     directory.mkdir(parents=True, exist_ok=True)
     known = ("name", "release", "trouble", "failed", "booted", "seconds")
     text = json.dumps({name: getattr(row, name) for name in known}, indent=1)
@@ -177,7 +178,7 @@ def write_row(directory: Path, row: Row) -> None:
 
 
 def exit_code(rows: Sequence[Row]) -> int:
-    """Return 2 when a machine failed or nothing ran, 1 on a difference, 0 otherwise."""
+    """Return 2 if a machine failed or nothing ran, 1 for a difference, 0 otherwise."""
     if any(row.failed for row in rows):
         return 2
     if any(row.is_different for row in rows):

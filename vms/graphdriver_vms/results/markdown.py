@@ -64,7 +64,7 @@ def _section(title: str, table: Table) -> Iterator[str]:
 
 
 def _remarks(table: Table) -> Iterator[str]:
-    """List what is said of single values, once each."""
+    """List the notes on single values, once each."""
     said: dict[str, list[str]] = {}
     for line in table.lines:
         for column, value, detail in zip(

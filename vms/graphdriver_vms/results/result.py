@@ -1,4 +1,4 @@
-"""What a result file of the suite says, of schema 1 or 2: the facts that the matrix needs."""
+"""The data of a result file of the suite, schema 1 or 2, that the matrix needs."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,14 +10,14 @@ from graphdriver_vms.errors import MatrixError
 
 __all__ = ["Entry", "InitError", "Result", "parse_result", "read_result"]
 
-# In schema 1 the only sign of a requirement that the run was not asked for.
+# In schema 1 the only mark of a requirement that was not selected.
 _NOT_SELECTED_1 = "not selected in this run"
 _SCHEMAS = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A requirement that the run looked at; `detail` is for readers, "" when there is none."""
+    """A requirement that was selected; `detail` is for readers, "" if there is none."""
 
     id: str
     level: str
@@ -28,7 +28,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class InitError:
-    """The error with which Init ended: its class, its message, and why, in a word of the suite."""
+    """The error of Init: its class, its message, and the suite's word for its reason."""
 
     name: str
     message: str
@@ -36,7 +36,7 @@ class InitError:
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the driver refused, rather than hung, died, or was wrong."""
+        """Whether the driver refused, as opposed to a hang, a crash or a wrong error."""
         return self.reason == "refused"
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class InitError:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A run of the suite; `entries` are the requirements that it was asked for."""
+    """A run of the suite; `entries` are the selected requirements."""
 
     entries: tuple[Entry, ...]
     init_error: InitError | None = None
@@ -62,11 +62,15 @@ def read_result(path: Path) -> Result | None:
     try:
         return parse_result(json.loads(path.read_bytes()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MatrixError(f"{path} is no result file: {error}", "remove it, or run again") from None
+        raise MatrixError(
+            f"{path} is not a result file: {error}", "remove it, or run again"
+        ) from None
 
 
 def parse_result(data: Mapping[str, Any]) -> Result:
-    """Return what a result file says. Raises ValueError, KeyError, TypeError, AttributeError."""
+    """Return the content of a result file. Raises ValueError, KeyError, TypeError,
+    AttributeError.
+    """
     schema = data.get("schema", 1)
     if schema not in _SCHEMAS:
         raise ValueError(f"schema {schema} is not known to this version")
@@ -85,7 +89,7 @@ def _entries(data: Mapping[str, Any]) -> Iterator[Entry]:
 
 
 def _detail(entry: Mapping[str, Any]) -> str:
-    """Return one text of what the file has of an outcome: `detail` in schema 1, facts in 2."""
+    """Return the text of an outcome: `detail` in schema 1, the fields in 2."""
     if entry.get("detail"):
         return str(entry["detail"])
     parts = [

@@ -1,4 +1,4 @@
-"""Rows laid side by side: the tables that every form of the report shows."""
+"""Comparisons of rows: the tables of all forms of the report."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ _ABSENT = "-"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: what it is about, one value per column, and where the value first changed."""
+    """One line: its subject, one value per column, and the position of the first change."""
 
     name: str
     title: str
@@ -30,13 +30,13 @@ class Line:
 
     @property
     def is_level(self) -> bool:
-        """Whether every column that has a value has the same."""
+        """Whether all columns with a value have the same."""
         return len({one for one in self.values if one != _ABSENT}) <= 1
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Lines below the same columns."""
+    """Lines with the same columns."""
 
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -47,9 +47,9 @@ class Table:
 
 
 def changes(line: Line, columns: Sequence[str]) -> list[str]:
-    """Return `COLUMN: before -> after` for each column where the value is not its neighbour's.
+    """Return `COLUMN: before -> after` for each column whose value differs from the previous one.
 
-    Columns without a value are passed over.
+    Columns without a value are ignored.
     """
     told, before = [], ""
     for column, value in zip(columns, line.values, strict=True):
@@ -62,7 +62,7 @@ def changes(line: Line, columns: Sequence[str]) -> list[str]:
 
 
 def cell_table(rows: Sequence[Row]) -> Table:
-    """Return cells x kernels: what came of each cell."""
+    """Return cells x kernels: the state of each cell."""
     lines = []
     for name in _in_order(cell.name for row in rows for cell in row.cells):
         found = [next((cell for cell in row.cells if cell.name == name), None) for row in rows]
@@ -103,9 +103,9 @@ def requirement_table(rows: Sequence[Row], cell: str) -> Table:
 
 
 def ground_table(rows: Sequence[Row], cell: str) -> Table:
-    """Return requirements x cells of the same driver as `cell`: on which kernels what came out.
+    """Return requirements x cells of the same driver as `cell`: each outcome with its kernels.
 
-    The file systems, parameters and users side by side, whatever the kernel.
+    For a comparison of file systems, parameters and users, independent of the kernel.
     """
     cells = [one for row in rows for one in row.cells]
     drivers = {one.driver for one in cells if one.name == cell}
@@ -127,7 +127,7 @@ def ground_table(rows: Sequence[Row], cell: str) -> Table:
 
 
 def fact_table(rows: Sequence[Row]) -> Table:
-    """Return facts x kernels: what each kernel's overlay can."""
+    """Return facts x kernels: the features of each kernel's overlayfs."""
     names = _in_order(name for row in rows for name in row.facts)
     lines = [
         Line(name, "", tuple(row.facts.get(name, _ABSENT) for row in rows))
@@ -138,13 +138,13 @@ def fact_table(rows: Sequence[Row]) -> Table:
 
 
 def _asked(cell: Cell) -> Iterator[tuple[str, str, str, str]]:
-    """Yield id, outcome, title and detail of each requirement that a cell looked at."""
+    """Yield id, outcome, title and detail of each selected requirement of a cell."""
     for entry in cell.result.entries if cell.result else ():
         yield entry.id, entry.outcome, f"{entry.level}: {entry.title}", entry.detail
 
 
 def _by_kernels(outcomes: Mapping[str, Sequence[str]]) -> str:
-    """Return the outcome where all kernels have the same, else each with its kernels."""
+    """Return the outcome if all kernels have the same, otherwise each with its kernels."""
     if len(outcomes) < 2:
         return next(iter(outcomes), _ABSENT)
     return ", ".join(f"{outcome} on {' '.join(names)}" for outcome, names in outcomes.items())
@@ -155,9 +155,10 @@ def _columns(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _shown(state: str, outcomes: Mapping[str, str]) -> str:
-    """Return a cell's state, with what it did not meet: the same state of less is not the same.
+    """Return a cell's state with its unmet requirements: the same state with others is a
+    difference.
 
-    What is violated in a cell that is met is a SHOULD.
+    A violation in a cell that is met is a SHOULD.
     """
     if state != "met":
         return state

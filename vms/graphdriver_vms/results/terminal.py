@@ -1,4 +1,4 @@
-"""The report on the terminal: a table, and what it leaves open."""
+"""The report on the terminal: a table, and open questions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +16,7 @@ _SHORT = {
 
 
 def lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield cells x kernels, the details of what did not go as expected, and one line."""
+    """Yield cells x kernels, the details of unexpected cells, and a summary line."""
     ran = [row for row in rows if row.cells]
     names = list(dict.fromkeys(cell.name for row in ran for cell in row.cells))
     width = max(map(len, names), default=4)
@@ -48,7 +48,7 @@ def _details(ran: Sequence[Row]) -> Iterator[str]:
 
 
 def _violations(ran: Sequence[Row]) -> Iterator[str]:
-    """Name what is violated in cells that are as they have to be: a SHOULD."""
+    """Name the violations in cells that are as expected: SHOULDs."""
     said: dict[tuple[str, str], list[str]] = {}
     for row in ran:
         for cell in row.cells:

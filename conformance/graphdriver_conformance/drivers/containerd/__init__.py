@@ -16,8 +16,8 @@ from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keepe
 
 __all__ = ["source"]
 
-# The differ walks two mounts and trusts size and time, whatever the snapshotter; user.* attributes
-# are not in its archives. What it keeps is below its own root.
+# The differ compares size and time of two mounts, for every snapshotter; its archives do not
+# contain user.* xattrs. The files of a snapshotter are below its own root.
 _CLAIMS = frozenset(
     {
         Capability.MOUNTING,
@@ -32,7 +32,7 @@ _CLAIMS = frozenset(
 
 @dataclass(frozen=True)
 class _Factory:
-    """Makes drivers on a snapshotter; the first one is made to see what they can claim."""
+    """Creates drivers on a snapshotter; the first one is used to probe their claims."""
 
     socket: Path
     snapshotter: str
@@ -45,7 +45,7 @@ class _Factory:
         uid_maps: Sequence[IDMap] = (),
         gid_maps: Sequence[IDMap] = (),
     ) -> Driver:
-        # Loaded late: grpc takes a third of a second.
+        # Loaded late: the import of grpc takes a third of a second.
         from graphdriver_conformance.drivers.containerd.driver import ContainerdDriver
 
         if uid_maps or gid_maps:
@@ -59,7 +59,7 @@ class _Factory:
         return ContainerdDriver(self.socket, self.snapshotter, home, self._probed[0])
 
     def _seen(self) -> frozenset[Capability]:
-        """Try what differs between snapshotters, on a home that is discarded afterwards."""
+        """Probe the differences between snapshotters, on a home that is discarded afterwards."""
         from graphdriver_conformance.drivers.containerd.driver import ContainerdDriver
 
         with tempfile.TemporaryDirectory(prefix="graphdriver-probe-") as scratch:
@@ -71,18 +71,18 @@ class _Factory:
 
 
 class _Keeper(Keeper):
-    """Empties what drivers have in containerd, as nothing of it lies below their homes."""
+    """Deletes the data of drivers in containerd, which is not below their homes."""
 
     def release(self, driver: Driver) -> None:
         """Remove the home's snapshots, content, lease and namespace."""
         driver.forget()  # type: ignore[attr-defined]
 
     def end(self, driver: Driver, *, killed: bool) -> None:
-        """Drop the connection; containerd itself goes on, as others may use it."""
+        """Close the connection; containerd keeps running, because others may use it."""
         driver.disconnect()  # type: ignore[attr-defined]
 
     def process_of(self, driver: Driver) -> int:
-        """Return 0: it is containerd's, of which only the socket is known."""
+        """Return 0: the process is containerd, of which only the socket is known."""
         return 0
 
 
@@ -96,7 +96,8 @@ def source(spec: str) -> DriverSource:
         if not _has(module):
             raise BadSpec(f"{spec}: needs {package}: pip install {package}")
     factory = _Factory(Path(unquote(parts.path)), names[0])
-    # Snapshotters may mount lowers themselves, which only the daemon's mount namespace shows.
+    # Snapshotters may mount lowers themselves, which are visible only in the daemon's mount
+    # namespace.
     return DriverSource(
         spec,
         factory,
@@ -108,7 +109,7 @@ def source(spec: str) -> DriverSource:
 
 
 def _has(module: str) -> bool:
-    """Whether a module can be imported; one in a package that is not there cannot."""
+    """Whether a module can be imported; False also if its package is missing."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:

@@ -45,7 +45,7 @@ __all__ = ["LAYER", "Containerd", "ContainerdUnreachable"]
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 _LEASE = "graphdriver"
 _PIECE = 1 << 20
-_LARGEST_ANSWER = 16 << 20  # containerd's own client's
+_LARGEST_ANSWER = 16 << 20  # as in containerd's own client
 _Request = TypeVar("_Request", bound=Message)
 _Answer = TypeVar("_Answer", bound=Message)
 _CLASSES: dict[grpc.StatusCode, type[DriverError]] = {
@@ -58,7 +58,7 @@ _CLASSES: dict[grpc.StatusCode, type[DriverError]] = {
 
 
 class ContainerdUnreachable(NoAnswer):
-    """containerd did not answer, or not in its time; the message names the call."""
+    """containerd did not answer within the deadline; the message names the call."""
 
     def __init__(self, *arguments: object, fate: Fate = Fate.BROKE_OFF) -> None:
         super().__init__(*arguments)
@@ -66,10 +66,10 @@ class ContainerdUnreachable(NoAnswer):
 
 
 class Containerd:
-    """The containerd that listens on `socket`; `deadline` in seconds bounds each call.
+    """The containerd that listens on `socket`; `deadline` in seconds limits each call.
 
-    All is done in `namespace` and kept by a lease of it: what no lease or label holds, the garbage
-    collector removes. The stubs have the names of containerd's services; their methods are called
+    All data is in `namespace` and kept by its lease: the garbage collector removes data without a
+    lease or label. The stubs have the names of containerd's services; their methods are called
     through `call` and `listing`.
     """
 
@@ -85,7 +85,7 @@ class Containerd:
             f"unix:{socket}",
             options=[
                 ("grpc.max_receive_message_length", _LARGEST_ANSWER),
-                # Channels to one address share a connection otherwise, also a broken one.
+                # Otherwise channels to one address share a connection, also a broken one.
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.default_authority", "localhost"),
             ],
@@ -100,7 +100,7 @@ class Containerd:
         self._namespaces = NamespacesStub(channel)
 
     def open(self) -> None:
-        """Make the namespace and its lease, unless they are there."""
+        """Create the namespace and its lease, unless they exist."""
         with contextlib.suppress(LayerExists):
             namespace = namespaces_pb2.Namespace(name=self._namespace)
             request = namespaces_pb2.CreateNamespaceRequest(namespace=namespace)
@@ -113,7 +113,7 @@ class Containerd:
         self._channel.close()
 
     def process(self) -> int:
-        """Return the id of the process that listens on the socket, 0 where it cannot be seen."""
+        """Return the id of the process that listens on the socket, 0 if it is not visible."""
         with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as connection:
             connection.settimeout(self._deadline)
             try:
@@ -134,12 +134,12 @@ class Containerd:
     def listing(
         self, method: "grpc.UnaryStreamMultiCallable[_Request, _Answer]", request: _Request
     ) -> list[_Answer]:
-        """Call a method that answers with a stream, and return all of it."""
+        """Call a method that returns a stream, and return the complete result."""
         with self._errors(_shown(request)):
             return list(method(request, timeout=self._deadline, metadata=self._metadata))
 
     def read(self, digest: str) -> BinaryIO:
-        """Return a piece of content; closing it early ends the transfer."""
+        """Return content as a stream; closing it early ends the transfer."""
         return cast(BinaryIO, io.BufferedReader(_Content(self, digest), _PIECE))
 
     def write(self, data: BinaryIO) -> types_pb2.Descriptor:
@@ -189,7 +189,7 @@ class Containerd:
             raise self.meant(name, error) from None
 
     def meant(self, name: str, error: Any) -> DriverError | ContainerdUnreachable:
-        """Return the error that a failed call stands for."""
+        """Return the error for a failed call."""
         code, said = error.code(), str(error.details())
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ContainerdUnreachable(
@@ -210,7 +210,7 @@ class Containerd:
 
 
 class _Upload:
-    """Content on its way in; gRPC asks for its pieces from a thread of its own."""
+    """Content that is being uploaded; gRPC reads its chunks in a thread of its own."""
 
     def __init__(self, data: BinaryIO) -> None:
         self._data = data
@@ -244,7 +244,7 @@ class _Upload:
 
 
 class _Content(io.RawIOBase):
-    """A piece of content as it comes in."""
+    """Content that is being downloaded."""
 
     def __init__(self, containerd: Containerd, digest: str) -> None:
         super().__init__()
@@ -274,5 +274,5 @@ class _Content(io.RawIOBase):
 
 
 def _shown(request: Message) -> str:
-    """Return the verb that a request is for: PrepareSnapshot, Mounts, Diff."""
+    """Return the verb of a request's class: PrepareSnapshot, Mounts, Diff."""
     return type(request).__name__.removesuffix("Request")

@@ -1,11 +1,11 @@
 """A snapshotter of containerd as a `Driver`.
 
-A layer is an active snapshot of its id until it becomes a parent; then it is committed, as only
-committed snapshots have children, and from there on it can be read but not written. What a client
-of containerd has to do itself is done here: mounting, counting gets, and holding a lease.
+A layer is an active snapshot of its id until it becomes a parent; then it is committed, because
+only committed snapshots have children, and is read-only from then on. The adapter performs the
+tasks of a containerd client: mounting, counting holds, and keeping a lease.
 
-containerd has no verb for changes and none for the size of a diff. A walk of ours would judge our
-walk, so neither is claimed.
+containerd has no verb for changes and none for the size of a diff. An emulation would test the
+adapter, so neither is claimed.
 """
 
 import contextlib
@@ -48,12 +48,12 @@ _COMMITTED, _VIEW = "/committed", "/view"
 
 
 class ContainerdDriver:
-    """The layers of `home` in the snapshotter `name`; only what is mounted lies below the home."""
+    """The layers of `home` in the snapshotter `name`; only mounts are below the home."""
 
     def __init__(
         self, socket: Path, name: str, home: Path | str, claims: frozenset[Capability]
     ) -> None:
-        """Look for the snapshotter. Raises NotSupported, ContainerdUnreachable."""
+        """Check that the snapshotter exists. Raises NotSupported, ContainerdUnreachable."""
         self._name = name
         self._home = Path(home)
         self.capabilities = claims
@@ -82,7 +82,7 @@ class ContainerdDriver:
         mount_label: str = "",
         storage_opt: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare; committed when it becomes a parent, as docker writes into it until then."""
+        """Prepare; committed when it becomes a parent, because docker writes into it until then."""
         self._prepare(id, parent, mount_label, storage_opt)
 
     def create_read_write(
@@ -140,7 +140,7 @@ class ContainerdDriver:
         ]
 
     def get_metadata(self, id: str) -> dict[str, str]:
-        """Return what Stat knows. Raises LayerNotFound."""
+        """Return the result of Stat. Raises LayerNotFound."""
         info = self._stat(id)
         if info is None:
             raise LayerNotFound(f"there is no snapshot {id!r}")
@@ -148,7 +148,7 @@ class ContainerdDriver:
         return {"Name": info.name, "Parent": info.parent, "Kind": kind}
 
     def cleanup(self) -> None:
-        """Unmount everything below the home, and drop what diffs have left in the content store."""
+        """Unmount everything below the home, and delete the content of diffs."""
         with self._lock:
             self._held.clear()
             for view in self._views.iterdir() if self._views.is_dir() else ():
@@ -194,11 +194,11 @@ class ContainerdDriver:
         raise NotSupported("diff_size", "containerd has no such verb")
 
     def probe(self) -> frozenset[Capability]:
-        """Try what differs between snapshotters; return the capabilities that were seen.
+        """Probe the differences between snapshotters; return the capabilities found.
 
-        Archives are unpacked into the upper directory of some, which does not see the lowers'
-        symlinks; into a mount of all layers of others. Raises NotSupported, PrerequisitesNotMet
-        where this process cannot mount what the snapshotter answers.
+        Some unpack archives into the upper directory, where symlinks of lowers are not visible,
+        others into a mount of all layers. Raises NotSupported, PrerequisitesNotMet if this process
+        cannot mount the snapshotter's mounts.
         """
         archive = build_archive([entry_of("link/file", file(b"x"))])
         try:
@@ -226,13 +226,13 @@ class ContainerdDriver:
     def forget(self) -> None:
         """Remove all snapshots of the home, its lease and its namespace; no verb may follow.
 
-        Once is enough.
+        A second call has no effect.
         """
         if self._gone:
             return
         self._gone = True
         while infos := self._infos():
-            # Children go before their parents, whatever order they are listed in.
+            # Children are removed before their parents, independent of the order of the list.
             parents = {info.parent for info in infos}
             leaves = [info.name for info in infos if info.name not in parents]
             for name in leaves:
@@ -244,7 +244,7 @@ class ContainerdDriver:
         self._containerd.close()
 
     def disconnect(self) -> None:
-        """Drop the connection; no verb may follow."""
+        """Close the connection; no verb may follow."""
         self._containerd.close()
 
     def _find(self) -> str:
@@ -278,20 +278,20 @@ class ContainerdDriver:
             self._containerd.call(self._snapshots.Prepare, request)
 
     def _committed(self, id: str) -> str:
-        """Commit a layer unless it is, and return its name. Raises LayerNotFound."""
+        """Commit a layer unless it is committed, and return its name. Raises LayerNotFound."""
         info = self._stat(id)
         if info is None:
             raise LayerNotFound(f"there is no parent {id!r}")
         name = id + _COMMITTED
         if info.name == id:
-            # Another process may have been faster; Prepare will say if that is not it.
+            # Another process may have committed it; otherwise Prepare reports the error.
             with contextlib.suppress(LayerExists, LayerNotFound):
                 request = snapshots_pb2.CommitSnapshotRequest(
                     snapshotter=self._name, name=name, key=id
                 )
                 self._containerd.call(self._snapshots.Commit, request)
             if self._held[id]:
-                # btrfs moves what is committed away from under whoever holds it.
+                # btrfs moves a committed snapshot while it may be mounted.
                 mount_all(self._mounts(id, id + _VIEW), self._view_of(id))
         return name
 
@@ -305,7 +305,7 @@ class ContainerdDriver:
             )
         try:
             return self._containerd.call(self._snapshots.View, request).mounts
-        except LayerExists:  # of a process that died
+        except LayerExists:  # of a dead process
             return self._mounts_of(view)
 
     def _mounts_of(self, key: str) -> Sequence[Mount]:
@@ -335,7 +335,7 @@ class ContainerdDriver:
         self._containerd.call(self._snapshots.Remove, request)
 
     def _view_of(self, id: str) -> Path:
-        """Return where a layer is mounted: a name that is one, whatever the id is."""
+        """Return the mount point of a layer: a valid file name for every id."""
         return self._views / hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     def _release(self, id: str) -> None:
@@ -347,7 +347,7 @@ class ContainerdDriver:
 
 
 def _spelled(id: str) -> str:
-    """Return an id as protocol buffers can hold it. Raises InvalidLayerId."""
+    """Return an id as a protocol buffers string. Raises InvalidLayerId."""
     try:
         id.encode()
     except UnicodeEncodeError:

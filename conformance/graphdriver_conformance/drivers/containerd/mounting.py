@@ -1,14 +1,14 @@
-"""Mount what containerd says is to be mounted, whatever the type.
+"""Mount the mounts that containerd returns, of any type.
 
-Overlays and binds are mounted by mount(2) itself. The kernel copies one page of options: with many
-lowers absolute paths do not fit, so they are given relative to the directory that all of them are
-in, which a thread that has unshared CLONE_FS can enter without the process noticing; containerd's
-Go client does the same. Everything else (images by loop devices, types that have a program of their
-own) is the work of mount(8).
+Overlay and bind mounts use mount(2). The kernel copies one page of options, into which the absolute
+paths of many lowers do not fit. They are then given relative to their common directory, which a
+thread that has unshared CLONE_FS can enter without a change to the process; containerd's Go client
+does the same. All other types (images on loop devices, types with a helper program) are mounted by
+mount(8).
 
-A daemon may mount the lowers of an overlay itself, and may do so in a mount namespace of its own.
-What this process finds at such a path is then something else, mostly an empty directory, and each
-verdict about it would be wrong: `Sources` finds that out.
+A daemon may mount the lowers of an overlay itself, possibly in a mount namespace of its own. The
+same path is then another file in this process, usually an empty directory, and each verdict would
+be wrong. `Sources` detects this.
 """
 
 import contextlib
@@ -49,14 +49,14 @@ _DIRECTORIES = ("lowerdir=", "upperdir=", "workdir=")
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Compares paths in mounts as this process and the daemon `process` see them."""
+    """Compares the paths in mounts between this process and the daemon `process`."""
 
     process: int
 
     def check(self, mounts: Iterable[Mount]) -> None:
-        """Raise PrerequisitesNotMet where a path is not the same file here and there.
+        """Raise PrerequisitesNotMet if a path is not the same file in both processes.
 
-        A daemon whose process cannot be seen is trusted to see what is seen here.
+        If the daemon's process is not visible, its paths are assumed to be the same.
         """
         root = Path(f"/proc/{self.process}/root")
         if not self.process or not root.is_dir():
@@ -65,9 +65,9 @@ class Sources:
             there = _file_at(f"{root}{path}")
             if there and there != _file_at(path):
                 raise PrerequisitesNotMet(
-                    f"{path} is not for this process what it is for containerd",
-                    "what containerd mounts itself has to be visible here: run the suite in the "
-                    f"mount namespace of process {self.process}, as with nsenter --mount",
+                    f"{path} is a different file for containerd than for the suite",
+                    "the mounts of containerd must be visible to the suite: run it in the mount "
+                    f"namespace of process {self.process}, for example with nsenter --mount",
                 )
 
 
@@ -93,7 +93,7 @@ def unmount_all(point: Path) -> None:
 
 
 def _paths(one: Mount) -> list[str]:
-    """Return the absolute paths that a mount is made of."""
+    """Return the absolute paths in a mount's source and options."""
     values = [value for name in _DIRECTORIES for value in _values(one.options, name)]
     found = [path for value in values for path in value.split(":")]
     return [path for path in (one.source, *found) if path.startswith("/")]
@@ -111,7 +111,7 @@ def _file_at(path: str) -> tuple[int, int] | None:
 
 
 def _inside(point: Path, target: str) -> Path:
-    """Return the directory `target` below `point`. Raises NotSupported for one that is not."""
+    """Return the directory `target` below `point`. Raises NotSupported if it is not below."""
     found = point / target.lstrip("/")
     real = Path(os.path.realpath(found))
     if not real.is_relative_to(os.path.realpath(point)):
@@ -141,12 +141,12 @@ def _mount(one: Mount, point: Path) -> None:
         )
     _mount_from(directory, one, point, flags, text)
     if flags & MountFlag.BIND and flags & MountFlag.RDONLY:
-        # A bind takes no other flag the first time; read-only needs the second.
+        # A bind mount accepts no other flag at first; read-only needs a second call.
         _mount_from("/", one, point, flags | MountFlag.REMOUNT, b"")
 
 
 def _mount_by_program(one: Mount, point: Path) -> None:
-    """Let mount(8) do it: it knows loop devices and mount.TYPE. Raises OSError."""
+    """Mount with mount(8), which supports loop devices and mount.TYPE. Raises OSError."""
     options = ["-o", ",".join(one.options)] if one.options else []
     command = ["mount", "-t", one.type, *options, "--", one.source or "none", str(point)]
     done = subprocess.run(
@@ -158,7 +158,7 @@ def _mount_by_program(one: Mount, point: Path) -> None:
 
 
 def _relative(data: list[str]) -> tuple[str, list[str]]:
-    """Return the directory that all layers are in, and the options as seen from there."""
+    """Return the common directory of all layers, and the options relative to it."""
     paths = [
         path
         for option in data
@@ -166,7 +166,7 @@ def _relative(data: list[str]) -> tuple[str, list[str]]:
         for path in option.partition("=")[2].split(":")
     ]
     directory = os.path.commonpath(paths) if paths else "/"
-    if directory in paths:  # a single layer: "." would be it, and an empty name nothing
+    if directory in paths:  # a single layer: it would be ".", and an empty name is invalid
         directory = os.path.dirname(directory)
     return directory, [
         name + equals + ":".join(os.path.relpath(path, directory) for path in value.split(":"))
@@ -178,7 +178,7 @@ def _relative(data: list[str]) -> tuple[str, list[str]]:
 
 
 def _mount_from(directory: str, one: Mount, point: Path, flags: int, data: bytes) -> None:
-    """Call mount(2) from `directory`, on a thread that has it for itself."""
+    """Call mount(2) from `directory`, in a thread with its own current directory."""
 
     def from_there() -> None:
         unshare(CLONE_FS)

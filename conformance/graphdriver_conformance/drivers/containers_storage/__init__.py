@@ -1,17 +1,18 @@
 """The drivers inside the `containers-storage` program (github.com/containers/storage) as `Driver`s.
 
-Each verb is one process of some 6 ms. The program is a store around its drivers: it counts gets on
-disk, keeps an index of layers, and refuses to remove a layer with children. Two of its comforts
-would lie to a suite: it takes an abbreviation of an id for the id, and an empty id for a request to
-choose one; neither is ever sent.
+Each verb is one process of about 6 ms. The program is a store that contains drivers: it counts
+holds on disk, keeps an index of layers, and refuses to remove a layer with children. Two of its
+features would invalidate tests: it accepts an abbreviation of an id, and chooses an id if the given
+one is empty; the adapter sends neither.
 """
 
 import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,8 +33,8 @@ _SETTINGS = Path(__file__).with_name("containers-storage.conf")
 _ROW = re.compile(rb'^(Add|Modify|Delete) (".*")$')
 _KINDS = {b"Add": ChangeKind.ADD, b"Modify": ChangeKind.MODIFY, b"Delete": ChangeKind.DELETE}
 
-# Without a parent its diff is against the direct one, so FLATTENED_DIFF is nobody's. Whether
-# archives are unpacked with a look at the layers below is tried.
+# Without a parent argument its diff is against the layer's parent, so no driver claims
+# FLATTENED_DIFF. Whether apply_diff reads the lower layers is probed.
 _ALWAYS = frozenset(
     {
         Capability.RESTARTABLE,
@@ -68,7 +69,7 @@ class ContainersStorageDriver:
         name: str,
         home: Path | str,
         options: Sequence[str] = (),
-        enter: Enter | None = None,
+        enter: Callable[[], None] | None = None,
         probed: frozenset[Capability] = frozenset(),
     ) -> None:
         """Ask for its status, which makes the root. Raises DriverProgramMissing, DriverError.
@@ -224,7 +225,7 @@ class ContainersStorageDriver:
 
 @dataclass(frozen=True)
 class _Factory:
-    """Makes the driver `name`; what it claims depends on its options, and on what is tried."""
+    """Creates the driver `name`; its claims depend on its options, and on probes."""
 
     name: str
     probed: dict[tuple[str, ...], frozenset[Capability]] = field(
@@ -246,7 +247,9 @@ class _Factory:
         return ContainersStorageDriver(self.name, home, options, probed=self.probed[key])
 
     def _seen(self, home: Path, options: Sequence[str]) -> frozenset[Capability]:
-        """Try what differs between drivers, on a home beside, which is discarded afterwards."""
+        """Probe the differences between drivers, on a separate home, which is discarded
+        afterwards.
+        """
         beside = home.parent if home.parent.is_dir() else None
         with tempfile.TemporaryDirectory(prefix="graphdriver-probe-", dir=beside) as scratch:
             try:
@@ -262,17 +265,18 @@ class _Factory:
 
 @dataclass(frozen=True)
 class _Own:
-    """Nothing to start or to end: each verb is a process; see OwnProcess."""
+    """No process to start or end: each verb is a process; see OwnProcess."""
 
     name: str
     enter: Enter | None
 
     def init(self, home: Path, options: tuple[str, ...]) -> Driver:
-        """Make the driver, whose processes enter."""
-        return ContainersStorageDriver(self.name, home, options, self.enter)
+        """Create the driver, whose processes call enter."""
+        enter = partial(self.enter, only_if_watched=True) if self.enter else None
+        return ContainersStorageDriver(self.name, home, options, enter)
 
     def processes(self) -> list[int]:
-        """Return nothing: no process outlives its verb."""
+        """Return None: no process outlives its verb."""
         return []
 
     def end(self) -> None:
@@ -280,7 +284,7 @@ class _Own:
 
 
 class _Keeper(Keeper):
-    """Has nothing to end: no process outlives its verb."""
+    """Nothing to end: no process outlives its verb."""
 
     def process_of(self, driver: Driver) -> int:
         """Return 0: each verb is a process."""
@@ -304,7 +308,7 @@ def source(spec: str) -> DriverSource:
 
 
 def _spelled(id: str) -> str:
-    """Return an id as an argument can hold it. Raises InvalidLayerId."""
+    """Return an id as a command-line argument. Raises InvalidLayerId."""
     if not id:
         raise InvalidLayerId("the id is empty", "the program would choose one")
     if "\0" in id:
@@ -313,7 +317,9 @@ def _spelled(id: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return ours without its settings: the machine's own would be added to those of the SPEC."""
+    """Return a configuration without settings: otherwise the machine's would be added to the
+    SPEC's.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -323,21 +329,23 @@ def _environment() -> dict[str, str]:
 
 
 def _error_in(printed: str) -> str:
-    """Return the error out of what a verb printed as JSON, or the text as it is."""
+    """Return the error in a verb's JSON output, "" if there is none."""
     try:
         (row,) = json.loads(printed)
         return str(row["error"])
     except (ValueError, TypeError, KeyError):
-        return printed
+        return ""
 
 
 def _checked(answer: Answer) -> Answer:
-    """Return the answer of a program that did what it was asked to. Raises DriverError."""
+    """Return the answer of a program that succeeded. Raises DriverError."""
     if answer.status:
-        # What goes wrong before the verb is printed as if it were the answer.
+        # Errors before the verb are printed as if they were the answer. Where the answer has an
+        # error, the log on stderr may be about another one.
         with answer.output as output:
-            said = answer.complaint or output.read().decode("utf-8", "replace").strip()
-        raise refusal(_error_in(said) or f"the program ended with {answer.status}")
+            printed = output.read().decode("utf-8", "replace").strip()
+        said = _error_in(printed) or answer.complaint or printed
+        raise refusal(said or f"the program ended with {answer.status}")
     return answer
 
 

@@ -1,7 +1,7 @@
-"""One call of a command-line program: its answer, or why there is none; never longer than allowed.
+"""One call of a command-line program, with a deadline: its answer, or the reason why there is none.
 
-Programs that mount in user space leave a daemon behind, which keeps the descriptors it was given: a
-pipe would then never end. So what a program prints goes to files, archives as well.
+Programs that mount in user space leave a daemon that inherits their descriptors: a pipe would never
+reach its end. Therefore output, including archives, is written to files.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ _PIECE = 1 << 20
 
 
 class DriverProgramMissing(FileNotFoundError):
-    """The program is not installed; the message says which package has it."""
+    """The program is not installed; the message names its package."""
 
 
 class ProgramHung(NoAnswer):
-    """The program did not end in its time, or was killed by a signal; names the verb."""
+    """The program did not end within the deadline, or was killed by a signal; names the verb."""
 
     def __init__(self, *arguments: object, fate: Fate) -> None:
         super().__init__(*arguments)
@@ -37,7 +37,7 @@ class ProgramHung(NoAnswer):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The exit status of a program, what it printed, and what it complained about."""
+    """The exit status of a program, its output and its error output."""
 
     status: int
     output: BinaryIO
@@ -45,7 +45,7 @@ class Answer:
 
 
 class DriverProgram:
-    """The program `name` of Debian's package `package`; `deadline` in seconds bounds each call."""
+    """The program `name` of Debian's package `package`; `deadline` in seconds limits each call."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class DriverProgram:
         environment: Mapping[str, str],
         enter: Callable[[], None] | None = None,
     ) -> None:
-        """Look for it; `environment` is all that it is given. Raises DriverProgramMissing.
+        """Find it in PATH; `environment` is its complete environment. Raises DriverProgramMissing.
 
-        Every new process calls `enter` before it becomes the program.
+        Every new process calls `enter` before it executes the program.
         """
         found = shutil.which(name)
         if found is None:
@@ -80,7 +80,7 @@ class DriverProgram:
     ) -> Answer:
         """Run it, with `archive` as its standard input. Raises ProgramHung.
 
-        Where it is no part of the verb, its process need not enter.
+        If the call is not part of a verb, its process need not call `enter`.
 
         The caller closes the output. An error while reading `archive` ends the program and is
         raised.
@@ -111,7 +111,7 @@ class DriverProgram:
         return Answer(status, output, said)
 
     def _feed(self, process: subprocess.Popen[bytes], archive: BinaryIO) -> bool:
-        """Give the program as much of the archive as it takes; False when it was too slow."""
+        """Write as much of the archive as the program reads; False if it exceeded the deadline."""
         assert process.stdin
         expired = threading.Event()
 
@@ -126,7 +126,7 @@ class DriverProgram:
                 while piece:
                     piece = piece[process.stdin.write(piece) :]
         except BrokenPipeError:
-            pass  # its exit status tells why
+            pass  # its exit status shows the reason
         except BaseException:
             _kill(process)
             process.wait()
@@ -160,6 +160,6 @@ class DriverProgram:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the program and its children, which are a group of their own."""
+    """Kill the program and its children, which have their own process group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Strings as Go's %q prints them, back to the bytes they stand for."""
+"""Decoding of strings in Go's %q format to bytes."""
 
 import re
 
@@ -19,7 +19,7 @@ _ESCAPE = re.compile(rb'\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([abfn
 
 
 def unquoted(text: bytes) -> bytes:
-    r"""Return what `"..."` stands for: \xff is a byte, \u200b a rune. Raises ValueError."""
+    r"""Return the bytes of `"..."`: \xff is a byte, \u200b a rune. Raises ValueError."""
     if len(text) < 2 or text[:1] != b'"' or text[-1:] != b'"':
         raise ValueError(f"{text!r} is not quoted as Go does it")
     return _ESCAPE.sub(_meant, text[1:-1])

@@ -1,8 +1,8 @@
-"""Where plugins come from: `plugin+unix:///path/of.sock` and `plugin+exec:COMMAND`.
+"""The SPECs of plugins: `plugin+unix:///path/of.sock` and `plugin+exec:COMMAND`.
 
-A plugin that listens already has one driver, that of the last Init, for whoever talks to it. One
-that the suite starts has a process for each driver that is in use; when a driver has been cleaned
-up its process is kept for the next home, because starting an interpreter costs more than a test.
+A running plugin has one driver, that of the last Init, for all clients. A plugin that the suite
+starts has a process for each driver in use; after cleanup the process is reused for the next home,
+because starting an interpreter takes longer than a test.
 """
 
 import atexit
@@ -31,7 +31,7 @@ _Maps = Sequence[IDMap]
 
 
 def source(spec: str) -> DriverSource:
-    """Return the plugin that `spec` names: one that listens, or one to be started."""
+    """Return the plugin that `spec` names: a running one, or one to be started."""
     scheme, _, rest = spec.partition(":")
     offers = frozenset({"plugin"})
     if scheme == "plugin+exec":
@@ -47,7 +47,7 @@ def source(spec: str) -> DriverSource:
 
 
 class Listening(Keeper):
-    """The plugin that listens on the socket `path`; others started it."""
+    """The plugin that listens on the socket `path`, which the suite did not start."""
 
     def __init__(self, path: Path) -> None:
         self._wire = Wire(path)
@@ -68,7 +68,7 @@ class Listening(Keeper):
 
 
 class Started(Keeper):
-    """Plugins started with the command `words`, one for each driver that is in use."""
+    """Plugins started with the command `words`, one for each driver in use."""
 
     def __init__(self, words: list[str]) -> None:
         self._words = words
@@ -79,7 +79,7 @@ class Started(Keeper):
     def make(
         self, home: Path, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
     ) -> Driver:
-        """Init a plugin that nobody uses, or a new one; what refuses Init is not used again."""
+        """Init an unused plugin, or a new one; a plugin that refuses Init is not reused."""
         if self._idle:
             idle = self._idle.pop()
             try:
@@ -87,7 +87,7 @@ class Started(Keeper):
                     PluginDriver(idle.wire, home, options, uid_maps, gid_maps, idle.process)
                 )
             except (DriverError, PluginUnreachable):
-                _end(idle, killed=False)  # perhaps one that takes Init only once
+                _end(idle, killed=False)  # possibly a plugin that accepts Init only once
         process = PluginProcess(self._words)
         wire = Wire(process.socket)
         try:
@@ -120,12 +120,12 @@ class Started(Keeper):
         return mine.process.id if mine and mine.process else 0
 
     def last_output(self, driver: Driver) -> list[str]:
-        """Return the last lines that its process printed, which an exception is often among."""
+        """Return the last lines that its process printed, which may contain an exception."""
         mine = next((one for one in self._busy if one is driver), None)
         return mine.process.last_output() if mine and mine.process else []
 
     def keep_output(self, driver: Driver, directory: Path) -> None:
-        """Copy all that its process has printed to `directory`/plugin.log."""
+        """Copy the output of its process to `directory`/plugin.log."""
         mine = next((one for one in self._busy if one is driver), None)
         if mine and mine.process:
             mine.process.keep_output(directory / "plugin.log")
@@ -163,7 +163,7 @@ class _Own:
         return [self._process.id]
 
     def end(self) -> None:
-        """Kill it, and what has left its group as well."""
+        """Kill it, and processes that have left its group as well."""
         self._wire.close()
         kill_tree(self.processes())
         self._process.end(killed=True)

@@ -1,8 +1,8 @@
-"""HTTP on a plugin's unix socket, as Docker's client speaks it, with an end to every wait.
+"""HTTP on a plugin's unix socket, as in Docker's client, with a deadline for every wait.
 
-The requests are Docker's to the letter (daemon/graphdriver/proxy.go and pkg/plugins of 1.12 to
+The requests are identical to Docker's (daemon/graphdriver/proxy.go and pkg/plugins of 1.12 to
 20.10): POST, the Accept header of v1.2, no Content-Type. Unlike Docker's client this one never
-sends a body twice, so a plugin that drops a connection is seen to do so.
+sends a body twice, so that a dropped connection is detected.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ __all__ = ["ACCEPT", "BodyBroke", "Connection", "PluginUnreachable", "Wire"]
 
 ACCEPT = "application/vnd.docker.plugins.v1.2+json"
 _PIECE = 1 << 20
-# The changes of a million paths; more is no answer.
+# The changes of a million paths; a larger answer is refused.
 _LARGEST_ANSWER = 256 << 20
-# How long a plugin may take, in seconds, to see that its answer is not wanted any more.
+# The number of seconds for a plugin to notice that its answer is no longer wanted.
 _HANGING_UP = 5.0
 
 
 class PluginUnreachable(NoAnswer):
-    """The plugin did not answer, or not in its time; the message names the call."""
+    """The plugin did not answer within the deadline; the message names the call."""
 
     def __init__(self, *arguments: object, fate: Fate = Fate.BROKE_OFF) -> None:
         super().__init__(*arguments)
@@ -42,13 +42,13 @@ class PluginUnreachable(NoAnswer):
 
 
 class BodyBroke(Exception):
-    """What a request was to carry could not be read; `__cause__` says why."""
+    """The body of a request could not be read; `__cause__` is the reason."""
 
 
 class _PatientSocket(socket.socket):
-    """A socket whose waits add up: what is left of them is `patience`, in seconds.
+    """A socket with one deadline for all waits: `patience` is the rest, in seconds.
 
-    A timeout for each recv(2) would let a plugin that sends a byte a minute go on for ever.
+    With a timeout for each recv(2), a plugin that sends a byte a minute would never time out.
     """
 
     patience = 0.0
@@ -82,13 +82,13 @@ class Connection(http.client.HTTPConnection):
         super().__init__("plugin.moby.localhost")
         self._path = path
         self._patience = patience
-        # http.client lets go of its socket when an answer is the last one; the answer still has it.
+        # http.client releases its socket at the last answer, which still uses it.
         self._made: _PatientSocket | None = None
         self.is_spent = False
-        """Whether a request broke off on it, so that no other may follow."""
+        """Whether a request was interrupted on it, so that no other may follow."""
 
     def connect(self) -> None:
-        """Connect; the kernel makes it wait while the plugin's backlog is full."""
+        """Connect; the kernel waits while the plugin's backlog is full."""
         made = _PatientSocket(socket.AF_UNIX)
         made.patience = self._patience
         made.settimeout(self._patience)
@@ -97,23 +97,23 @@ class Connection(http.client.HTTPConnection):
         made.connect(os.fspath(self._path))
 
     def renew(self, patience: float) -> None:
-        """Give the next call its time."""
+        """Set the deadline of the next call."""
         self._patience = patience
         if isinstance(self.sock, _PatientSocket):
             self.sock.patience = patience
 
     def hang_up(self) -> bool:
-        """End a call before its answer has ended; say whether the plugin hung up, too, in time.
+        """End a call before the end of its answer; return whether the plugin closed the connection.
 
-        Once it has, it has released what the answer held. Only our reading end is shut before
-        that: a whole end would look like both at once.
+        After that it has released the resources of the answer. Before, only the reading side is
+        closed: closing both would look the same to the plugin.
         """
         made = self._made
         if made is None or made.fileno() < 0:
             return True
         with contextlib.suppress(OSError):
             made.shutdown(socket.SHUT_RD)
-            # What it has sent is read: a writer that waits for room would not hear of it otherwise.
+            # Its data is read: otherwise a blocked writer would not notice the close.
             while made.recv(_PIECE):
                 pass
         poll = select.poll()
@@ -123,7 +123,7 @@ class Connection(http.client.HTTPConnection):
         return hung_up
 
     def is_stale(self) -> bool:
-        """Say whether the plugin has closed its end, or said something that nobody asked for."""
+        """Return whether the plugin has closed its end, or sent unexpected data."""
         return self.sock is None or bool(select.select([self.sock], [], [], 0)[0])
 
 
@@ -135,14 +135,14 @@ class Wire:
         self._idle: list[Connection] = []
         self.turn = threading.RLock()
         self.served: object = None
-        """Whose Init was the last; to be read and set by who holds `turn`."""
+        """The driver of the last Init; read and set by the holder of `turn`."""
         self.failed = False
-        """Whether a call did not get an answer: what comes next may not be the plugin's fault."""
+        """Whether a call was not answered: later errors may not be the plugin's fault."""
 
     def call(self, method: str, body: Mapping[str, object] | None) -> dict[str, Any]:
-        """Post JSON (nothing, where `body` is None) and return the JSON of the answer.
+        """Post JSON (no body if `body` is None) and return the JSON of the answer.
 
-        Raises DriverError for what the plugin refuses or answers wrongly, PluginUnreachable.
+        Raises DriverError for refusals and malformed answers, PluginUnreachable.
         """
         data = b"" if body is None else json.dumps(body).encode()
         connection, response = self.post(method, data)
@@ -153,7 +153,7 @@ class Wire:
     ) -> tuple[Connection, http.client.HTTPResponse]:
         """Send a request, an iterator in chunks, and return when the answer has begun.
 
-        The `last` request of a connection is followed by the plugin's hanging up.
+        After the `last` request of a connection the plugin closes it.
         """
         method = path.partition("?")[0]
         chunked = not isinstance(body, bytes)
@@ -165,8 +165,8 @@ class Wire:
             try:
                 connection.request("POST", f"/{path}", body, headers, encode_chunked=chunked)
             except (BrokenPipeError, ConnectionResetError):
-                # A plugin may refuse before it has read everything, and hang up; what it said
-                # is still in our end of the socket.
+                # A plugin may refuse before it has read everything, and close the connection; its
+                # answer is still in the socket's buffer.
                 connection.is_spent = True
             return connection, connection.getresponse()
 
@@ -188,26 +188,26 @@ class Wire:
     def refuse(
         self, method: str, connection: Connection, response: http.client.HTTPResponse
     ) -> str:
-        """Return what an answer that is no 200 says. Raises PluginUnreachable."""
+        """Return the message of an answer other than 200. Raises PluginUnreachable."""
         with self._reaching(method, connection):
             data = response.read(_PIECE)
         connection.close()
         return _refusal(method, response.status, data)
 
     def done(self, connection: Connection, response: http.client.HTTPResponse) -> None:
-        """Keep a connection for the next call where the plugin keeps it, too."""
+        """Keep a connection for the next call if the plugin keeps it, too."""
         if response.will_close or connection.is_spent or not response.isclosed():
             connection.close()
         else:
             self._idle.append(connection)
 
     def close(self) -> None:
-        """Close what is kept open."""
+        """Close the connections that are kept open."""
         while self._idle:
             self._idle.pop().close()
 
     def unreachable(self, method: str, error: Exception) -> PluginUnreachable:
-        """Return the error that says what became of a call."""
+        """Return the error with the reason for a call without an answer."""
         self.failed = True
         if isinstance(error, TimeoutError):
             return PluginUnreachable(
@@ -233,7 +233,7 @@ class Wire:
         )
 
     def listener(self) -> int:
-        """Return the process that listens, 0 when it cannot be seen from here."""
+        """Return the process that listens, 0 if it is not visible."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(deadline())
             probe.connect(os.fspath(self.path))
@@ -251,7 +251,7 @@ class Wire:
 
     @contextmanager
     def _reaching(self, method: str, connection: Connection) -> Iterator[None]:
-        """Turn what goes wrong on the way into PluginUnreachable, and hang up."""
+        """Turn transport errors into PluginUnreachable, and close the connection."""
         try:
             yield
         except (OSError, http.client.HTTPException) as error:

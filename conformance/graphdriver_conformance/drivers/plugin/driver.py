@@ -26,13 +26,13 @@ from graphdriver_conformance.drivers.refusals import refusal
 __all__ = ["PluginDriver"]
 
 _PIECE = 1 << 20
-# What Go, for one, writes into JSON for bytes that are not UTF-8.
+# Go, among others, encodes bytes that are not UTF-8 as this character.
 _UNKNOWN = "\ufffd"
 _Kind = TypeVar("_Kind")
 
 _NOT_UTF8 = re.compile(r"not (valid )?utf-?8|invalid utf-?8", re.IGNORECASE)
 
-# What a plugin claims that does not say so: all but what is overlay2's own and cannot be asked.
+# The claims of a plugin without Claims: all except those of overlay2's layout.
 _UNDECLARED = frozenset(Capability) - {
     Capability.OVERLAY2_LAYOUT,
     Capability.LAYER_LIMIT,
@@ -43,10 +43,10 @@ _UNDECLARED = frozenset(Capability) - {
 
 
 class PluginDriver:
-    """The driver that the plugin on `wire` makes of `home`.
+    """The driver of the plugin on `wire` for `home`.
 
-    A plugin has one driver at a time, that of the last Init. Where several of these use one wire,
-    the one that is used again sends its Init again; what others have got is forgotten then.
+    A plugin has one driver at a time, that of the last Init. If several of these use one wire, the
+    next one that is used sends its Init again; the holds of the others are lost then.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class PluginDriver:
         self.capabilities, self.layer_limit = self._declared()
 
     def init(self) -> None:
-        """GraphDriver.Init, as at the beginning."""
-        # Before the call: one that fails may have changed what the plugin serves as well.
+        """GraphDriver.Init, as at the start."""
+        # Before the call: a failed one may have changed the plugin's home, too.
         self.wire.served = self
         with self._telling():
             self.wire.call("GraphDriver.Init", self._init)
 
     def __str__(self) -> str:
-        """Return the name by which Docker would know the driver: the socket's."""
+        """Return the name by which Docker would know the driver, from its socket."""
         return self.process.name if self.process else self.wire.path.stem
 
     def create(
@@ -113,7 +113,7 @@ class PluginDriver:
         self._call("GraphDriver.Remove", {"ID": id})
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """GraphDriver.Get; raises when the plugin's directory cannot be seen from here."""
+        """GraphDriver.Get; raises if the plugin's directory is not visible to the suite."""
         body = {"ID": id, **({"MountLabel": mount_label} if mount_label else {})}
         shown = _typed("GraphDriver.Get", self._call("GraphDriver.Get", body), "Dir", str)
         if not shown:
@@ -133,7 +133,7 @@ class PluginDriver:
         self._call("GraphDriver.Put", {"ID": id})
 
     def exists(self, id: str) -> bool:
-        """GraphDriver.Exists; false may be an empty object."""
+        """GraphDriver.Exists; an empty object means false."""
         answer = self._call("GraphDriver.Exists", {"ID": id})
         return _typed("GraphDriver.Exists", answer, "Exists", bool)
 
@@ -168,7 +168,7 @@ class PluginDriver:
         return _typed("GraphDriver.DiffSize", answer, "Size", int)
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
-        """GraphDriver.Diff; an archive that is cut short raises PluginUnreachable."""
+        """GraphDriver.Diff; a truncated archive raises PluginUnreachable."""
         body = json.dumps({"ID": id, "Parent": parent}).encode()
         with self._telling():
             self._take_turn()
@@ -178,7 +178,7 @@ class PluginDriver:
         return cast(BinaryIO, _Archive(self, connection, response))
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """GraphDriver.ApplyDiff: the archive goes out in chunks, once."""
+        """GraphDriver.ApplyDiff: the archive is sent in chunks, once."""
         method = "GraphDriver.ApplyDiff"
         path = f"{method}?id={quote(id, safe='')}&parent={quote(parent, safe='')}"
         with self._telling():
@@ -187,7 +187,7 @@ class PluginDriver:
         return _typed(method, answer, "Size", int)
 
     def unreachable(self, method: str, error: Exception) -> PluginUnreachable:
-        """Return the error that says what became of a call, and of the process."""
+        """Return the error with the reason for a call without an answer, and the process's fate."""
         return self._with_fate(self.wire.unreachable(method, error))
 
     def _call(self, method: str, body: Mapping[str, object] | None) -> dict[str, Any]:
@@ -201,13 +201,13 @@ class PluginDriver:
                 self.init()
 
     def _declared(self) -> tuple[frozenset[str], int]:
-        """Return what the plugin claims: `Claims` and `LayerLimit` beside Docker's Capabilities."""
+        """Return the plugin's claims: `Claims` and `LayerLimit` beside Docker's Capabilities."""
         try:
             answer = self._call("GraphDriver.Capabilities", {})
         except PluginUnreachable:
             raise
         except DriverError:
-            answer = {}  # Docker's before 17.06 did not ask
+            answer = {}  # Docker before 17.06 did not call it
         claims = _typed("GraphDriver.Capabilities", answer, "Claims", list)
         own = _typed("GraphDriver.Capabilities", answer, "Capabilities", dict)
         exact = {Capability.EXACT_DIFFS.value} if own.get("ReproducesExactDiffs") else set()
@@ -216,7 +216,7 @@ class PluginDriver:
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
-        """Give errors their class, and tell of a process that died."""
+        """Raise errors with their class, and report a process that died."""
         try:
             yield
         except DriverError as error:
@@ -235,7 +235,7 @@ class PluginDriver:
 
 
 class _Archive(io.RawIOBase):
-    """The body of a Diff answer; closing it early drops the connection, as a client may."""
+    """The body of a Diff answer; closing it early closes the connection, as a client may."""
 
     def __init__(
         self, driver: PluginDriver, connection: Connection, response: HTTPResponse
@@ -263,7 +263,7 @@ class _Archive(io.RawIOBase):
 
 @contextlib.contextmanager
 def _reading(method: str, found: object) -> Iterator[None]:
-    """Say what a method answered when it does not have the form of its answer."""
+    """Raise an error for an answer with the wrong form."""
     try:
         yield
     except (TypeError, KeyError, ValueError, AttributeError):
@@ -273,7 +273,7 @@ def _reading(method: str, found: object) -> Iterator[None]:
 
 
 def _typed(method: str, answer: Mapping[str, object], key: str, kind: type[_Kind]) -> _Kind:
-    """Return a field of an answer; Go leaves out what is zero, and writes null for no list."""
+    """Return a field of an answer; Go omits zero values, and encodes an empty list as null."""
     value = answer.get(key)
     if value is None:
         return kind()
@@ -299,7 +299,7 @@ def _wire_maps(maps: Sequence[IDMap]) -> list[dict[str, int]] | None:
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield a stream in pieces. Raises BodyBroke: what breaks here is not the plugin's fault."""
+    """Yield a stream in chunks. Raises BodyBroke: its errors are not the plugin's fault."""
     try:
         while piece := stream.read(_PIECE):
             yield piece

@@ -1,8 +1,8 @@
-"""A plugin that the suite starts, kills and starts again: `plugin+exec:COMMAND`.
+"""A plugin that the suite starts, kills and restarts: `plugin+exec:COMMAND`.
 
-COMMAND finds where to listen in $GRAPHDRIVER_SOCKET. It is no shell line: words as a shell splits
-them, the first looked for beside this Python, then in PATH. It runs in the run's mount namespace,
-so its mounts are seen here and end with the run.
+COMMAND reads the path of its socket from $GRAPHDRIVER_SOCKET. It is split into words as by a shell
+and run without a shell; the program is searched beside this Python, then in PATH. It runs in the
+run's mount namespace, so its mounts are visible to the suite and end with the run.
 """
 
 import os
@@ -22,10 +22,10 @@ from graphdriver_conformance.drivers.plugin.client import PluginUnreachable
 
 __all__ = ["PluginProcess", "words_of"]
 
-# A unix socket's name has 107 bytes at most; a long TMPDIR would use them up.
+# A unix socket's path has at most 107 bytes, which a long TMPDIR would exceed.
 _LONGEST_TMPDIR = 60
 _BETWEEN_LOOKS = 0.005
-# Of its output, as much stands in a violation: lines, and bytes to find them in.
+# The amount of its output in a violation: lines, and bytes in which they are searched.
 _MOST_LINES, _MOST_OUTPUT = 12, 16 << 10
 # Starting an interpreter on a busy machine takes longer than a call may: seconds.
 _LEAST_START = 30.0
@@ -44,9 +44,9 @@ def words_of(command: str) -> list[str]:
 
 
 class PluginProcess:
-    """A running plugin and its socket. Raises PluginUnreachable when it does not come to listen.
+    """A running plugin and its socket. Raises PluginUnreachable if it does not start to listen.
 
-    The new process calls `enter` before it becomes the plugin.
+    The new process calls `enter` before it executes the plugin.
     """
 
     def __init__(self, words: list[str], enter: Callable[[], None] | None = None) -> None:
@@ -59,7 +59,8 @@ class PluginProcess:
         self._log = self._directory / "log"
         try:
             with self._log.open("wb") as log:
-                # A group of its own: what the command starts is killed with it, and Ctrl-C is ours.
+                # A process group of its own: the command's children are killed with it, and Ctrl-C
+                # is not sent to it.
                 self._process = subprocess.Popen(
                     words,
                     env={**os.environ, "GRAPHDRIVER_SOCKET": str(self.socket)},
@@ -84,9 +85,9 @@ class PluginProcess:
         return self._process.poll() is None
 
     def fate(self) -> str:
-        """Say how it ended and what it said last, "" while it runs."""
+        """Return how it ended and its last output, "" while it runs."""
         try:
-            # A connection breaks a moment before the process is gone.
+            # A connection breaks shortly before the process has ended.
             status = self._process.wait(0.2)
         except subprocess.TimeoutExpired:
             return ""
@@ -144,7 +145,7 @@ class PluginProcess:
         return [line.rstrip()[:300] for line in lines if line.strip()][-_MOST_LINES:]
 
     def keep_output(self, path: Path) -> None:
-        """Copy all that it printed to a file."""
+        """Copy its output to a file."""
         if self._log.exists():
             shutil.copyfile(self._log, path)
 

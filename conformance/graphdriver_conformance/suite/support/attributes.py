@@ -70,7 +70,7 @@ def needs_attribute(graphdriver: Subject, name: str, value: bytes) -> None:
     except OSError as error:
         graphdriver.not_provable(f"{name} cannot be set here: {error.strerror}")
     if kept != value:
-        graphdriver.not_provable(f"{name} is not kept here as it was set")
+        graphdriver.not_provable(f"{name} is not stored unchanged on this file system")
 
 
 def held_by_home(graphdriver: Subject, kind: str) -> Attributes:

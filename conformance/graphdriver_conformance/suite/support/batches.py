@@ -36,6 +36,8 @@ __all__ = [
 
 _DEEPEST = 2
 """Of directories below this no file was deleted."""
+_TOGETHER = 16
+"""As many cases as are tried at once where one of all is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +103,49 @@ def refused_cases(
     graphdriver: Subject, cases: Sequence[Case], aspects: Aspect = Aspect.DEFAULT
 ) -> list[Case]:
     """Do as `assert_cases`, but return the cases that are refused, instead of raising."""
-    layer = _on(graphdriver, Tree(_below(cases)))
-    if applied(graphdriver, layer, _archive_of(cases)):
-        _assert_shown(graphdriver, layer, cases, aspects, PLAIN)
+    if _is_taken(graphdriver, cases, aspects):
         return []
-    refused = []
-    for case in cases:
-        graphdriver.start_example()
-        layer = _on(graphdriver, case.below)
-        if applied(graphdriver, layer, build_archive(case.entries)):
-            assert_same_tree(case.wanted, look(graphdriver, layer, case), str(case), aspects)
-        else:
-            refused.append(case)
+    refused: list[Case] = []
+    parents_of: dict[tuple[tuple[bytes, Node], ...], str] = {}
+    for start in range(0, len(cases), _TOGETHER):
+        some = cases[start : start + _TOGETHER]
+        if len(some) == len(cases) or not _is_taken(graphdriver, some, aspects):
+            refused += [one for one in some if _is_refused(graphdriver, one, aspects, parents_of)]
     return refused
+
+
+def _is_taken(graphdriver: Subject, cases: Sequence[Case], aspects: Aspect) -> bool:
+    """Apply the cases as one archive; say whether it was taken. Raises AssertionError."""
+    layer = _on(graphdriver, Tree(_below(cases)))
+    if not applied(graphdriver, layer, _archive_of(cases)):
+        return False
+    _assert_shown(graphdriver, layer, cases, aspects, PLAIN)
+    return True
+
+
+def _is_refused(
+    graphdriver: Subject,
+    case: Case,
+    aspects: Aspect,
+    parents_of: dict[tuple[tuple[bytes, Node], ...], str],
+) -> bool:
+    """Apply a case on the parent that others with the same tree below have; say if it is refused.
+
+    Raises AssertionError, with a program that makes the parent as well.
+    """
+    graphdriver.start_example()
+    key = tuple(sorted(case.below.items(), key=lambda item: item[0]))
+    if key not in parents_of:
+        parents_of[key] = _two_for(graphdriver, case.below)
+    layer = graphdriver.new_layer(parents_of[key])
+    if not applied(graphdriver, layer, build_archive(case.entries)):
+        return True
+    try:
+        assert_same_tree(case.wanted, look(graphdriver, layer, case), str(case), aspects)
+    except AssertionError:
+        _assert_alone(graphdriver, [case], aspects, PLAIN)
+        raise
+    return False
 
 
 def _archive_of(cases: Sequence[Case], dialect: Dialect = PLAIN) -> bytes:
@@ -141,7 +173,12 @@ def look(graphdriver: Subject, layer: str, *cases: Case) -> Tree:
 
 
 def _on(graphdriver: Subject, below: Tree) -> str:
-    """Return a new layer on two that archives have made, and that hold `below` together.
+    """Return a new layer on two that archives have made, and that hold `below` together."""
+    return graphdriver.new_layer(_two_for(graphdriver, below))
+
+
+def _two_for(graphdriver: Subject, below: Tree) -> str:
+    """Return the upper one of the two.
 
     Every other file is in the upper one of them, which also deletes a file of the lower one in each
     directory: that must not come back.
@@ -160,7 +197,7 @@ def _on(graphdriver: Subject, below: Tree) -> str:
     graphdriver.apply_diff(base, "", build_archive(lower))
     middle = graphdriver.new_layer(base)
     graphdriver.apply_diff(middle, base, build_archive(upper))
-    return graphdriver.new_layer(middle)
+    return middle
 
 
 def _assert_shown(
@@ -204,12 +241,12 @@ def _assert_alone(
 def _seen(graphdriver: Subject, layer: str, names: Iterable[bytes]) -> Tree:
     with graphdriver.program.folded(f"look({layer!r})"), graphdriver.view(layer) as root:
         ghosts = _ghosts(os.fsencode(root))
-        assert [] == ghosts, f"{ghosts} are listed, but cannot be looked up"
+        assert [] == ghosts, f"{ghosts} are listed, but lstat fails"
         tree = observe(root)
         top = os.fsencode(root) + b"/"
         missing = [one for one in names if one not in tree and not _is_behind_symlink(tree, one)]
         found = sorted(one for one in missing if os.path.lexists(top + one))
-        assert [] == found, f"{found} are not listed, but can be looked up"
+        assert [] == found, f"{found} are not listed, but lstat succeeds"
     return tree
 
 

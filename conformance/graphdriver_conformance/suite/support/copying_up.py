@@ -24,6 +24,7 @@ COPY_UPS: Mapping[str, Call] = {
     "link": lambda path: os.link(path, path.with_name("other"), follow_symlinks=False),
     "renamed": lambda path: path.rename(path.with_name("other")),
     "renamed over": lambda path: path.with_name("new").rename(path),
+    "file made in": lambda path: (path / "made").touch(),
 }
 """By what a report calls them."""
 
@@ -37,6 +38,8 @@ def copy_up_cases(nodes: Mapping[str, Node]) -> dict[str, Case]:
             before["new"] = file(b"new", 0o611, mtime=EPOCH + 7)
         if node.kind is NodeKind.SYMLINK and why in ("chmod", "opened to write"):
             continue  # of what it points to
+        if why == "file made in" and not node.is_directory:
+            continue
         exdev = ("EXDEV",) if node.is_directory and why == "renamed" else ()
         cases[f"{why} of {what}"] = Case(_on("x", call), before, exdev)
     return cases

@@ -50,7 +50,7 @@ def at_once(calls: Sequence[Callable[[], _Result]]) -> list[_Result | DriverErro
         for thread in threads:
             thread.join(patience)
     hanging = sum(thread.is_alive() for thread in threads)
-    assert not hanging, f"{hanging} of {len(calls)} threads did not come back: a deadlock"
+    assert not hanging, f"{hanging} of {len(calls)} threads did not return: a deadlock"
     if failures:
         raise failures[0]
     return outcomes  # type: ignore[return-value]

@@ -331,7 +331,7 @@ class _Check:
         if lines := same(report.scene.tree_of_parent(victim.parent), shown):
             wanted = f"{create} makes a layer that shows its parent's tree"
             report.found(_REMOVES, wanted, "it shows another tree", lines)
-        self._after.remove(driver, victim.id)
+        self._after.remove_existing(driver, victim.id)
 
     def _found(
         self, requirement: str, expected: str, actual: str, tree: list[str] | None = None

@@ -251,7 +251,7 @@ class _Errors:
             self._check_success(report, driver, act, victim, answer, hit)
             return
         log, id, shown = report.log, victim.id, act.shown(victim)
-        AfterRestart(report, _OTHERS, _OTHERS, _OTHERS, _OTHERS).check_others(driver)
+        AfterRestart(report, _OTHERS, _OTHERS, _OTHERS, _OTHERS).check_top(driver)
         allowed = [victim.before] + [None] * (act.verb == "remove")
         if act.verb not in ("get", "put", "cleanup"):
             state = state_of(log, driver, id)
@@ -331,11 +331,13 @@ class _Errors:
     def _start_again(self, report: Reporter, victim: Victim) -> None:
         restart = AfterRestart(report, _OTHERS, _OTHERS, _OTHERS, _OTHERS)
         with restart.driver() as driver:
-            restart.check_others(driver)
+            # Without an error there is nothing to look for; kill_sweep looks after a return.
+            has_failed = report.where.point > 0
             if self._act:
-                if victim.before is victim.after and report.where.point:
+                if victim.before is victim.after and has_failed:
                     _check_unchanged(report, driver, victim)
                 restart.remove(driver, victim.id)
+            if has_failed:
                 restart.check_others(driver)
             restart.check_cleanup(driver)
         # A missing name, such as a mount point, is no remnant; layers are compared by tree.

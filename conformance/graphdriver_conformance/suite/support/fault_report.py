@@ -138,25 +138,32 @@ class AfterRestart:
         finally:
             process.end()
 
-    def check_others(self, driver: Driver) -> None:
+    def check_top(self, driver: Driver) -> None:
         """The one on top shows what is below it; the others are compared where it differs."""
         report, scene = self.report, self.report.scene
-        log = report.log
-        lost = [id for id in scene.trees if not log.call(driver, "exists", id)]
-        if lost:
-            report.found(self.others, "every other layer exists", f"{', '.join(lost)} do not exist")
-            raise Broken
         for id in scene.trees if report.is_dirty else [TOP]:
             with report.succeeds(self.others, f"get({id!r}) of another layer"):
-                shown = log.tree(driver, id)
+                shown = report.log.tree(driver, id)
             if lines := same(scene.trees[id], shown):
                 report.found(self.others, f"layer {id!r} is as before", "it is not", lines)
 
+    def check_others(self, driver: Driver) -> None:
+        """All exist as well. Raises Broken."""
+        report = self.report
+        lost = [id for id in report.scene.trees if not report.log.call(driver, "exists", id)]
+        if lost:
+            report.found(self.others, "every other layer exists", f"{', '.join(lost)} do not exist")
+            raise Broken
+        self.check_top(driver)
+
     def remove(self, driver: Driver, id: str) -> None:
         """Remove the victim, if it exists."""
+        if self.report.log.call(driver, "exists", id):
+            self.remove_existing(driver, id)
+
+    def remove_existing(self, driver: Driver, id: str) -> None:
+        """Remove a layer that is known to exist. Raises Broken."""
         log, call = self.report.log, f"remove({id!r}) after the restart"
-        if not log.call(driver, "exists", id):
-            return
         with self.report.succeeds(self.removes, call):
             log.call(driver, "remove", id)
         if log.call(driver, "exists", id):

@@ -10,6 +10,7 @@ from graphdriver_conformance.oracle.tar_blocks import (
     extended,
     long_name,
     padded,
+    record,
     sparse_map,
 )
 from graphdriver_conformance.oracle.tree import EPOCH, Node, Tree, directory, file, symlink
@@ -78,7 +79,9 @@ def _sample(name: str, dialect: Dialect) -> Form:
     }
     for link, target in links.items():
         node = nodes[top + link] = nodes[top + target]
-        entries.append(LayerEntry(top + link, file(b"", node.mode), top + target))
+        # Tar programs read both names' metadata from one inode; some readers set a link's times.
+        header = file(b"", node.mode, mtime=node.mtime)
+        entries.append(LayerEntry(top + link, header, top + target))
     return Form(name, b"".join(build_member(entry, dialect) for entry in entries), nodes)
 
 
@@ -95,10 +98,16 @@ def _pax(**records: str) -> bytes:
 
 
 CONTENT = file(b"content")
+_COMMENT = [(b"comment", b"made by hand")]
 
 COMMON: Sequence[Form] = (
     *(_sample(name, dialect) for name, dialect in DIALECTS.items()),
-    Form("global header", extended([(b"comment", b"made by hand")], b"g")),
+    Form("global header of git", extended(_COMMENT, b"g")),
+    Form(
+        "global header of GNU tar",
+        _header("/tmp/GlobalHead.1.1", flag=b"g", size=len(record(*_COMMENT[0]))).block()
+        + padded(record(*_COMMENT[0])),
+    ),
     Form(
         "times in a GNU header",
         _file(

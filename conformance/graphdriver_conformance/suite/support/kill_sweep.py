@@ -255,13 +255,13 @@ class _Check:
     def run(self) -> None:
         """Start a driver, look at everything, and leave the home as it was. Raises Broken."""
         with self._restart.driver() as driver:
-            self._restart.check_others(driver)
-            if self._act:
-                try:
+            try:
+                if self._act:
+                    self._restart.check_top(driver)
                     self._check_victim(driver, self._act)
-                finally:
-                    # Removing what is left of a layer is where others come to harm.
-                    self._restart.check_others(driver)
+            finally:
+                # Removing what is left of a layer is where others come to harm.
+                self._restart.check_others(driver)
             self._restart.check_cleanup(driver)
 
     def _check_victim(self, driver: Driver, act: Act) -> None:
@@ -325,7 +325,7 @@ class _Check:
         if lines := same(self._scene.tree_of_parent(victim.parent), shown):
             wanted = f"{create} makes a layer that shows its parent's tree"
             report.found("CRS-004", wanted, "it shows another tree", lines)
-        self._restart.remove(driver, id)
+        self._restart.remove_existing(driver, id)
 
     def _named(self, tree: Tree | None) -> str:
         if tree is None:

@@ -48,7 +48,7 @@ class Raw:
 
     def __init__(self, driver: Driver, program: Program) -> None:
         plugin = inner(driver)
-        assert isinstance(plugin, PluginDriver), "only plugins have a wire"
+        assert isinstance(plugin, PluginDriver), "the driver is not a plugin"
         self._driver = plugin
         self._program = program
         self.path = plugin.wire.path

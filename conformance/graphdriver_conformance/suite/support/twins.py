@@ -101,7 +101,7 @@ def _call_all(cases: Mapping[str, Case], view: Path, plain: Path) -> set[str]:
         elif actual != expected:
             lines.append(f"{name}: a plain directory gives {expected}, the view {actual}")
     more = [f"... and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
-    assert not lines, "\n  ".join(["programs can tell it", *lines[:_MOST_LINES], *more])
+    assert not lines, "\n  ".join(["a program observes a difference", *lines[:_MOST_LINES], *more])
     return refused
 
 

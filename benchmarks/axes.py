@@ -1,0 +1,116 @@
+"""Cost as work grows: the number of layers in a home, and of mounts on the host."""
+
+import itertools
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.contest import Aim, Contest, Contestant
+from benchmarks.contests import OURS, cycle_contest, unsynced
+from benchmarks.ground import Ground, Record
+from benchmarks.result import Axis
+from graphdriver.overlay2 import Driver
+
+__all__ = ["layers", "mounts"]
+
+# Layers of a home stand on each other in chains of this length.
+_CHAIN = 20
+
+
+def layers(ground: Ground, record: Record) -> None:
+    """Init, and the cycle, in homes of more and more layers."""
+    points = ground.sizes.layers
+    lines: dict[str, list[float]] = {}
+    made = 0
+    for count in points:
+        made = _grow(ground, made, count)
+        is_last = count == points[-1]
+        contestants = [Contestant(OURS, lambda: Driver(ground.place / "home") and None)]
+        if docker := ground.docker:
+            contestants.append(Contestant("Docker", lambda: docker.time("init")))
+        title = f"Init on a home of {count:,} layers"
+        row = record.hold(Contest(title, contestants, (Aim(OURS, milliseconds=150),)), keep=is_last)
+        title = f"create+get+put+remove in a home of {count:,} layers"
+        cycled = record.hold(cycle_contest(ground, title, "layer1"), keep=is_last)
+        for verb, measured in (("Init", row), ("cycle", cycled)):
+            for name in measured.seconds:
+                median = measured.median(name)
+                assert median is not None
+                lines.setdefault(f"{verb}, {name}", []).append(median)
+    ended = {name: tuple(medians) for name, medians in lines.items()}
+    record.axes.append(Axis("Layers in the home", "layers", tuple(points), ended))
+
+
+def mounts(ground: Ground, record: Record) -> None:
+    """Remove, while more and more is mounted on the host."""
+    points, lines = ground.sizes.mounts, dict[str, list[float]]()
+    ground.driver.create("base")
+    if ground.docker:
+        ground.docker.call("create", "base")
+    for count in points:
+        with _mounted(ground.spare / "mounts", count):
+            row = record.hold(_removals(ground, count), keep=count == points[-1])
+        for name in row.seconds:
+            median = row.median(name)
+            assert median is not None
+            lines.setdefault(f"remove, {name}", []).append(median)
+    ended = {name: tuple(medians) for name, medians in lines.items()}
+    record.axes.append(Axis("Mounts on the host", "mounts", tuple(points), ended))
+
+
+def _removals(ground: Ground, count: int) -> Contest:
+    driver, docker, repeats = ground.driver, ground.docker, ground.sizes.repeats
+    numbers = itertools.count()
+
+    def ours() -> float:
+        names = [f"gone{next(numbers)}" for _ in range(repeats)]
+        for name in names:
+            driver.create_read_write(name, "base")
+        start = time.perf_counter()
+        for name in names:
+            driver.remove(name)
+        return (time.perf_counter() - start) / repeats
+
+    def theirs() -> float:
+        assert docker
+        names = [f"gone{next(numbers)}" for _ in range(repeats)]
+        for name in names:
+            docker.call("create", name, "base")
+        return sum(docker.time("remove", name) for name in names) / repeats
+
+    contestants = [Contestant(OURS, ours)]
+    if docker:
+        contestants.append(Contestant("Docker", theirs))
+    title = f"remove, {count:,} mounts on the host"
+    return Contest(title, contestants, (Aim(OURS, milliseconds=0.6),))
+
+
+def _grow(ground: Ground, made: int, count: int) -> int:
+    """Make layers until there are `count`."""
+    with unsynced():
+        for number in range(made, count):
+            name = f"layer{number + 1}"
+            parent = f"layer{number}" if number % _CHAIN else ""
+            ground.driver.create(name, parent)
+            if ground.docker:
+                ground.docker.call("create", name, parent)
+    return count
+
+
+@contextmanager
+def _mounted(point: Path, count: int) -> Iterator[None]:
+    """Have `count` bind mounts for the block."""
+    made = []
+    try:
+        for number in range(count):
+            one = point / str(number)
+            one.mkdir(parents=True)
+            subprocess.run(["mount", "--bind", one, one], check=True)
+            made.append(one)
+        yield
+    finally:
+        for one in made:
+            subprocess.run(["umount", one], check=True)
+            one.rmdir()

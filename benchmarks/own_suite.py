@@ -1,0 +1,42 @@
+"""How long the conformance suite takes on overlay2."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from benchmarks.contest import Aim, Contest, Contestant
+from benchmarks.ground import Ground, Record
+
+__all__ = ["suite"]
+
+# A run takes long enough for three to tell.
+_ROUNDS = 3
+
+
+def suite(ground: Ground, record: Record) -> None:
+    """The quick profile in memory, and the default one on ext4."""
+    for profile, home, seconds in (
+        ("quick", ground.spare / "suite", 8),
+        ("default", ground.place / "suite", 45),
+    ):
+        home.mkdir()
+        name = f"-n2, {profile} profile"
+        contestant = Contestant(name, partial(_check, profile, home))
+        aims = (Aim(name, milliseconds=seconds * 1000),)
+        where = "in memory" if profile == "quick" else "on ext4"
+        record.hold(Contest(f"the suite, {where}", (contestant,), aims), _ROUNDS)
+
+
+def _check(profile: str, home: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-n2", "--driver=overlay2"),
+        *(f"--graphdriver-profile={profile}", f"--graphdriver-home={home}"),
+    ]
+    with tempfile.TemporaryDirectory(dir=home.parent) as directory:
+        environment = os.environ | {"TMPDIR": directory}
+        subprocess.run(
+            command, cwd=directory, env=environment, stdout=subprocess.DEVNULL, check=True
+        )

@@ -1,0 +1,131 @@
+"""A real root file system: Debian's minimal one with a compiler, and its upgrade as a second layer.
+
+The archives are made once, with mmdebstrap, and kept: $XDG_CACHE_HOME/graphdriver-benchmarks. The
+upgrade is what differs, by content, between the root file systems of two releases of Debian.
+"""
+
+import os
+import shutil
+import subprocess
+from functools import partial
+from pathlib import Path
+
+from benchmarks.contest import Aim, Contest, Contestant, hold
+from benchmarks.contests import (
+    DOCKER,
+    OURS,
+    STORAGE,
+    TAR,
+    apply_contest,
+    apply_file,
+    diff_contest,
+    drain,
+    shell,
+)
+from benchmarks.ground import Ground, Record
+from graphdriver.overlay2 import Driver
+from graphdriver_vms.errors import CannotBuild
+from graphdriver_vms.images.apt import KEYRING, archive_of
+
+__all__ = ["root_filesystem"]
+
+_RELEASES = ("bookworm", "trixie")
+_PACKAGES = "gcc,libc6-dev,make"
+_AIMS = (Aim(OURS, DOCKER, 1.0), Aim(OURS, STORAGE, 1.0), Aim(OURS, TAR, 1.4))
+
+
+def root_filesystem(ground: Ground, record: Record) -> None:
+    """Diff, apply and changes of a root file system and of its upgrade."""
+    try:
+        base, upgrade = _archives(ground)
+    except (CannotBuild, OSError, subprocess.CalledProcessError) as error:
+        record.leave_out("a real root file system", f"mmdebstrap cannot make one: {error}")
+        return
+    driver, docker, storage = ground.driver, ground.docker, ground.storage
+    tree = ground.place / "tree"
+    tree.mkdir()
+    shell(f"tar -C {tree} -xf {base}")
+    record.hold(diff_contest(ground, "Debian root file system", tree, base, _AIMS))
+    record.hold(apply_contest(ground, "Debian root file system", base, _AIMS))
+
+    driver.create("base")
+    apply_file(driver, "base", "", base)
+    driver.create("upgrade", "base")
+    fresh = partial(hold, partial(driver.create, "fresh", "base"), partial(driver.remove, "fresh"))
+    target = ground.place / "target"
+    applying = [
+        Contestant(OURS, partial(apply_file, driver, "fresh", "base", upgrade), fresh),
+        Contestant(
+            TAR,
+            partial(shell, f"tar -C {target} -xf {upgrade}"),
+            partial(hold, target.mkdir, partial(shutil.rmtree, target)),
+        ),
+    ]
+    upper = ground.place / "home/upgrade/diff"
+    packing = [
+        Contestant(OURS, partial(drain, driver, "upgrade", "base")),
+        Contestant(TAR, partial(shell, f"tar -C {upper} -cf - . | cat >/dev/null")),
+    ]
+    comparing = [Contestant(OURS, partial(driver.changes, "upgrade", "base"))]
+    if docker:
+        docker.call("create", "base")
+        docker.call("apply", "base", "", base)
+        docker.call("create", "upgrade", "base")
+        docker.call("apply", "upgrade", "base", upgrade)
+        create, remove = partial(docker.call, "create"), partial(docker.call, "remove")
+        around = partial(hold, partial(create, "fresh", "base"), partial(remove, "fresh"))
+        run = partial(docker.time, "apply", "fresh", "base", upgrade)
+        applying.append(Contestant(DOCKER, run, around))
+        packing.append(Contestant(DOCKER, partial(docker.time, "diff", "upgrade", "base")))
+        comparing.append(Contestant(DOCKER, partial(docker.time, "changes", "upgrade", "base")))
+    if storage:
+        storage.create("base")
+        storage.apply("base", base)
+        storage.create("upgrade", "base")
+        storage.apply("upgrade", upgrade)
+        around = partial(
+            hold, partial(storage.create, "fresh", "base"), partial(storage.delete, "fresh")
+        )
+        applying.append(Contestant(STORAGE, partial(storage.apply, "fresh", upgrade), around))
+        packing.append(Contestant(STORAGE, partial(storage.diff, "upgrade")))
+        comparing.append(Contestant(STORAGE, partial(storage.changes, "upgrade")))
+    apply_file(driver, "upgrade", "base", upgrade)
+    record.hold(Contest("diff, upgrade of Debian", packing, _AIMS))
+    record.hold(Contest("apply, upgrade of Debian", applying, _AIMS))
+    record.hold(Contest("changes, upgrade of Debian", comparing, _AIMS[:2]))
+
+
+def _archives(ground: Ground) -> tuple[Path, Path]:
+    """Return the archives of the base layer and of the upgrade. Raises if they cannot be made."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    directory = cache / "graphdriver-benchmarks"
+    directory.mkdir(parents=True, exist_ok=True)
+    roots = [_root(release, directory) for release in _RELEASES]
+    upgrade = directory / "upgrade.tar"
+    if not upgrade.exists():
+        driver = Driver(ground.place / "roots")
+        for release, archive in zip(_RELEASES, roots, strict=True):
+            driver.create(release)
+            apply_file(driver, release, "", archive)
+        part = upgrade.with_suffix(".part")
+        # Neither is the parent of the other, so that they are compared by content.
+        with driver.diff(_RELEASES[1], _RELEASES[0]) as stream, part.open("wb") as file:
+            shutil.copyfileobj(stream, file)
+        part.rename(upgrade)
+        for release in _RELEASES:
+            driver.remove(release)
+    return roots[0], upgrade
+
+
+def _root(release: str, directory: Path) -> Path:
+    """Return the archive of a release's root file system."""
+    archive = directory / f"{release}.tar"
+    if not archive.exists():
+        part = directory / f"{release}.part.tar"
+        source = f"deb [signed-by={KEYRING}] {archive_of(release)} {release} main"
+        command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"]
+        # A mirror may be a copy of some weeks ago.
+        command += ['--aptopt=Acquire::Check-Valid-Until "false"', f"--include={_PACKAGES}"]
+        subprocess.run([*command, release, part, source], check=True)
+        part.rename(archive)
+    return archive

@@ -1,0 +1,121 @@
+"""The plugin server beside the driver in this process: `graphdriver serve` on a socket.
+
+The client sends and reads as dockerd does, in pieces of 32 KiB.
+"""
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from benchmarks import trees
+from benchmarks.contest import Aim, Contest, Contestant, hold
+from benchmarks.contests import OURS, apply_file, drain
+from benchmarks.ground import Ground, Record
+
+__all__ = ["through_socket"]
+
+REMOTE = "overlay2 through its socket"
+_PIECE = 32 << 10
+_DEADLINE = 60.0
+
+
+def through_socket(ground: Ground, record: Record) -> None:
+    """Exists, diff and apply through the socket, and without it."""
+    driver = ground.driver
+    _, archive = ground.archive(partial(trees.big, size=ground.sizes.big))
+    driver.create("packed")
+    apply_file(driver, "packed", "", archive)
+    title = f"one file of {ground.sizes.big >> 20:,} MiB"
+    repeats = ground.sizes.repeats
+    with _server(ground.spare / "plugin.sock", ground.place / "served") as client:
+        client.call("Create", ID="packed", Parent="")
+        client.apply("packed", archive)
+        contestants = (
+            Contestant(
+                REMOTE, lambda: [client.call("Exists", ID="packed") for _ in range(repeats)]
+            ),
+            Contestant(OURS, lambda: [driver.exists("packed") for _ in range(repeats)]),
+        )
+        record.hold(Contest(f"exists, {repeats} times", contestants))
+        contestants = (
+            Contestant(OURS, partial(drain, driver, "packed")),
+            Contestant(REMOTE, partial(client.diff, "packed")),
+        )
+        aims = (Aim(REMOTE, OURS, 1.2),)
+        record.hold(Contest(f"diff through the socket, {title}", contestants, aims))
+        local = partial(hold, partial(driver.create, "fresh"), partial(driver.remove, "fresh"))
+        create, remove = partial(client.call, "Create"), partial(client.call, "Remove")
+        remote = partial(hold, partial(create, ID="fresh", Parent=""), partial(remove, ID="fresh"))
+        contestants = (
+            Contestant(OURS, partial(apply_file, driver, "fresh", "", archive), local),
+            Contestant(REMOTE, partial(client.apply, "fresh", archive), remote),
+        )
+        record.hold(Contest(f"apply through the socket, {title}", contestants, aims))
+
+
+class _Client:
+    """One connection to a plugin."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = http.client.HTTPConnection("plugin")
+        self._connection.sock = socket.socket(socket.AF_UNIX)
+        self._connection.sock.connect(str(path))
+
+    def call(self, verb: str, **body: str) -> Mapping[str, object]:
+        """Call a verb that answers in JSON."""
+        self._connection.request("POST", f"/GraphDriver.{verb}", json.dumps(body).encode())
+        return self._answer()
+
+    def diff(self, layer: str) -> None:
+        """Read an archive to its end."""
+        body = json.dumps({"ID": layer, "Parent": ""}).encode()
+        self._connection.request("POST", "/GraphDriver.Diff", body)
+        response = self._connection.getresponse()
+        buffer = bytearray(_PIECE)
+        while response.readinto(buffer):
+            pass
+
+    def apply(self, layer: str, archive: Path) -> None:
+        """Send an archive in chunks."""
+        with archive.open("rb", buffering=0) as stream:
+            pieces = iter(partial(stream.read, _PIECE), b"")
+            path = f"/GraphDriver.ApplyDiff?id={layer}&parent="
+            headers = {"Transfer-Encoding": "chunked"}
+            self._connection.request("POST", path, pieces, headers, encode_chunked=True)
+        self._answer()
+
+    def _answer(self) -> Mapping[str, object]:
+        response = self._connection.getresponse()
+        answer: Mapping[str, object] = json.loads(response.read())
+        if response.status != 200 or answer.get("Err"):
+            raise RuntimeError(f"the plugin answers {response.status}: {answer}")
+        return answer
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+
+@contextmanager
+def _server(path: Path, home: Path) -> Iterator[_Client]:
+    command = ["-m", "graphdriver.plugin", "overlay2", "--socket", str(path), "--home", str(home)]
+    with subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + _DEADLINE
+            while not path.exists():
+                if process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError("graphdriver serve does not listen")
+                time.sleep(0.02)
+            client = _Client(path)
+            client.call("Init", Home=str(home))
+            yield client
+            client.close()
+        finally:
+            process.terminate()

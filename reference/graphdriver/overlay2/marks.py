@@ -1,11 +1,11 @@
-"""What other processes have to know of this one: which layers it holds, and which it writes.
+"""Marks that show other processes which layers this one holds, and which it writes in place.
 
 A mark is a shared lock on one byte of the home's directory, whose offset follows from the layer's
 id. So one descriptor serves for any number of layers, and the kernel ends the marks with their
 process. The locks belong to the open file (F_OFD_SETLK of fcntl(2)), which all drivers of a process
-on one home share: to close another descriptor of the directory does not end them. A directory can
-be locked shared only, which is enough: whoever asks for marks (F_OFD_GETLK) locks nothing. Marks
-are made, and asked for, with the short names locked.
+on one home share, so that the end of one driver does not end the marks of another. A directory can
+be locked shared only, which is enough: a query (F_OFD_GETLK) locks nothing. The directory of short
+names is locked while a mark is made or queried.
 """
 
 import fcntl
@@ -27,12 +27,12 @@ _BITS = 62
 
 
 class Mark(IntEnum):
-    """What a process does with a layer; each has a range of offsets of its own."""
+    """Use of a layer by a process; each has a range of offsets of its own."""
 
     HOLDS = 0
-    """It has got the layer and not put it yet."""
+    """get has returned the layer, put has not been called yet."""
     WRITES = 1
-    """It applies an archive to the layer's tree in place."""
+    """apply_diff unpacks an archive into the layer's tree in place."""
 
 
 class Marks:
@@ -86,7 +86,7 @@ class Marks:
 
 
 class _Shared:
-    """What the drivers of this process on one home share: the open file that has the locks."""
+    """The open file that has the locks; the drivers of this process on one home share it."""
 
     def __init__(self, descriptor: int) -> None:
         self._users: weakref.WeakSet[Marks] = weakref.WeakSet()

@@ -14,7 +14,7 @@ from pathlib import Path
 from graphdriver.errors import PrerequisitesNotMet
 from graphdriver.idmapping import IDMapping
 
-__all__ = ["DIRECTORY", "HomeDirectory", "lock", "make_directory", "try_lock"]
+__all__ = ["DIRECTORY", "HomeDirectory", "lock", "make_directory", "try_lock", "unlock"]
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
@@ -93,7 +93,7 @@ class HomeDirectory:
                 if not stat.S_ISDIR(os.stat(path).st_mode):
                     raise PrerequisitesNotMet(f"{path} is not a directory", "choose another home")
                 break
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 missing.append(path)
         for path in reversed(missing[1:]):
             path.mkdir(0o755, exist_ok=True)
@@ -154,6 +154,17 @@ def lock(name: str, dir_fd: int, operation: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def unlock(descriptor: int, process: int) -> None:
+    """End the lock that `process` has got by `lock`, and close the file.
+
+    By itself, as a process forked meanwhile has the descriptor, too; that one only closes it.
+    """
+    if process == os.getpid():
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _inherit_nothing(descriptor: int) -> None:

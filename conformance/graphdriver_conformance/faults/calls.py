@@ -16,6 +16,7 @@ __all__ = [
     "CallKind",
     "call_of",
     "filter_for",
+    "flushes",
     "is_elsewhere",
     "without_random_names",
 ]
@@ -233,15 +234,17 @@ class Call:
 
 
 @cache
-def filter_for(*, reads: bool = False) -> bytes:
+def filter_for(*, reads: bool = False, skips_flushes: bool = False) -> bytes:
     """Return the filter that stops at all calls of the table, optionally those that read.
+
+    If it `skips_flushes`, calls that flush succeed at once, without a notification.
 
     Writes through io_uring would not be observed, so a process cannot set one up: it gets ENOSYS,
     as from a kernel without it.
     """
     asked: list[Instruction] = []
     for number, row in _known().items():
-        if row.kind is READ and not reads:
+        if (row.kind is READ and not reads) or (row.kind is FLUSH and skips_flushes):
             continue
         if row.name in _FLAGS and not reads:
             asked.append(Instruction(number, _FLAGS[row.name], _WRITE_FLAGS))
@@ -250,7 +253,13 @@ def filter_for(*, reads: bool = False) -> bytes:
             asked += [Instruction(number, 1, 0xFFFFFFFF, one) for one in _CHANGING_IOCTLS]
         else:
             asked.append(Instruction(number))
-    return seccomp.program(asked, [_IO_URING_SETUP])
+    return seccomp.program(asked, [_IO_URING_SETUP], flushes() if skips_flushes else ())
+
+
+@cache
+def flushes() -> frozenset[int]:
+    """Return the numbers of the calls that flush."""
+    return frozenset(number for number, row in _known().items() if row.kind is FLUSH)
 
 
 def call_of(notification: Notification) -> Call:

@@ -26,7 +26,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from graphdriver_conformance.faults.calls import Call, CallKind, call_of, filter_for, is_elsewhere
+from graphdriver_conformance.faults.calls import (
+    Call,
+    CallKind,
+    call_of,
+    filter_for,
+    flushes,
+    is_elsewhere,
+)
 from graphdriver_conformance.host import seccomp
 from graphdriver_conformance.host.processes import kill_tree
 
@@ -43,6 +50,7 @@ __all__ = [
     "Watched",
     "failing",
     "kill",
+    "without_flushes",
 ]
 
 CHANGES = frozenset({CallKind.CHANGE, CallKind.MOUNT})
@@ -107,12 +115,20 @@ class Supervisor:
 
     It counts calls of `kinds` that affect `home` (Call.touches), and all calls of a process whose
     paths refer to other directories, such as a helper in a root directory of its own.
+
+    With `skips_flushes` calls that flush succeed without being made, see `without_flushes`.
     """
 
-    def __init__(self, home: Path, kinds: Set[CallKind] = CHANGES) -> None:
+    def __init__(
+        self, home: Path, kinds: Set[CallKind] = CHANGES, *, skips_flushes: bool = False
+    ) -> None:
         self._home = os.fsencode(home)
         self._kinds = kinds
-        self._filter = filter_for(reads=CallKind.READ in kinds)
+        self._filter = filter_for(
+            reads=CallKind.READ in kinds,
+            skips_flushes=skips_flushes and CallKind.FLUSH not in kinds,
+        )
+        self._skipped = flushes() if skips_flushes else frozenset()
         self._ours, self._theirs = socket.socketpair()
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC)
         self._listeners: set[int] = set()
@@ -235,6 +251,8 @@ class Supervisor:
             self.kill()
         elif verdict.error:
             seccomp.return_error(listener, notification.id, verdict.error)
+        elif notification.number in self._skipped:
+            seccomp.return_error(listener, notification.id, 0)
         elif not seccomp.go_on(listener, notification.id) and watched and call:
             # A signal has interrupted the call (before Linux 5.19): it is repeated with a new
             # notification.
@@ -249,6 +267,16 @@ class Supervisor:
             return None
         watched.calls.append(call)
         return call
+
+
+def without_flushes(*, only_if_watched: bool = False) -> None:
+    """Let calls that flush (fsync and the like) succeed in this process without being made.
+
+    After the end of a process everything that it wrote is still there, flushed or not: only a power
+    cut tells the difference, and waiting for the disk takes most of the time. To be called in a new
+    process, like `Supervisor.enter`. Raises OSError.
+    """
+    seccomp.confine(seccomp.program([], [], flushes()))
 
 
 def name_of(number: int) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 __all__ = ["Mount", "mounts_at", "mounts_below", "parse", "read"]
 
 # Blank, tab, newline and backslash; newer kernels also escape '#'.
+_PLAIN = re.compile(rb"[^ \t\n\\#]*")
 _ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
 
 
@@ -52,13 +53,21 @@ def read() -> list[Mount]:
 def mounts_below(directory: Path | str) -> list[Mount]:
     """Return the mounts below `directory`, without one at the directory itself."""
     inside = f"{os.fspath(directory).rstrip('/')}/"
-    return [row for row in read() if row.point.startswith(inside) and row.point != inside]
+    return [row for row in _at(inside) if row.point.startswith(inside) and row.point != inside]
 
 
 def mounts_at(point: Path | str) -> list[Mount]:
     """Return the mounts at `point`, the topmost last; os.path.ismount misses bind mounts."""
     wanted = os.path.realpath(point)
-    return [row for row in read() if row.point == wanted]
+    return [row for row in _at(wanted) if row.point == wanted]
+
+
+def _at(beginning: str) -> list[Mount]:
+    """Return the mounts whose point begins so, and maybe others: few rows are worth parsing."""
+    plain = _PLAIN.match(os.fsencode(beginning))
+    sought = b" " + (plain[0] if plain else b"")
+    table = Path("/proc/self/mountinfo").read_bytes()
+    return parse(b"\n".join(line for line in table.split(b"\n") if sought in line))
 
 
 def _parsed(line: bytes) -> Mount | None:

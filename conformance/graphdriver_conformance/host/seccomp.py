@@ -10,6 +10,7 @@ import os
 import struct
 import sys
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Instruction",
     "Notification",
     "architecture",
+    "confine",
     "go_on",
     "install",
     "program",
@@ -87,8 +89,10 @@ def refusal(number: int) -> int:
     return _ERRNO | number
 
 
-def program(asked: list[Instruction], refused: list[int]) -> bytes:
+def program(asked: list[Instruction], refused: list[int], skipped: Collection[int] = ()) -> bytes:
     """Return the BPF program that stops at some calls and refuses others with ENOSYS.
+
+    Calls that are `skipped` return 0 and are not made.
 
     Calls of a foreign architecture in the same process (ia32, x32) cannot be distinguished by
     number, so they are refused.
@@ -105,6 +109,8 @@ def program(asked: list[Instruction], refused: list[int]) -> bytes:
     ]
     for number in refused:
         lines += [_line(_JEQ, 0, 1, number), _line(_RET, 0, 0, deny)]
+    for number in skipped:
+        lines += [_line(_JEQ, 0, 1, number), _line(_RET, 0, 0, refusal(0))]
     for one in asked:
         lines += _asking(one)
     lines.append(_line(_RET, 0, 0, ALLOW))
@@ -117,24 +123,24 @@ def install(code: bytes) -> int:
     Raises OSError: EBUSY if a filter of the thread has a listener already, EINVAL or ENOSYS if the
     kernel is too old.
     """
-    number, _ = _MACHINES[architecture()]
-    text = ctypes.create_string_buffer(code, len(code))
-    head = ctypes.create_string_buffer(
-        struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(text))
-    )
     # WAIT_KILLABLE_RECV (5.19) prevents signals, such as those of Go's scheduler, from causing a
     # second notification of the same call.
     for flags in (_NEW_LISTENER | _WAIT_KILLABLE, _NEW_LISTENER):
-        found = _seccomp(number, flags, head)
-        if found == -errno.EACCES:
-            # Without CAP_SYS_ADMIN the kernel requires that setuid programs have no effect.
-            _libc.prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), 0, 0, 0)
-            found = _seccomp(number, flags, head)
+        found = _put_on(flags, code)
         if found != -errno.EINVAL:
             break
     if found < 0:
         raise OSError(-found, f"seccomp: {os.strerror(-found)}")
     return found
+
+
+def confine(code: bytes) -> None:
+    """Put a filter that asks about nothing on the calling thread and on all that it starts.
+
+    Raises OSError.
+    """
+    if (found := _put_on(0, code)) < 0:
+        raise OSError(-found, f"seccomp: {os.strerror(-found)}")
 
 
 def receive(listener: int) -> Notification | None:
@@ -152,7 +158,10 @@ def go_on(listener: int, id: int) -> bool:
 
 
 def return_error(listener: int, id: int, number: int) -> bool:
-    """Make the call return an errno without running it; False if it is not waiting any more."""
+    """Make the call return an errno without running it; False if it is not waiting any more.
+
+    With 0 it succeeds without any effect.
+    """
     return _respond(listener, _RESPONSE.pack(id, 0, -number, 0))
 
 
@@ -234,6 +243,21 @@ def _asking(one: Instruction) -> list[bytes]:
 
 def _line(code: int, if_true: int, if_false: int, value: int) -> bytes:
     return struct.pack("<HBBI", code, if_true, if_false, value & 0xFFFFFFFF)
+
+
+def _put_on(flags: int, code: bytes) -> int:
+    """Put a filter on the calling thread; return what the kernel returns, or the negative errno."""
+    number, _ = _MACHINES[architecture()]
+    text = ctypes.create_string_buffer(code, len(code))
+    head = ctypes.create_string_buffer(
+        struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(text))
+    )
+    found = _seccomp(number, flags, head)
+    if found == -errno.EACCES:
+        # Without CAP_SYS_ADMIN the kernel wants to know that setuid programs stay harmless.
+        _libc.prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), 0, 0, 0)
+        found = _seccomp(number, flags, head)
+    return found
 
 
 def _seccomp(number: int, flags: int, head: object) -> int:

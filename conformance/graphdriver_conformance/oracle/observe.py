@@ -18,6 +18,7 @@ _KINDS = {
     stat.S_IFSOCK: NodeKind.SOCKET,
 }
 _CONTENT = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+_BLOCK = 1 << 16
 TRUSTED = "trusted.suite."
 """The prefix of `trusted.*` names that tests set; file systems have others of their own."""
 
@@ -47,7 +48,7 @@ def _node(path: bytes) -> Node:
         found.st_uid,
         found.st_gid,
         found.st_mtime_ns // 1_000_000_000,
-        _content(path) if kind is NodeKind.FILE else b"",
+        _content(path, found.st_size) if kind is NodeKind.FILE else b"",
         os.readlink(path) if kind is NodeKind.SYMLINK else b"",
         (os.major(found.st_rdev), os.minor(found.st_rdev)) if is_device else (0, 0),
         _xattrs(path),
@@ -55,10 +56,16 @@ def _node(path: bytes) -> Node:
     )
 
 
-def _content(path: bytes) -> bytes:
+def _content(path: bytes, size: int) -> bytes:
+    """Return what is in a file, read to its end even where that is not at `size`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as opened:
-        return opened.read()
+    try:
+        content = os.read(descriptor, size + 1)
+        while more := os.read(descriptor, _BLOCK):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def _xattrs(path: bytes) -> frozenset[tuple[str, bytes]]:

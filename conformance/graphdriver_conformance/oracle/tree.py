@@ -66,7 +66,7 @@ class Node:
 
     def but(self, **changes: object) -> "Node":
         """Return this node with some fields changed."""
-        return replace(self, **changes)  # type: ignore[arg-type]
+        return replace(self, **changes) if changes else self  # type: ignore[arg-type]
 
     @property
     def is_directory(self) -> bool:
@@ -105,13 +105,16 @@ def device(kind: NodeKind, major: int, minor: int, mode: int = 0o600, **fields: 
     return Node(kind, mode, rdev=(major, minor)).but(**fields)
 
 
+_ROOT = directory()
+
+
 class Tree(Mapping[bytes, Node]):
     """Names to nodes. Every name's parents are in it and are directories."""
 
     __slots__ = ("_nodes",)
 
     def __init__(self, nodes: Mapping[bytes, Node] | None = None) -> None:
-        self._nodes = {b"": directory(), **(nodes or {})}
+        self._nodes = {b"": _ROOT, **(nodes or {})}
 
     @classmethod
     def of(cls, nodes: Mapping[str | bytes, Node | bytes | str]) -> "Tree":
@@ -164,7 +167,7 @@ class Tree(Mapping[bytes, Node]):
             for names in groups.values()
             for name in names
         }
-        return Tree({**self._nodes, **renamed})
+        return Tree({**self._nodes, **renamed}) if renamed else self
 
 
 def parents(name: bytes) -> Iterator[bytes]:

@@ -76,7 +76,7 @@ def _joined(
             requirement,
             Outcome.NOT_PROVABLE,
             reason=Reason.NOT_REPORTED,
-            detail=f"{missing} of {collected} tests did not report before the run ended",
+            detail=f"{missing} of {collected} tests were left out or did not report",
         )
     assert worst is not None
     return replace(

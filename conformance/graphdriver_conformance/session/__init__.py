@@ -28,6 +28,7 @@ from graphdriver_conformance.suite.support.effort import PROFILE_VARIABLE
 __all__ = ["activate"]
 
 _MOST_WORKERS = 300
+_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def activate(config: pytest.Config) -> None:
@@ -66,6 +67,7 @@ def activate(config: pytest.Config) -> None:
     config.addinivalue_line("python_functions", "test_*")
     # Otherwise Hypothesis creates .hypothesis/ in the current directory.
     set_hypothesis_home_dir(homes.base / "hypothesis")
+    _draw_no_constants_of_the_suite()
     try:
         run = Run(config, sources, homes, privileges)
     except BaseException:
@@ -82,6 +84,25 @@ def activate(config: pytest.Config) -> None:
         *([("sender", Sender(run, started_now()))] if worker and is_each else []),
     ):
         config.pluginmanager.register(part, f"graphdriver-{name}")
+
+
+def _draw_no_constants_of_the_suite() -> None:
+    """Keep Hypothesis from reading the suite's own source for constants to draw.
+
+    It reads modules outside of site-packages, so that a suite that runs from its checkout would
+    draw other examples than an installed one, for half a second of each process. Hypothesis has no
+    setting for that, and older versions do not do it. Constants of the driver are drawn.
+    """
+    from hypothesis.internal.conjecture import providers
+
+    is_local = getattr(providers, "is_local_module_file", None)
+    if is_local is None or is_local.__module__ == __name__:
+        return
+
+    def is_local_to_others(path: str) -> bool:
+        return not path.startswith(_PACKAGE) and bool(is_local(path))
+
+    providers.is_local_module_file = is_local_to_others  # type: ignore[assignment, attr-defined]
 
 
 def _end_by_sigterm_as_by_sigint() -> None:

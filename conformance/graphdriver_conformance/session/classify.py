@@ -13,7 +13,7 @@ from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import Requirement
 from graphdriver_conformance.drivers import Fate, NoAnswer
 from graphdriver_conformance.faults.findings import FaultFound
-from graphdriver_conformance.fixture.boundary import DriverExited, WrongType, origin_of
+from graphdriver_conformance.fixture.boundary import DriverExited, NoError, WrongType, origin_of
 from graphdriver_conformance.fixture.needs import NotClaimed
 from graphdriver_conformance.fixture.subject import NotRefused, PastDeadline, Subject, inner
 from graphdriver_conformance.host.environment import is_full
@@ -25,6 +25,7 @@ __all__ = ["Compared", "classify", "printable"]
 
 _MOST_MOUNTS = 5
 _LONGEST_LINE = 240
+_LONGEST_TEXT = 20_000
 # Notes of Hypothesis to omit: the call around the values, objects without a useful repr, and the
 # steps of a state machine, which the program of verbs shows better.
 _NOT_SHOWN = re.compile(r"\($|^\)$|graphdriver=|^data=data\(|^state\b|= state\.")
@@ -89,6 +90,12 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _short(text: str) -> str:
+    """Return the text, its end left out where a driver has put a whole file into its message."""
+    left_out = len(text) - _LONGEST_TEXT
+    return text if left_out <= 0 else f"{text[:_LONGEST_TEXT]}... ({left_out} characters more)"
+
+
 def _violation(
     requirement: Requirement,
     error: BaseException,
@@ -100,8 +107,8 @@ def _violation(
         requirement,
         Outcome.VIOLATED,
         reason=reason,
-        expected=printable(expected),
-        actual=printable(actual),
+        expected=_short(printable(expected)),
+        actual=_short(printable(actual)),
         tree=_printable(_tree_lines(error)),
         example=_printable(_drawn(error)),
     )
@@ -138,6 +145,8 @@ def _finding(
         return Reason.WRONG_TYPE, error.expected, error.actual
     if isinstance(error, DriverExited):
         return Reason.PROCESS_DIED, error.expected, error.actual
+    if isinstance(error, NoError):
+        return Reason.RAISED, error.expected, error.actual
     if isinstance(error, FaultFound):
         return Reason.MISMATCH, error.expected, error.actual
     if isinstance(error, NotRefused):

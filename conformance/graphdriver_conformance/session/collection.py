@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from graphdriver_conformance.catalogue.requirement import Requirement, catalogue
 from graphdriver_conformance.session.run import Run, verified
 
-__all__ = ["Collection", "counts_of", "read_collected", "spec_of"]
+__all__ = ["Collection", "counts_of", "read_collected", "spec_of", "tests_of"]
 
 _FILE = "collected.json"
 
@@ -32,13 +32,31 @@ class Collection:
             ids = [f"{prefix}{spec}" for spec in specs]
             metafunc.parametrize("graphdriver", specs, indirect=True, ids=ids)
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
-    ) -> None:
+    ) -> Generator[None, None, None]:
         """Keep the tests that `--requirement` selects, dependencies first."""
-        wanted = tuple(config.getoption("graphdriver_requirement"))
         known = catalogue()
+        wanted = self._wanted(known)
+        whole = list(items)
+        yield
+        chosen = set(map(id, items))
+        kept = [item for item in items if wanted(verified(item))]
+        if len(kept) < len(items):
+            config.hook.pytest_deselected(items=[one for one in items if one not in kept])
+            items[:] = kept
+        # -k, --deselect, --lf or a conftest may leave out some tests of a requirement. Those are
+        # missing then: a part of its tests does not show that it is met.
+        asked = {row[1:] for row in tests_of(items)}
+        left_out = tests_of(item for item in whole if id(item) not in chosen)
+        self._run.left_out = [row for row in left_out if row[1:] in asked]
+        ranks = {id: _depth(requirement, known) for id, requirement in known.items()}
+        items.sort(key=lambda item: ranks.get(verified(item), 0))
+
+    def _wanted(self, known: Mapping[str, Requirement]) -> Callable[[str], bool]:
+        """Return whether a requirement is selected, as a function. Raises pytest.UsageError."""
+        wanted = tuple(self._run.config.getoption("graphdriver_requirement"))
         unknown = [one for one in wanted if not any(id.startswith(one) for id in known)]
         if unknown:
             raise pytest.UsageError(
@@ -46,17 +64,13 @@ class Collection:
             )
         shard = self._run.shard
         share = shard.of(known) if shard else frozenset(known)
-        dropped = [
-            item
-            for item in items
-            if (id := verified(item))
-            and ((wanted and not id.startswith(wanted)) or (id in known and id not in share))
-        ]
-        if dropped:
-            config.hook.pytest_deselected(items=dropped)
-            items[:] = [item for item in items if item not in dropped]
-        ranks = {id: _depth(requirement, known) for id, requirement in known.items()}
-        items.sort(key=lambda item: ranks.get(verified(item), 0))
+
+        def is_wanted(id: str) -> bool:
+            if not id:
+                return True
+            return (not wanted or id.startswith(wanted)) and (id not in known or id in share)
+
+        return is_wanted
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -65,9 +79,8 @@ class Collection:
         xdist's controller receives only names of tests; the file has their requirements and SPECs.
         """
         if self._run.is_worker and not self._run.is_alone:
-            rows = [[item.nodeid, spec_of(item), verified(item)] for item in session.items]
             beside = self._run.homes.base / _FILE
-            beside.write_text(json.dumps([row for row in rows if row[2]]))
+            beside.write_text(json.dumps([*tests_of(session.items), *self._run.left_out]))
             os.replace(beside, self._run.shared / _FILE)
 
     @pytest.hookimpl(optionalhook=True)
@@ -88,6 +101,12 @@ def spec_of(item: pytest.Item) -> str:
     """Return the SPEC of a test's driver, "" for a test without a driver."""
     call = getattr(item, "callspec", None)
     return str(call.params.get("graphdriver", "")) if call else ""
+
+
+def tests_of(items: Iterable[pytest.Item]) -> list[tuple[str, str, str]]:
+    """Return id, SPEC and requirement of each test that verifies one of a driver."""
+    found = [(item.nodeid, spec_of(item), verified(item)) for item in items]
+    return [row for row in found if row[1] and row[2]]
 
 
 def read_collected(shared: Path) -> dict[str, tuple[str, str]]:

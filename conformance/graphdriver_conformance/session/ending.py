@@ -25,7 +25,7 @@ from graphdriver_conformance.results.model import (
 from graphdriver_conformance.results.page import page
 from graphdriver_conformance.results.result_file import report_path, write_result
 from graphdriver_conformance.results.waivers import apply_baseline, apply_waivers
-from graphdriver_conformance.session.collection import counts_of, read_collected, spec_of
+from graphdriver_conformance.session.collection import counts_of, read_collected, tests_of
 from graphdriver_conformance.session.machines import (
     Machine,
     label_of,
@@ -33,7 +33,7 @@ from graphdriver_conformance.session.machines import (
     runs_on_each,
 )
 from graphdriver_conformance.session.reports import Reports, test_result_of
-from graphdriver_conformance.session.run import Run, verified
+from graphdriver_conformance.session.run import Run
 
 __all__ = ["Ending", "started_now"]
 
@@ -85,8 +85,8 @@ class Ending:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Count the tests that will report."""
         if not self._run.is_worker and session.items:
-            tests = [(spec_of(item), verified(item)) for item in session.items]
-            self._count(counts_of((spec, id) for spec, id in tests if spec and id))
+            tests = [*tests_of(session.items), *self._run.left_out]
+            self._count(counts_of((spec, id) for _, spec, id in tests))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: object, ids: list[str]) -> None:

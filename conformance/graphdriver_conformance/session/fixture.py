@@ -1,11 +1,12 @@
 """The fixture `graphdriver`: the driver under test, if the test may use it."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
+from graphdriver.contract import Capability
 from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.fixture.needs import Asked, asked
 from graphdriver_conformance.fixture.subject import Subject, inner
@@ -49,6 +50,7 @@ class Fixture:
             )
             subject.asked = by_claim
             request.node.stash[SUBJECT] = subject
+            _assert_claimed(subject, run.drivers[source.spec].capabilities)
             yield subject
             result = request.node.stash.get(RESULT, None)
             place = run.config.getoption("graphdriver_keep", None)
@@ -58,6 +60,16 @@ class Fixture:
             subject.close()
         finally:
             run.homes.discard(home)
+
+
+def _assert_claimed(subject: Subject, claimed: Collection[str] | None) -> None:
+    """Assert that the driver claims what it claimed when the run began: that is in the result.
+
+    One that claims less in a test would not be asked for the rest.
+    """
+    names = list(Capability) if claimed is None else claimed
+    lost = sorted(str(one) for one in names if not subject.claims(Capability(one)))
+    assert [] == lost, "claimed when the run began, and not by another driver on another home"
 
 
 def keep_home(home: Path, place: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from graphdriver_conformance.results.journal import Journal
 from graphdriver_conformance.results.model import DriverInfo, RunInfo, RunResult, Where
-from graphdriver_conformance.session.collection import counts_of, spec_of
-from graphdriver_conformance.session.run import Run, verified
+from graphdriver_conformance.session.collection import counts_of, tests_of
+from graphdriver_conformance.session.run import Run
 
 __all__ = ["FACT", "Machine", "Sender", "label_of", "machine_from", "runs_on_each"]
 
@@ -62,8 +62,7 @@ class Sender:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Keep SPEC and requirement of every test."""
-        rows = [[item.nodeid, spec_of(item), verified(item)] for item in session.items]
-        self._tests = [row for row in rows if row[1] and row[2]]
+        self._tests = [list(row) for row in (*tests_of(session.items), *self._run.left_out)]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

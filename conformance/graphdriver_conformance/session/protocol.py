@@ -76,12 +76,15 @@ class Protocol:
         self._run.watch.start_program()
         self._child.send((items.index(item), following))
         try:
-            return [self._report_of(one) for one in self._answer(item)]
+            reports = [self._report_of(one) for one in self._answer(item)]
         except (ChildDied, ChildHung) as error:
             result = self._lost(item, error)
             self._child.kill()
             self._child = None
             return _synthetic(item, result)
+        if call := self._run.watch.copied():
+            return _synthetic(item, self._copied(item, call))
+        return reports
 
     def _answer(self, item: pytest.Item) -> list[dict[str, Any]]:
         """Return the reports of the test, as data. Raises ChildDied, ChildHung."""
@@ -185,9 +188,6 @@ class Protocol:
                 keep_home(self._home, Path(kept))
             umount_below(self._home.parent)
             run.homes.discard(self._home)
-        program = run.watch.program()
-        cut = len(program) - _MOST_CALLS
-        lines = program if cut <= 0 else [f"... {cut} calls before", *program[-_MOST_CALLS:]]
         if not id:
             return RequirementResult("", "MUST", item.name, Outcome.VIOLATED, actual=actual)
         return RequirementResult.of(
@@ -197,12 +197,35 @@ class Protocol:
             reason=reason,
             expected=expected,
             actual=actual,
-            program=tuple(lines),
+            program=self._program(),
             output=tuple(output),
             kept=kept,
             examples=1,
             reproduce=run.reproduce(spec_of(item), id),
         )
+
+    def _copied(self, item: pytest.Item, call: str) -> RequirementResult:
+        """Return the result of a test during which a verb forked and returned in both processes."""
+        expected, actual = f"{call} returns once", f"{call} returned in two processes: it forked"
+        if not (id := verified(item)):
+            return RequirementResult("", "MUST", item.name, Outcome.VIOLATED, actual=actual)
+        return RequirementResult.of(
+            catalogue()[id],
+            Outcome.VIOLATED,
+            reason=Reason.RAISED,
+            expected=expected,
+            actual=actual,
+            program=self._program(),
+            examples=1,
+            reproduce=self._run.reproduce(spec_of(item), id),
+        )
+
+    def _program(self) -> tuple[str, ...]:
+        """Return the last calls of the example."""
+        program = self._run.watch.program()
+        cut = len(program) - _MOST_CALLS
+        lines = program if cut <= 0 else [f"... {cut} calls before", *program[-_MOST_CALLS:]]
+        return tuple(lines)
 
 
 def _synthetic(item: pytest.Item, result: RequirementResult) -> list[pytest.TestReport]:

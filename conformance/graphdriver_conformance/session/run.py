@@ -54,6 +54,12 @@ _TELLING: dict[str, object] = {
     "seed": 0,
     "deadline": 60.0,
 }
+# Attributes of a driver, besides its capabilities, and their types.
+_DECLARED: dict[str, type[int] | type[str]] = {
+    "layer_limit": int,
+    "root_mode": int,
+    "option_prefix": str,
+}
 # A driver in another process that cannot be reached: nothing was tested.
 _NOBODY_THERE = (errno.ENOENT, errno.ECONNREFUSED)
 # After this number, no more tests are started: each would wait for the deadline.
@@ -81,6 +87,8 @@ class Run:
         self.shard = Shard.parse(asked) if asked else None
         self.trouble = privileges.trouble
         self.watch = Watch()
+        self.left_out: list[tuple[str, str, str]] = []
+        """Tests, by id, SPEC and requirement, that do not run although others of theirs do."""
         self._hear: Callable[[Path], None] = lambda home: None
         given = getattr(config, "workerinput", None)
         self.is_worker = given is not None
@@ -235,6 +243,10 @@ class Run:
             kind, data = "error", InitError("", text, Reason.PROCESS_DIED.value).to_data()
         except ChildHung as error:
             kind, data = "error", InitError("", str(error), Reason.DEADLINE.value).to_data()
+        else:
+            if call := self.watch.copied():
+                text = f"{call} returned in two processes: it forked"
+                kind, data = "error", InitError("", text, Reason.RAISED.value).to_data()
         finally:
             child.kill()
             self.homes.discard(home)
@@ -261,9 +273,14 @@ class Run:
             return "error", _init_error(error).to_data()
         try:
             check_verbs(source.spec, driver.inside)
+            _check_attributes(source, driver.inside)
             claims = _declared(source, driver.inside)
         except BadSpec as error:
             return "usage", str(error)
+        except Exception as error:
+            kind = type(error).__name__
+            text = f"an attribute of the driver cannot be read: {kind}"
+            return "error", InitError(kind, text, Reason.RAISED.value).to_data()
         no_rows: list[list[str]] = []
         answer = {
             "name": printable(_answered(lambda: str(driver), source.spec)),
@@ -297,6 +314,15 @@ def _answered(ask: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
         return ask()
     except Exception:
         return otherwise
+
+
+def _check_attributes(source: DriverSource, driver: Driver) -> None:
+    """Check what a driver may declare beside its capabilities. Raises BadSpec."""
+    for name, wanted in _DECLARED.items():
+        value = getattr(driver, name, wanted())
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            kind = type(value).__name__
+            raise BadSpec(f"{source.spec}: {name} is a {kind}; it must be a {wanted.__name__}")
 
 
 def _declared(source: DriverSource, driver: Driver) -> list[str] | None:

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -52,14 +53,15 @@ def _assert_confined(graphdriver: Subject, id: str) -> None:
         try:
             refusal(called, partial(getattr(graphdriver, verb), *arguments))
         finally:
-            _assert_untouched(called, before, _surroundings(graphdriver))
+            _assert_untouched(graphdriver, called, before)
     graphdriver.cleanup()
-    _assert_untouched("cleanup()", before, _surroundings(graphdriver))
+    _assert_untouched(graphdriver, "cleanup()", before)
 
 
-def _assert_untouched(call: str, before: Mapping[str, object], after: Mapping[str, object]) -> None:
+def _assert_untouched(graphdriver: Subject, call: str, before: Mapping[str, object]) -> None:
+    after = _surroundings(graphdriver)
     if before != after:
-        raise AssertionError(f"{call} {_difference(before, after)}")
+        raise AssertionError(f"{call} {_difference(before, after, graphdriver.home.parent)}")
 
 
 def _surroundings(graphdriver: Subject) -> Mapping[str, object]:
@@ -67,25 +69,30 @@ def _surroundings(graphdriver: Subject) -> Mapping[str, object]:
 
     Of the home itself only its existence, of all others everything that a verb could change.
     """
-    home, top = graphdriver.home, graphdriver.home.parent.parent
+    home = os.fspath(graphdriver.home)
     found: dict[str, object] = {}
-    todo = [top]
+    todo = [os.path.dirname(os.path.dirname(home))]
     while todo:
         path = todo.pop()
         with suppress(FileNotFoundError):
-            info = path.lstat()
-            is_home = path == home
-            content = path.read_bytes() if stat.S_ISREG(info.st_mode) else b""
-            inner = [] if is_home or not stat.S_ISDIR(info.st_mode) else list(path.iterdir())
-            name = os.path.relpath(path, home.parent)
-            owned = () if is_home else (info.st_mode, info.st_uid, info.st_gid)
-            found[name] = (info.st_ino, *owned, content)
+            info = os.lstat(path)
+            content, inner = b"", []
+            if stat.S_ISREG(info.st_mode):
+                with open(path, "rb", buffering=0) as opened:
+                    content = opened.read()
+            elif stat.S_ISDIR(info.st_mode) and path != home:
+                inner = [f"{path}/{name}" for name in os.listdir(path)]
+            owned = () if path == home else (info.st_mode, info.st_uid, info.st_gid)
+            found[path] = (info.st_ino, *owned, content)
             todo += inner
     return found
 
 
-def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> str:
-    """Return a description of the files that were removed, created and changed."""
+def _difference(before: Mapping[str, object], after: Mapping[str, object], start: Path) -> str:
+    """Return a description of the files that were removed, created and changed.
+
+    Paths are shown from `start` on.
+    """
     names = {
         "removed": sorted(before.keys() - after.keys()),
         "made": sorted(after.keys() - before.keys()),
@@ -93,7 +100,8 @@ def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> st
             name for name in before.keys() & after.keys() if before[name] != after[name]
         ),
     }
-    return "; ".join(f"{verb} {', '.join(some)}" for verb, some in names.items() if some)
+    shown = {verb: [os.path.relpath(one, start) for one in some] for verb, some in names.items()}
+    return "; ".join(f"{verb} {', '.join(some)}" for verb, some in shown.items() if some)
 
 
 @verifies("LIF-001")

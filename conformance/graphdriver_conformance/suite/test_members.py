@@ -112,10 +112,18 @@ def _linked() -> Iterator[tuple[LayerEntry, ...]]:
 
 
 def _is_sound(entries: Sequence[LayerEntry]) -> bool:
-    """Return whether no member is below a non-directory, or a link to a replaced file."""
+    """Return whether no member is below a non-directory, or a link to a replaced file.
+
+    Nor may the header of a link differ from the file's own.
+    """
     solid: set[bytes] = set()
+    last: dict[bytes, Node] = {}
     for entry in entries:
         above = entry.name.rpartition(b"/")[0]
+        own = last.get(entry.hardlink or b"", entry.node)
+        if (own.mode, own.mtime) != (entry.node.mode, entry.node.mtime):
+            return False
+        last[entry.name] = entry.node
         if above in solid or entry.hardlink == entry.name:
             return False
         if entry.hardlink is not None and entry.hardlink.startswith(entry.name + b"/"):

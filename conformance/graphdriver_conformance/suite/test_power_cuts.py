@@ -28,6 +28,7 @@ from graphdriver_conformance.suite.support.fault_scene import Scene
 from graphdriver_conformance.suite.support.images import ImageDisk, Survives
 from graphdriver_conformance.suite.support.kill_sweep import INIT
 from graphdriver_conformance.suite.support.shared_sweeps import (
+    Sweeps,
     assert_met,
     swept,
 )
@@ -49,25 +50,26 @@ _FORMATS = by_profile(("ext4",), ("ext4",), ("ext4", "xfs", "btrfs"))
 _POINTS = by_profile(2, 10, 4000)
 
 
-def _cuts(graphdriver: Subject, names: tuple[str, ...]) -> list[Swept]:
-    """Cut the power in each of the verbs; return the findings."""
-    found: list[Swept] = []
+def _cuts(graphdriver: Subject, names: tuple[str, ...]) -> Sweeps:
+    """Cut the power in each of the verbs; yield the findings."""
+    has_found = False
     refusals: list[str] = []
     for format in _FORMATS:
         scene = CutScene(graphdriver, format)
         try:
             for cut in _cuts_on(format):
                 if graphdriver.only_fault is None or graphdriver.only_fault.fault == cut.name:
-                    found += _swept(graphdriver, scene, cut, names)
+                    for found in _swept(graphdriver, scene, cut, names):
+                        has_found = True
+                        yield found
         except HomeRefused as error:
             refusals.append(str(error))
         finally:
             scene.close()
-    if not found:
+    if not has_found:
         graphdriver.not_provable("; ".join(refusals) or "another requirement tests this fault")
     for one in refusals:
         graphdriver.note(one)
-    return found
 
 
 def _cuts_on(format: str) -> list[Cut]:
@@ -76,7 +78,7 @@ def _cuts_on(format: str) -> list[Cut]:
     return [*shut_down, *([Cut(format)] if is_thorough() else [])]
 
 
-def _swept(graphdriver: Subject, scene: CutScene, cut: Cut, names: tuple[str, ...]) -> list[Swept]:
+def _swept(graphdriver: Subject, scene: CutScene, cut: Cut, names: tuple[str, ...]) -> Sweeps:
     def sweep(_: Scene, name: str, only: Where | None) -> Swept:
         point = only.point if only else None
         if cut.survives is None:

@@ -1,4 +1,4 @@
-"""Layer archives applied: to an overlay upper directory, a view, or a plain directory.
+"""Unpacking layer archives: to an overlay upper directory, a view, or a plain directory.
 
-`unpack` reads the members and tells markers from content; a target puts them on disk.
+`unpack` reads the members and separates markers from content; a target writes them to disk.
 """

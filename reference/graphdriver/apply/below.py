@@ -1,8 +1,8 @@
-"""What lies below the directory that an archive is written to, and how it is hidden.
+"""The lower layers of the directory that an archive is written to, and hiding their files.
 
 `NothingBelow` for a plain directory or a view, which shows the lower content itself; `LowersBelow`
 for an overlay upper directory, where deletions become whiteouts (character device 0:0) and
-directories that hide what is below get the opaque attribute.
+directories that hide lower entries get the opaque xattr.
 """
 
 import os
@@ -15,37 +15,37 @@ from graphdriver.tree.resolve import lstat_at, open_below, open_directory
 
 __all__ = ["Below", "LowersBelow", "NothingBelow"]
 
-# Directories of which is remembered whether what is below shows in them.
+# The number of directories for which is cached whether lower entries are visible in them.
 _REMEMBERED = 4096
 
 
 class Below(Protocol):
-    """The layers below the directory that is written. Paths are real, from its root."""
+    """The layers below the written directory. Paths are real, from its root."""
 
     def lookup(self, path: bytes) -> Found | None:
-        """Return what shows of `path` from below, None for nothing."""
+        """Return the visible lower file at `path`, None if there is none."""
 
     def is_directory(self, path: bytes) -> bool:
-        """Say whether a directory shows at `path` from below."""
+        """Return whether a lower directory is visible at `path`."""
 
     def hide(self, dir_fd: int, name: bytes) -> None:
-        """Make what is below as `name` in `dir_fd` invisible; there is nothing of that name."""
+        """Hide the lower file `name` in `dir_fd`; the upper has no file of that name."""
 
     def hide_all(self, directory: int, path: bytes) -> None:
-        """Make all invisible that is below in the open directory `path`."""
+        """Hide all lower entries of the open directory `path`."""
 
     def hide_root(self) -> None:
-        """Make all invisible that is below."""
+        """Hide all lower files."""
 
     def made(self, dir_fd: int, name: bytes, path: bytes, *, replaced: bool) -> None:
-        """Take note of a new directory; `replaced` says that something else had its name."""
+        """Record a new directory; `replaced` means that another file had its name."""
 
     def removed(self) -> None:
-        """Take note that something was removed from the directory that is written."""
+        """Record that a file was removed from the written directory."""
 
 
 class NothingBelow:
-    """Nothing is below: what there is shows in the directory itself."""
+    """No lower layers: the directory itself contains all visible files."""
 
     def lookup(self, path: bytes) -> Found | None:
         """Return None."""
@@ -74,7 +74,7 @@ class NothingBelow:
 class LowersBelow:
     """Lower directories below the upper directory that is open as `upper`.
 
-    `populated` says that earlier archives may have left opaque directories in it.
+    `populated` means that earlier archives may have left opaque directories in it.
     """
 
     def __init__(
@@ -86,30 +86,30 @@ class LowersBelow:
         self._populated = populated
         self._root_is_opaque = False
         self._opaque: set[bytes] = set()
-        # Whether what is below is hidden in a directory, as far as it was asked for.
+        # Whether lower entries are hidden in a directory, as far as it was queried.
         self._hidden: dict[bytes, bool] = {}
 
     def lookup(self, path: bytes) -> Found | None:
-        """Return what the lowers show at `path`, unless an opaque directory hides it."""
+        """Return the file of the lowers at `path`, unless an opaque directory hides it."""
         return None if self._is_hidden(path) else self._lowers.lookup(path)
 
     def is_directory(self, path: bytes) -> bool:
-        """Say whether the lowers show a directory at `path`."""
+        """Return whether the lowers have a visible directory at `path`."""
         return bool(self._lowers.contributors(path)) and not self._is_hidden(path)
 
     def hide(self, dir_fd: int, name: bytes) -> None:
-        """Make a whiteout; since 5.8 that takes no privilege."""
+        """Create a whiteout; since 5.8 this needs no privilege."""
         os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=dir_fd)
 
     def hide_all(self, directory: int, path: bytes) -> None:
-        """Make a directory opaque that there are others below of."""
+        """Make a directory opaque if there are lower directories."""
         if self._lowers.contributors(path):
             os.setxattr(directory, self._prefix + "opaque", b"y")
             self._opaque.add(path)
             self._hidden.clear()
 
     def hide_root(self) -> None:
-        """Hide everything name by name: the kernel ignores an opaque upper root."""
+        """Hide all entries by name: the kernel ignores the opaque xattr of the upper root."""
         self._root_is_opaque = True
         for name in self._lowers.listdir(b""):
             found = lstat_at(self._upper, name)
@@ -119,12 +119,12 @@ class LowersBelow:
                 self._hide_all_in(self._upper, name, name)
 
     def made(self, dir_fd: int, name: bytes, path: bytes, *, replaced: bool) -> None:
-        """Keep the lower directory of that name from shining through where it was hidden before."""
+        """Keep the lower directory of that name hidden if it was hidden before."""
         if replaced or self._is_hidden(path):
             self._hide_all_in(dir_fd, name, path)
 
     def removed(self) -> None:
-        """Ask again what is hidden: an opaque directory may have gone."""
+        """Forget hidden directories: an opaque directory may have been removed."""
         self._hidden.clear()
 
     def _hide_all_in(self, dir_fd: int, name: bytes, path: bytes) -> None:
@@ -137,7 +137,7 @@ class LowersBelow:
             os.close(directory)
 
     def _is_hidden(self, path: bytes) -> bool:
-        """Say whether an opaque directory above hides the lower `path`."""
+        """Return whether an opaque directory above hides the lower `path`."""
         if self._root_is_opaque:
             return True
         if not self._opaque and not self._populated:

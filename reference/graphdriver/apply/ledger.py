@@ -1,4 +1,4 @@
-"""What is whose in the directory that an archive is written to."""
+"""The files of the written directory that belong to the current archive."""
 
 import os
 
@@ -6,10 +6,10 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """Remembers by their real paths what this archive has placed.
+    """Records the real paths of the members that were placed.
 
-    Where the directory was empty before (`was_empty`), it is enough to remember what is there for
-    another reason: directories that only the path of a member speaks of, and copies of lower files.
+    If the directory was empty before (`was_empty`), it is sufficient to record the other files:
+    implied directories, and copies of lower files.
     """
 
     __slots__ = ("_copied", "_implied", "_placed", "_times")
@@ -21,7 +21,7 @@ class Ledger:
         self._times: dict[bytes, int] = {}
 
     def place(self, path: bytes) -> bool:
-        """Note that `path` is a member's; say whether an earlier member's is there."""
+        """Record that `path` is a member; return whether an earlier member has the path."""
         if self._placed is None:
             if not self._implied and not self._copied:
                 return True
@@ -34,38 +34,38 @@ class Ledger:
         return again
 
     def is_placed(self, path: bytes) -> bool:
-        """Say whether what is at `path` is a member's of this archive."""
+        """Return whether the file at `path` is a member of this archive."""
         if self._placed is None:
             return path not in self._implied and path not in self._copied
         return path in self._placed
 
     @property
     def holds_all(self) -> bool:
-        """Whether everything that is there is a member's."""
+        """Whether all existing files are members."""
         return self._placed is None and not self._implied and not self._copied
 
     def imply(self, path: bytes) -> None:
-        """Note a directory that was made for what is below it."""
+        """Record a directory that was created for its entries."""
         self._implied.add(path)
         if self._placed is not None:
             self._placed.discard(path)
 
     def copy(self, path: bytes) -> None:
-        """Note a copy of a lower file that was made to be linked to."""
+        """Record a copy of a lower file that was created as the target of a hard link."""
         self._copied.add(path)
         if self._placed is not None:
             self._placed.discard(path)
 
     def note_time(self, path: bytes, mtime: int) -> None:
-        """Remember what a directory's mtime is to be in the end, in nanoseconds."""
+        """Record the final mtime of a directory, in nanoseconds."""
         self._times[path] = mtime
 
     def keep_time(self, path: bytes, found: os.stat_result) -> None:
-        """Let a directory that the archive only speaks of keep its time."""
+        """Let an implied directory keep its mtime."""
         self._times.setdefault(path, found.st_mtime_ns)
 
     def forget_time(self, path: bytes) -> None:
-        """Leave a directory's time to the kernel."""
+        """Leave the mtime of a directory to the kernel."""
         self._times.pop(path, None)
 
     def times(self) -> list[tuple[bytes, int]]:

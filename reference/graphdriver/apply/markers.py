@@ -1,8 +1,8 @@
 """The whiteouts and opaque markers of one archive, kept until its last member has been read.
 
-A marker hides what the layers below hold at the path as it is written, wherever it stands in the
-archive. It goes through symlinks of these layers as far as the archive leaves them alone, and
-through none of its own (rulings 14 to 16, 31).
+A marker hides lower files at its literal path, at any position in the archive. It follows symlinks
+of lower layers that the archive does not change, and no symlinks of its own archive (rulings 14 to
+16, 31).
 """
 
 from collections.abc import Callable
@@ -13,17 +13,17 @@ __all__ = ["Hidden", "Markers"]
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """What markers hide: the paths `whiteouts`, and all that is in the directories `opaque`."""
+    """The hidden paths: `whiteouts`, and all lower entries of the directories `opaque`."""
 
     whiteouts: set[bytes] = field(default_factory=set)
     opaque: set[bytes] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        """Whether they hide anything."""
+        """Whether they hide any path."""
         return bool(self.whiteouts or self.opaque)
 
     def covers(self, path: bytes) -> bool:
-        """Say whether `path`, which is not the root, is hidden, or is below what is."""
+        """Return whether `path`, which is not the root, is hidden, or is below a hidden path."""
         if path in self.whiteouts:
             return True
         while path:
@@ -34,26 +34,26 @@ class Hidden:
 
 
 class Markers:
-    """Collects markers as they are written; `hidden` says what they come to."""
+    """Collects markers in archive order; `hidden` resolves them."""
 
     def __init__(self) -> None:
         self.written = Hidden()
-        """Paths as they stand in the archive."""
+        """Paths as in the archive."""
 
     def whiteout(self, directory: bytes, name: bytes) -> None:
-        """Note that `name` in `directory` is hidden."""
+        """Record that `name` in `directory` is hidden."""
         self.written.whiteouts.add(directory + b"/" + name if directory else name)
 
     def opaque(self, directory: bytes) -> None:
-        """Note that all in `directory` is hidden."""
+        """Record that all lower entries of `directory` are hidden."""
         self.written.opaque.add(directory)
 
     def hidden(self, locate: Callable[[bytes], tuple[bytes | None, list[bytes]]]) -> Hidden:
-        """Return what is hidden, by real paths.
+        """Return the hidden paths, resolved.
 
-        `locate` returns the real path of a directory, None for nothing there or a symlink of the
-        archive's on the way, and the symlinks it went through. What goes through a symlink that
-        other markers hide does not count: to those layers it is not there any more.
+        `locate` returns the real path of a directory, None if it does not exist or a symlink of the
+        archive is in the path, and the symlinks that it followed. Markers through a symlink that
+        other markers hide have no effect: for the lower layers it no longer exists.
         """
         found: list[tuple[bytes, bool, list[bytes]]] = []
         known: dict[bytes, tuple[bytes | None, list[bytes]]] = {}

@@ -1,7 +1,7 @@
-"""Where an archive goes: members are placed as they come, markers take effect after the last one.
+"""The target of an archive: members are placed in order, markers are applied after the last one.
 
-A member that is there already is replaced, a hard link may be to a lower file, and what this
-archive has placed is spared by its markers, whatever their order (rulings 14 to 16, 21, 31 to 33).
+A member replaces an existing file, a hard link may refer to a lower file, and markers do not affect
+members of their own archive, in any order (rulings 14 to 16, 21, 31 to 33).
 """
 
 import os
@@ -42,15 +42,15 @@ __all__ = ["Target", "upper_target", "view_target"]
 
 _FORMATS = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# Files up to this are read whole and written at once.
+# Files up to this size are read and written in one piece.
 _SMALL = 1 << 16
 
 
 def view_target(root: Path, owner: tuple[int, int] = (0, 0)) -> "Target":
-    """Return the target for a merged view, or a plain directory that holds the lower content too.
+    """Return the target for a merged view, or a plain directory with the lower content.
 
-    Deletions are deletions. For drivers that copy, and wherever overlay's own marks would be wrong.
-    New directories without an entry belong to `owner`.
+    Deletions remove files. For drivers that copy, and where overlay xattrs would be wrong. Implied
+    directories are owned by `owner`.
     """
     return Target(os.open(root, _OPEN), NothingBelow(), owner, was_empty=False)
 
@@ -61,10 +61,9 @@ def upper_target(
     xattr_prefix: str = TRUSTED,
     owner: tuple[int, int] = (0, 0),
 ) -> "Target":
-    """Return the target for an overlay upper directory, written as overlayfs would have.
+    """Return the target for an overlay upper directory, written as overlayfs would write it.
 
-    Marks appear only where there is something below. No mount takes part, which is what makes it
-    fast.
+    Marks are created only over lower files. No mount is needed, which makes it fast.
     """
     with os.scandir(upper) as entries:
         populated = any(entries)
@@ -74,7 +73,7 @@ def upper_target(
 
 
 class _Surroundings:
-    """What the resolver asks: the layers below, and what this archive has placed and marked."""
+    """The resolver's interface: the lower layers, and the placed members and markers."""
 
     def __init__(
         self,
@@ -87,22 +86,22 @@ class _Surroundings:
         self._ledger = ledger
         self._marked = marked
         self._owner = owner
-        # Symlinks that were there before the archive, and that members have gone through.
+        # Symlinks from before the archive that members have followed.
         self.passed: set[bytes] = set()
 
     def symlink(self, path: bytes) -> bytes | None:
-        """Return the target when `path` is a symlink below."""
+        """Return the target if `path` is a symlink in the lower layers."""
         found = self._below.lookup(path)
         if found is None or not stat.S_ISLNK(found.stat.st_mode):
             return None
         return os.readlink(found.path)
 
     def is_directory(self, path: bytes) -> bool:
-        """Say whether `path` is a directory below."""
+        """Return whether `path` is a directory in the lower layers."""
         return self._below.is_directory(path)
 
     def follows(self, path: bytes, below: bool) -> bool:
-        """Let members go through symlinks, but for those that a marker read so far hides."""
+        """Let members follow symlinks, except those that an earlier marker hides."""
         if not below and self._ledger.is_placed(path):
             return True
         if self._marked and self._marked.covers(path):
@@ -111,7 +110,7 @@ class _Surroundings:
         return True
 
     def make_directory(self, dir_fd: int, name: bytes, path: bytes, *, instead: bool) -> None:
-        """Copy a lower directory up, or make one that only its members speak of: 0755."""
+        """Copy a lower directory up, or create an implied one: 0755."""
         found = None if instead else self._below.lookup(path)
         os.mkdir(name, 0o700, dir_fd=dir_fd)
         self._ledger.imply(path)
@@ -123,24 +122,26 @@ class _Surroundings:
             self._below.made(dir_fd, name, path, replaced=instead)
 
     def clear_the_way(self, dir_fd: int, name: bytes, path: bytes) -> None:
-        """Remove a non-directory of the layers before. Raises BadArchive for a member's."""
+        """Remove a non-directory of earlier layers. Raises BadArchive if it is a member."""
         found = lstat_at(dir_fd, name)
         if found and not is_whiteout(found) and self._ledger.is_placed(path):
             raise BadArchive(f"{path!r} is no directory in the archive, but has members below it")
         remove_node(dir_fd, name)
 
     def entered(self, path: bytes, found: os.stat_result) -> None:
-        """Let a directory that the archive only speaks of keep its time."""
+        """Let an implied directory keep its mtime."""
         self._ledger.keep_time(path, found)
 
     @property
     def implied(self) -> Attributes:
-        """Attributes of directories that only their members speak of."""
+        """The attributes of implied directories."""
         return Attributes(0o755, *self._owner, 0, {})
 
 
 class Target:
-    """The directory open as `root`, over `below`; `was_empty` says that it held nothing before."""
+    """The directory open as `root`, over `below`; `was_empty` means that it had no entries
+    before.
+    """
 
     def __init__(
         self, root: int, below: Below, owner: tuple[int, int] = (0, 0), *, was_empty: bool
@@ -153,11 +154,11 @@ class Target:
         self._surroundings = _Surroundings(below, self._ledger, self.markers.written, owner)
         self._passed = self._surroundings.passed
         self.resolver = Resolver(root, self._surroundings)
-        # Files of the layers before that members are hard links to: they count once.
+        # Files of earlier layers that are targets of hard links: they count once.
         self._linked: set[bytes] = set()
 
     def place(self, member: Member, attributes: Attributes, reader: Reader) -> int:
-        """Put a member there; return the bytes this adds, less those of what it replaced."""
+        """Place a member; return the added bytes, minus those of the replaced file."""
         entry = member.entry
         if not entry.name:
             return self._place_root(entry, attributes)
@@ -176,18 +177,18 @@ class Target:
         try:
             return _make(member, place, base, attributes, reader)
         except FileExistsError:
-            # Rare: looking first would cost every file a system call.
+            # Rare: a check before would be a system call for every file.
             freed = self._make_room(place, base, path, again)
             return _make(member, place, base, attributes, reader) - freed
 
     def finish(self) -> None:
-        """Let the markers take effect, then set the times of directories, which that changes."""
+        """Apply the markers, then set the mtimes of directories, which markers change."""
         if self.markers.written:
             self._apply_markers()
         for path, mtime in self._ledger.times():
             directory, _, base = path.rpartition(b"/")
-            # Parents first, as their descriptors are then at hand: utime(2) of a child leaves its
-            # parent's time alone.
+            # Parents first, while their descriptors are open: utime(2) of a child does not change
+            # its parent's mtime.
             place = self.resolver.directory(directory, Make.NOTHING, _follow_nothing)
             found = lstat_at(place.dir_fd, base or b".") if place else None
             if place and found and stat.S_ISDIR(found.st_mode):
@@ -209,13 +210,15 @@ class Target:
         set_attributes(self._root.dir_fd, b".", attributes)
         self._ledger.note_time(b"", attributes.mtime)
         if DEFAULT_ACL in attributes.xattrs:
-            self.resolver.forget()  # what is made in it inherits from now on
+            self.resolver.forget()  # new files in it inherit from now on
         return 0
 
     def _place_directory(
         self, place: Place, base: bytes, path: bytes, attributes: Attributes, again: bool
     ) -> int:
-        """Make a directory, or give the one that is there its attributes; return what went."""
+        """Create a directory, or set the attributes of the existing one; return the removed
+        bytes.
+        """
         found, freed = lstat_at(place.dir_fd, base), 0
         if found is None or not stat.S_ISDIR(found.st_mode):
             if found is not None:
@@ -225,12 +228,12 @@ class Target:
         set_attributes(place.dir_fd, base, attributes)
         self._ledger.note_time(path, attributes.mtime)
         if DEFAULT_ACL in attributes.xattrs:
-            self.resolver.forget(path)  # what is made in it inherits from now on
+            self.resolver.forget(path)  # new files in it inherit from now on
         return freed
 
     def _place_link(self, entry: Entry, place: Place, base: bytes, path: bytes, again: bool) -> int:
         source, name, found = self._link_source(entry)
-        # Making one end's parents may have closed the descriptor of the other's.
+        # Creating the parents of one path may have closed the descriptor of the other.
         source_path, source_fd = source.child(name), os.dup(source.dir_fd)
         try:
             if source_path == path:
@@ -247,14 +250,14 @@ class Target:
         finally:
             os.close(source_fd)
         if self._passed and path in self._passed:
-            self.resolver.forget(path)  # the last look for its directory went through it again
+            self.resolver.forget(path)  # the last lookup of its directory followed it again
         if self._ledger.is_placed(source_path) or source_path in self._linked:
             return -freed
         self._linked.add(source_path)
         return found.st_size - freed
 
     def _link_source(self, entry: Entry) -> tuple[Place, bytes, os.stat_result]:
-        """Return where the file is that a hard link is to; one that is only below is copied up."""
+        """Return the path of a hard link's target; a lower file is copied up."""
         directory, _, name = entry.linkname.rpartition(b"/")
         source = self.resolver.directory(directory, Make.BELOW, _follow_all) if name else None
         found = lstat_at(source.dir_fd, name) if source else None
@@ -273,7 +276,7 @@ class Target:
         return source, name, found
 
     def _make_room(self, place: Place, base: bytes, path: bytes, again: bool) -> int:
-        """Remove what has the name; return the bytes that go, if `again` this archive's own."""
+        """Remove the file with the name; return its bytes, if `again` those of this archive."""
         found = lstat_at(place.dir_fd, base)
         if found is None:
             return 0
@@ -320,7 +323,7 @@ class Target:
     # Markers.
 
     def _apply_markers(self) -> None:
-        """Hide what the markers hide, directories before what is in them."""
+        """Hide the paths of the markers, directories before their entries."""
         hidden = self.markers.hidden(self._locate_for_marker)
         for path in sorted(self._passed):
             if hidden.covers(path):
@@ -336,7 +339,7 @@ class Target:
                 self._hide_all(path)
 
     def _locate_for_marker(self, directory: bytes) -> tuple[bytes | None, list[bytes]]:
-        """Return the real path of a marker's directory, and the symlinks on the way."""
+        """Return the real path of a marker's directory, and the symlinks in it."""
         through: list[bytes] = []
 
         def follow(path: bytes, below: bool) -> bool:
@@ -346,7 +349,7 @@ class Target:
         return self.resolver.locate(directory, follow), through
 
     def _hide(self, path: bytes) -> None:
-        """Hide the lower `path`; a directory of this archive that is there turns opaque."""
+        """Hide the lower `path`; an existing directory of this archive becomes opaque."""
         directory, _, name = path.rpartition(b"/")
         shows = self._below.lookup(path) is not None
         make = Make.BELOW if shows else Make.NOTHING
@@ -367,7 +370,7 @@ class Target:
             self._below.hide(place.dir_fd, name)
 
     def _hide_all(self, path: bytes) -> None:
-        """Hide all that is below in the directory `path`; where there is none, there is nothing."""
+        """Hide all lower entries of the directory `path`, if it exists."""
         if not path:
             self._drop_unplaced(self._root)
             self._below.hide_root()
@@ -379,7 +382,7 @@ class Target:
             self._below.hide_all(place.dir_fd, path)
 
     def _drop_below(self, place: Place, name: bytes, path: bytes) -> None:
-        """Hide all that is below in the directory `name`, and remove what is not a member's."""
+        """Hide all lower entries of the directory `name`, and remove files that are not members."""
         directory = open_directory(name, place.dir_fd)
         try:
             self._drop_unplaced(Place(directory, path))
@@ -388,7 +391,7 @@ class Target:
             os.close(directory)
 
     def _drop_unplaced(self, place: Place) -> None:
-        """Remove at any depth of `place` what is not a member's of this archive."""
+        """Remove files below `place` that are not members of this archive."""
         if self._ledger.holds_all:
             return
         walk = Descent(place.dir_fd)
@@ -415,10 +418,10 @@ class Target:
             walk.close()
 
     def _is_kept(self, place: Place, name: bytes, path: bytes) -> bool:
-        """Say whether a directory stays of which all is hidden that is not a member's.
+        """Return whether a directory stays in which all files except members are hidden.
 
-        Without an entry of its own it is there for its members only: it loses what it had of the
-        layers before, and goes without members.
+        An implied directory exists for its members only: it loses its attributes of earlier layers,
+        and is removed without members.
         """
         if self._ledger.is_placed(path):
             return True
@@ -444,7 +447,9 @@ def _follow_nothing(path: bytes, below: bool) -> bool:
 
 
 def _make(member: Member, place: Place, base: bytes, attributes: Attributes, reader: Reader) -> int:
-    """Make what is neither directory nor hard link; return its bytes. Raises FileExistsError."""
+    """Create a file that is neither directory nor hard link; return its bytes. Raises
+    FileExistsError.
+    """
     entry = member.entry
     dir_fd, _, inherits = place
     if entry.kind is not FILE:

@@ -1,8 +1,8 @@
-"""Apply a layer archive: read its members, tell whiteouts from content, drive a target.
+"""Apply a layer archive: read its members, separate whiteouts from content, write to a target.
 
-image-spec, layer.md, "Applying Changesets". A whiteout hides what lies below this layer and never
-what this layer holds, whatever their order in the archive. What a target leaves behind after an
-error is for its caller to throw away.
+image-spec, layer.md, "Applying Changesets". A whiteout hides files of lower layers and never those
+of its own layer, independent of the order in the archive. After an error the caller discards the
+target.
 """
 
 import errno
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from graphdriver.apply.target import Target
 from graphdriver.archive.entry import HARDLINK, OPAQUE_MARKER, WHITEOUT_PREFIX, Entry
-from graphdriver.archive.ids import xattrs_to_host
+from graphdriver.archive.ids import refuse_malformed, xattrs_to_host
 from graphdriver.archive.reader import Reader
 from graphdriver.errors import BadArchive
 from graphdriver.idmapping import IDMapping
@@ -18,21 +18,21 @@ from graphdriver.tree.inodes import Attributes
 
 __all__ = ["unpack"]
 
-# What aufs kept for itself in its branches: old images still carry them (moby pkg/archive).
+# Files that aufs stored in its branches: old images still contain them (moby pkg/archive).
 _AUFS = b".wh..wh."
 _NAMES = "names that begin with '.wh.' are the archive's own, for files that it deletes"
-# A name, a symlink's target or an attribute that no kernel takes.
+# A name, a symlink target or an xattr that no kernel accepts.
 _IMPOSSIBLE = (errno.EINVAL, errno.ENAMETOOLONG, errno.ERANGE, errno.E2BIG)
 _NS = 1_000_000_000
-# ext4 with 256-byte inodes ends in 2446, xfs with bigtime in 2486; the kernel clamps there. Beyond
-# 64 bits of nanoseconds Python cannot say it.
+# ext4 with 256-byte inodes ends in 2446, xfs with bigtime in 2486; the kernel clamps there. Python
+# limits times to 64 bits of nanoseconds.
 _LATEST = 2**33 + 2**32
 
 
 def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
     """Apply `stream` to `target`; return the bytes of non-directories, hard links counted once.
 
-    Raises BadArchive, UnmappedId, OSError; the target then holds a part of the layer.
+    Raises BadArchive, UnmappedId, OSError; the target then contains a part of the layer.
     """
     reader = Reader(stream)
     size = 0
@@ -43,7 +43,8 @@ def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
             if base.startswith(WHITEOUT_PREFIX):
                 _mark(target, entry)
             elif directory.find(WHITEOUT_PREFIX) >= 0 and _is_marked(directory):
-                # .wh..wh.plnk/ holds aufs's hard links; other names below a whiteout mean nothing.
+                # .wh..wh.plnk/ contains aufs's hard links; other names below a whiteout have no
+                # meaning.
                 if b"/" + _AUFS not in b"/" + directory:
                     raise BadArchive(f"{entry.name!r} is below a whiteout", _NAMES)
             else:
@@ -56,14 +57,24 @@ def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
                     )
                 try:
                     size += target.place(member, _attributes(entry, ids), reader)
+                except BadArchive as error:
+                    raise _naming(entry, error) from None
                 except OSError as error:
                     if error.errno in _IMPOSSIBLE:
                         raise BadArchive(f"{entry.name!r} cannot be: {error}") from error
+                    error.add_note(f"unpacking {entry.name!r}")
                     raise
         target.finish()
     finally:
         target.close()
     return size
+
+
+def _naming(entry: Entry, error: BadArchive) -> BadArchive:
+    """Return the error, with the member's name where it does not say it."""
+    if repr(entry.name[:200])[:-1] in error.message:
+        return error
+    return BadArchive(f"{entry.name[:200]!r}: {error.message}", error.hint)
 
 
 def _mark(target: Target, entry: Entry) -> None:
@@ -86,7 +97,7 @@ def _mark(target: Target, entry: Entry) -> None:
 
 
 def _is_marked(directory: bytes) -> bool:
-    """Say whether a part of the path begins as markers do."""
+    """Return whether a component of the path begins like a marker."""
     return b"/" + WHITEOUT_PREFIX in b"/" + directory
 
 
@@ -96,14 +107,16 @@ def _check_length(entry: Entry) -> None:
 
 
 def _attributes(entry: Entry, ids: IDMapping) -> Attributes:
-    # The reader has refused what nobody can be.
+    # The reader has refused invalid owners.
     uid, gid, xattrs = entry.uid, entry.gid, entry.xattrs
+    if xattrs:
+        refuse_malformed(xattrs)
     if not ids.identity:
         uid, gid = ids.to_host(uid, gid)
         if xattrs:
             xattrs = xattrs_to_host(xattrs, ids)
     mtime = entry.mtime if -_LATEST < entry.mtime < _LATEST else _clamped(entry.mtime)
-    # As Attributes(...) would, in half the time: one is made for each member.
+    # Equivalent to Attributes(...), in half the time: one is created for each member.
     return tuple.__new__(Attributes, (entry.mode, uid, gid, mtime * _NS, xattrs))
 
 

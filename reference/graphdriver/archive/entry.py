@@ -1,6 +1,6 @@
-"""One member of a layer archive, and the names that mark deletions.
+"""One member of a layer archive, and the names of markers.
 
-Not a path on disk: an `Entry` holds what an archive says, inside ids and whole seconds.
+Not a file on disk: an `Entry` has the values in the archive, with inside ids and whole seconds.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ OPAQUE_MARKER = b".wh..wh..opq"
 
 
 class Kind(Enum):
-    """What a member is; the value is ustar's type flag."""
+    """The type of a member; the value is ustar's type flag."""
 
     FILE = b"0"
     HARDLINK = b"1"
@@ -35,19 +35,20 @@ class Kind(Enum):
     DIRECTORY = b"5"
     FIFO = b"6"
 
-    # Members are one of a kind; Enum's own hash is a Python function, called for each file.
+    # Members are singletons; Enum's own hash is a Python function, called for each file.
     __hash__ = object.__hash__
 
 
-# What each member is compared with: before Python 3.12 Kind.FILE takes as long as a small call.
+# Constants for comparisons: before Python 3.12 an access to Kind.FILE takes as long as a small
+# call.
 FILE, HARDLINK, DIRECTORY = Kind.FILE, Kind.HARDLINK, Kind.DIRECTORY
 
 
 class Entry(NamedTuple):
-    """A member: `name` is relative without slashes at its ends, b"" being the layer's root.
+    """A member: `name` is relative without leading or trailing slashes, b"" is the layer's root.
 
-    `mode` holds the twelve permission bits, `mtime` whole seconds since 1970, `size` bytes.
-    A tuple, not a dataclass: a layer makes one for each file, and this is four times faster.
+    `mode` contains the twelve permission bits, `mtime` whole seconds since 1970, `size` bytes. A
+    tuple, not a dataclass: one is created for each file, and this is four times faster.
     """
 
     name: bytes

@@ -1,10 +1,10 @@
-"""ustar headers and PAX records, both ways.
+"""Reading and writing ustar headers and PAX records.
 
-What ustar can say is said in ustar; PAX records appear only for what it cannot (long or many bytes,
-large numbers, times before 1970, attributes). The same entry gives the same bytes every time.
-Bytes beyond ASCII stay raw in ustar's name, as Docker, GNU tar and Go leave them: PAX would have
-them be UTF-8, which names need not be.
-POSIX.1-2017, pax, "pax Interchange Format"; GNU numbers in base 256 are read, never written.
+Values that fit into ustar are written in ustar; PAX records are used only for others (long or many
+bytes, large numbers, times before 1970, xattrs). The same entry always has the same bytes. Bytes
+beyond ASCII stay raw in ustar's name, as in Docker, GNU tar and Go: PAX requires UTF-8, which names
+need not be. POSIX.1-2017, pax, "pax Interchange Format"; GNU numbers in base 256 are read, never
+written.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,22 @@ from zlib import adler32
 from graphdriver.archive.entry import DIRECTORY, FILE, Entry, Kind
 from graphdriver.errors import BadArchive, DriverError
 
-__all__ = ["BLOCK", "Raw", "encode", "is_header", "number", "padding", "parse_pax", "parse_ustar"]
+__all__ = [
+    "BLOCK",
+    "LARGEST_HEADER",
+    "Raw",
+    "encode",
+    "is_header",
+    "number",
+    "padding",
+    "parse_pax",
+    "parse_ustar",
+]
 
 BLOCK = 512
+LARGEST_HEADER = 1 << 20
+"""What is read of an extended header, here and in Go: a path, a link, attributes of 64 KiB each."""
+
 _ZEROS = bytes(BLOCK)
 _XATTR = b"SCHILY.xattr."
 _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
@@ -25,17 +38,17 @@ _TEXTS = frozenset((b"path", b"linkpath", b"uname", b"gname"))
 _NOT_OCTAL = frozenset(b"89")
 _OCTAL7 = 0o7777777
 _OCTAL11 = 0o77777777777
-# The fields that are the same in every header of ours, and what they add to the checksum.
+# The fields that are constant in every written header, and their share of the checksum.
 _TAIL = b"ustar\x0000" + bytes(64)
 _FLAGS = {kind: kind.value for kind in Kind}
 _DEVICES = frozenset((Kind.CHARACTER, Kind.BLOCK))
 _CONSTANT_SUM = {kind: sum(_TAIL) + 8 * 32 + kind.value[0] - 1 for kind in Kind}
-# What follows the type flag of a member without link target, device numbers and prefix.
+# The bytes after the type flag of a member without link target, device numbers and prefix.
 _PLAIN_REST = bytes(100) + _TAIL + bytes(183)
 
 
 class Raw(NamedTuple):
-    """A decoded ustar header: what the bytes say, before PAX records overrule them."""
+    """A decoded ustar header, before PAX records overrule its values."""
 
     name: bytes
     mode: int
@@ -50,9 +63,9 @@ class Raw(NamedTuple):
 
 
 def encode(entry: Entry, pax: Mapping[bytes, bytes] = {}) -> bytes:
-    """Return the header blocks of `entry`; `pax` adds records of the caller's own.
+    """Return the header blocks of `entry`; `pax` adds records of the caller.
 
-    Raises DriverError for an attribute whose name no PAX record can hold.
+    Raises DriverError for an xattr whose name cannot be in a PAX record.
     """
     name = entry.name or b"."
     if entry.kind is DIRECTORY:
@@ -73,19 +86,19 @@ def encode(entry: Entry, pax: Mapping[bytes, bytes] = {}) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """Return the zeros that follow `size` bytes of data up to the next block."""
+    """Return the zeros that pad `size` bytes of data to a complete block."""
     return _ZEROS[: -size % BLOCK]
 
 
 def parse_ustar(block: bytes) -> Raw:
-    """Decode one block. Raises BadArchive when its checksum is not that of its bytes.
+    """Decode one block. Raises BadArchive if its checksum is wrong.
 
-    Nearly all headers of an archive say the same but for name, size and time, so that the rest is
+    Nearly all headers of an archive are equal except for name, size and time, so the rest is
     decoded once.
     """
     said, own = _checksum(block[148:156])
-    # The field itself counts as blanks. Of nearly all headers the sum is less than Adler-32's
-    # modulus, so that one call on the whole block gives it.
+    # The field itself counts as blanks. The sum of nearly all headers is less than Adler-32's
+    # modulus, so one call on the whole block computes it.
     if said != (adler32(block) & 0xFFFF) - 1 - own + 256:
         _check_sum(block, said)
     end = block.find(0, 0, 100)
@@ -102,7 +115,7 @@ def parse_ustar(block: bytes) -> Raw:
 
 
 def is_header(block: bytes) -> bool:
-    """Say whether a block is a header by its length and its checksum."""
+    """Return whether a block is a header by its length and its checksum."""
     if len(block) < BLOCK:
         return False
     try:
@@ -113,7 +126,7 @@ def is_header(block: bytes) -> bool:
 
 
 def _check_sum(block: bytes, said: int) -> None:
-    """Compare with the sum of unsigned bytes, or signed ones as some tars have it."""
+    """Compare with the sum of unsigned bytes, or of signed ones, which some tars write."""
     unsigned = _byte_sum(block[:148]) + 256 + _byte_sum(block[156:345]) + _byte_sum(block[345:])
     if said != unsigned and said != unsigned - 256 * sum(byte > 127 for byte in block):
         raise BadArchive(
@@ -123,7 +136,7 @@ def _check_sum(block: bytes, said: int) -> None:
 
 @lru_cache(maxsize=4096)
 def _checksum(field: bytes) -> tuple[int, int]:
-    """Return what the checksum's field says, -1 for nothing, and the sum of its own bytes."""
+    """Return the value of the checksum field, -1 if it is empty, and the sum of its own bytes."""
     digits = field.strip(b" \0")
     said = int(digits, 8) if digits.isdigit() and not set(digits) & _NOT_OCTAL else -1
     return said, _byte_sum(field)
@@ -131,7 +144,7 @@ def _checksum(field: bytes) -> tuple[int, int]:
 
 @lru_cache(maxsize=256)
 def _rest(fields: bytes) -> tuple[bytes, bytes, int, int, bytes]:
-    """Decode what follows the checksum: type flag, link target, major, minor, prefix."""
+    """Decode the fields after the checksum: type flag, link target, major, minor, prefix."""
     flag = fields[:1]
     major = minor = 0
     if flag in b"34":
@@ -140,7 +153,7 @@ def _rest(fields: bytes) -> tuple[bytes, bytes, int, int, bytes]:
 
 
 def _prefix(fields: bytes) -> bytes:
-    """Return the front of the path that ustar has room for; star keeps two times behind it."""
+    """Return the prefix of the path; star stores two times behind it."""
     magic = fields[101:109]
     if magic[:6] == b"ustar\0":
         room = fields[189:320] if fields[352:356] == b"tar\0" else fields[189:344]
@@ -160,8 +173,9 @@ def _prefix(fields: bytes) -> bytes:
 def parse_pax(data: bytes) -> dict[bytes, bytes]:
     """Decode the records `length key=value newline`; later ones win. Raises BadArchive.
 
-    A record without a value leaves what the header says, but for attributes, which may be empty.
-    Sparse 0.0 says each segment in two records of the same keys; they become the map of 0.1.
+    A record without a value leaves the header's value, except for xattrs, which may be empty.
+    Sparse 0.0 has two records with the same keys for each segment; they are converted to the map of
+    0.1.
     """
     records: dict[bytes, bytes] = {}
     sparse: list[bytes] = []
@@ -189,7 +203,7 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
 
 
 def _with_records(name: bytes, entry: Entry, size: int, records: dict[bytes, bytes]) -> bytes:
-    """Return headers of which PAX records say what ustar has no room for."""
+    """Return headers with PAX records for values that do not fit into ustar."""
     prefix = b""
     if len(name) > 100:
         prefix, name = _split(name, records)
@@ -200,7 +214,8 @@ def _with_records(name: bytes, entry: Entry, size: int, records: dict[bytes, byt
     stored = _number_field(size, _OCTAL11, b"size", records)
     for key, value in entry.xattrs.items():
         if b"=" in key:
-            # A PAX key ends at the first '='; GNU tar escapes, Go refuses, neither reads the other.
+            # A PAX key ends at the first '='; GNU tar escapes it, Go refuses it, and neither reads
+            # the other.
             raise DriverError(
                 f"the attribute {key!r} of {entry.name!r} cannot be in an archive",
                 "rename it without '='",
@@ -223,7 +238,7 @@ def _ustar(
     kind = entry.kind
     owner = _owner_fields(entry.mode, uid, gid)
     front = b"%b%b%011o\0%011o\0" % (name.ljust(100, b"\0"), owner, size, mtime)
-    # Summing the fields that are not constant is faster than summing the block.
+    # Adding the fields that are not constant is faster than adding the whole block.
     checksum = _CONSTANT_SUM[kind] + (adler32(front) & 0xFFFF)
     rest = _PLAIN_REST
     if linkname or prefix or kind in _DEVICES:
@@ -242,7 +257,7 @@ def _ustar(
 
 @lru_cache(maxsize=4096)
 def _owner_fields(mode: int, uid: int, gid: int) -> bytes:
-    """Return the three fields that most files of a layer have in common."""
+    """Return the three fields that are equal for most files of a layer."""
     return b"%07o\0%07o\0%07o\0" % (mode, uid, gid)
 
 
@@ -255,14 +270,19 @@ def _owner_numbers(fields: bytes) -> tuple[int, int, int]:
 def _byte_sum(piece: bytes) -> int:
     """Return the sum of up to 256 bytes: twenty times as fast as sum().
 
-    Adler-32's low half is one more than that sum, modulo 65521 (RFC 1950, section 9).
+    Adler-32's low half is this sum plus one, modulo 65521 (RFC 1950, section 9).
     """
     return (adler32(piece) & 0xFFFF) - 1
 
 
 def _pax_header(entry: Entry, records: Mapping[bytes, bytes]) -> bytes:
     body = b"".join(_record(key, records[key]) for key in sorted(records))
-    # Go and GNU tar take any name here; this one says what it belongs to and stays short.
+    if len(body) > LARGEST_HEADER:
+        raise DriverError(
+            f"the names and attributes of {entry.name!r} take {len(body)} bytes",
+            f"no reader of archives takes more than {LARGEST_HEADER}; remove attributes",
+        )
+    # Go and GNU tar accept any name here; this one is short and shows the member.
     name = (b"PaxHeaders/" + (entry.name.rpartition(b"/")[2] or b"."))[:100]
     header = Entry(name, FILE, 0o644)
     numbers = _ustar(name, header, 0, 0, len(body), 0, b"", b"")
@@ -274,7 +294,7 @@ def _pax_header(entry: Entry, records: Mapping[bytes, bytes]) -> bytes:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """Return a record whose length counts its own digits."""
+    """Return a record whose length includes its own digits."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     if len(str(length)) > len(str(rest)):
@@ -283,7 +303,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _split(name: bytes, records: dict[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Return ustar's prefix and name for a path over 100 bytes; a record where it has no place."""
+    """Return ustar's prefix and name for a path over 100 bytes; a record if it does not fit."""
     cut = name.rfind(b"/", 0, min(156, len(name) - 1))
     if 0 < cut and len(name) - cut - 1 <= 100:
         return name[:cut], name[cut + 1 :]
@@ -308,7 +328,7 @@ def _number_field(value: int, largest: int, key: bytes, records: dict[bytes, byt
 def number(field: bytes) -> int:
     """Read a number: octal digits, or GNU's base 256 marked by the top bit. Raises BadArchive.
 
-    Blanks may stand before it; a blank or NUL ends it, and what follows means nothing to GNU tar.
+    Leading blanks are allowed; a blank or NUL ends it, and GNU tar ignores the rest.
     """
     digits = field[:-1]
     if field[-1] == 0 and digits.isdigit():

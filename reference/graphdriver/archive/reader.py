@@ -1,7 +1,7 @@
-"""Take a layer archive apart, member by member, in bounded memory.
+"""Read a layer archive, member by member, in bounded memory.
 
-Not a general tar reader: what a layer cannot hold (a compressed stream, a member of unknown type, a
-path that leaves the root) is refused with BadArchive before anything was done with it.
+Not a general tar reader: a stream that is not a layer (a compressed stream, a member of unknown
+type, a path that leaves the root) is refused with BadArchive before the member is used.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry, Kind
-from graphdriver.archive.header import BLOCK, Raw, is_header, parse_pax, parse_ustar
+from graphdriver.archive.header import BLOCK, LARGEST_HEADER, Raw, is_header, parse_pax, parse_ustar
 from graphdriver.archive.source import Source
 from graphdriver.archive.sparse import checked, from_gnu_block, from_pax
 from graphdriver.errors import BadArchive
@@ -19,9 +19,7 @@ from graphdriver.tree.xattrs import NO_XATTRS
 __all__ = ["Member", "Reader"]
 
 _ZERO_BLOCK = bytes(BLOCK)
-# A PAX header holds one path, one link and some attributes of 64 KiB each.
-_LARGEST_HEADER = 1 << 20
-# What may follow the end of the archive: tar pads to its record size, registries to theirs.
+# The maximum after the end of the archive: tar pads to its record size, registries to theirs.
 _LARGEST_PADDING = 1 << 30
 _NOBODY = 2**32 - 1
 _TOO_LARGE = 1 << 63
@@ -29,7 +27,7 @@ _XATTR = b"SCHILY.xattr."
 _INTEGER = re.compile(rb"[+-]?[0-9]{1,20}")
 _TIME = re.compile(rb"[+-]?[0-9]{1,20}(\.[0-9]*)?")
 _TIMES = (b"mtime", b"atime", b"ctime")
-# Flags of headers that speak of the next member.
+# Flags of headers that apply to the next member.
 _EXTENDED = frozenset((b"x", b"g", b"L", b"K", b"X"))
 _DOT_AND_SLASH = tuple(b"./")
 _KINDS = {kind.value: kind for kind in Kind} | {b"\0": FILE, b"7": FILE, b"S": FILE}
@@ -52,7 +50,9 @@ class Member(NamedTuple):
 
 
 class Reader:
-    """Iterates over the members of `stream`; the data of one is gone when the next is asked for."""
+    """Iterates over the members of `stream`; the data of one is skipped when the next is
+    requested.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._source = Source(stream)
@@ -60,7 +60,7 @@ class Reader:
         self._padding = 0
 
     def __iter__(self) -> Iterator[Member]:
-        """Yield every member. Raises BadArchive; what the stream raises passes through."""
+        """Yield every member. Raises BadArchive; errors of the stream are passed on."""
         source = self._source
         ahead: _Ahead | None = None
         self._refuse_compressed()
@@ -71,7 +71,7 @@ class Reader:
             block = source.take(BLOCK)
             if block == _ZERO_BLOCK or not block:
                 if ahead:
-                    raise source.truncated(BLOCK)
+                    self._refuse_alone(ahead, bool(block))
                 self._end(bool(block))
                 return
             if len(block) < BLOCK:
@@ -80,13 +80,13 @@ class Reader:
             if raw.flag == b"0" and ahead is None and raw.name[-1:] != b"/":
                 yield self._plain(raw)
             elif raw.flag in _EXTENDED:
-                ahead = self._extended(raw, ahead or _Ahead())
+                ahead = self._extended(raw, ahead)
             else:
                 yield self._member(raw, block, ahead or _Ahead())
                 ahead = None
 
     def read(self) -> bytes:
-        """Return the current member's data, whole: for those known to be small."""
+        """Return the current member's data completely: for small members."""
         data = self._source.exactly(self._pending, self._padding)
         self._pending = self._padding = 0
         return data
@@ -97,7 +97,7 @@ class Reader:
         self._pending -= count
 
     def _refuse_compressed(self) -> None:
-        """Say what a stream is compressed with; a first name may begin as such streams do."""
+        """Detect the compression of a stream; a first name may have the same bytes."""
         start = self._source.take(BLOCK)
         for magic, name in _COMPRESSED:
             if start.startswith(magic) and not is_header(start):
@@ -105,11 +105,11 @@ class Reader:
         self._source.give_back(start)
 
     def _end(self, marked: bool) -> None:
-        """Read what is left, so that the sender is not cut off; only zeros may be.
+        """Read the rest, so that the sender does not get EPIPE; it must be zeros.
 
-        A stream that just stops between two members may have been cut there. Docker's reader lets
-        it pass; but a layer without its end is a layer that may lack files. An empty stream is an
-        empty layer, as Docker has it.
+        A stream that ends between two members may have been truncated there. Docker's reader
+        accepts it; but such a layer may lack files. An empty stream is an empty layer, as in
+        Docker.
         """
         source = self._source
         if not marked:
@@ -123,40 +123,53 @@ class Reader:
             if source.offset - end > _LARGEST_PADDING:
                 raise BadArchive("the padding after the archive does not end")
 
-    def _extended(self, raw: Raw, ahead: "_Ahead") -> "_Ahead":
-        """Read a header that speaks of the next member; a later one of its kind replaces it."""
-        if not 0 <= raw.size <= _LARGEST_HEADER:
+    def _refuse_alone(self, ahead: "_Ahead", marked: bool) -> None:
+        """Refuse headers without the member that they apply to."""
+        if not marked:
+            raise self._source.truncated(BLOCK)
+        said = parse_pax(ahead.pax)
+        name = ahead.name or said.get(b"path", b"") or ahead.linkname
+        raise BadArchive(
+            f"an extended header at the archive's end belongs to no member: {name[:200]!r}",
+            "its writer has left a member out",
+        )
+
+    def _extended(self, raw: Raw, ahead: "_Ahead | None") -> "_Ahead | None":
+        """Read a header that applies to the next member; a later one of its kind replaces it."""
+        if not 0 <= raw.size <= LARGEST_HEADER:
             raise BadArchive(
                 f"the extended header {raw.name!r} has {raw.size} bytes", "1 MiB at most are read"
             )
         data = self._source.exactly(raw.size, -raw.size % BLOCK)
+        if raw.flag == b"g":
+            # It speaks of all members that follow; Docker ignores it, and so do layers. git archive
+            # writes one even where no member follows.
+            return ahead
+        ahead = ahead or _Ahead()
         if raw.flag == b"L":
             return ahead._replace(name=data.partition(b"\0")[0])
         if raw.flag == b"K":
             return ahead._replace(linkname=data.partition(b"\0")[0])
-        if raw.flag in b"xX":
-            return ahead._replace(pax=data)
-        # 'g' speaks of all members that follow; Docker ignores it, and so do layers.
-        return ahead
+        return ahead._replace(pax=data)
 
     def _plain(self, raw: Raw) -> Member:
-        """Return a file that its ustar header says all of, as nearly all members are."""
+        """Return a regular file without extended headers, as nearly all members are."""
         name, mode, uid, gid, size, mtime, _, _, _, _ = raw
         name = clean_name(name)
         if not (0 <= uid < _NOBODY and 0 <= gid < _NOBODY and 0 <= size < _TOO_LARGE):
             _check_numbers(name, uid, gid, 0, 0)
             _check_size(name, size)
         self._pending, self._padding = size, -size % BLOCK
-        # As Entry(...) and Member(...) would, in half the time.
+        # Equivalent to Entry(...) and Member(...), in half the time.
         fields = (name, FILE, mode & 0o7777, uid, gid, mtime, size, b"", 0, 0, NO_XATTRS)
         return tuple.__new__(Member, (tuple.__new__(Entry, fields), size, None))
 
     def _member(self, raw: Raw, block: bytes, ahead: "_Ahead") -> Member:
-        """Return any other member. Raises BadArchive, which names it."""
+        """Return any other member. Raises BadArchive, with its name."""
         name = ahead.name or raw.name
         try:
             records = parse_pax(ahead.pax)
-            # Of both, Go prefers GNU's long name to PAX's.
+            # If both are present, Go prefers GNU's long name to PAX's.
             name = ahead.name or records.get(b"path", raw.name)
             return self._described(name, raw, block, ahead, records)
         except BadArchive as error:
@@ -173,7 +186,7 @@ class Reader:
         stored = _decimal(records, b"size", raw.size) if kind is FILE else 0
         _check_size(name, stored)
         if kind is FILE and name[-1:] == b"/":
-            kind = DIRECTORY  # tar before POSIX.1-1988 had no flag for them
+            kind = DIRECTORY  # tar before POSIX.1-1988 had no type flag for them
         self._pending, self._padding = stored, -stored % BLOCK
         segments: list[Segment] | None = None
         size = stored
@@ -219,7 +232,7 @@ class Reader:
 
 
 class _Ahead(NamedTuple):
-    """What headers before a member's own say of it: GNU's long names, and PAX records."""
+    """The values of the headers before a member's own: GNU's long names, and PAX records."""
 
     name: bytes = b""
     linkname: bytes = b""
@@ -227,9 +240,9 @@ class _Ahead(NamedTuple):
 
 
 def clean_name(name: bytes) -> bytes:
-    """Return `name` relative and without `.` and empty parts; b"" is the root.
+    """Return `name` relative and without `.` and empty components; b"" is the root.
 
-    Raises BadArchive for what leaves the root or is no file name.
+    Raises BadArchive for a path that leaves the root or has an invalid name.
     """
     name = name.removeprefix(b"./")
     # Nearly all names need no more than this; bytes.find is twice as fast as `in`.

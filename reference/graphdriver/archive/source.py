@@ -1,6 +1,6 @@
-"""A byte stream with a position, read in large pieces and handed out in small ones.
+"""A byte stream with a position, read in large chunks and returned in small ones.
 
-Copes with streams that return less than was asked (pipes, sockets) and says where one ends early.
+Supports streams that return fewer bytes than requested (pipes, sockets) and reports an early end.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from graphdriver.tree.data import write_all
 __all__ = ["Source"]
 
 _PIECE = 1 << 20
-# What is copied through stays in the processor's cache.
+# Copied data of this size stays in the processor's cache.
 _SCRATCH = 1 << 17
 
 
 class Source:
-    """Reads `stream` through a buffer of one piece."""
+    """Reads `stream` through a buffer of one chunk."""
 
     __slots__ = ("_before", "_buffer", "_position", "_read", "_scratch", "readinto")
 
@@ -27,11 +27,11 @@ class Source:
         self._buffer = b""
         self._position = 0
         self._scratch: memoryview | None = None
-        self._before = 0  # where in the stream the buffer starts
+        self._before = 0  # position of the buffer's start in the stream
 
     @property
     def offset(self) -> int:
-        """Bytes handed out so far: where in the archive we are."""
+        """The number of bytes returned so far: the position in the archive."""
         return self._before + self._position
 
     def take(self, count: int) -> bytes:
@@ -44,9 +44,9 @@ class Source:
         return self._take_across(count)
 
     def exactly(self, count: int, padding: int = 0) -> bytes:
-        """Return `count` bytes and drop the `padding` after them.
+        """Return `count` bytes and skip the `padding` after them.
 
-        Raises BadArchive when the stream ends before.
+        Raises BadArchive if the stream ends earlier.
         """
         position = self._position
         end = position + count
@@ -59,7 +59,7 @@ class Source:
         return data[:count]
 
     def give_back(self, data: bytes) -> None:
-        """Undo the take that returned `data`, the last one made."""
+        """Undo the last take, which returned `data`."""
         self._before += self._position - len(data)
         self._buffer = data + self._buffer[self._position :]
         self._position = 0
@@ -80,7 +80,7 @@ class Source:
             count -= len(piece)
 
     def skip(self, count: int) -> None:
-        """Read and drop `count` bytes. Raises BadArchive."""
+        """Read and skip `count` bytes. Raises BadArchive."""
         while count:
             dropped = len(self.take(min(count, _PIECE)))
             if not dropped:
@@ -95,7 +95,7 @@ class Source:
         )
 
     def _piece(self, count: int) -> memoryview:
-        """Read up to a piece past the buffer, without making a bytes object for it."""
+        """Read up to a chunk into the buffer, without creating a bytes object for it."""
         if self.readinto is None:
             return memoryview(self._read(min(count, _PIECE)))
         if self._scratch is None:

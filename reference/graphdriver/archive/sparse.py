@@ -1,15 +1,17 @@
-"""Sparse members: where their data lies and where the holes are.
+"""Sparse members: the positions of data and holes.
 
 GNU's old format ('S'), and PAX sparse 0.0, 0.1 and 1.0 (GNU tar manual, "Storing Sparse Files").
-A map is bounded: an attacker's could otherwise be larger than any memory (CVE-2025-58183).
+The size of a map is limited, because an attacker could exhaust the memory (CVE-2025-58183).
 """
+
+from itertools import pairwise
 
 from graphdriver.archive.header import BLOCK, number, padding
 from graphdriver.archive.source import Source
 from graphdriver.errors import BadArchive
 from graphdriver.tree.data import Segment
 
-__all__ = ["checked", "from_gnu_block", "from_pax", "map_block"]
+__all__ = ["bounded", "checked", "from_gnu_block", "from_pax", "map_block"]
 
 _LARGEST_MAP = 100_000
 
@@ -38,7 +40,7 @@ def from_gnu_block(block: bytes, source: Source) -> tuple[list[Segment], int]:
 
 
 def from_pax(records: dict[bytes, bytes], source: Source, stored: int) -> tuple[list[Segment], int]:
-    """Return the map that PAX records speak of, and how many bytes of it lay before the data."""
+    """Return the map of PAX records, and the length of its part before the data."""
     if records.get(b"GNU.sparse.major") == b"1":
         return _map_before_data(source, stored)
     if (text := records.get(b"GNU.sparse.map")) is not None:
@@ -46,8 +48,25 @@ def from_pax(records: dict[bytes, bytes], source: Source, stored: int) -> tuple[
     raise BadArchive("a sparse member without a map", "PAX sparse 0.0, 0.1 and 1.0 are read")
 
 
+def bounded(segments: list[Segment]) -> list[Segment]:
+    """Return segments of which there are not more than are read; the smallest holes become data."""
+    surplus = len(segments) - _LARGEST_MAP
+    if surplus <= 0:
+        return segments
+    holes = [after.offset - before.offset - before.length for before, after in pairwise(segments)]
+    filled = set(sorted(range(len(holes)), key=holes.__getitem__)[:surplus])
+    merged = segments[:1]
+    for index, (offset, length) in enumerate(segments[1:]):
+        if index in filled:
+            start = merged[-1].offset
+            merged[-1] = Segment(start, offset + length - start)
+        else:
+            merged.append(Segment(offset, length))
+    return merged
+
+
 def map_block(segments: list[Segment]) -> bytes:
-    """Return the map as PAX sparse 1.0 puts it before the data."""
+    """Return the map of PAX sparse 1.0, which precedes the data."""
     lines = [b"%d\n" % len(segments)]
     lines += [b"%d\n%d\n" % segment for segment in segments]
     text = b"".join(lines)
@@ -65,7 +84,7 @@ def _map_before_data(source: Source, stored: int) -> tuple[list[Segment], int]:
         lines += block.count(b"\n")
         if needed == 1 and lines:
             needed = 1 + 2 * _decimal(bytes(text[: text.index(b"\n")]))
-            if needed > 2 * _LARGEST_MAP:
+            if needed > 1 + 2 * _LARGEST_MAP:
                 raise BadArchive(f"a sparse map has more than {_LARGEST_MAP} segments")
         read += BLOCK
     return _pairs(bytes(text).split(b"\n", needed)[1:needed]), read

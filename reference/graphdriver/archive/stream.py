@@ -1,12 +1,14 @@
-"""An archive as the stream that `Driver.diff` returns.
+"""The stream that `Driver.diff` returns.
 
-It makes the archive while it is read, holds what the archive is made of (mounts, descriptors) until
-it is closed, and remembers an error: reading on after one raises it again instead of ending.
+It creates the archive while it is read, holds the resources of the archive (mounts, descriptors)
+until it is closed, and stores an error: a further read raises it again instead of returning the
+end.
 """
 
 import errno
 import io
 import os
+import threading
 from collections.abc import Callable, Generator, Iterator
 from copy import copy
 from typing import BinaryIO, cast
@@ -22,7 +24,9 @@ def open_stream(records: Iterator[Record], release: Callable[[], None] = lambda:
 
 
 class DiffStream(io.RawIOBase):
-    """Reads the pieces of `pack`; bytes of large files go straight from the file to the reader."""
+    """Reads the chunks of `pack`; bytes of large files are read directly into the reader's
+    buffer.
+    """
 
     def __init__(
         self,
@@ -37,6 +41,8 @@ class DiffStream(io.RawIOBase):
         self._bytes = memoryview(b"")
         self._file: FileData | None = None
         self._failed: BaseException | None = None
+        # Another thread that closes the stream waits for the end of a read.
+        self._lock = threading.RLock()
 
     def readable(self) -> bool:
         """Return True."""
@@ -44,39 +50,45 @@ class DiffStream(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill `buffer` from the next piece; 0 at the end. Raises what reading a file raised."""
-        if not self._advance():
-            return 0
-        view = memoryview(buffer).cast("B")
-        if self._file:
-            return self._took(
-                os.preadv(self._file.descriptor, [view[: self._file.length]], self._file.offset)
-            )
-        count = min(len(view), len(self._bytes))
-        view[:count] = self._bytes[:count]
-        self._bytes = self._bytes[count:]
-        return count
+        with self._lock:
+            if not self._advance():
+                return 0
+            view = memoryview(buffer).cast("B")
+            if self._file:
+                return self._took(
+                    os.preadv(self._file.descriptor, [view[: self._file.length]], self._file.offset)
+                )
+            count = min(len(view), len(self._bytes))
+            view[:count] = self._bytes[:count]
+            self._bytes = self._bytes[count:]
+            return count
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to `size` bytes, or everything; b"" at the end."""
         if size is None or size < 0:
             return self.readall()
-        if not size or not self._advance():
-            return b""
-        if self._file:
-            data = os.pread(self._file.descriptor, min(size, self._file.length), self._file.offset)
-            self._took(len(data))
+        with self._lock:
+            if not size or not self._advance():
+                return b""
+            if self._file:
+                count = min(size, self._file.length)
+                data = os.pread(self._file.descriptor, count, self._file.offset)
+                self._took(len(data))
+                return data
+            data = bytes(self._bytes[:size])
+            self._bytes = self._bytes[size:]
             return data
-        data = bytes(self._bytes[:size])
-        self._bytes = self._bytes[size:]
-        return data
 
     def close(self) -> None:
-        """Release everything the archive was made of; early or twice is no error."""
-        if self.closed:
-            return
+        """Release everything the archive was made of; early, twice or amid a read is no error."""
+        with self._lock:
+            if not self.closed:
+                self._close()
+
+    def _close(self) -> None:
         release, self._release = self._release, None
         try:
-            # A generator that is not finished holds descriptors; closing it runs its `finally`.
+            # An unfinished generator holds descriptors; closing it runs its `finally`.
             for generator in (self._pieces, self._records):
                 if isinstance(generator, Generator):
                     generator.close()
@@ -86,7 +98,7 @@ class DiffStream(io.RawIOBase):
                 release()
 
     def _advance(self) -> bool:
-        """Make sure that there is something to hand out; False at the end."""
+        """Ensure that there are bytes to return; False at the end."""
         if self.closed:
             raise ValueError("read of a closed diff")
         if self._failed:
@@ -106,7 +118,7 @@ class DiffStream(io.RawIOBase):
         return True
 
     def _took(self, count: int) -> int:
-        """Note that `count` bytes of the current file were handed out."""
+        """Record that `count` bytes of the current file were returned."""
         assert self._file
         if not count:
             self._failed = self._file.changed(0)
@@ -121,12 +133,13 @@ class DiffStream(io.RawIOBase):
 def _untraced(error: BaseException) -> BaseException:
     """Return a copy of `error` without its traceback.
 
-    One that is kept would hold the frames, and these the stream: a circle that only the collector
-    ends. That may run anywhere, also in a thread that holds the lock which closing asks for.
+    A traceback would reference the frames, and these the stream: a cycle that only the garbage
+    collector ends. It may run at any point, also in a thread that holds the lock which closing
+    needs.
     """
     try:
         made = copy(error)
-    except Exception:  # an exception that cannot be made of its arguments
+    except Exception:  # an exception that cannot be created from its arguments
         made = OSError(errno.EIO, f"{type(error).__name__}: {error}")
     for note in getattr(error, "__notes__", ()):
         if note not in getattr(made, "__notes__", ()):

@@ -1,8 +1,9 @@
-"""Make a layer archive of records, piece by piece.
+"""Create a layer archive from records, chunk by chunk.
 
 The hot path of `docker save` and `docker commit`: one header template, one read for a small file,
-no copy of a large one. What cannot be read as it was announced raises; the archive then has no end,
-so that it cannot pass for a whole one (Docker's writer logged and went on: moby pkg/archive, C#64).
+no copy of a large one. A file that differs from its record raises an error; the archive then has no
+end, so that it cannot be mistaken for a complete one (Docker's writer logged the error and
+continued: moby pkg/archive, C#64).
 """
 
 import errno
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from graphdriver.archive.entry import FILE, Entry
 from graphdriver.archive.header import BLOCK, encode, padding
 from graphdriver.archive.ids import xattrs_to_container
-from graphdriver.archive.sparse import map_block
+from graphdriver.archive.sparse import bounded, map_block
 from graphdriver.errors import DriverError
 from graphdriver.idmapping import IDMapping
 from graphdriver.tree.data import Segment, data_segments
@@ -21,24 +22,24 @@ from graphdriver.tree.xattrs import exported_xattrs, listxattr
 
 __all__ = ["FileData", "NotNative", "Record", "pack"]
 
-# O_NONBLOCK: a fifo that took the file's place must not hang us.
+# O_NONBLOCK: if a fifo has replaced the file, open must not block.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PIECE = 1 << 20
 _ZEROS = bytes(BLOCK)
-# Below this a file is read into the buffer at once; above, it goes from the page cache straight to
-# whoever reads the stream.
+# Files below this size are read into the buffer; larger ones are copied from the page cache
+# directly to the reader of the stream.
 _SMALL = 1 << 16
-# The image-spec would rather have no sparse members, so only files that are mostly hole and large
-# become one: a 1 TiB file of nothing would otherwise be 1 TiB of zeros to send.
+# The image-spec discourages sparse members, so only large files that are mostly holes become one:
+# otherwise a 1 TiB hole would be 1 TiB of zeros.
 _SPARSE_FROM = 16 << 20
 
 
 class Record(NamedTuple):
-    """An entry and, for a file, where its data is: `name` in the directory open as `dir_fd`.
+    """An entry and, for a file, the location of its data: `name` in the directory open as `dir_fd`.
 
-    The descriptor has to stay open until the next record is asked for, no longer. A file's
-    attributes are read when it is opened for its data, and ids in them mapped by `ids`; one with
-    the attribute `refuse` raises NotNative.
+    The descriptor must stay open until the next record is requested. A file's xattrs are read when
+    it is opened for its data, and ids in them mapped by `ids`; a file with the xattr `refuse`
+    raises NotNative.
     """
 
     entry: Entry
@@ -49,11 +50,11 @@ class Record(NamedTuple):
 
 
 class NotNative(DriverError):
-    """The upper directory cannot be read on its own: it holds a redirect or a metacopy."""
+    """The upper directory cannot be read directly: it contains a redirect or a metacopy."""
 
 
 class FileData(NamedTuple):
-    """`length` bytes to come from `descriptor` at `offset`; the reader of the stream takes them."""
+    """`length` bytes of `descriptor` from `offset`, which the stream's reader copies."""
 
     descriptor: int
     offset: int
@@ -66,7 +67,7 @@ class FileData(NamedTuple):
 
 
 def pack(records: Iterable[Record]) -> Iterator[bytes | FileData]:
-    """Yield the archive of `records`. Raises OSError for what cannot be read as announced."""
+    """Yield the archive of `records`. Raises OSError for a file that differs from its record."""
     buffer = bytearray()
     for record in records:
         entry = record.entry
@@ -89,7 +90,7 @@ def _read_small(record: Record, buffer: bytearray) -> None:
     try:
         if names := listxattr(descriptor):
             entry = _with_attributes(record, descriptor, names)
-        # One byte more than there should be: what has grown shows at once.
+        # One byte more than the size, to detect a file that has grown.
         data = os.read(descriptor, entry.size + 1)
     finally:
         os.close(descriptor)
@@ -108,7 +109,7 @@ def _large(record: Record, buffer: bytearray) -> Iterator[bytes | FileData]:
         if now.st_size != entry.size:
             raise _changed(entry.name, f"it has {now.st_size} bytes, not {entry.size}")
         if entry.size - now.st_blocks * 512 >= _SPARSE_FROM:
-            segments = [*data_segments(descriptor, entry.size)]
+            segments = bounded([*data_segments(descriptor, entry.size)])
             front, stored = _sparse_header(entry, segments)
         else:
             segments = [Segment(0, entry.size)]
@@ -125,7 +126,7 @@ def _large(record: Record, buffer: bytearray) -> Iterator[bytes | FileData]:
 
 
 def _sparse_header(entry: Entry, segments: list[Segment]) -> tuple[bytes, int]:
-    """Return header and map of a PAX sparse 1.0 member, and the size of what follows the header.
+    """Return header and map of a PAX sparse 1.0 member, and the size of the data after the header.
 
     GNU tar, Go's archive/tar and Python's tarfile read this form.
     """

@@ -1,1 +1,1 @@
-"""The system calls that the standard library does not offer, typed, errno intact."""
+"""System calls that the standard library lacks, typed, with errno."""

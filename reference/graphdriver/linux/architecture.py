@@ -1,6 +1,6 @@
-"""Numbers that differ from one architecture to another: ioctls and system calls.
+"""Numbers that differ between architectures: ioctls and system calls.
 
-The C headers compute them; here they are computed for the machine that the process runs on.
+The C headers compute them; here they are computed for the running machine.
 """
 
 import os
@@ -8,26 +8,27 @@ import struct
 
 __all__ = ["ioctl_read", "ioctl_write", "syscall_number"]
 
-# include/uapi/asm-generic/ioctl.h, and the asm/ioctl.h of those that are older than it.
+# include/uapi/asm-generic/ioctl.h, and the asm/ioctl.h of older architectures.
 _OWN_IOCTLS = ("alpha", "mips", "powerpc", "ppc", "sparc")
 _LONG = struct.calcsize("l")
 
 
 def ioctl_read(kind: int | str, number: int, size: int, machine: str = "") -> int:
-    """Return the request that C writes _IOR(kind, number, type of that size)."""
+    """Return the request _IOR(kind, number, type of that size) of C."""
     return _request(2, kind, number, size, machine)
 
 
 def ioctl_write(kind: int | str, number: int, size: int, machine: str = "") -> int:
-    """Return the request that C writes _IOW(kind, number, type of that size)."""
+    """Return the request _IOW(kind, number, type of that size) of C."""
     write = 4 if _has_own_ioctls(machine) else 1
     return _request(write, kind, number, size, machine)
 
 
 def syscall_number(number: int, machine: str = "", word: int = _LONG) -> int:
-    """Return the number here of a system call that was added in 2019 or later, from 424 on.
+    """Return the number of a system call that was added in 2019 or later, from 424 on.
 
-    Such calls have one number everywhere, but for the first number of all on Alpha and MIPS.
+    Such calls have the same number on all architectures, except on Alpha and MIPS, which add an
+    offset.
     """
     machine = machine or os.uname().machine
     if machine.startswith("alpha"):

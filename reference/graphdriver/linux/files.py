@@ -1,4 +1,4 @@
-"""Calls on files that `os` does not offer: exchange of names, clones, lookups kept in a root."""
+"""File system calls that `os` lacks: exchange of names, clones, lookups confined to a root."""
 
 import ctypes
 import errno
@@ -15,6 +15,7 @@ __all__ = [
     "RENAME_NOREPLACE",
     "RESOLVE_IN_ROOT",
     "RESOLVE_NO_XDEV",
+    "Spare",
     "at",
     "clear_immutable",
     "ficlone",
@@ -42,18 +43,39 @@ _GETFLAGS, _SETFLAGS = ioctl_read("f", 1, _LONG), ioctl_write("f", 2, _LONG)
 _IMMUTABLE, _APPEND = 0x10, 0x20
 
 
+class Spare:
+    """Descriptors kept back for cleaning up, when a process has used all it may (RLIMIT_NOFILE)."""
+
+    def __init__(self, count: int) -> None:
+        """Raises OSError where there are not as many."""
+        self._descriptors: list[int] = []
+        try:
+            for _ in range(count):
+                self._descriptors.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        except BaseException:
+            self.free()
+            raise
+
+    def free(self) -> None:
+        """Let others use them."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
 def renameat2(source: bytes, target: bytes, flags: int, dir_fd: int = AT_FDCWD) -> None:
-    """Rename `source` to `target`, relative to `dir_fd`; RENAME_EXCHANGE swaps them at once."""
+    """Rename `source` to `target`, relative to `dir_fd`; RENAME_EXCHANGE exchanges them
+    atomically.
+    """
     call("renameat2", dir_fd, source, dir_fd, target, ctypes.c_uint(flags), path=target)
 
 
 def openat2(dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
-    """Open `path`; RESOLVE_IN_ROOT takes `dir_fd` for the root of all symlinks on the way.
+    """Open `path`; RESOLVE_IN_ROOT makes `dir_fd` the root of all symlinks in it.
 
-    RESOLVE_NO_XDEV makes it EXDEV to enter a mount, also a bind mount of the same file system.
+    RESOLVE_NO_XDEV fails with EXDEV at a mount, also a bind mount of the same file system.
 
-    No race with whoever swaps a directory for a symlink leads out of it (CVE-2018-15664). Raises
-    OSError; EAGAIN means that such a race was lost and can be tried again.
+    A process that replaces a directory by a symlink cannot redirect it outside (CVE-2018-15664).
+    Raises OSError; EAGAIN means that such a race occurred and the call can be repeated.
     """
     how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
     size = ctypes.c_size_t(len(how))
@@ -61,7 +83,7 @@ def openat2(dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
 
 
 def has_openat2() -> bool:
-    """Say whether openat2(2) is there: not before 5.6, nor where an old seccomp profile bars it."""
+    """Return whether openat2(2) exists: not before 5.6, nor if an old seccomp profile blocks it."""
     try:
         os.close(openat2(AT_FDCWD, b"/", os.O_PATH, RESOLVE_IN_ROOT))
     except OSError as error:
@@ -72,7 +94,7 @@ def has_openat2() -> bool:
 
 
 def clear_immutable(descriptor: int) -> bool:
-    """Clear the flags that keep even root from removing a file; False when none was set."""
+    """Clear the flags that prevent even root from removing a file; False if none was set."""
     flags: int = _INT.unpack_from(ioctl(descriptor, _GETFLAGS, bytes(_LONG)))[0]
     kept = flags & ~(_IMMUTABLE | _APPEND)
     if kept != flags:
@@ -81,20 +103,20 @@ def clear_immutable(descriptor: int) -> bool:
 
 
 def ficlone(target: int, source: int) -> None:
-    """Make the file `target` share the blocks of `source`; OSError where the file system cannot."""
+    """Let the file `target` share the blocks of `source`; OSError if the file system cannot."""
     ioctl(target, _FICLONE, source)
 
 
 def syncfs(descriptor: int) -> None:
-    """Write all that is cached of a file system to its disk; `descriptor` is open on any file."""
+    """Sync a file system; `descriptor` is open on any file of it."""
     call("syncfs", descriptor)
 
 
 def at(dir_fd: int, name: bytes) -> bytes:
     """Return a path for calls that take no descriptor (lsetxattr, llistxattr).
 
-    The directory is pinned by its descriptor, so that nobody can swap a part of the way; the last
-    component is for the call to not follow.
+    The directory is fixed by its descriptor, so that no other process can replace a component; the
+    last component must not be followed by the call.
     """
     return b"/proc/self/fd/%d/%b" % (dir_fd, name)
 

@@ -1,7 +1,7 @@
-"""Call the C library and raise what it left in errno.
+"""Call the C library and raise errors from errno.
 
-Only `graphdriver.linux` imports ctypes. Each function of this package bears the name of the
-system call it makes.
+Only `graphdriver.linux` imports ctypes. Each function of this package has the name of its system
+call.
 """
 
 import ctypes
@@ -11,14 +11,14 @@ __all__ = ["AT_FDCWD", "call", "syscall"]
 
 AT_FDCWD = -100
 
-# use_errno keeps a copy per thread; reading errno after other Python code ran would be a lottery.
+# use_errno keeps a copy per thread; errno may be overwritten before Python reads it.
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: object, path: bytes | str | os.PathLike[str] | None = None) -> int:
-    """Call the libc function `name`; raise OSError, naming it and `path`, when it returns -1.
+    """Call the libc function `name`; raise OSError with it and `path` if it returns -1.
 
-    Integers go as C int unless wrapped in a ctypes type, bytes as char pointers.
+    Integers are passed as C int unless wrapped in a ctypes type, bytes as char pointers.
     """
     return _checked(name, getattr(_libc, name)(*arguments), path)
 
@@ -26,10 +26,10 @@ def call(name: str, *arguments: object, path: bytes | str | os.PathLike[str] | N
 def syscall(
     name: str, number: int, *arguments: object, path: bytes | str | os.PathLike[str] | None = None
 ) -> int:
-    """Make a system call that the C library of Debian 12 has no wrapper for."""
+    """Make a system call for which the C library of Debian 12 has no wrapper."""
     function = _libc.syscall
     function.restype = ctypes.c_long
-    # Variadic: a plain int would be passed as 32 bits, leaving rubbish in the upper half.
+    # Variadic: a plain int would be passed as 32 bits, with an undefined upper half.
     wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return _checked(name, function(ctypes.c_long(number), *wide), path)
 

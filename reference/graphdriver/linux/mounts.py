@@ -1,4 +1,4 @@
-"""Mounts: mount(2), umount2(2), and what is mounted where."""
+"""Mounts: mount(2), umount2(2), and the mount table."""
 
 import _thread
 import ctypes
@@ -53,7 +53,7 @@ class UnmountFlag(IntFlag):
 
 
 class MountEntry(NamedTuple):
-    """A line of /proc/self/mountinfo: where, of what type, with which options of its own."""
+    """A line of /proc/self/mountinfo: the mount point, type and options."""
 
     point: Path
     type: str
@@ -61,19 +61,19 @@ class MountEntry(NamedTuple):
 
 
 def mount(source: str, target: bytes, type: str, flags: MountFlag, data: bytes) -> None:
-    """Mount. `data` beyond a page less one byte is cut off by the kernel, which says nothing."""
+    """Mount. The kernel silently truncates `data` to a page less one byte."""
     call("mount", source.encode(), target, type.encode(), ctypes.c_ulong(flags), data, path=target)
 
 
 def umount2(target: bytes | str | os.PathLike[str], flags: UnmountFlag = UnmountFlag.NONE) -> None:
-    """Unmount; DETACH takes the mount out of the tree now and ends it when nobody uses it."""
+    """Unmount; DETACH removes the mount from the tree now and ends it when it is no longer used."""
     call("umount2", os.fsencode(target), int(flags), path=target)
 
 
 def detach(point: str | os.PathLike[str]) -> None:
-    """Take a mount out of the tree, even while files in it are open (moby #33638).
+    """Detach a mount, even while files in it are open (moby #33638).
 
-    It is no error when nothing is mounted there: somebody else was faster.
+    A path without a mount is not an error: another process may have unmounted it.
     """
     with suppress(FileNotFoundError):
         try:
@@ -84,7 +84,7 @@ def detach(point: str | os.PathLike[str]) -> None:
 
 
 def is_mounted(point: str | os.PathLike[str]) -> bool:
-    """Say whether something is mounted at `point`: it is on another device than its parent."""
+    """Return whether `point` is a mount point: it is on another device than its parent."""
     path = os.fspath(point)
     try:
         return os.lstat(path).st_dev != os.lstat(os.path.dirname(path)).st_dev
@@ -93,26 +93,32 @@ def is_mounted(point: str | os.PathLike[str]) -> bool:
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread its own copy of what `flags` names."""
+    """Unshare for the calling thread the resources of `flags`."""
     call("unshare", flags)
 
 
 def with_own_directory(directory: int, work: Callable[[], _Result]) -> _Result:
-    """Do `work` in a thread whose current directory is the one open as `directory`.
+    """Run `work` in a thread whose current directory is the one open as `directory`.
 
-    The current directory belongs to the process unless a thread has unshared it (CLONE_FS); so the
-    process's own stays, and no other process has to be started for the sake of a relative path.
+    The current directory is shared by all threads unless a thread has unshared it (CLONE_FS); so
+    the process's own does not change, and no child process is needed for a relative path.
     """
     outcome: list[_Result] = []
     failure: list[BaseException] = []
     over = _thread.allocate_lock()
     over.acquire()
+    # A signal may come when a thread has just been started: a second one then finds this empty.
+    turns = [work]
 
     def run() -> None:
         try:
+            turn = turns.pop()
+        except IndexError:
+            return
+        try:
             unshare(CLONE_FS)
             os.fchdir(directory)
-            outcome.append(work())
+            outcome.append(turn())
         except BaseException as error:
             failure.append(error)
         finally:
@@ -122,14 +128,17 @@ def with_own_directory(directory: int, work: Callable[[], _Result]) -> _Result:
     while True:
         try:
             if not started:
-                started = True
                 # threading.Thread would also have us wait until it has begun: a third of what this
                 # takes.
                 _thread.start_new_thread(run, ())
-            over.acquire()
+                started = True
+            if not outcome and not failure:  # a signal may have come right after the lock
+                over.acquire()
             break
         except RuntimeError as error:  # there can be no more threads
-            raise OSError(errno.EAGAIN, str(error)) from None
+            if turns:
+                raise OSError(errno.EAGAIN, str(error)) from None
+            started = True
         except BaseException as error:  # a signal: the thread uses `directory` until it is over
             interrupt = error
     if interrupt:
@@ -141,7 +150,7 @@ def with_own_directory(directory: int, work: Callable[[], _Result]) -> _Result:
 
 class _Statfs(ctypes.Structure):
     # struct statfs: f_type first, then counts that are not read here. A word has the size of a
-    # long, but for s390x (arch/s390/include/uapi/asm/statfs.h).
+    # long, except on s390x (arch/s390/include/uapi/asm/statfs.h).
     _fields_ = (
         ("f_type", ctypes.c_uint if os.uname().machine.startswith("s390") else ctypes.c_long),
         ("rest", ctypes.c_byte * 248),
@@ -160,11 +169,11 @@ def mountinfo(below: Path | None = None) -> list[MountEntry]:
     entries = []
     prefix = os.fsencode(below) + b"/" if below else b"/"
     table = Path("/proc/self/mountinfo").read_bytes()
-    # Hosts have thousands of mounts; only what is wanted is looked at, and becomes an object.
+    # Hosts have thousands of mounts; only the requested ones are parsed.
     wanted = b" " + _escape(prefix)
     if wanted not in table:
         return []
-    # Not splitlines: a carriage return in the name of a mount point ends no line.
+    # Not splitlines: a carriage return in the path of a mount point does not end a line.
     for line in table.split(b"\n"):
         if wanted not in line:
             continue
@@ -178,7 +187,7 @@ def mountinfo(below: Path | None = None) -> list[MountEntry]:
 
 
 def _escape(path: bytes) -> bytes:
-    """Write a path as the table does (proc(5))."""
+    """Escape a path as in the table (proc(5))."""
     return re.sub(rb"[ \t\n\\]", lambda match: b"\\%03o" % match[0][0], path)
 
 

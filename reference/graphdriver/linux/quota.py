@@ -1,6 +1,6 @@
-"""Project quotas: quotactl_fd(2) or quotactl(2), and the ioctls that give a directory its project.
+"""Project quotas: quotactl_fd(2) or quotactl(2), and the ioctls that set a directory's project.
 
-Works where the file system keeps project quotas and was mounted so (xfs pquota, ext4 prjquota).
+They need a file system with project quota that is mounted with it (xfs pquota, ext4 prjquota).
 """
 
 import errno
@@ -32,7 +32,7 @@ _FSGETXATTR = ioctl_read("X", 31, _FSXATTR.size)
 _FSSETXATTR = ioctl_write("X", 32, _FSXATTR.size)
 PROJINHERIT = 0x200
 
-# include/uapi/linux/dqblk_xfs.h: calls that xfs and, through the generic layer, ext4 answer.
+# include/uapi/linux/dqblk_xfs.h: calls that xfs and, through the generic layer, ext4 support.
 _PRJQUOTA = 2
 _GET_QUOTA, _SET_LIMIT, _GET_STATE = (
     (((ord("X") << 8) + number) << 8) | _PRJQUOTA for number in (3, 4, 5)
@@ -46,7 +46,7 @@ _BASIC_BLOCK = 512
 
 
 class Fsxattr(NamedTuple):
-    """What FS_IOC_FSGETXATTR says of a file that matters here."""
+    """The fields of FS_IOC_FSGETXATTR that are used."""
 
     flags: int
     project: int
@@ -60,14 +60,14 @@ def fsgetxattr(descriptor: int) -> Fsxattr:
 
 
 def fssetxattr(descriptor: int, value: Fsxattr) -> None:
-    """Set flags and project; the rest stays as it is."""
+    """Set flags and project; other fields are kept."""
     fields = list(_FSXATTR.unpack(ioctl(descriptor, _FSGETXATTR, bytes(_FSXATTR.size))))
     fields[0], fields[3] = value.flags, value.project
     ioctl(descriptor, _FSSETXATTR, _FSXATTR.pack(*fields))
 
 
 def quotactl_set_limit(path: str | os.PathLike[str], project: int, size: int) -> None:
-    """Let the files of `project` on the file system of `path` take `size` bytes at most.
+    """Limit the files of `project` on the file system of `path` to `size` bytes.
 
     Whole blocks are counted, so the limit is the next multiple of 512; 0 would be no limit.
     """
@@ -81,25 +81,25 @@ def quotactl_set_limit(path: str | os.PathLike[str], project: int, size: int) ->
 
 
 def quotactl_is_enforced(path: str | os.PathLike[str]) -> bool:
-    """Say whether the file system of `path` holds projects to their limits. Raises OSError."""
+    """Return whether the file system of `path` enforces project limits. Raises OSError."""
     _, flags = _STATE.unpack(_quotactl(_GET_STATE, path, 0, bytes(_STATE.size)))
     return bool(flags & _PROJECTS_ENFORCED)
 
 
 def quotactl_is_used(path: str | os.PathLike[str], project: int) -> bool:
-    """Say whether a project has files or limits on the file system of `path`. Raises OSError."""
+    """Return whether a project has files or limits on the file system of `path`. Raises OSError."""
     try:
         data = _quotactl(_GET_QUOTA, path, project, bytes(_DISK_QUOTA.size))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ESRCH):
             return False
         raise
-    # Limits of blocks and inodes, hard and soft, then how many of each there are.
+    # Limits of blocks and inodes, hard and soft, then the numbers in use.
     return any(_DISK_QUOTA.unpack(data)[4:10])
 
 
 def _quotactl(command: int, path: str | os.PathLike[str], project: int, data: bytes) -> bytes:
-    """Make a call of quotactl on the directory `path`; return what it has made of `data`."""
+    """Call quotactl on the directory `path`; return the contents of `data` afterwards."""
     buffer = create_string_buffer(data, len(data))
     if not _has_quotactl_fd():
         _quotactl_by_device(command, path, project, buffer)
@@ -114,7 +114,7 @@ def _quotactl(command: int, path: str | os.PathLike[str], project: int, data: by
 
 @functools.cache
 def _has_quotactl_fd() -> bool:
-    """Say whether the kernel has the call; a file system without quota answers ENOSYS, too."""
+    """Return whether the kernel has the call; a file system without quota returns ENOSYS, too."""
     try:
         syscall("quotactl_fd", _QUOTACTL_FD, -1, _GET_STATE, 0, None)
     except OSError as error:
@@ -125,9 +125,10 @@ def _has_quotactl_fd() -> bool:
 def _quotactl_by_device(
     command: int, path: str | os.PathLike[str], project: int, buffer: Array[c_char]
 ) -> None:
-    """Before Linux 5.14 a file system goes by its block device, which may have no name in /dev.
+    """Before Linux 5.14 quotactl takes a block device, which may have no name in /dev.
 
-    So it gets one for as long as the call takes, as Docker's quota/projectquota.go does for good.
+    A temporary name is created for the call; Docker's quota/projectquota.go creates a permanent
+    one.
     """
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=path) as directory:
         device = os.path.join(directory, "device")

@@ -21,7 +21,7 @@ from graphdriver.differ.native import Upper
 from graphdriver.errors import LayerInUse, LayerNotFound
 from graphdriver.homedir import DIRECTORY, make_directory
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_EXCHANGE, renameat2, syncfs
+from graphdriver.linux.files import RENAME_EXCHANGE, Spare, renameat2, syncfs
 from graphdriver.overlay2.layers import LayerTable
 from graphdriver.overlay2.layout import Home, new_link
 from graphdriver.overlay2.mounts import Mounts
@@ -153,8 +153,9 @@ class Differ:
         apply_diff or start removes the rest.
         """
         with ExitStack() as opened:
-            # Locked, so that no other process creates a staging directory or removes the layer.
-            with self._home.links():
+            spare = Spare(3)
+            opened.callback(spare.free)
+            with self._home.links():  # another process makes no stage, nor removes the layer
                 try:
                     directory = os.open(layer, DIRECTORY)
                 except FileNotFoundError:
@@ -175,6 +176,7 @@ class Differ:
             try:
                 yield layer / APPLYING
             finally:
+                spare.free()
                 with suppress(OSError):
                     remove_unmounted(directory, APPLYING, layer)
                     os.unlink(name, dir_fd=self._home.descriptor)

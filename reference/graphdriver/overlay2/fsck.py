@@ -143,6 +143,10 @@ def _of_link(home: Path, id: str, written: str | None, link: str | None) -> Iter
 def _of_layer(
     home: Path, id: str, path: Path, links: Mapping[str, str | None]
 ) -> Iterator[Finding]:
+    if (path / "diff").is_symlink():
+        target = _target(path / "diff")
+        yield Finding(f"{id}/diff", f"is a symlink to {target}", "remove the layer")
+        return
     if not (path / "diff").is_dir():
         yield Finding(id, "has no diff directory", "remove it, it is no layer")
         return
@@ -157,6 +161,11 @@ def _of_lowers(
     """Check the lower file: all lowers exist, and the parent's lowers follow the parent."""
     text = _text(path / "lower")
     if text is None:
+        # Base layers have none of both, dockerd's neither.
+        if (path / "work").is_dir():
+            yield Finding(
+                f"{id}/lower", "is missing, but there is a work directory", "remove the layer"
+            )
         return
     lowers = text.split(":")
     name = f"{id}/lower"
@@ -181,11 +190,13 @@ def _of_lowers(
 
 
 def _text(path: Path) -> str | None:
-    """Return a small file's content, None if the file does not exist."""
+    """Return a small file's content, None when there is none, "" for a directory."""
     try:
         return path.read_bytes()[: 1 << 16].decode("ascii", "backslashreplace")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except IsADirectoryError:
+        return ""
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@
 * Whoever reads a layer without a mount, and so all layers below it, locks the layer's directory
   shared (`reading`). Whoever is to exchange or remove a tree asks for the lock alone, without
   waiting. The kernel ends these locks with their process.
-* A layer is held by `get`, which is counted, and marked for other processes (marks.py). So is a
-  layer whose tree is written in place (`writing`): whoever is to read a layer above waits for it.
+* `get` holds a layer. Holds are counted, and other processes see them as locks (holding.py). A
+  layer whose tree is written in place (`writing`) is marked for other processes (marks.py): verbs
+  that read its descendants wait until it is complete.
 * The collector may run a put at any point of any thread, also of one that is at work on the same
   layer, so such a put waits for nothing: it is done at once where nobody has the layer's lock, and
   by whoever has it otherwise (`give_back`).
@@ -18,12 +19,14 @@
 import fcntl
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from graphdriver.errors import DriverError, LayerInUse, LayerNotFound
+from graphdriver.holding import Holds
 from graphdriver.homedir import try_lock
 from graphdriver.linux.mounts import mountinfo
 from graphdriver.overlay2.layout import LINKS, Home, is_read
@@ -67,6 +70,17 @@ class _Thread(threading.local):
                 del self.owned[""]
 
 
+_tables: "weakref.WeakSet[LayerTable]" = weakref.WeakSet()
+
+
+def _begin_again() -> None:
+    for table in list(_tables):
+        table.forget_parent_process()
+
+
+os.register_at_fork(after_in_child=_begin_again)
+
+
 class LayerTable:
     """The layers of one home, with their locks, holds and children."""
 
@@ -78,12 +92,26 @@ class LayerTable:
         self._index = threading.Lock()  # of the locks
         self._thread = _Thread()
         self._holds: dict[str, int] = {}
+        self._files = Holds(home.link_file)
         # Held layers, with their lower layers.
         self._lowers: dict[str, Sequence[str]] = {}
         # Layers to put, by the thread that holds the lock or takes it next.
         self._returned: deque[str] = deque()
         self._children = _Children(home)
         self._marks = Marks(home.descriptor)
+        _tables.add(self)
+
+    def forget_parent_process(self) -> None:
+        """Start with new locks and no holds in a forked process.
+
+        Its copies of locks may be locked for ever, and the holds are the parent's: a put here must
+        not end the view there.
+        """
+        self._locks, self._index, self._thread = {}, threading.Lock(), _Thread()
+        self._holds, self._lowers, self._returned = {}, {}, deque()
+        self._files = Holds(self._home.link_file)
+        self._marks = Marks(self._home.descriptor)
+        self._children = _Children(self._home)
 
     @contextmanager
     def locked(self, *ids: str) -> Iterator[None]:
@@ -144,19 +172,25 @@ class LayerTable:
                     return
                 if self._children.has(id, change.links):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                if self.is_held_elsewhere(id):
-                    raise LayerInUse(f"layer {id} is held by another process", "put it there first")
-                with self._home.locked_layer(id, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                with (
+                    self._files.alone(id) as is_alone,
+                    self._home.locked_layer(id, fcntl.LOCK_EX | fcntl.LOCK_NB),
+                ):
+                    if not is_alone:
+                        raise LayerInUse(
+                            f"layer {id} is held by another process", "put it there, then remove it"
+                        )
                     release()
                     remnant = self._home.withdraw(id, change.links, change.advance)
                 change.discard(id)
             self._home.discard(remnant)
 
     @contextmanager
-    def mounting(self, id: str, *, is_base: bool) -> Iterator[bool]:
-        """Hold a layer in the block, and mount it, while nobody changes a tree below it.
+    def mounting(self, id: str, lowers: Sequence[str]) -> Iterator[bool]:
+        """Hold a layer, and mount it in the block if it has `lowers`. The caller holds its lock.
 
-        The block gets whether the layer has children; a base layer's are not looked for.
+        Meanwhile no other process changes a lower tree. The block gets whether the layer has
+        children; a base layer's are not looked for. Raises LayerNotFound, OSError.
         """
         with ExitStack() as undo:
             while True:
@@ -165,7 +199,16 @@ class LayerTable:
                     break
                 undo.close()
                 self._wait_for(written)
-            yield not is_base and self._children.has(id, links)
+            try:
+                self._files.take(id)
+            except FileNotFoundError:  # the layer has no link file
+                self._home.layer(id)
+            try:
+                yield bool(lowers) and self._children.has(id, links)
+                self.hold(id, lowers)
+            except BaseException:
+                self._files.drop(id)
+                raise
 
     @contextmanager
     def reading(self, id: str) -> Iterator[int]:
@@ -245,17 +288,27 @@ class LayerTable:
             self._require_unused_above(id, links)
 
     def is_held(self, id: str) -> bool:
-        """Return whether the layer is held. The caller holds its lock."""
+        """Return whether this process holds the layer. The caller holds its lock."""
         return id in self._holds
 
     def is_held_elsewhere(self, id: str) -> bool:
-        """Say whether another process holds the layer. Ask with the short names locked."""
-        return self._marks.is_set_elsewhere(Mark.HOLDS, id)
+        """Return whether another process holds the layer."""
+        with self._files.alone(id) as is_alone:
+            return not is_alone
+
+    @contextmanager
+    def ending(self, id: str) -> Iterator[bool]:
+        """Forget the holds of a layer after the block. The caller holds its lock.
+
+        The block gets whether no other process holds it, so that its view may be unmounted.
+        """
+        with self._files.ending(id) if self.is_held(id) else self._files.alone(id) as is_alone:
+            yield is_alone
+        self._holds.pop(id, None)
+        self._lowers.pop(id, None)
 
     def hold(self, id: str, lowers: Sequence[str]) -> None:
-        """Count one more holder; for the first one call in `mounting`. Raises OSError."""
-        if id not in self._holds:
-            self._marks.set(Mark.HOLDS, id)
+        """Add one hold, the first one in `mounting`. The caller holds the layer's lock."""
         self._lowers[id] = lowers
         self._holds[id] = self._holds.get(id, 0) + 1
 
@@ -284,13 +337,6 @@ class LayerTable:
     def holders(self, id: str) -> int:
         """Return the number of holds of a layer. The caller holds its lock."""
         return self._holds.get(id, 0)
-
-    def forget(self, id: str) -> None:
-        """Forget who holds a layer. Call with its lock."""
-        self._lowers.pop(id, None)
-        if self._holds.pop(id, None):
-            with suppress(OSError):
-                self._marks.clear(Mark.HOLDS, id)
 
     def held(self) -> list[str]:
         """Return the layers that are held."""
@@ -325,8 +371,9 @@ class LayerTable:
         if holders > 1:
             self._holds[id] -= 1
         elif holders:
-            self._end_view(id)
-            self.forget(id)
+            with self.ending(id) as is_alone:
+                if is_alone:
+                    self._end_view(id)
 
     def _settle(self, id: str) -> None:
         """Do the deferred puts of a layer. Raises OSError."""

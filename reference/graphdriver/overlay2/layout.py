@@ -24,9 +24,9 @@ from graphdriver.errors import (
     LayerNotFound,
     MaxDepthExceeded,
 )
-from graphdriver.homedir import HomeDirectory, lock, make_directory
+from graphdriver.homedir import HomeDirectory, lock, make_directory, unlock
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_NOREPLACE, renameat2
+from graphdriver.linux.files import RENAME_NOREPLACE, Spare, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
 from graphdriver.tree.inodes import Attributes, attributes_of, set_attributes
 from graphdriver.tree.removal import remove_node, remove_unmounted
@@ -41,6 +41,8 @@ LINKS = "l"
 LINK_NAME = re.compile(r"[A-Z2-7]{26}")
 _TARGET = re.compile(r"\.\./([A-Za-z0-9][A-Za-z0-9_.-]*)/diff")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+# Of a path through what is no directory; the last one is a symlink that points to itself.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def new_link() -> str:
@@ -89,7 +91,9 @@ class Home:
         """Return whether the layer `id` exists. Raises OSError if the disk reports an error."""
         try:
             found = os.stat(f"{id}/diff", dir_fd=self.descriptor)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             return False
         return stat.S_ISDIR(found.st_mode)
 
@@ -138,6 +142,10 @@ class Home:
         link = self._read(f"{id}/link", 64) or ""
         return link if LINK_NAME.fullmatch(link) else ""
 
+    def link_file(self, id: str) -> str:
+        """Return the path of the file that has a layer's short name; holders keep it locked."""
+        return f"{self.path}/{id}/link"
+
     def layer_of(self, link: str) -> str:
         """Return the layer that a short link points to, "" if there is none."""
         match = _TARGET.fullmatch(self._target(link))
@@ -163,13 +171,17 @@ class Home:
         MaxDepthExceeded, OSError.
         """
         draft = Draft(id, parent, new_link(), self._lowers_on(parent) if parent else [])
+        spare = Spare(3)
         try:
             self._build(draft, prepare)
             yield draft
         except BaseException:
+            spare.free()
             with suppress(OSError):
                 remove_node(self.descriptor, os.fsencode(draft.stage))
             raise
+        finally:
+            spare.free()
 
     def publish(self, draft: Draft, links: int, advance: Callable[[], None]) -> None:
         """Give the draft its final name and its short link, or undo everything.
@@ -224,13 +236,14 @@ class Home:
 
         The deletion of the rest is repeated with the next remnant, and by the next start.
         """
-        for name in (remnant, *self._remnants):
+        self._remnants.add(remnant)
+        for name in list(self._remnants):
             try:
                 remove_unmounted(self.descriptor, name, self.path)
             except FileNotFoundError:
                 self._remnants.discard(name)
             except OSError:
-                self._remnants.add(name)
+                continue
             else:
                 self._remnants.discard(name)
 
@@ -243,10 +256,11 @@ class Home:
             self._directory.make_closed(LINKS)
             descriptor = lock(LINKS, self.descriptor, operation)
             self._mend_links(descriptor, alone=False)
+        process = os.getpid()
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            unlock(descriptor, process)
 
     @contextmanager
     def locked_layer(self, id: str, operation: int) -> Iterator[int]:
@@ -260,13 +274,11 @@ class Home:
             raise LayerNotFound(f"layer {id} does not exist any more", "create it first") from None
         except BlockingIOError:
             raise is_read(id) from None
+        process = os.getpid()
         try:
             yield descriptor
         finally:
-            # An explicit unlock: a process that was forked meanwhile has the descriptor, too.
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            unlock(descriptor, process)
 
     def names(self) -> list[str]:
         """Return the names of all entries that may be layers."""
@@ -339,7 +351,9 @@ class Home:
         """Return a small file of a layer, None if it is missing. Raises OSError."""
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             return None
         try:
             return os.fsdecode(os.read(descriptor, size))

@@ -34,6 +34,7 @@ _HINTS = {
     errno.ELOOP: "ELOOP: two lowers are one directory; an emptied link file does that",
     errno.ENOENT: "ENOENT: a directory below is missing, or its name under l/",
     errno.EBUSY: "EBUSY: another mount uses the upper or work directory",
+    errno.EROFS: "EROFS: the home's disk is mounted read-only, maybe after errors of the disk",
     errno.EINVAL: "EINVAL: the kernel log has the reason",
 }
 
@@ -58,7 +59,7 @@ def mount_data(
     if label:
         # Quoted, because labels contain commas, for example SELinux's MCS labels.
         parts.append(f'context="{label}"')
-    data = (prefix + ",".join(parts)).encode()
+    data = os.fsencode(prefix + ",".join(parts))
     if len(data) > PAGE_SIZE - 1:
         raise MountOptionsTooLong(
             f"cannot mount layer {id}: its options take {len(data)} bytes of {PAGE_SIZE - 1}",
@@ -114,17 +115,11 @@ class Mounts:
             if self._layers.is_held(id):
                 self._layers.hold(id, lowers)
                 return view
-            with self._layers.mounting(id, is_base=not lowers) as has_children:
-                self._home.layer(id)  # another process may have removed it meanwhile
-                self._layers.hold(id, lowers)
-                try:
-                    # A mount that is there without a holder was left by a process that died: it is
-                    # taken over.
-                    if lowers and not is_mounted(view):
-                        self._mount(id, lowers, label, view, read_only=has_children)
-                except BaseException:
-                    self._layers.forget(id)
-                    raise
+            with self._layers.mounting(id, lowers) as has_children:
+                # An existing mount is another process's and is shared, or was left by a dead
+                # process and is adopted.
+                if lowers and not is_mounted(view):
+                    self._mount(id, lowers, label, view, read_only=has_children)
             return view
 
     def put(self, id: str) -> None:
@@ -136,14 +131,12 @@ class Mounts:
         self._layers.give_back(id)
 
     def is_in_use(self, id: str) -> bool:
-        """Say whether a layer is held, here or by another process, or mounted by a dead one.
-
-        Ask with its lock.
-        """
-        layers = self._layers
-        if layers.is_held(id) or layers.is_held_elsewhere(id):
-            return True
-        return is_mounted(self._home.path / id / "merged")
+        """Return whether a layer is held, or mounted by another process. Call with its lock."""
+        return (
+            self._layers.is_held(id)
+            or is_mounted(self._home.path / id / "merged")
+            or self._layers.is_held_elsewhere(id)
+        )
 
     def release_stale(self, id: str) -> None:
         """Unmount a layer that will be removed and is not held. Raises OSError.
@@ -155,7 +148,8 @@ class Mounts:
     def cleanup(self) -> None:
         """Unmount the views of all layers, and forget their holds.
 
-        Other programs' mounts below the home are kept, except mounts inside a view.
+        Other programs' mounts below the home are kept, except mounts inside a view; so are views
+        that another process holds.
         """
         views: dict[str, list[Path]] = {id: [] for id in self._layers.held()}
         for entry in mountinfo(self._home.path):
@@ -165,12 +159,11 @@ class Mounts:
         for id, points in views.items():
             # Serialized with get: otherwise a view that is mounted but not yet counted would be
             # unmounted.
-            with self._layers.locked(id):
+            with self._layers.locked(id), self._layers.ending(id) as is_alone:
                 if self._layers.is_held(id):
                     points.append(self._home.path / id / "merged")
-                for point in reversed(points):
+                for point in reversed(points) if is_alone else ():
                     detach(point)
-                self._layers.forget(id)
 
     @contextmanager
     def staged(self, id: str, stage: Path) -> Iterator[Path]:
@@ -232,6 +225,12 @@ class Mounts:
                 lambda: mount("overlay", target, "overlay", MountFlag.NONE, data),
             )
         except OSError as error:
+            if error.errno == errno.EINVAL and self._is_read_only():
+                # overlayfs refuses an upper there by EINVAL, and logs the cause.
+                error = OSError(errno.EROFS, os.strerror(errno.EROFS), str(self._home.path))
             error.add_note(f"mounting layer {id} with {len(data)} bytes of options")
             error.add_note(_HINTS.get(error.errno or 0, "see the kernel log"))
-            raise
+            raise error from None
+
+    def _is_read_only(self) -> bool:
+        return bool(os.fstatvfs(self._home.descriptor).f_flag & os.ST_RDONLY)

@@ -91,7 +91,7 @@ def parse_size(key: str, text: str) -> int:
         size = int(whole + part) * multiple // 10 ** len(part)
     if not 0 < size < 1 << 63:
         raise PrerequisitesNotMet(
-            f"overlay2: {key}={text:.80} is not a size", "write it as 10G or 512m"
+            f"overlay2: {key}={text!s:.80} is not a size", "write it as 10G or 512m"
         )
     return size
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from graphdriver.errors import LayerInUse
 from graphdriver.homedir import DIRECTORY, try_lock
+from graphdriver.linux.files import Spare
 from graphdriver.linux.mounts import detach, mountinfo
 from graphdriver.tree.removal import remove_unmounted
 
@@ -47,8 +48,16 @@ UNDO = "undo"
 # dockerd probes in such directories and leaves them if it is killed (overlayutils, overlay2).
 _DOCKERD = re.compile(r"(check-overlayfs-support|opaque-bug-check|metacopy-check)\d+")
 
-# Errors for an entry of a home that is not a layer: it is a file, or the disk has failed.
-_NO_LAYER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOTCONN, errno.ESTALE)
+# Errors for an entry of a home that is not a layer: it is a file or a symlink, or the disk has
+# failed.
+_NO_LAYER = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.ENOTCONN,
+    errno.ESTALE,
+)
 
 
 def is_remnant(name: str) -> bool:
@@ -77,21 +86,23 @@ def recover(home: Path) -> None:
 
 
 def stage_link(unique: str, id: str) -> tuple[str, str]:
-    """Return name and target of the symlink in the home that points to a layer's stage.
+    """Return name and target of the symlink in the home that points to a staging directory.
 
-    It is made before the stage and removed after it. `unique` makes a name of its own for each
-    stage: a process that removes its own link must not remove that of the next process.
+    It is created before the staging directory and removed after it. `unique` makes the name unique:
+    a process that removes its own link must not remove that of the next process.
     """
     return f"{STAGED}{unique}", f"{id}/{APPLYING}"
 
 
 def _mend_staged(home: Path, name: str) -> None:
-    """Mend the layer that a link to a stage names, and remove the link."""
+    """Restore the layer that a link to a staging directory names, and remove the link."""
     id = ""
     with suppress(OSError):
         id = os.readlink(home / name).partition("/")[0]
-    if id and id != "..":
-        mend_layer(home / id)
+    if id and id != ".." and _has_stage(home / id):
+        bring_back(home / id)
+        with suppress(OSError):
+            clear(home / id, APPLYING)
         if _has_stage(home / id):
             return
     with suppress(OSError):
@@ -99,10 +110,18 @@ def _mend_staged(home: Path, name: str) -> None:
 
 
 def mend_layer(layer: Path) -> None:
-    """Restore a layer to its state before an interrupted apply_diff. Raises OSError."""
+    """Undo an interrupted apply_diff, and remove its staging directory.
+
+    Raises LayerInUse, OSError.
+    """
+    if _has_stage(layer):
+        bring_back(layer)
+        clear(layer, APPLYING)
+
+
+def bring_back(layer: Path) -> None:
+    """Restore a layer to its state before an interrupted apply_diff. Raises LayerInUse, OSError."""
     stage = layer / APPLYING
-    if not _has_stage(layer):
-        return
     require_no_apply(layer)
     if os.path.lexists(stage / UNDO):
         # Otherwise the view of a dead process would still show the directory that is moved away.
@@ -113,8 +132,6 @@ def mend_layer(layer: Path) -> None:
             os.rename(layer / "diff", stage / "partial")
         forget_index(layer)
         os.rename(stage / UNDO, layer / "diff")
-    with suppress(OSError):
-        clear(layer, APPLYING)
 
 
 def forget_index(layer: Path) -> None:
@@ -157,17 +174,23 @@ def scratch(home: Path) -> Iterator[Path]:
 
     An error of the block takes precedence over errors of the removal.
     """
-    directory = Path(tempfile.mkdtemp(prefix=PROBE, dir=home))
+    spare = Spare(3)
     try:
-        yield directory
-    except BaseException:
-        with suppress(OSError):
+        directory = Path(tempfile.mkdtemp(prefix=PROBE, dir=home))
+        try:
+            yield directory
+        except BaseException:
+            spare.free()
+            with suppress(OSError):
+                clear(home, directory.name)
+            raise
+        spare.free()
+        try:
             clear(home, directory.name)
-        raise
-    try:
-        clear(home, directory.name)
-    except OSError:  # a temporary error must not leave a mount
-        clear(home, directory.name)
+        except OSError:  # a passing error must not leave a mount
+            clear(home, directory.name)
+    finally:
+        spare.free()
 
 
 def _has_stage(layer: Path | str) -> bool:
@@ -178,4 +201,4 @@ def _has_stage(layer: Path | str) -> bool:
         if error.errno not in _NO_LAYER:
             raise
         return False
-    return True
+    return not os.path.islink(layer)  # what it points to is not ours

@@ -15,21 +15,21 @@ from graphdriver.overlayfs.marks import TRUSTED, attribute, is_opaque, is_whiteo
 
 __all__ = ["Found", "LowerTree"]
 
-# Paths are kept shorter than PATH_MAX, 4096, less the longest name.
+# Paths are kept shorter than PATH_MAX, 4096, minus the longest name.
 _LONG = 3800
-# Directories whose contributors are remembered; a walk needs those on its way, not all.
+# The number of directories whose contributors are cached; a walk needs those of its path.
 _REMEMBERED = 4096
 
 
 class Found(NamedTuple):
-    """What a name leads to in the topmost layer that has it: where it lies, and its lstat."""
+    """The file of a path in the topmost layer that contains it: its location, and its lstat."""
 
     path: bytes
     stat: os.stat_result
 
 
 class _Descriptor:
-    """Closes itself when nobody needs it any more."""
+    """Closed when no longer referenced."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -39,7 +39,9 @@ class _Descriptor:
 
 
 class _Deep(bytes):
-    """A path below a directory that is kept open, as one from the root would exceed PATH_MAX."""
+    """A path below a directory that is kept open, because one from the root would exceed
+    PATH_MAX.
+    """
 
     start: _Descriptor
 
@@ -51,7 +53,7 @@ class _Deep(bytes):
 
     @classmethod
     def below(cls, path: bytes, start: _Descriptor) -> "_Deep":
-        """Return `path`, which leads through the descriptor `start`."""
+        """Return `path`, relative to the descriptor `start`."""
         deep = cls(path)
         deep.start = start
         return deep
@@ -70,11 +72,11 @@ class LowerTree:
         self._contributors: dict[bytes, tuple[bytes, ...]] = {b"": tuple(roots)}
 
     def __bool__(self) -> bool:
-        """Whether there is any lower directory."""
+        """Whether there are lower directories."""
         return bool(self._contributors[b""])
 
     def lookup(self, name: bytes) -> Found | None:
-        """Return what `name` (relative; b"" the root) is below, following no symlink."""
+        """Return the file at `name` (relative; b"" is the root), without following symlinks."""
         if not name:
             roots = self._contributors[b""]
             return Found(roots[0], os.lstat(roots[0])) if roots else None
@@ -82,7 +84,7 @@ class LowerTree:
         return self.lookup_in(self.contributors(directory), base)
 
     def lookup_in(self, contributors: Sequence[bytes], base: bytes) -> Found | None:
-        """Return what `base` is in the merge of the directories `contributors`."""
+        """Return the file `base` in the merge of the directories `contributors`."""
         for directory in contributors:
             path = _join(directory, base)
             try:
@@ -93,7 +95,9 @@ class LowerTree:
         return None
 
     def contributors(self, name: bytes) -> tuple[bytes, ...]:
-        """Return the directories that are merged at `name`, topmost first; () for no directory."""
+        """Return the directories that are merged at `name`, topmost first; () if it is not a
+        directory.
+        """
         missing = []
         while (known := self._contributors.get(name)) is None:
             missing.append(name)
@@ -106,7 +110,7 @@ class LowerTree:
         return known
 
     def _merged(self, parents: Sequence[bytes], base: bytes) -> tuple[bytes, ...]:
-        """Return what is merged at `base` in the merge of the directories `parents`."""
+        """Return the directories that are merged at `base` in the merge of `parents`."""
         merged: list[bytes] = []
         for parent in parents:
             path = _join(parent, base)
@@ -122,11 +126,11 @@ class LowerTree:
         return tuple(merged)
 
     def listdir(self, name: bytes) -> dict[bytes, Found]:
-        """Return what the merged directory `name` holds; {} for no directory."""
+        """Return the entries of the merged directory `name`; {} if it is not a directory."""
         return self.list_merged(self.contributors(name))
 
     def list_merged(self, contributors: Sequence[bytes]) -> dict[bytes, Found]:
-        """Return what the merge of the directories `contributors` holds."""
+        """Return the entries of the merge of the directories `contributors`."""
         seen: set[bytes] = set()
         present: dict[bytes, Found] = {}
         for directory in contributors:
@@ -143,7 +147,7 @@ class LowerTree:
         return present
 
     def _is_deletion(self, path: bytes, found: os.stat_result) -> bool:
-        """Say whether a node is a whiteout: of either kind, since 6.7 may be an empty file, too."""
+        """Return whether a file is a whiteout; since 6.7 it may be an empty file with an xattr."""
         if found.st_size or not stat.S_ISREG(found.st_mode):
             return is_whiteout(found)
         return attribute(path, self._prefix + "whiteout") is not None

@@ -1,7 +1,7 @@
 """`python -m graphdriver.plugin overlay2 --socket PATH [--home DIR]`.
 
-SIGTERM stops it: running calls end, the socket goes, layers and mounts stay for the next one, which
-finds the last Init in PATH.init.
+SIGTERM stops it: running calls end, the socket is removed, layers and mounts stay for the next
+process, which reads the last Init from PATH.init.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _go_on(calls: Calls) -> None:
-    """Make the driver again that the process before this one had; without it Init has to come."""
+    """Create the driver of the previous process again; without a stored Init wait for one."""
     try:
         calls.remember()
     except (DriverError, OSError, BadRequest) as error:

@@ -1,24 +1,24 @@
-"""Request bodies as streams that cannot end early without saying so.
+"""Request bodies as streams that report an early end.
 
-`http.server` leaves bodies to its user and knows no chunked ones. A client that dies in the middle
-must not look like one that was done: Docker's retries resend a half-consumed archive, and half an
-archive that looks whole is a layer with files missing.
+`http.server` does not read bodies and does not support chunks. An interrupted body must not look
+complete: Docker's retries resend a half-consumed archive, and half an archive that looks complete
+is a layer with missing files.
 """
 
 import io
 
 __all__ = ["Body", "ChunkedBody", "SizedBody", "TruncatedBody"]
 
-# A chunk header is a hexadecimal size and rarely an extension; longer is not HTTP.
+# A chunk header is a hexadecimal size and rarely an extension; a longer one is not HTTP.
 _LONGEST_LINE = 4096
 
 
 class TruncatedBody(OSError):
-    """The connection ended, or stopped making sense, before the body did."""
+    """The connection ended, or became invalid, before the end of the body."""
 
 
 class Body(io.RawIOBase):
-    """A request body; `drain` reads what the verb left, so that the connection can go on."""
+    """A request body; `drain` reads the rest after a verb, so that the connection can be reused."""
 
     def readable(self) -> bool:
         """Return True: a body is there to be read."""

@@ -1,7 +1,7 @@
-"""The verbs of the protocol: JSON in, driver called, JSON out. Knows nothing of HTTP.
+"""The verbs of the protocol: decode JSON, call the driver, encode JSON. Independent of HTTP.
 
-Field names and their absence are Docker's: every field is `omitempty`, so a missing Parent is a
-layer without one, and lists may be null.
+Names and absence of fields are Docker's: every field is `omitempty`, so a missing Parent is a layer
+without one, and lists may be null.
 """
 
 import threading
@@ -18,19 +18,19 @@ Json = dict[str, Any]
 
 
 class BadRequest(Exception):
-    """The request's JSON does not have the form of the call; the driver was not asked."""
+    """The request's JSON does not have the form of the call; the driver was not called."""
 
 
 class Calls:
-    """One plugin: a driver factory, and the driver that the last Init made of it."""
+    """One plugin: a driver factory, and the driver of the last Init."""
 
     def __init__(
         self, factory: DriverFactory, home: str = "", memory: Memory | None = None
     ) -> None:
-        """Serve what `factory` makes; `home`, where given, wins over the one Docker sends.
+        """Serve the drivers of `factory`; `home`, if given, takes precedence over Docker's.
 
-        `memory` keeps the last Init: Docker sends one only when it starts, and knows nothing of a
-        plugin that was started again while containers run.
+        `memory` stores the last Init: Docker sends one only when it starts, and does not notice
+        that a plugin was restarted while containers run.
         """
         self._factory = factory
         self._home = home
@@ -66,17 +66,17 @@ class Calls:
         return self.driver.diff(_text(body, "ID"), _text(body, "Parent"))
 
     def apply_diff(self, id: str, parent: str, archive: BinaryIO) -> Json:
-        """Answer GraphDriver.ApplyDiff, whose arguments come in the query."""
+        """Answer GraphDriver.ApplyDiff, whose arguments are in the query."""
         return {"Size": self.driver.apply_diff(id, parent, archive)}
 
     def remember(self) -> None:
-        """Go on where the process before this one ended, if it had a driver."""
+        """Continue with the driver of the previous process, if it had one."""
         body = self._memory.recall() if self._memory else None
         if body is not None:
             self._init(body)
 
     def _init(self, body: Json) -> Json:
-        """Make the driver, afresh each time: a restarted daemon has forgotten its gets."""
+        """Create the driver, a new one each time: a restarted daemon has forgotten its gets."""
         home = self._home or _text(body, "Home")
         if not home:
             raise BadRequest("Init names no Home, and the server was started without --home")
@@ -92,10 +92,10 @@ class Calls:
         return {}
 
     def _capabilities(self, _: Json) -> Json:
-        """Answer Docker's one question; beside it, for the suite, what the driver claims.
+        """Return Docker's capability; in addition, for the suite, the driver's claims.
 
-        Layers come back from apply_diff with other bytes than they went in (order, PAX records), so
-        Docker has to keep its own tar-split data. It ignores fields that it does not know.
+        A diff after apply_diff has other bytes than the archive (order, PAX records), so Docker
+        must keep its own tar-split data. It ignores unknown fields.
         """
         answer: Json = {"Capabilities": {"ReproducesExactDiffs": False}}
         claims = getattr(self._driver, "capabilities", None)
@@ -167,8 +167,8 @@ def _id_maps(body: Json, key: str) -> list[IDMap]:
     maps = body.get(key) or []
     if not isinstance(maps, list):
         raise BadRequest(f"{key} is not a list")
-    # The wire has container_id; the documentation, wrongly, ContainerID. Nobody sends the latter,
-    # and Go's decoder would not accept it either: the underscore counts.
+    # The protocol has container_id; the documentation, incorrectly, ContainerID. No client sends
+    # the latter, and Go's decoder would not accept it either: the underscore is significant.
     try:
         return [IDMap(one["container_id"], one["host_id"], one["size"]) for one in maps]
     except (KeyError, TypeError):

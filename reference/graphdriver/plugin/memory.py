@@ -1,4 +1,4 @@
-"""What a plugin has to know when it is started again: the last Init.
+"""The state of a plugin that a restart needs: the last Init.
 
 Docker sends Init when the daemon starts. A plugin that is updated or killed while containers run
 gets their next Get and Put without one.
@@ -14,14 +14,14 @@ __all__ = ["Memory"]
 
 
 class Memory:
-    """The file `path`, which holds the body of the last Init of the driver `name`."""
+    """The file `path`, which contains the body of the last Init of the driver `name`."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
         self._name = name
 
     def keep(self, body: dict[str, Any]) -> None:
-        """Write a body down, at once and for root only. Raises OSError."""
+        """Write a body, atomically and for root only. Raises OSError."""
         beside = self._path.with_name(f"{self._path.name}.new")
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
@@ -31,7 +31,9 @@ class Memory:
         beside.replace(self._path)
 
     def recall(self) -> dict[str, Any] | None:
-        """Return the body; None when there is none, or not of this driver, or its home is gone."""
+        """Return the body; None if there is none, or not of this driver, or its home does not
+        exist.
+        """
         try:
             kept = json.loads(self._path.read_text())
             body = kept["Init"]

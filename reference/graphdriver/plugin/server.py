@@ -1,8 +1,8 @@
 """HTTP/1.1 on a unix socket, one thread a connection, archives streamed both ways.
 
-Errors are status 500 with `{"Err": text}`, a form every Docker accepts for every verb; for Diff it
-is the only one, because a 200 begins an archive. A failure in the middle of an archive breaks the
-connection without the last chunk, so that half an archive never looks whole.
+Errors are status 500 with `{"Err": text}`, which every Docker accepts for every verb; for Diff it
+is the only possible one, because a 200 starts an archive. A failure within an archive closes the
+connection without the last chunk, so that a partial archive never looks complete.
 """
 
 import errno
@@ -30,9 +30,9 @@ __all__ = ["PluginServer"]
 
 _CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _PIECE = 1 << 20
-# No verb's JSON comes near this; an archive is not read into memory.
+# No verb's JSON is nearly as large; an archive is not read into memory.
 _LARGEST_JSON = 1 << 20
-# How long running calls may take to end when the server is stopped, in seconds.
+# The time for running calls to end when the server is stopped, in seconds.
 _GRACE = 10.0
 
 _log = logging.getLogger(__name__)
@@ -41,12 +41,12 @@ _log = logging.getLogger(__name__)
 class PluginServer(ThreadingMixIn, UnixStreamServer):
     """Serves `calls` on `path` until `shutdown`.
 
-    Raises OSError when another server still listens there; a socket that nobody listens on, left by
-    a killed one, is replaced.
+    Raises OSError if another server still listens there; a stale socket of a killed server is
+    replaced.
     """
 
     daemon_threads = True
-    # Docker opens a connection for each call that overlaps another; the default of 5 drops some.
+    # Docker opens a connection for each concurrent call; the default of 5 drops some.
     request_queue_size = 128
 
     def __init__(self, path: Path, calls: Calls) -> None:
@@ -55,8 +55,8 @@ class PluginServer(ThreadingMixIn, UnixStreamServer):
         self._path = path
         self._running = 0
         self._calling = threading.Condition()
-        # Whoever can write to the socket is root in all but name. The mask is set only around
-        # bind(2), which makes the file, before any thread of ours runs.
+        # A process that can write to the socket is effectively root. The umask is set only around
+        # bind(2), which creates the file, before this process has other threads.
         mask = os.umask(0o177)
         try:
             super().__init__(str(path), _Handler)
@@ -64,10 +64,10 @@ class PluginServer(ThreadingMixIn, UnixStreamServer):
             os.umask(mask)
 
     def server_close(self) -> None:
-        """Stop listening, take the socket's name away, and let running calls end.
+        """Stop listening, remove the socket, and let running calls end.
 
-        A client that does not read its archive is not waited for longer than `_GRACE` seconds, and
-        idle connections are not waited for.
+        A client that does not read its archive is not awaited for longer than `_GRACE` seconds, and
+        idle connections are not awaited.
         """
         super().server_close()
         self._path.unlink(missing_ok=True)
@@ -87,7 +87,7 @@ class PluginServer(ThreadingMixIn, UnixStreamServer):
                 self._calling.notify_all()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Log what broke a connection; the server goes on."""
+        """Log the error of a connection; the server continues."""
         _log.info("connection ended", exc_info=True)
 
 
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = self._body()
         except BadRequest as error:
-            # Where the next request begins cannot be told.
+            # The start of the next request is unknown.
             self.close_connection = True
             self._fail(HTTPStatus.BAD_REQUEST, error, None)
             return
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
             if len(data) > _LARGEST_JSON:
                 raise BadRequest(f"more than {_LARGEST_JSON} bytes of JSON")
         try:
-            # Plugin.Activate comes with no body at all.
+            # Plugin.Activate has no body.
             parsed = json.loads(bytes(data) or b"{}")
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"not JSON: {error}") from None
@@ -167,13 +167,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, request: dict[str, Any]) -> None:
         try:
             with self.server.calls.diff(request) as archive:
-                # Read before the status is sent: what fails early is a clean 500.
+                # Read before the status is sent: an early failure is a clean 500.
                 piece = archive.read(_PIECE)
                 self._begin_archive()
                 while piece:
                     self._send_all(b"%x\r\n" % len(piece), piece, b"\r\n")
                     piece = archive.read(_PIECE)
-            # The archive is closed by now: who has seen its end may remove the layer.
+            # The archive is closed by now: a client that has read its end may remove the layer.
             self._send_all(b"0\r\n\r\n")
         except Exception:
             if not self._in_archive:
@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _fail(self, status: HTTPStatus, error: Exception, body: Body | None) -> None:
         """Answer with an error, after the rest of the request was read.
 
-        Dropping the connection instead would make Docker send again what is left of the archive.
+        If the connection were closed instead, Docker would resend the rest of the archive.
         """
         try:
             if body is not None:
@@ -213,11 +213,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_json(status, {"Err": str(error) or type(error).__name__})
 
     def address_string(self) -> str:
-        """Return what the log calls the client; a unix socket's has no address."""
+        """Return the client's name for the log; a unix socket's has no address."""
         return "client"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Send what http.server prints to the log instead."""
+        """Send the output of http.server to the log instead."""
         _log.debug(format, *args)
 
 

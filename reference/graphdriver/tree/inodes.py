@@ -154,7 +154,7 @@ def _set_by_descriptor(descriptor: int, kind: int, attributes: Attributes) -> No
     os.fchmod(descriptor, attributes.mode)
     for key, value in attributes.xattrs.items():
         if _can_have(kind, key):
-            os.setxattr(descriptor, key, value)
+            _set_xattr(descriptor, key, value)
 
 
 def _set_by_name(dir_fd: int, name: bytes, kind: int, attributes: Attributes) -> None:
@@ -169,8 +169,17 @@ def _set_by_name(dir_fd: int, name: bytes, kind: int, attributes: Attributes) ->
             os.close(descriptor)
     for key, value in attributes.xattrs.items():
         if _can_have(kind, key):
-            os.setxattr(at(dir_fd, name), key, value, follow_symlinks=False)
+            _set_xattr(at(dir_fd, name), key, value)
     os.utime(name, ns=(attributes.mtime, attributes.mtime), dir_fd=dir_fd, follow_symlinks=False)
+
+
+def _set_xattr(path: bytes | int, key: bytes, value: bytes) -> None:
+    """Set an attribute of `path` (not followed) or a descriptor. Raises OSError that names it."""
+    try:
+        os.setxattr(path, key, value, follow_symlinks=isinstance(path, int))
+    except OSError as error:
+        shown = f"{error.strerror}: attribute {os.fsdecode(key)} of {len(value)} bytes"
+        raise OSError(error.errno, shown) from None
 
 
 def _can_have(kind: int, key: bytes) -> bool:

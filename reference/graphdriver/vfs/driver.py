@@ -13,9 +13,11 @@ import fcntl
 import os
 import stat
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,9 +33,10 @@ from graphdriver.errors import (
     PrerequisitesNotMet,
     QuotaNotSupported,
 )
-from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory
+from graphdriver.holding import Holds
+from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory, unlock
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2, syncfs
+from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, Spare, renameat2, syncfs
 from graphdriver.tree.copy import copy_tree
 from graphdriver.tree.removal import remove_unmounted
 
@@ -75,15 +78,25 @@ class Driver:
         self._parents = self._home / "parents"
         self._lock = threading.RLock()
         self._holders: dict[str, int] = {}
+        self._files = Holds(partial(os.path.join, self._parents))
         # Deferred puts. The garbage collector may run a put at any point of any thread, also inside
-        # a verb of the same thread; so put only records it here, and it is counted later.
+        # a verb of the same thread; so put does not wait, and a put that cannot be counted at once
+        # is counted at the end of that verb.
         self._returned: deque[str] = deque()
+        self._is_counting = False
         self._directory = HomeDirectory(self._home, self._ids)
         try:
             self._prepare()
         except BaseException:  # a full disk: nothing is left on it
             self._directory.undo()
             raise
+        _drivers.add(self)
+
+    def forget_parent_process(self) -> None:
+        """Begin again in a forked process: its copy of the lock may be taken; it holds nothing."""
+        self._lock = threading.RLock()
+        self._holders, self._returned, self._is_counting = {}, deque(), False
+        self._files = Holds(partial(os.path.join, self._parents))
 
     def __str__(self) -> str:
         """Return `vfs`."""
@@ -99,7 +112,7 @@ class Driver:
         """Create a layer by copying its parent; see the contract."""
         layerid.check(id)
         _refuse_storage_opt(id, storage_opt)
-        with self._lock, self._kept(parent) as source:
+        with self._verb(), self._kept(parent) as source:
             self._require_absent(id)
             with self._staged() as staged:
                 tree = staged / "tree"
@@ -121,35 +134,51 @@ class Driver:
     def remove(self, id: str) -> None:
         """Delete a layer; see the contract."""
         layerid.check(id)
-        with self._lock:
+        with self._verb():
             if not _is_directory(self._layers / id):
                 return
             if holders := self._held(id):
                 raise LayerInUse(f"layer {id} is held by {holders} get(s)", "put it first")
             # One process at a time: if two remove the layer, the second does not find it.
+            removed = _new_name(_REMOVED)
             with self._naming(), suppress(LayerNotFound), self._alone(id):
                 if any(self._children(id)):
                     raise LayerInUse(f"layer {id} has children", "remove those first")
-                removed = _new_name(_REMOVED)
-                os.rename(self._layers / id, self._home / removed)
+                with self._files.alone(id) as is_alone:
+                    if not is_alone:
+                        raise LayerInUse(
+                            f"layer {id} is held by another process", "put it there, then remove it"
+                        )
+                    os.rename(self._layers / id, self._home / removed)
                 # The layer is removed. Without it the file of its parent has no meaning, and the
                 # rest is removed by the next start. Mounts of other programs in it are unmounted,
                 # not deleted.
                 with suppress(OSError):
                     (self._parents / id).unlink()
-                with suppress(OSError):
-                    self._remove(removed)
+            with suppress(OSError):
+                self._remove(removed)
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Return the layer's directory; see the contract."""
-        with self._lock:
+        with self._verb():
             layer = self._layer(id)
-            self._holders[id] = self._held(id) + 1
-            return layer
+            self._settle()
+            self._is_counting = True
+            try:
+                if id not in self._holders:
+                    with suppress(FileNotFoundError):  # the file of its parent is lost
+                        self._files.take(id)
+                self._holders[id] = self._holders.get(id, 0) + 1
+            finally:
+                self._is_counting = False
+            if not _is_directory(layer):  # another process was faster
+                self.put(id)
+            return self._layer(id)
 
     def put(self, id: str) -> None:
         """Release one get; see the contract. It does not wait."""
         self._returned.append(layerid.check(id))
+        self._settle_free()
 
     def exists(self, id: str) -> bool:
         """Return whether the layer exists."""
@@ -167,8 +196,10 @@ class Driver:
 
     def cleanup(self) -> None:
         """Forget all holds."""
-        with self._lock:
+        with self._verb():
             self._returned.clear()
+            for id in list(self._holders):
+                self._files.drop(id)
             self._holders.clear()
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
@@ -192,13 +223,16 @@ class Driver:
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Unpack an archive into a copy and exchange it; in place while the layer is held."""
         self._known(id, parent)
-        with self._lock, self._unread(id) as layer, self._staged() as staged:
-            if self._held(id):
+        with self._verb(), self._unread(id) as layer, self._staged() as staged:
+            if self._held(id) or self._is_held_elsewhere(id):
                 return self._apply_in_place(id, layer, staged, diff)
             tree = staged / "tree"
             copy_tree(layer, tree, share=True)  # unpacking replaces files, and writes to none
             size = unpack(diff, view_target(tree, self._ids.root), self._ids)
-            renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
+            with self._files.alone(id) as is_alone:
+                if not is_alone:
+                    raise LayerInUse(f"layer {id} was got meanwhile", "put it, and try again")
+                renameat2(os.fsencode(tree), os.fsencode(layer), RENAME_EXCHANGE)
             return size
 
     def _apply_in_place(self, id: str, layer: Path, staged: Path, diff: BinaryIO) -> int:
@@ -278,14 +312,47 @@ class Driver:
                 (self._parents / id).unlink()
             raise
 
+    @contextmanager
+    def _verb(self) -> Iterator[None]:
+        """Do something with layers while no other thread does."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._settle_free()
+
     def _held(self, id: str) -> int:
-        """Return the number of holds of a layer, after deferred puts. The caller holds the lock."""
-        while self._returned:
-            returned = self._returned.popleft()
-            holders = self._holders.pop(returned, 0)
-            if holders > 1:
-                self._holders[returned] = holders - 1
+        """Return the number of holds of a layer, after deferred puts. Call with the lock."""
+        self._settle()
         return self._holders.get(id, 0)
+
+    def _is_held_elsewhere(self, id: str) -> bool:
+        with self._files.alone(id) as is_alone:
+            return not is_alone
+
+    def _settle_free(self) -> None:
+        """Count what was put, unless another thread is at work, which does so at its end."""
+        while self._returned and not self._is_counting and self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def _settle(self) -> None:
+        """Count what was put. Call with the lock."""
+        if self._is_counting:  # the collector has run this in the middle of itself
+            return
+        self._is_counting = True
+        try:
+            while self._returned:
+                returned = self._returned.popleft()
+                holders = self._holders.pop(returned, 0)
+                if holders > 1:
+                    self._holders[returned] = holders - 1
+                elif holders:
+                    self._files.drop(returned)
+        finally:
+            self._is_counting = False
 
     def _require_absent(self, id: str) -> None:
         if os.path.lexists(self._layers / id):
@@ -301,10 +368,11 @@ class Driver:
     def _naming(self) -> Iterator[None]:
         """Prevent other processes from creating or removing names of layers."""
         descriptor = lock("parents", self._directory.descriptor, fcntl.LOCK_EX)
+        process = os.getpid()
         try:
             yield
         finally:
-            os.close(descriptor)
+            unlock(descriptor, process)
 
     @contextmanager
     def _kept(self, id: str) -> Iterator[Path | None]:
@@ -354,7 +422,7 @@ class Driver:
                         "end diffs of it, and try again",
                     ) from None
                 one = undo.enter_context(ExitStack())
-                one.callback(_unlock, descriptor)
+                one.callback(unlock, descriptor, os.getpid())
                 # The previous holder of the lock may have exchanged or removed the directory.
                 if os.path.samestat(os.fstat(descriptor), os.stat(self._layer(id))):
                     break
@@ -375,10 +443,12 @@ class Driver:
         removes the rest.
         """
         name = _new_name(_STAGING)
-        os.close(make_directory(self._directory.descriptor, name))
+        spare = Spare(3)
         try:
+            os.close(make_directory(self._directory.descriptor, name))
             yield self._home / name
         finally:
+            spare.free()
             with suppress(OSError):
                 self._remove(name)
 
@@ -396,6 +466,17 @@ class Driver:
         self._layer(id)
         if parent:
             self._layer(parent)
+
+
+_drivers: "weakref.WeakSet[Driver]" = weakref.WeakSet()
+
+
+def _begin_again() -> None:
+    for driver in list(_drivers):
+        driver.forget_parent_process()
+
+
+os.register_at_fork(after_in_child=_begin_again)
 
 
 def _new_name(prefix: str) -> str:
@@ -416,13 +497,6 @@ def _write_names(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _unlock(descriptor: int) -> None:
-    """Release a lock and close it: a process that was forked meanwhile has the descriptor, too."""
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
 
 
 def _is_directory(path: Path) -> bool:

@@ -42,7 +42,8 @@ def test_sweep_is_made_once(tmp_path: Path) -> None:
         return Swept(name, 3, ["one"], [found] * (name == "create_base"))
 
     for _ in range(2):
-        sweeps = shared_sweeps._of_acts(_subject(tmp_path), "kill", ["create_base"], sweep)
+        subject = _subject(tmp_path)
+        sweeps = list(shared_sweeps._of_acts(subject, "kill", ["create_base"], sweep))
 
     assert ["create_child", "create_base"] == made
     assert [found] == [one for sweep in sweeps for one in sweep.findings]
@@ -53,7 +54,7 @@ def test_nothing_is_proven_where_another_process_does_the_work(tmp_path: Path) -
         return Swept(name)
 
     with pytest.raises(NotProvable, match="the suite did not start"):
-        shared_sweeps._of_acts(_subject(tmp_path), "kill", ["get"], sweep)
+        list(shared_sweeps._of_acts(_subject(tmp_path), "kill", ["get"], sweep))
 
 
 def test_only_the_fault_that_is_asked_for_is_made(tmp_path: Path) -> None:

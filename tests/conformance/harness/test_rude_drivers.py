@@ -17,11 +17,13 @@ import pytest
 from graphdriver_conformance import check
 from graphdriver_conformance.results.model import Ended, Outcome, Reason, Verdict
 from graphdriver_conformance.results.result_file import read_results
+from graphdriver_conformance.session.library import CheckFailed
 
 pytest_plugins = ["pytester"]
 
 RUDE = """
-import os, signal, sys, threading, warnings
+import os, signal, sys, threading, time, warnings
+import pytest
 from graphdriver.errors import DriverError
 from graphdriver.overlay2 import Driver as Overlay2
 from graphdriver.vfs import Driver
@@ -92,6 +94,40 @@ class NeverEnds(Driver):
     def get(self, id, mount_label=""):
         threading.Thread(target=threading.Event().wait).start()
         return super().get(id, mount_label)
+
+class Skips(Driver):
+    def exists(self, id): pytest.skip("nothing to see here")
+
+class Exits(Driver):
+    def exists(self, id): pytest.exit("enough", 0)
+
+class Interrupts(Driver):
+    def exists(self, id): raise KeyboardInterrupt
+
+class ForksInBoth(Driver):
+    def exists(self, id):
+        if not getattr(self, "forked", False):
+            self.forked = True
+            os.fork()
+        return super().exists(id)
+
+class FrozenTime(Driver):
+    def exists(self, id):
+        if time.monotonic_ns() == 0: threading.Event().wait()
+        time.monotonic_ns = lambda: 0
+        return super().exists(id)
+
+class ClaimsLess(Driver):
+    @property
+    def capabilities(self):
+        return frozenset() if "PYTEST_CURRENT_TEST" in os.environ else None
+
+class ClaimsRaise(Driver):
+    @property
+    def capabilities(self): raise RuntimeError("not now")
+
+class NoLimit(Driver):
+    layer_limit = None
 
 class ParentKilled(Driver):
     def exists(self, id):
@@ -185,6 +221,66 @@ def test_answer_of_a_wrong_type_is_a_violation_in_words(
     assert repr(result).startswith(f"<CheckResult rude:{name}: not-conformant, 1 violated")
     with pytest.raises(AssertionError, match=f"{id} .MUST.*{actual}"):
         result.raise_for_violations()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "actual"),
+    [
+        ("Skips", Reason.RAISED, "raised Skipped, which is no error of a driver"),
+        ("Exits", Reason.RAISED, "raised Exit, which is no error of a driver: enough"),
+        ("Interrupts", Reason.RAISED, "raised KeyboardInterrupt, which interrupts the run"),
+        ("ForksInBoth", Reason.RAISED, "returned in two processes: it forked"),
+        ("FrozenTime", Reason.DEADLINE, "did not return within 20 s"),
+        ("ClaimsLess", Reason.MISMATCH, "claimed when the run began"),
+    ],
+)
+def test_driver_that_would_end_the_test_is_a_violation(
+    rude: Path, name: str, reason: Reason, actual: str
+) -> None:
+    result = check(f"rude:{name}", requirements=["LIF-001"], profile="quick", deadline=20)
+
+    (row,) = result.violations
+    assert (row.id, row.reason) == ("LIF-001", reason)
+    assert actual in (row.actual or "")
+
+
+def test_attributes_of_a_driver_are_checked(rude: Path) -> None:
+    result = check("rude:ClaimsRaise", requirements=["INI-001"], profile="quick")
+
+    (row,) = result.violations
+    assert (row.id, row.reason) == ("INI-001", Reason.RAISED)
+    with pytest.raises(CheckFailed, match="layer_limit is a NoneType; it must be a int"):
+        check("rude:NoLimit", requirements=["LIF-001"], profile="quick")
+
+
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+@pytest.mark.parametrize("by", ["option", "conftest"])
+def test_part_of_its_tests_does_not_show_a_requirement(
+    pytester: pytest.Pytester, by: str, processes: str
+) -> None:
+    if by == "conftest":
+        pytester.makeconftest(
+            "def pytest_collection_modifyitems(items):\n"
+            "    items[:] = [one for one in items if 'ABC' not in one.nodeid]\n"
+        )
+
+    done = pytester.runpytest_subprocess(
+        "--driver=vfs", "--requirement=LIF-001", "--requirement=LIF-014",
+        "--graphdriver-report=r.json", "--graphdriver-profile=quick", "-p", "no:cacheprovider",
+        processes, *["-k=not ABC"] * (by == "option"),
+    )  # fmt: skip
+
+    assert done.ret == 0
+    data = json.loads((pytester.path / "r.json").read_text())
+    rows = {row["id"]: row for row in data["requirements"]}
+    assert data["verdict"] == "inconclusive"
+    assert rows["LIF-001"]["outcome"] == "met"
+    assert (rows["LIF-014"]["outcome"], rows["LIF-014"]["reason"]) == (
+        "not-provable",
+        "not-reported",
+    )
+    assert rows["LIF-014"]["detail"] == "1 of 5 tests were left out or did not report"
+    assert rows["LIF-002"]["outcome"] == "not-selected"
 
 
 def test_refusal_of_a_wrong_class_says_which_classes_refuse(rude: Path) -> None:

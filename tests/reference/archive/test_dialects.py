@@ -292,3 +292,20 @@ def test_damaged_archives_end_in_bad_archive_and_nothing_else(data: st.DataObjec
         for member in reader:
             if member.stored < 1 << 20:
                 assert len(reader.read()) == member.stored
+
+
+def test_global_header_may_stand_alone() -> None:
+    """git archive writes one for an empty tree."""
+    comment = extended(record(b"comment", b"0123456789abcdef"), b"g")
+
+    assert _read(comment) == []
+    assert [entry.name for entry, _ in _read(comment + F + comment)] == [b"f"]
+
+
+@pytest.mark.parametrize("ahead", [pax((b"path", b"lost")), long(b"lost")])
+def test_extended_header_without_a_member_is_refused_by_the_name_that_it_has(ahead: bytes) -> None:
+    """It was reported as cut short, which sends its reader after the network."""
+    with pytest.raises(BadArchive, match="belongs to no member: b'lost'"):
+        _read(F + ahead)
+    with pytest.raises(BadArchive, match="too early"):
+        list(Reader(io.BytesIO(F + ahead)))

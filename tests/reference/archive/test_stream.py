@@ -2,6 +2,7 @@
 
 import gc
 import io
+import threading
 import tracemalloc
 import weakref
 from collections.abc import Iterator
@@ -87,3 +88,32 @@ def test_small_pieces_are_taken_without_copying_the_rest() -> None:
     assert peak < 1 << 18, "the rest of the buffer, 1 MiB, was copied"
     assert b"".join(written) == (bytes(range(256)) * 2)[1:301]
     assert source.offset == 301
+
+
+def test_close_by_another_thread_waits_for_the_read() -> None:
+    """Closing a generator that runs is a ValueError, and what it held stayed open."""
+    making, go_on = threading.Event(), threading.Event()
+    ended = []
+
+    def records() -> Iterator[Record]:
+        try:
+            making.set()
+            assert go_on.wait(60)
+            yield Record(Entry(b"f", Kind.FILE))
+        finally:
+            ended.append("records")
+
+    stream = open_stream(records(), lambda: ended.append("released"))
+    read: list[bytes] = []
+    reading = threading.Thread(target=lambda: read.append(stream.read(512)))
+    reading.start()
+    assert making.wait(60)
+    closing = threading.Thread(target=stream.close)
+    closing.start()
+    go_on.set()
+    reading.join(60)
+    closing.join(60)
+
+    assert ended == ["records", "released"]
+    assert stream.closed
+    assert [len(one) for one in read] == [512]

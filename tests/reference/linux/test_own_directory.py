@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -38,3 +40,44 @@ def test_signal_waits_for_the_end_of_the_work(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
         os.close(directory)
+
+
+def test_signal_at_any_point_is_raised_after_the_work(tmp_path: Path) -> None:
+    """Right before the thread was started, or after its end, it made the caller wait for ever."""
+    points = sum(1 for _ in _interrupted_at(tmp_path, -1))
+    assert points > 10
+
+    for point in range(points):
+        done = list(_interrupted_at(tmp_path, point))
+        assert done[-1] in ("raised", "raised before the work")
+
+
+def _interrupted_at(directory: Path, point: int) -> list[str]:
+    """Raise at the given opcode of with_own_directory, as a signal's handler would.
+
+    Returns one word for each opcode, and last how it ended.
+    """
+    seen: list[str] = []
+    worked: list[bool] = []
+
+    def trace(frame: FrameType, event: str, _argument: object) -> object:
+        if frame.f_code is not with_own_directory.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            seen.append("opcode")
+            if len(seen) == point + 1:
+                raise Interrupted
+        return trace
+
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    before = sys.gettrace()
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        with_own_directory(opened, lambda: worked.append(True))
+    except Interrupted:
+        seen.append("raised" if worked else "raised before the work")
+    finally:
+        sys.settrace(before)
+        os.close(opened)
+    return seen

@@ -67,9 +67,23 @@ def _lead_out(home: Path) -> None:
     _link(home, "base").symlink_to("/etc")
 
 
+def _directory_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _symlink_instead(path: Path) -> None:
+    path.rmdir()
+    path.symlink_to("/etc")
+
+
 @pytest.mark.parametrize(
     ("damage", "name", "words"),
     [
+        (lambda home: _directory_instead(home / "base/link"), "base/link", "damaged"),
+        (lambda home: _directory_instead(home / "top/lower"), "top/lower", "damaged"),
+        (lambda home: _symlink_instead(home / "top/diff"), "top/diff", "a symlink to /etc"),
+        (lambda home: (home / "top/lower").unlink(), "top/lower", "missing"),
         (lambda home: (home / "base/link").write_text(""), "base/link", "damaged"),
         (lambda home: (home / "base/link").unlink(), "base/link", "missing"),
         (lambda home: _link(home, "top").unlink(), "top", "is lost"),

@@ -167,9 +167,20 @@ def test_files_of_others_in_the_home_do_not_keep_it_from_starting(home: Path) ->
     (home / "README").write_text("yours")
     (home / "notes").mkdir()
     (home / "dangling").symlink_to("nowhere")
+    (home / "loop").symlink_to("loop")
 
     assert _shown(Driver(home), "child") == ["old"]
-    assert {"README", "notes", "dangling"} < set(os.listdir(home))
+    assert {"README", "notes", "dangling", "loop"} < set(os.listdir(home))
+
+
+def test_recovery_goes_through_no_symlink_out_of_the_home(home: Path, tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    (others / ".applying").mkdir(parents=True)
+    (home / "link").symlink_to(others)
+
+    Driver(home)
+
+    assert os.listdir(others) == [".applying"]
 
 
 def test_what_is_mounted_in_a_remnant_is_not_emptied(home: Path, tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_length_of_options_is_exact(spare: int) -> None:
 
 def test_label_is_quoted() -> None:
     assert b',context="s0:c1,c2"' in mount_data("id", ["l/A"], "s0:c1,c2")
+    assert b',context="\xff"' in mount_data("id", ["l/A"], os.fsdecode(b"\xff"))
     with pytest.raises(errors.PrerequisitesNotMet):
         mount_data("id", ["l/A"], 's0"')
 

@@ -1,5 +1,6 @@
 """What surrounds a home does not show in its layers, and is left as it is."""
 
+import errno
 import io
 import os
 import stat
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver import errors
 from graphdriver.contract import Driver as DriverProtocol
 from graphdriver.overlay2 import Driver as Overlay2
 from graphdriver.vfs import Driver as Vfs
@@ -244,3 +246,30 @@ def test_layer_is_removed_on_a_full_disk(tmp_path: Path, factory: Factory) -> No
         driver.cleanup()
     finally:
         subprocess.run(["umount", "-R", "-l", tmp_path / "disk"], check=True)
+
+
+@pytest.mark.parametrize("factory", [Overlay2, Vfs])
+def test_home_below_a_file_is_refused_by_the_name_of_the_file(
+    tmp_path: Path, factory: Factory
+) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(errors.PrerequisitesNotMet, match=r"file is no directory"):
+        factory(tmp_path / "file" / "docker" / "home")
+
+
+def test_disk_that_has_become_read_only_is_named(disk: Path) -> None:
+    """overlayfs says EINVAL, which sends its reader after options."""
+    driver = Overlay2(disk / "home")
+    driver.create("base")
+    driver.create_read_write("child", "base")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    try:
+        with pytest.raises(OSError, match="Read-only file system") as caught:
+            driver.get("child")
+        assert caught.value.errno == errno.EROFS
+        with pytest.raises(OSError, match="Read-only file system"):
+            driver.remove("child")
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    driver.remove("child")

@@ -57,15 +57,14 @@ def test_hold_ends_in_the_middle_of_get(tmp_path: Path, monkeypatch: pytest.Monk
     """The collector closes a stream while its layer's holders are counted."""
     driver = _with_layers(tmp_path)
     streams = [driver.diff("a")]
-    held: Callable[[str], int] = driver._held
+    settle: Callable[[], None] = driver._settle
 
-    def collecting(id: str) -> int:
-        holders = held(id)
+    def collecting() -> None:
+        settle()
         streams.clear()
-        return holders
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "_held", collecting)
+        patch.setattr(driver, "_settle", collecting)
         driver.get("a")
     assert not streams
     with pytest.raises(errors.LayerInUse, match="held by 1"):

@@ -1,4 +1,4 @@
-"""Extended attributes of each name space that a driver has to keep, with values that are valid."""
+"""Xattrs of each namespace that a driver must preserve, with valid values."""
 
 import os
 import struct
@@ -44,24 +44,24 @@ ATTRIBUTES: Mapping[str, Attributes] = {
     "default acl": frozenset({(DEFAULT, _ACL)}),
     "trusted": frozenset({(f"{TRUSTED}note", b"kept")}),
 }
-"""By what a requirement calls them."""
+"""By the name used in requirements."""
 
 
 def capability(root: int) -> bytes:
-    """Return CAP_NET_RAW, permitted and effective, in the user namespace of the root `root`."""
+    """Return CAP_NET_RAW, permitted and effective, in the user namespace of the root id `root`."""
     # struct vfs_ns_cap_data: magic with the effective bit, permitted and inheritable, twice, root.
     return struct.pack("<6I", 0x03000001, 1 << 13, 0, 0, 0, root)
 
 
 def named_acl(user: int, group: int, others: int = 4) -> bytes:
-    """Return an ACL in which a user and a group are named, and everybody has `others`."""
+    """Return an ACL with entries for a user and a group, and with `others` for other users."""
     # struct posix_acl_xattr: version, then tag, permissions and id of each entry.
     entries = [(1, 6, -1), (2, 7, user), (4, 4, -1), (8, 5, group), (16, 7, -1), (32, others, -1)]
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
 
 
 def needs_attribute(graphdriver: Subject, name: str, value: bytes) -> None:
-    """End the test where the file system of the home does not keep such an attribute."""
+    """End the test if the file system of the home does not store such an xattr."""
     probe = plain_directory(graphdriver, Tree.of({"f": b"", "d": directory()}))
     path = probe / ("d" if name == DEFAULT else "f")
     try:
@@ -74,7 +74,7 @@ def needs_attribute(graphdriver: Subject, name: str, value: bytes) -> None:
 
 
 def held_by_home(graphdriver: Subject, kind: str) -> Attributes:
-    """Return the attributes of a kind; not provable where the home's file system has none such."""
+    """Return the xattrs of a kind; not provable if the home's file system does not support them."""
     place = directory_beside(graphdriver, graphdriver.new_id(f"probe-{kind}"))
     probe = place / "file"
     with own_work(f"make {probe}"):
@@ -88,9 +88,9 @@ def held_by_home(graphdriver: Subject, kind: str) -> Attributes:
 
 
 def nodes_with(graphdriver: Subject, kind: str) -> Mapping[str, Node]:
-    """Return nodes that have attributes of a kind; not provable where the home can have none."""
+    """Return nodes with xattrs of a kind; not provable if the home does not support them."""
     attributes = held_by_home(graphdriver, kind)
-    # Of a file with an ACL the group's bits are those of the mask.
+    # With an ACL, the group bits of a file's mode are the mask.
     mode = 0o674 if kind == "acl" else 0o755
     nodes = {
         "a file": file(b"#!", mode, xattrs=attributes),

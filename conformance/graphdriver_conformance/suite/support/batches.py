@@ -1,7 +1,7 @@
-"""Many small archives in one: each case in a directory of its own, so that a layer shows them all.
+"""Many small archives in one: each case in its own directory, so that one layer contains them all.
 
-A case that fails, or is refused with the others, is tried again in a layer of its own: the report
-then has a program of three verbs.
+A case that fails, or is refused with the others, is repeated in a layer of its own: the report then
+has a program of three verbs.
 """
 
 import os
@@ -35,14 +35,14 @@ __all__ = [
 
 
 _DEEPEST = 2
-"""Of directories below this no file was deleted."""
+"""No file was deleted from directories below this one."""
 _TOGETHER = 16
-"""As many cases as are tried at once where one of all is refused."""
+"""The number of cases that are tried together if one of all is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An archive of `entries` for a layer on `below`, and the tree that it makes."""
+    """An archive of `entries` for a layer on `below`, and the resulting tree."""
 
     below: Tree
     entries: tuple[LayerEntry, ...]
@@ -54,9 +54,9 @@ class Case:
 
 
 def cases_of(below: Tree, archives: Iterable[Sequence[LayerEntry]]) -> list[Case]:
-    """Return a case for each archive that means something by the image-spec, and for none twice.
+    """Return a case for each archive that the image-spec defines, without duplicates.
 
-    Of `below` it has what its members could meet.
+    `below` is reduced to the paths that the members affect.
     """
     found: dict[tuple[LayerEntry, ...], Case] = {}
     for entries in archives:
@@ -72,7 +72,7 @@ def cases_of(below: Tree, archives: Iterable[Sequence[LayerEntry]]) -> list[Case
 
 
 def _met(below: Tree, entries: Sequence[LayerEntry]) -> Tree:
-    """Return what is below the names in the root that entries speak of, or symlinks there."""
+    """Return the part of `below` under the root names of the entries, and symlinks to it."""
     tops: set[bytes] = set()
     todo = [path for entry in entries for path in (entry.name, entry.hardlink or b"")]
     while todo:
@@ -102,7 +102,7 @@ def assert_cases(
 def refused_cases(
     graphdriver: Subject, cases: Sequence[Case], aspects: Aspect = Aspect.DEFAULT
 ) -> list[Case]:
-    """Do as `assert_cases`, but return the cases that are refused, instead of raising."""
+    """Do as `assert_cases`, but return the refused cases instead of raising."""
     if _is_taken(graphdriver, cases, aspects):
         return []
     refused: list[Case] = []
@@ -154,7 +154,7 @@ def _archive_of(cases: Sequence[Case], dialect: Dialect = PLAIN) -> bytes:
 
 
 def applied(graphdriver: Subject, layer: str, archive: bytes) -> bool:
-    """Apply an archive; say whether it was taken."""
+    """Apply an archive; return whether it was accepted."""
     try:
         graphdriver.apply_diff(layer, graphdriver.parent_of(layer), archive)
     except (DriverError, OSError) as error:
@@ -164,9 +164,9 @@ def applied(graphdriver: Subject, layer: str, archive: bytes) -> bool:
 
 
 def look(graphdriver: Subject, layer: str, *cases: Case) -> Tree:
-    """Return what the layer shows. AssertionError where listings and stat disagree.
+    """Return the tree of the layer. AssertionError if listings and stat disagree.
 
-    Every name that the cases speak of is looked up by itself, listed or not.
+    Every name in the cases is looked up separately, listed or not.
     """
     names = {name for case in cases for name in (*case.below, *case.wanted, *_names(case))}
     return _seen(graphdriver, layer, names)
@@ -181,7 +181,7 @@ def _two_for(graphdriver: Subject, below: Tree) -> str:
     """Return the upper one of the two.
 
     Every other file is in the upper one of them, which also deletes a file of the lower one in each
-    directory: that must not come back.
+    directory: that file must not reappear.
     """
     names = sorted(name for name in below if name)
     files = [name for name in names if not below[name].is_directory]
@@ -228,7 +228,7 @@ def _assert_shown(
 def _assert_alone(
     graphdriver: Subject, cases: Sequence[Case], aspects: Aspect, dialect: Dialect
 ) -> None:
-    """Assert that each case by itself is as it has to be, the shortest first."""
+    """Assert that each case alone has the expected tree, the shortest first."""
     for case in sorted(cases, key=lambda case: len(case.entries)):
         graphdriver.start_example()
         layer = _on(graphdriver, case.below)
@@ -255,7 +255,7 @@ def _is_behind_symlink(tree: Tree, name: bytes) -> bool:
 
 
 def _ghosts(root: bytes) -> list[bytes]:
-    """Return names below `root` that are listed, and are not there."""
+    """Return names below `root` that are listed but do not exist."""
     found = []
     todo = [b""]
     while todo:
@@ -275,7 +275,7 @@ def _ghosts(root: bytes) -> list[bytes]:
 
 
 def _names(case: Case) -> list[bytes]:
-    """Return the names that the members have, and those that markers speak of."""
+    """Return the names of the members, and those in markers."""
     names = [entry.name.strip(b"/") for entry in case.entries]
     return [*names, *(name.replace(b".wh.", b"", 1) for name in names)]
 
@@ -316,7 +316,7 @@ def _all_entries(cases: Sequence[Case]) -> list[LayerEntry]:
 
 
 def _moved(node: Node, top: bytes) -> Node:
-    """Return the node in the directory `top`: absolute targets go there, too."""
+    """Return the node in the directory `top`: absolute targets are moved there, too."""
     if node.kind is NodeKind.SYMLINK and node.target.startswith(b"/"):
         return node.but(target=b"/" + top + node.target)
     return node

@@ -1,6 +1,6 @@
-"""What tests make beside the home: directories, file systems, and programs that they run.
+"""Preparations of tests beside the home: directories, file systems, and helper programs.
 
-None of it calls the driver, so that none of its errors is the driver's (`host.own_work`).
+They do not call the driver, so their errors are not the driver's (`host.own_work`).
 """
 
 import os
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def directory_beside(graphdriver: Subject, name: str, tree: Tree | None = None) -> Path:
-    """Make a directory beside the home that holds `tree`; it goes when the test ends."""
+    """Create a directory beside the home with `tree`; it is removed when the test ends."""
     made = graphdriver.home.parent / name
     with own_work(f"make {made}"):
         made.mkdir()
@@ -43,7 +43,7 @@ def directory_beside(graphdriver: Subject, name: str, tree: Tree | None = None) 
 def run_program(
     graphdriver: Subject, command: Sequence[str | Path], **options: Any
 ) -> "subprocess.CompletedProcess[Any]":
-    """Run a helper program; the requirement is not provable where it is not installed."""
+    """Run a helper program; the requirement is not provable if it is not installed."""
     try:
         return _run_program(command, **options)
     except ProgramMissing as error:
@@ -61,15 +61,15 @@ def mount_beside(graphdriver: Subject, type: str, options: str, source: str = ""
 
 
 def importing_as_here() -> dict[str, str]:
-    """Return the environment in which another Python finds the modules that this one does."""
+    """Return the environment in which another Python finds the same modules."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
 
 
 @contextmanager
 def bind_mounted(source: Path, point: Path) -> Iterator[None]:
-    """Bind `source` to `point` for as long as the block runs.
+    """Bind-mount `source` to `point` for the duration of the block.
 
-    It is looked for by what is mounted: a removal may have renamed the directory above it.
+    The mount is found by its device: a removal may have renamed the directory above it.
     """
     with own_work(f"bind {source} to {point}"):
         syscalls.mount(str(source), point, "none", syscalls.MountFlag.BIND)
@@ -84,7 +84,7 @@ def bind_mounted(source: Path, point: Path) -> Iterator[None]:
 
 
 def option_prefix(graphdriver: Subject) -> str:
-    """Return what the driver's options begin with: what it declares, or else its name."""
+    """Return the prefix of the driver's options: the declared one, otherwise its name."""
     return str(getattr(graphdriver.driver, "option_prefix", None) or graphdriver.driver)
 
 
@@ -92,7 +92,7 @@ def option_prefix(graphdriver: Subject) -> str:
 def started(
     graphdriver: Subject, command: Sequence[str | Path], **options: Any
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    """Start a helper program with pipes for input and output; killed when the block fails."""
+    """Start a helper program with pipes for input and output; killed if the block fails."""
     if not shutil.which(command[0]):
         graphdriver.not_provable(f"the program {command[0]} is not installed")
     with subprocess.Popen(

@@ -1,7 +1,7 @@
-"""Archives that reach for files outside their layer: at a directory, or at another layer.
+"""Archives that try to write outside their layer: to a directory, or to another layer.
 
-What moby's pkg/archive and chrootarchive, containerd's TestBreakouts, and the CVEs since try, and
-what those leave out. Each is harmless where it is refused, cut to the layer, or means nothing.
+The cases of moby's pkg/archive and chrootarchive, containerd's TestBreakouts, and later CVEs, and
+cases that they omit. Each is harmless if it is refused, confined to the layer, or without effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from graphdriver_conformance.oracle.tree import Node, NodeKind, directory, file,
 __all__ = ["KINDS", "Breakout", "breakouts", "outside"]
 
 Breakout = Sequence[LayerEntry]
-"""The members of an archive; often the last goes where those before it lead."""
+"""The members of an archive; often the last one follows links of the earlier ones."""
 
 KINDS = ("names", "symlinks", "hard links", "chains", "replacements", "whiteouts", "layers")
 """The keys of what `breakouts` returns."""
@@ -22,14 +22,14 @@ _FIFO = Node(NodeKind.FIFO, 0o600)
 
 
 def outside(path: str) -> str:
-    """Return a name in a layer that leads to an absolute path, however deep the layer is."""
+    """Return a path in a layer that resolves to an absolute path, for a layer of any depth."""
     return "../" * 24 + path.lstrip("/")
 
 
 def breakouts(victim: str, layer: str) -> Mapping[str, Mapping[str, Breakout]]:
-    """Return archives that reach for `hello` in the directory `victim`, or for a layer's, by kind.
+    """Return archives that try to write `hello` in the directory `victim`, or in a layer, by kind.
 
-    `victim` is an absolute path without links in it, `layer` the id of another layer.
+    `victim` is an absolute path without symlinks, `layer` the id of another layer.
     """
     out = outside(victim)
     archives = (
@@ -109,7 +109,7 @@ def _hard_links(victim: str, out: str) -> dict[str, Breakout]:
 
 
 def _aufs(name: bytes) -> LayerEntry:
-    """Return a hard link as aufs wrote them; Docker still looks for its target elsewhere."""
+    """Return a hard link as aufs wrote them; Docker still looks up its target elsewhere."""
     return entry_of("h", file(), b".wh..wh.plnk/" + name)
 
 
@@ -180,7 +180,7 @@ def _whiteouts(victim: str, out: str) -> dict[str, Breakout]:
 
 
 def _layers(layer: str) -> dict[str, Breakout]:
-    """Where overlay2, vfs and btrfs have the layers beside this one."""
+    """The paths of other layers in overlay2, vfs and btrfs, relative to this one."""
     found: dict[str, Breakout] = {}
     for place in (f"../../{layer}/diff", f"../{layer}"):
         found[f"name, {place}"] = [entry_of(f"{place}/hello", _NEW)]

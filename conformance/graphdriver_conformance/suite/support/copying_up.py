@@ -1,4 +1,4 @@
-"""What makes an overlay copy a lower node up, on nodes of every kind."""
+"""System calls that cause a copy-up in overlayfs, on files of every type."""
 
 import itertools
 import os
@@ -26,11 +26,11 @@ COPY_UPS: Mapping[str, Call] = {
     "renamed over": lambda path: path.with_name("new").rename(path),
     "file made in": lambda path: (path / "made").touch(),
 }
-"""By what a report calls them."""
+"""By the name in reports."""
 
 
 def copy_up_cases(nodes: Mapping[str, Node]) -> dict[str, Case]:
-    """Return a case for each call on each node that it can be made on."""
+    """Return a case for each call on each node to which it applies."""
     cases: dict[str, Case] = {}
     for (what, node), (why, call) in itertools.product(nodes.items(), COPY_UPS.items()):
         before: dict[str | bytes, Node | bytes | str] = {"x": node}

@@ -1,7 +1,7 @@
-"""Threads that call a driver at once, and what came of each call.
+"""Threads that call a driver concurrently, and the results of the calls.
 
-A driver that is another process has a connection for each call, so that each thread is one more
-client of it.
+A driver in another process has a connection for each call, so that each thread is a separate
+client.
 """
 
 import sys
@@ -19,12 +19,11 @@ _Result = TypeVar("_Result")
 
 
 def at_once(calls: Sequence[Callable[[], _Result]]) -> list[_Result | DriverError | OSError]:
-    """Make each call from a thread of its own, all begun together; return results or errors.
+    """Make each call in a thread of its own, all started together; return results or errors.
 
-    Raises AssertionError for a call that does not come back, and what a call raised that no driver
-    may raise.
+    Raises AssertionError for a call that does not return, and exceptions that no driver may raise.
     """
-    # Nothing waits for time to pass; this only turns a driver that hangs into one that fails.
+    # No thread waits for time to pass; this only turns a hang into a failure.
     patience = 2 * deadline()
     ready = threading.Barrier(len(calls))
     outcomes: list[_Result | DriverError | OSError | None] = [None] * len(calls)
@@ -37,7 +36,7 @@ def at_once(calls: Sequence[Callable[[], _Result]]) -> list[_Result | DriverErro
         except (DriverError, OSError) as error:
             outcomes[index] = error
         except threading.BrokenBarrierError:
-            pass  # someone else's failure, which says more
+            pass  # an error of another thread, which is more useful
         except BaseException as error:
             failures.append(error)
 
@@ -57,7 +56,7 @@ def at_once(calls: Sequence[Callable[[], _Result]]) -> list[_Result | DriverErro
 
 
 def all_at_once(calls: Sequence[Callable[[], _Result]]) -> list[_Result]:
-    """Make the calls as `at_once` does; AssertionError when one was refused."""
+    """Make the calls like `at_once`; AssertionError if one was refused."""
     outcomes = at_once(calls)
     refused = refusals(outcomes)
     assert not refused, f"{len(refused)} of {len(calls)} threads failed: {refused[0]!r}"
@@ -71,7 +70,7 @@ def refusals(outcomes: Sequence[object]) -> list[DriverError | OSError]:
 
 @contextmanager
 def _frequent_switches() -> Iterator[None]:
-    """Let the interpreter change threads often, so that what can interleave does."""
+    """Let the interpreter switch threads often, so that calls interleave."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:

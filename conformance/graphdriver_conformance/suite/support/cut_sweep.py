@@ -1,8 +1,8 @@
-"""One act, and the power cut before each of its writes and after it; and what a start then shows.
+"""Power cuts before each write of one act and after it, and the state after the next start.
 
-The driver does the act once. Before each of its writes the image of its disk is kept as a power cut
-would leave it at that moment. Each image is then mounted, as after a boot, and a fresh driver has
-to find on it what a cut may leave.
+The driver executes the act once. Before each of its writes the image of its disk is copied in the
+state that a power cut would leave. Each image is then mounted, as after a boot, and a new driver
+must find an allowed state on it.
 """
 
 import os
@@ -57,13 +57,13 @@ _STARTS, _REMOVES = "CRS-030", "CRS-032"
 
 
 class _Rule(NamedTuple):
-    """The requirements about a verb: no half layer, and what holds once it has returned."""
+    """The requirements of a verb: no partial layer, and durability once it has returned."""
 
     half: str
     returned: str = ""
 
 
-# A removed layer may come back: whoever removed it will do so again.
+# A removed layer may reappear, because its owner can remove it again.
 _RULES = {
     "create": _Rule("CRS-033", "CRS-031"),
     "create_read_write": _Rule("CRS-033", "CRS-031"),
@@ -75,11 +75,11 @@ _OF_DURABLE = {"CRS-035", "CRS-036"}
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A kind of power cut: on which file system, and how much survives."""
+    """A kind of power cut: the file system, and how much survives."""
 
     format: str
     survives: Survives | None = None
-    """None where writes to the disk are recorded, and what was not flushed is lost."""
+    """None if writes to the disk are recorded, and unflushed writes are lost."""
 
     @property
     def name(self) -> str:
@@ -89,24 +89,24 @@ class Cut:
 
 
 class HomeRefused(Exception):
-    """The driver makes no layers on a file system; the message says why."""
+    """The driver refuses to create layers on a file system; the message is the reason."""
 
 
 class CutScene(Scene):
-    """The scene of faults on a disk whose power can be cut."""
+    """The home for faults, on a disk whose power can be cut."""
 
     disk: ImageDisk
     prepared: int
     """The image of the disk with the layers that no cut may change."""
 
     def __init__(self, graphdriver: Subject, format: str) -> None:
-        super().__init__(graphdriver)
+        super().__init__(graphdriver, skips_flushes=False)
         self._format = format
         self._opened = ExitStack()
         self._point = graphdriver.home.parent / f"disk-{format}"
 
     def new_place(self) -> Path:
-        """Make the disk, and the directory for the home on it."""
+        """Create the disk, and the directory for the home on it."""
         try:
             self._point.mkdir(exist_ok=True)
             self.disk = ImageDisk(self._format, self._point)
@@ -118,7 +118,7 @@ class CutScene(Scene):
         return place
 
     def build(self) -> None:
-        """Make the home with its layers, and keep the image of the disk. Raises HomeRefused."""
+        """Create the home with its layers, and keep the image of the disk. Raises HomeRefused."""
         try:
             super().build()
         except (DriverError, OSError) as error:
@@ -137,14 +137,14 @@ class CutScene(Scene):
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """The image that a cut leaves before a call, the last time after the act has returned."""
+    """The image that a cut leaves before a call, the last one after the act has returned."""
 
     point: int
     image: int
 
 
 def cut_sweep(scene: CutScene, cut: Cut, name: str, most: int, only: int | None = None) -> Swept:
-    """Let a driver do one act, and look at the images that a cut leaves before its writes."""
+    """Let a driver execute one act, and check the images that a cut leaves before its writes."""
     swept = Swept(f"{name}, {cut.name}")
     victim = Victim(_VICTIM)
     calls, moments = _recorded(scene, cut, name, victim)
@@ -165,10 +165,10 @@ def cut_sweep(scene: CutScene, cut: Cut, name: str, most: int, only: int | None 
 
 
 def flush_sweep(scene: CutScene, cut: Cut, name: str, only: int | None = None) -> Swept:
-    """Let a driver do one act, and look at what the disk holds after each of its flushes.
+    """Let a driver execute one act, and check the content of the disk after each of its flushes.
 
-    Each time without the writes behind the flush, and with some of them: a disk keeps them in its
-    cache, and may write any. Where a file system writes by itself the flushes are others.
+    Each time without the writes after the flush, and with some of them: a disk keeps them in its
+    cache, and may write any. On a file system with periodic writes there are more flushes.
     """
     swept = Swept(f"{name}, {cut.name}")
     victim = Victim(_VICTIM)
@@ -181,7 +181,7 @@ def flush_sweep(scene: CutScene, cut: Cut, name: str, only: int | None = None) -
         done = end
         following = ends[number] if number < len(ends) else len(entries)
         cached = entries[end:following]
-        # All flushes of the act are over: it may have returned.
+        # All flushes of the act are done: it may have returned.
         point = number if number < len(ends) else 0
         for some in ([], cached[1::2], cached[::2]) if len(cached) > 1 else ([], cached):
             if only not in (None, point):
@@ -198,7 +198,7 @@ def flush_sweep(scene: CutScene, cut: Cut, name: str, only: int | None = None) -
 
 
 def _recorded_writes(scene: CutScene, name: str, victim: Victim) -> tuple[int, list[Write | Flush]]:
-    """Let a driver do the act; return the image before it, and what it wrote and flushed."""
+    """Let a driver execute the act; return the image before it, and its writes and flushes."""
     act, log = ACTS[name], Log(scene.graphdriver)
     victim.parent = act.parent
     image = copied(scene.prepared)
@@ -228,7 +228,7 @@ def _write(image: int, entries: Sequence[Write | Flush]) -> None:
 
 
 def _described_flush(cut: Cut, name: str, flushes: int, point: int, some: int) -> str:
-    """Return which state of the disk this is, for a report."""
+    """Return a description of the state of the disk, for a report."""
     act = ACTS[name]
     shown = act.shown(Victim(_VICTIM, act.parent))
     where = f"behind its {ordinal(flushes)} flush" if flushes else "before its first flush"
@@ -241,7 +241,9 @@ def _described_flush(cut: Cut, name: str, flushes: int, point: int, some: int) -
 def _recorded(
     scene: CutScene, cut: Cut, name: str, victim: Victim
 ) -> tuple[list[Call], list[_Moment]]:
-    """Let a driver do the act; return its writes, and the images before each and after the last."""
+    """Let a driver execute the act; return its writes, and the images before each and after the
+    last.
+    """
     act, log, survives = ACTS.get(name), Log(scene.graphdriver), cut.survives
     assert survives
     victim.parent = act.parent if act else MIDDLE
@@ -272,7 +274,7 @@ def _recorded(
 
 
 def _described(scene: CutScene, cut: Cut, name: str, point: int, calls: list[Call]) -> str:
-    """Return which cut this is, for a report."""
+    """Return a description of the cut, for a report."""
     act = ACTS.get(name)
     shown = act.shown(Victim(_VICTIM, act.parent)) if act else "init(HOME)"
     where = "after it returned"
@@ -284,7 +286,7 @@ def _described(scene: CutScene, cut: Cut, name: str, point: int, calls: list[Cal
 
 
 class _Check:
-    """What a driver has to find after a power cut."""
+    """The checks of a driver after a power cut."""
 
     def __init__(self, report: Reporter, victim: Victim) -> None:
         self._report = report
@@ -293,7 +295,7 @@ class _Check:
         self._after = AfterRestart(report, _STARTS, _STARTS, _REMOVES, _STARTS)
 
     def run(self) -> None:
-        """Start a driver, and look at everything. Raises Broken."""
+        """Start a driver, and check everything. Raises Broken."""
         with self._after.driver() as driver:
             self._after.check_others(driver)
             if self._act:
@@ -303,7 +305,7 @@ class _Check:
             self._after.check_cleanup(driver)
 
     def _check_state(self, driver: Driver, act: Act) -> None:
-        """The layer is as before or as after the act; after it has returned, that is."""
+        """The layer is as before or as after the act; after the act has returned, as after it."""
         victim, id = self._victim, self._victim.id
         state = state_of(self._report.log, driver, id)
         rule = _RULES.get(act.verb, _Rule(_STARTS, _STARTS))
@@ -336,14 +338,14 @@ class _Check:
     def _found(
         self, requirement: str, expected: str, actual: str, tree: list[str] | None = None
     ) -> None:
-        """Write down that a requirement is broken, where the driver claims what it needs."""
+        """Record a violation, if the driver claims the needs of the requirement."""
         claimed = self._report.scene.graphdriver.claims(Capability.DURABLE)
         if claimed or requirement not in _OF_DURABLE:
             self._report.found(requirement, expected, f"after the power cut {actual}", tree)
 
 
 def _look(scene: CutScene, report: Reporter, image: int, victim: Victim) -> None:
-    """Start a driver on an image, and check what it finds."""
+    """Start a driver on an image, and check its layers."""
     scene.disk.restore(image)
     report.log.lines.append(f"after {report.happened}")
     try:

@@ -1,4 +1,6 @@
-"""Disks of other kinds than the home's, in files and in memory, for as long as a block runs."""
+"""File systems of other kinds than the home's, in files and in memory, for the duration of a
+block.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,28 +19,28 @@ _MKFS = {
     "xfs without d_type": ("mkfs.xfs", "-q", "-f", "-m", "crc=0", "-n", "ftype=0"),
     "vfat": ("mkfs.vfat",),
 }
-# mkfs.xfs makes none below 300 MiB; the files are sparse.
+# mkfs.xfs needs at least 300 MiB; the files are sparse.
 _SIZE = 320 << 20
 
 DISKS = ("tmpfs", "overlay", "ramfs", "ext4")
-"""What every machine has: the first three need no tools, ext4 loop devices and e2fsprogs."""
+"""Available everywhere: the first three need no tools, ext4 needs loop devices and e2fsprogs."""
 
 OTHER_DISKS = ("xfs", "btrfs")
-"""What needs tools that are not installed everywhere."""
+"""Kinds that need tools which are not installed everywhere."""
 
 OLD_DISKS = ("vfat", "xfs without d_type")
-"""What lacks something that overlayfs needs; newer kernels mount no such xfs any more."""
+"""Kinds without a feature that overlayfs needs; newer kernels do not mount such an xfs."""
 
 
 class CannotMake(Exception):
-    """This machine has no such disk; the message says why."""
+    """The file system cannot be created on this machine; the message is the reason."""
 
 
 @contextmanager
 def disk(kind: str, point: Path) -> Iterator[Path]:
-    """Make and mount a disk of a kind at `point`, which need not exist. Raises CannotMake.
+    """Create and mount a file system of a kind at `point`, which need not exist. Raises CannotMake.
 
-    Besides those of the three lists there is `full`, which has room for almost nothing.
+    In addition to the three lists there is `full`, which has almost no free space.
     """
     try:
         point.mkdir(exist_ok=True)

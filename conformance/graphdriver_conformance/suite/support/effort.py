@@ -1,4 +1,4 @@
-"""How much the property tests try, by profile."""
+"""The effort of property tests, by profile."""
 
 import functools
 import os
@@ -15,6 +15,7 @@ __all__ = [
     "error_points",
     "examples",
     "fault_points",
+    "first_will_do",
     "is_hurried",
     "is_thorough",
     "scaled",
@@ -23,7 +24,7 @@ __all__ = [
 
 PROFILE_VARIABLE = "GRAPHDRIVER_PROFILE"
 SHRINK_VARIABLE = "GRAPHDRIVER_SHRINK"
-"""Set to `no` where only the outcome counts: the first example that fails will do then."""
+"""Set to `no` if only the outcome is needed: the first failing example is then sufficient."""
 _PROBING = 5
 _FAULT_POINTS = {"quick": 3, "default": 12, "thorough": 4000}
 _ERROR_POINTS = {"quick": 2, "default": 8, "thorough": 4000}
@@ -33,27 +34,27 @@ _Value = TypeVar("_Value")
 
 
 def scaled(count: int) -> int:
-    """Return `count` for the default profile, less or more of it for another one; 3 at least."""
+    """Return `count` for the default profile, less or more of it for another one; at least 3."""
     return max(3, round(count * _FACTORS[_profile()]))
 
 
 def is_hurried() -> bool:
-    """Say whether the profile is the quick one, which leaves out what others cover in part."""
+    """Return whether the profile is quick, which omits tests that others cover in part."""
     return _profile() == "quick"
 
 
 def fault_points() -> int:
-    """Return at how many system calls of one verb a fault is tried at most."""
+    """Return the maximum number of system calls of one verb at which a fault is tested."""
     return _FAULT_POINTS[_profile()]
 
 
 def error_points() -> int:
-    """Return at how many system calls of one verb an error is tried at most."""
+    """Return the maximum number of system calls of one verb at which an error is tested."""
     return _ERROR_POINTS[_profile()]
 
 
 def is_thorough() -> bool:
-    """Say whether the profile is the one that leaves nothing out."""
+    """Return whether the profile is thorough, which omits nothing."""
     return _profile() == "thorough"
 
 
@@ -68,11 +69,10 @@ def by_profile(quick: _Value, default: _Value, thorough: _Value) -> _Value:
 
 
 def search(count: int, **more: Any) -> settings:
-    """Return Hypothesis's settings for so many examples at the default profile.
+    """Return Hypothesis's settings for `count` examples in the default profile.
 
-    Not derandomized, which Hypothesis does by itself where CI is set: it would then draw the same
-    whatever `--graphdriver-seed` says. Without Phase.explain, which takes minutes where mounts are
-    made.
+    Not derandomized, which is Hypothesis's default in CI: it would then ignore
+    `--graphdriver-seed`. Without Phase.explain, which takes minutes if mounts are made.
     """
     return settings(
         max_examples=scaled(count),
@@ -86,15 +86,19 @@ def search(count: int, **more: Any) -> settings:
     )
 
 
+def first_will_do() -> bool:
+    """Say whether only the outcome counts, so that a test may end at the first violation."""
+    return os.environ.get(SHRINK_VARIABLE) == "no"
+
+
 def _phases() -> tuple[Phase, ...]:
-    shrinks = os.environ.get(SHRINK_VARIABLE) != "no"
-    return (Phase.explicit, Phase.generate, *([Phase.shrink] if shrinks else []))
+    return (Phase.explicit, Phase.generate, *([] if first_will_do() else [Phase.shrink]))
 
 
 def examples(count: int) -> Callable[[_Test], _Test]:
-    """Draw so many examples at the default profile; to stand right below `@given`.
+    """Draw `count` examples in the default profile; to be placed directly below `@given`.
 
-    Each example starts a new program in the test's subject, so that a violation shows its own only.
+    Each example starts a new program in the test's subject, so that a violation shows only its own.
     """
 
     def decorate(test: _Test) -> _Test:
@@ -110,7 +114,7 @@ def examples(count: int) -> Callable[[_Test], _Test]:
                 except Exception as error:
                     subject.raised = error
                     raise
-            # Nobody claims that it works: a few examples, and no search for the smallest.
+            # The capability is not claimed: a few examples, and no search for the smallest.
             if subject.examples <= _PROBING:
                 try:
                     test(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""One act in which one system call fails, each in its turn; and what the driver makes of it.
+"""One act in which one system call fails, for each of its calls, and the driver's behaviour.
 
-The driver lives on: it has to report the error or to do the right thing all the same, to hold on to
-nothing, and to succeed when it is asked again. Then it is started again, as after any other error.
+The driver keeps running: it must report the error or return the correct result, must not hold
+anything, and must succeed when it is called again. Then it is restarted, as after any other error.
 """
 
 import errno
@@ -63,7 +63,7 @@ _DELETES = ("unlink", "unlinkat", "rmdir")
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What a driver holds before the act."""
+    """The resources of a driver before the act."""
 
     mounts: tuple[str, ...]
     descriptors: Counter[str]
@@ -73,9 +73,9 @@ class _Before:
 def error_sweep(
     scene: Scene, name: str, most: int, *, every: bool, only: Where | None = None
 ) -> Swept:
-    """Let the calls of one act fail: `most` of them, each with the error that suits it.
+    """Let the calls of one act fail: `most` of them, each with a suitable error.
 
-    With `every` error at each of them, and with the calls that read as well; or `only` this one.
+    With `every` error at each of them, and with the calls that read as well; or only with `only`.
     """
     swept = Swept(name)
     sweep = _Errors(scene, swept)
@@ -97,7 +97,9 @@ def error_sweep(
 
 
 def _errors_of_read(call: Call) -> tuple[str, ...]:
-    """Return the errors that a call that reads can have: only one that opens lacks descriptors."""
+    """Return the errors that a call that reads can return: only one that opens lacks
+    descriptors.
+    """
     if call.name == "flock":
         return ("ENOLCK",)
     if call.name.startswith("open"):
@@ -106,7 +108,7 @@ def _errors_of_read(call: Call) -> tuple[str, ...]:
 
 
 def _suitable(call: Call) -> str:
-    """Return the error that a call most often has on a bad day."""
+    """Return the most common error of a call."""
     if call.name == "umount2":
         return "EBUSY"
     if call.kind is CallKind.FLUSH or call.name in _DELETES:
@@ -132,7 +134,8 @@ class _Errors:
         where = Where(self._swept.act, error, point, with_reads)
         report = Reporter(scene, self._swept, where)
         victim = Victim(f"layer-{point}", act.parent if act else MIDDLE)
-        with Supervisor(scene.home, ALL_CALLS if with_reads else WRITES) as supervisor:
+        kinds = ALL_CALLS if with_reads else WRITES
+        with Supervisor(scene.home, kinds, skips_flushes=True) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
             try:
                 watched = self._failed(supervisor, process, report, victim)
@@ -155,7 +158,7 @@ class _Errors:
     def _failed(
         self, supervisor: Supervisor, process: OwnProcess, report: Reporter, victim: Victim
     ) -> Watched:
-        """Do the act with the error in it, and look at what the driver makes of it."""
+        """Execute the act with the error in it, and check the driver's behaviour."""
         scene, act, where, log = self._scene, self._act, report.where, report.log
         number = where.error
         failure: Exception | None = None
@@ -215,7 +218,7 @@ class _Errors:
         failure: Exception,
         hit: Call,
     ) -> None:
-        """The error names its cause, and the driver holds on to nothing."""
+        """The error names its cause, and the driver holds nothing."""
         number = report.where.error
         if not _names_cause(failure, number):
             text = f"{errno.errorcode[number]}: {os.strerror(number)}"
@@ -226,7 +229,7 @@ class _Errors:
                 held.append(f"the process {one}")
         more = _files_of(process.processes()) - before.descriptors
         held += [f"a descriptor of {name}" for name in more]
-        if hit.name != "umount2":  # after which a mount has to be there
+        if hit.name != "umount2":  # after which a mount must exist
             points = [row.point for row in mounts_below(self._scene.home)]
             held += [
                 f"a mount at {one}"
@@ -256,8 +259,8 @@ class _Errors:
         if act.verb not in ("get", "put", "cleanup"):
             state = state_of(log, driver, id)
             if isinstance(state, Exception) or (act.verb == "remove" and state is None):
-                return  # it has to be removed before anything else, or is gone
-            # A part of the archive may be in a layer in use; the second try has to complete it.
+                return  # it must be removed first, or does not exist
+            # A part of the archive may be in a layer in use; the second try must complete it.
             if not is_one_of(state, allowed) and not act.is_held:
                 wanted = "does not exist" if victim.before is None else "is as before"
                 actual = "it exists" if victim.before is None else "it is not"
@@ -278,7 +281,7 @@ class _Errors:
         hit: Call | None,
         requirement: str = _RIGHT,
     ) -> None:
-        """What was reported to be done is done."""
+        """The effects of reported successes exist."""
         log, shown = report.log, act.shown(victim)
         wanted = f"{shown} has done what it is for when it succeeds"
         if act.verb in ("put", "cleanup"):
@@ -292,7 +295,7 @@ class _Errors:
                 )
                 raise Broken
         if act.verb == "cleanup":
-            return  # a driver that was cleaned up need not be used again before it is started again
+            return  # after cleanup a driver need not be usable before it is restarted
         if act.verb in ("diff", "changes") and _comparable(act, answer) != self._answer:
             report.found(requirement, wanted, "its answer is another than without the error")
         if act.verb == "get":
@@ -315,7 +318,7 @@ class _Errors:
     def _check_view(
         self, report: Reporter, driver: Driver, victim: Victim, requirement: str
     ) -> None:
-        """A view for writing can be written; it is put twice, once for the act."""
+        """A writable view is writable; it is put twice, once for the act."""
         log = report.log
         with report.succeeds(requirement, f"get({victim.id!r}) again"):
             view = Path(log.call(driver, "get", victim.id))
@@ -340,7 +343,7 @@ class _Errors:
             if has_failed:
                 restart.check_others(driver)
             restart.check_cleanup(driver)
-        # A missing name, such as a mount point, is no remnant; layers are compared by tree.
+        # A missing name, such as a mount point, is not a remnant; layers are compared by tree.
         left = names_below(self._scene.place) - self._scene.names
         if left and not report.is_dirty:
             shown = shown_names(left, frozenset())
@@ -348,7 +351,7 @@ class _Errors:
 
 
 def _check_unchanged(report: Reporter, driver: Driver, victim: Victim) -> None:
-    """A layer that the act does not change is as before."""
+    """A layer that the act does not change is unchanged."""
     state = state_of(report.log, driver, victim.id)
     if not is_one_of(state, [victim.after]):
         lines = same(victim.after, state) if victim.after and isinstance(state, Tree) else []
@@ -357,9 +360,9 @@ def _check_unchanged(report: Reporter, driver: Driver, victim: Victim) -> None:
 
 
 def _files_of(processes: Sequence[int]) -> Counter[str]:
-    """Return the files that processes have open.
+    """Return the open files of processes.
 
-    Not sockets, pipes and the like, which come and go with whoever talks to them.
+    Not sockets, pipes and the like, which depend on connections.
     """
     return Counter(
         name for one in processes for name in descriptors_of(one) if name.startswith("/")
@@ -367,7 +370,7 @@ def _files_of(processes: Sequence[int]) -> Counter[str]:
 
 
 def _names_cause(failure: Exception, number: int) -> bool:
-    """Say whether an error has an errno, or its name or text."""
+    """Return whether an error has an errno, or contains its name or text."""
     if getattr(failure, "errno", None) == number:
         return True
     texts = " ".join([str(failure), *getattr(failure, "__notes__", ())]).lower()
@@ -378,7 +381,9 @@ def _names_cause(failure: Exception, number: int) -> bool:
 
 
 def _comparable(act: Act | None, answer: Any) -> Any:
-    """Return what an answer says about the layer; of an archive, the members without times."""
+    """Return the information about the layer in a result; for an archive, the members without
+    times.
+    """
     if act is None or act.verb != "diff":
         return answer
     entries = read_archive(answer)

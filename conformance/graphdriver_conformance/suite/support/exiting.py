@@ -1,6 +1,6 @@
-"""A program: make a driver, use it, clean up, and end as a program ends.
+"""A program that creates a driver, uses it, cleans up, and exits normally.
 
-    python -m graphdriver_conformance.suite.support.exiting SPEC HOME [OPTION ...]
+python -m graphdriver_conformance.suite.support.exiting SPEC HOME [OPTION ...]
 
 Prints the threads that Python waits for after `cleanup`, one a line.
 """

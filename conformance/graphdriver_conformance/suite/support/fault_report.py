@@ -1,4 +1,4 @@
-"""What a try of a fault has shown, as findings; shared by sweeps of kills and of errors."""
+"""The findings of a fault; shared by sweeps of kills and of errors."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,6 @@ from graphdriver.errors import DriverError
 from graphdriver_conformance.drivers import NoAnswer
 from graphdriver_conformance.faults.calls import Call, CallKind, without_random_names
 from graphdriver_conformance.faults.findings import Finding, Swept, Where
-from graphdriver_conformance.faults.processes import start
 from graphdriver_conformance.host.mountinfo import mounts_below
 from graphdriver_conformance.oracle.compare import Aspect, differences
 from graphdriver_conformance.oracle.tree import Tree
@@ -29,22 +28,22 @@ __all__ = [
 ]
 
 State = Tree | Exception | None
-"""What is there of a layer: its tree, the error of get, or nothing."""
+"""The state of a layer: its tree, the error of get, or absent."""
 
 _ASPECTS = Aspect.DEFAULT | Aspect.HARDLINKS | Aspect.ROOT
 _MOST_LINES = 6
 
 
 def same(expected: Tree, actual: Tree) -> list[str]:
-    """Return how a tree differs from what it has to be."""
+    """Return the differences of a tree from the expected one."""
     return differences(expected, actual, _ASPECTS)
 
 
 def chosen_points(calls: list[Call], most: int) -> list[int]:
-    """Return at which calls to try a fault: all, or where they are too many, `most` of them.
+    """Return the calls at which to test a fault: all, or at most `most` of them.
 
-    Calls after which a layer has another name, and changes of mounts, come first: there most
-    drivers break. The others are spread evenly.
+    Calls that rename a layer, and changes of mounts, are preferred, because most drivers have bugs
+    there. The others are distributed evenly.
     """
     everywhere = range(1, len(calls) + 1)
     if len(calls) <= most:
@@ -68,7 +67,7 @@ def _spread(points: list[int], most: int) -> list[int]:
 
 @dataclass(slots=True)
 class Reporter:
-    """Makes findings of one try: where, what happened, and the calls so far."""
+    """Creates the findings of one fault: the point, the event, and the calls so far."""
 
     scene: Scene
     swept: Swept
@@ -84,7 +83,7 @@ class Reporter:
     def found(
         self, requirement: str, expected: str, actual: str, tree: list[str] | None = None
     ) -> None:
-        """Write down that a requirement is broken; the home is not used again."""
+        """Record a violation; the home is not used again."""
         self.is_dirty = True
         home = str(self.scene.home)
         rows = [str(row).replace(home, "HOME")[:300] for row in mounts_below(self.scene.home)]
@@ -104,7 +103,7 @@ class Reporter:
 
     @contextmanager
     def succeeds(self, requirement: str, call: str) -> Iterator[None]:
-        """Run a block whose call has to succeed; the rest of the check is left out otherwise."""
+        """Run a block whose call must succeed; otherwise the rest of the check is skipped."""
         try:
             yield
         except (DriverError, OSError) as error:
@@ -113,12 +112,12 @@ class Reporter:
 
 
 class Broken(Exception):
-    """What was found leaves nothing to look at in this try."""
+    """After this finding nothing else can be checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class AfterRestart:
-    """What a driver that is started again has to do, and the requirements that say so."""
+    """The requirements of a restarted driver, and their checks."""
 
     report: Reporter
     starts: str
@@ -130,7 +129,7 @@ class AfterRestart:
     def driver(self) -> Iterator[Driver]:
         """Start a driver on the home for the block. Raises Broken."""
         scene, log = self.report.scene, self.report.log
-        process = start(scene.graphdriver.source)
+        process = scene.start()
         try:
             with self.report.succeeds(self.starts, "the next init(HOME)"):
                 driver = scene.init(process, log)
@@ -139,7 +138,7 @@ class AfterRestart:
             process.end()
 
     def check_top(self, driver: Driver) -> None:
-        """The one on top shows what is below it; the others are compared where it differs."""
+        """The topmost layer shows the lower ones; the others are compared if it differs."""
         report, scene = self.report, self.report.scene
         for id in scene.trees if report.is_dirty else [TOP]:
             with report.succeeds(self.others, f"get({id!r}) of another layer"):
@@ -181,7 +180,7 @@ class AfterRestart:
 
 
 def state_of(log: Log, driver: Driver, id: str) -> State:
-    """Return what is there of a layer. Raises NoAnswer."""
+    """Return the state of a layer. Raises NoAnswer."""
     if not log.call(driver, "exists", id):
         return None
     try:
@@ -193,7 +192,7 @@ def state_of(log: Log, driver: Driver, id: str) -> State:
 
 
 def is_one_of(state: State, allowed: Sequence[Tree | None]) -> bool:
-    """Say whether a layer is in one of the states that are allowed."""
+    """Return whether a layer is in one of the allowed states."""
     return any(
         state is one
         if state is None or one is None
@@ -208,7 +207,7 @@ def described(error: BaseException) -> str:
 
 
 def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
-    """Return names that have come and gone, for a report."""
+    """Return the names that were created and removed, for a report."""
     parts = [f"left: {_first(come)}"] * bool(come) + [f"missing: {_first(gone)}"] * bool(gone)
     return "; ".join(parts)
 

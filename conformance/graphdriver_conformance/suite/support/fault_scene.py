@@ -1,7 +1,7 @@
-"""The home in which faults are tried: layers that have to stay as they are, and the acts.
+"""The home in which faults are tested: layers that must not change, and the acts.
 
-An act is one verb on a layer of its own, the victim, with what has to be there before it. Trees are
-compared with what the same driver showed when nothing had gone wrong.
+An act is one verb on a layer of its own, the victim, with its preparation. Trees are compared with
+the trees that the same driver showed without a fault.
 """
 
 import io
@@ -16,6 +16,7 @@ from typing import Any
 from graphdriver.contract import Capability, Driver
 from graphdriver_conformance.drivers.resolve import OwnProcess
 from graphdriver_conformance.faults.processes import start
+from graphdriver_conformance.faults.supervisor import without_flushes
 from graphdriver_conformance.fixture.program import shown_call, shown_result
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host.environment import umount_below
@@ -59,6 +60,8 @@ _TOP = [
     entry_of("d/z", file(b"z")),
     entry_of("etc", directory()),
     entry_of("etc/v", file(b"v" * 5000)),
+    # With an entry: without one some drivers change its mode, by one of their ways to unpack.
+    entry_of("new", directory(0o700)),
     whiteout("new/f"),
     entry_of("vdir", directory(0o750)),
     entry_of("vdir/s", symlink("p")),
@@ -84,7 +87,7 @@ _LAYERS: dict[str, tuple[str, list[LayerEntry]]] = {
 
 @cache
 def _archive(id: str) -> bytes:
-    """Return a layer's archive; in a user namespace with one id all in it belongs to root."""
+    """Return a layer's archive; in a user namespace with one id all members are owned by root."""
     entries = _LAYERS[id][1]
     if not _can_change_owners():
         entries = [replace(one, node=replace(one.node, uid=0, gid=0)) for one in entries]
@@ -101,14 +104,14 @@ def _can_change_owners() -> bool:
 
 
 class Log:
-    """The calls that were made and what came of them, as lines for a report."""
+    """The calls and their results, as lines for a report."""
 
     def __init__(self, graphdriver: Subject) -> None:
         self.lines: list[str] = []
         self._graphdriver = graphdriver
 
     def call(self, driver: Driver, verb: str, *arguments: Any) -> Any:
-        """Call a verb and write it down."""
+        """Call a verb and record it."""
         shown = [one for one in arguments if not hasattr(one, "read")]
         line = shown_call(verb, shown if len(shown) == len(arguments) else [*shown, "ARCHIVE"])
         try:
@@ -122,7 +125,7 @@ class Log:
         return answer
 
     def tree(self, driver: Driver, id: str) -> Tree:
-        """Return what a layer's view shows."""
+        """Return the tree of a layer's view."""
         view = Path(self.call(driver, "get", id))
         try:
             return observe(view)
@@ -132,9 +135,9 @@ class Log:
 
 @dataclass(slots=True)
 class Victim:
-    """The layer that an act is about: its id and parent, and its trees before and after the act.
+    """The layer of an act: its id and parent, and its trees before and after the act.
 
-    None is a layer that is not there; `answer` is what a verb that only reads has to answer.
+    None is an absent layer; `answer` is the expected result of a verb that only reads.
     """
 
     id: str
@@ -173,7 +176,7 @@ class Act:
         return shown_call(self.verb, given).replace("'ARCHIVE'", "ARCHIVE")
 
     def call(self, log: Log, driver: Driver, victim: Victim) -> Any:
-        """Call the verb; a stream is read to its end. Returns what can be compared."""
+        """Call the verb; a stream is read to its end. Returns a comparable result."""
         answer = log.call(driver, self.verb, *self.arguments(victim))
         if self.verb == "diff":
             with answer as stream:
@@ -185,7 +188,7 @@ class Act:
 
 @dataclass(slots=True)
 class Scene:
-    """A home with three layers that no fault may change, and a fresh victim for each try."""
+    """A home with three layers that no fault may change, and a new victim for each fault."""
 
     graphdriver: Subject
     place: Path = Path()
@@ -196,17 +199,19 @@ class Scene:
     """The tree of a layer on MIDDLE after the archive _OLDER; see there."""
     renewed: Tree = field(default_factory=Tree)
     """The tree of that layer after _TOP as well."""
+    skips_flushes: bool = True
+    """Whether drivers need not wait for the disk, which is so where no power cut follows."""
     _count: int = 0
 
     @property
     def home(self) -> Path:
-        """The home, in a directory of its own, so that what is left beside it is seen."""
+        """The home, in a directory of its own, so that remnants beside it are detected."""
         return self.place / "home"
 
     def build(self) -> None:
-        """Make a new home with its layers, and use the driver so that what it makes once is there.
+        """Create a new home with its layers, and use the driver so that its initial files exist.
 
-        Raises what the driver raises.
+        Raises the driver's exceptions.
         """
         self.place = self.new_place()
         log = Log(self.graphdriver)
@@ -239,7 +244,7 @@ class Scene:
         log.call(driver, "remove", "renewed")
 
     def new_place(self) -> Path:
-        """Make the directory for the next home."""
+        """Create the directory for the next home."""
         if self._count:
             umount_below(self.place)
         self._count += 1
@@ -247,9 +252,13 @@ class Scene:
         place.mkdir()
         return place
 
+    def start(self) -> OwnProcess:
+        """Start a process that nobody supervises and that can make the driver."""
+        return start(self.graphdriver.source, without_flushes if self.skips_flushes else None)
+
     def started(self) -> tuple[OwnProcess, Driver]:
-        """Start a driver on the home that nobody supervises."""
-        process = start(self.graphdriver.source)
+        """Start an unsupervised driver on the home."""
+        process = self.start()
         try:
             return process, self.init(process, Log(self.graphdriver))
         except BaseException:
@@ -257,13 +266,13 @@ class Scene:
             raise
 
     def init(self, process: OwnProcess, log: Log, home: Path | None = None) -> Driver:
-        """Make the driver in a process that was started for it."""
+        """Create the driver in a process that was started for it."""
         log.lines.append("driver = init(HOME)")
         with self.graphdriver.busy_with("init(HOME)"):
             return process.init(home or self.home, self.graphdriver.options)
 
     def tree_of_parent(self, parent: str) -> Tree:
-        """Return what a new layer on `parent` shows."""
+        """Return the tree of a new layer on `parent`."""
         return self.trees[parent] if parent else self.shown_empty
 
     def archive(self, parent: str) -> io.BytesIO:
@@ -271,7 +280,7 @@ class Scene:
         return io.BytesIO(_archive(TOP if parent else BASE))
 
     def tree_when_applied(self, parent: str) -> Tree:
-        """Return what a layer on `parent` shows when that archive was applied to it."""
+        """Return the tree of a layer on `parent` after that archive was applied to it."""
         return self.trees[TOP if parent else BASE]
 
 
@@ -282,9 +291,9 @@ def first_line(error: BaseException) -> str:
 
 
 def names_below(directory: Path) -> frozenset[str]:
-    """Return the relative names of everything below a directory, with a slash behind directories.
+    """Return the relative paths of everything below a directory, with a slash after directories.
 
-    What is mounted there is not looked into.
+    Mounts are not entered.
     """
     found: list[str] = []
     device = os.lstat(directory).st_dev
@@ -398,4 +407,4 @@ ACTS: Mapping[str, Act] = {
     "diff_grandparent": Act("diff", _applied_to_stay, _and_base, _UNCHANGED),
     "changes": Act("changes", _applied_to_stay, _id_and_parent, _UNCHANGED, needs=_CHANGES),
 }
-"""Every verb that can change a home, as it is used."""
+"""Every verb that can change a home, with its usual arguments."""

@@ -1,4 +1,4 @@
-"""Members as tar programs write them, each with the nodes that it stands for."""
+"""Members in the formats of tar programs, each with the expected nodes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,12 +31,12 @@ DIALECTS = {
     "pax-long": Dialect(always_long=True),
     "star": Dialect(Format.STAR),
 }
-"""What Docker, containerd and containers-storage read."""
+"""The features that Docker, containerd and containers-storage read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Blocks of one or more members, and the nodes they make of an empty layer, by name."""
+    """Blocks of one or more members, and the nodes that they create in an empty layer, by name."""
 
     name: str
     blocks: bytes
@@ -44,7 +44,7 @@ class Form:
 
 
 def nodes_of(forms: Iterable[Form]) -> Tree:
-    """Return the tree that the forms make, with the directories that they imply."""
+    """Return the tree that the forms create, with implied directories."""
     return Tree.of({name: node for form in forms for name, node in form.nodes.items()})
 
 
@@ -64,7 +64,7 @@ def _sample(name: str, dialect: Dialect) -> Form:
         top + b"/to": symlink(b"t" * 150),
         top + b"/just": symlink(b"t" * 100),
         top + b"/" + b"j" * (99 - len(top)): file(b"just a hundred"),
-        # As much as ustar's prefix and name hold.
+        # The maximum length of ustar's prefix and name.
         top + b"/" + b"P" * (154 - len(top)) + b"/" + b"N" * 100: file(b"full"),
         deep: directory(),
         deep + b"/" + b"f" * 30: file(b"deep"),
@@ -150,7 +150,7 @@ COMMON: Sequence[Form] = (
         {b"named": CONTENT},
     ),
 )
-"""What every engine reads: refusing it keeps an image from being pulled."""
+"""Forms that every engine reads: a refusal prevents the pull of an image."""
 
 ROOTS: Sequence[Form] = (
     Form("./", _header("./", flag=b"5", mode=0o755).block()),
@@ -165,18 +165,18 @@ _DIRECTORY = "l" * 120 + "/"
 
 _Segments = tuple[tuple[int, int], ...]
 
-# GNU tar's segments are whole blocks; an empty one at the end says how long the file is.
+# GNU tar's segments are whole blocks; an empty one at the end defines the length of the file.
 _MAPS: Mapping[str, _Segments] = {
     "holes": ((0, 512), (4096, 512), (8192, 0)),
     "hole-first": ((4096, 1024),),
     "all-hole": ((8192, 0),),
-    # More than a header has room for, and than a block after it.
+    # More than fit into a header, and into a block after it.
     "long": (*((one * 1024, 512) for one in range(30)), (30 * 1024, 0)),
 }
 
 
 def _stored(segments: _Segments) -> bytes:
-    """Return what an archive stores of a file with data at `segments`."""
+    """Return the stored data of a file with data at `segments`."""
     return b"".join((b"%d" % offset).ljust(length, b"-") for offset, length in segments if length)
 
 
@@ -332,7 +332,7 @@ RARE: Sequence[Form] = (
         {b"sized": directory()},
     ),
 )
-"""What some readers refuse: that is all right, another tree is not."""
+"""Forms that some readers refuse, which is accepted; another tree is not."""
 
 
 def _foreign(name: str, *records: tuple[bytes, bytes]) -> Form:
@@ -365,4 +365,4 @@ FOREIGN: Sequence[Form] = (
         {b"foreign": symlink("to")},
     ),
 )
-"""What other systems say of a file, and Linux has no place for."""
+"""Metadata of other systems that Linux does not support."""

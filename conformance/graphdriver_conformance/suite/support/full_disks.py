@@ -1,4 +1,4 @@
-"""Verbs on a disk that has room for less and less of what they write."""
+"""Verbs on a disk with decreasing free space for their writes."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ BASE = Tree.of(
         "link": symlink("lib/a"),
     }
 )
-"""The tree that the layers stand on."""
+"""The tree of the base layer."""
 _KEPT = Tree.of({"etc/hosts": b"two\n", "lib/a": file(_LONG, 0o755), "lib/new": b"new"})
 _OWN = BASE.with_(b"own", file(b"own"))
 _ENTRIES = [
@@ -52,7 +52,7 @@ _ENTRIES = [
 ]
 _ARCHIVE = build_archive(_ENTRIES)
 
-# Blocks or inodes that are left free, until a verb succeeds.
+# The numbers of free blocks or inodes, until a verb succeeds.
 _FEW = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 _MORE = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128)
 _SIZES = by_profile(_FEW, _MORE, (*range(48), *range(48, 129, 8)))
@@ -60,21 +60,21 @@ _SIZES = by_profile(_FEW, _MORE, (*range(48), *range(48, 129, 8)))
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A verb that needs room: what is there before it is called, the call, and the tree after."""
+    """A verb that needs space: its preparation, the call, and the tree after it."""
 
     name: str
     prepare: Callable[[Subject, str], str]
-    """Make what it is called for on a base; return the id."""
+    """Prepare a layer on a base; return its id."""
     call: Callable[[Subject, str, str], None]
     """Call it for an id and its parent."""
     before: Tree | None
-    """The tree of the layer where the verb fails; None for no layer."""
+    """The tree of the layer if the verb fails; None for no layer."""
     after: Tree
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A verb that was called while little was left: the call in words, and its error if any.
+    """A call of a verb with little free space: the call in words, and its error if any.
 
     `names` and `mounts` are those of the home before the call.
     """
@@ -88,7 +88,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A driver on a small disk, with a base and a child of it that nobody touches."""
+    """A driver on a small disk, with a base and a child of it that do not change."""
 
     graphdriver: Subject
     disk: SmallDisk
@@ -96,7 +96,7 @@ class Ground:
     kept: str
 
     def attempts(self, verb: Verb, resource: Resource) -> Iterator[Attempt]:
-        """Call a verb with more and more room, until it succeeds; yield with the disk full."""
+        """Call a verb with increasing free space, until it succeeds; yield with the disk full."""
         driver = self.graphdriver
         for count in _SIZES:
             layer = verb.prepare(driver, self.base)
@@ -116,7 +116,7 @@ class Ground:
         driver.not_provable(f"{verb.name} needs more than {_SIZES[-1]} {resource.value}")
 
     def assert_others_whole(self, after: str) -> None:
-        """Raise AssertionError where a layer that nobody touched has changed."""
+        """Raise AssertionError if an unrelated layer has changed."""
         assert_same_tree(BASE, self.graphdriver.tree(self.base), f"the parent after {after}")
         assert_same_tree(_KEPT, self.graphdriver.tree(self.kept), f"another layer after {after}")
 
@@ -132,7 +132,7 @@ class Ground:
 
 @contextmanager
 def ground(graphdriver: Subject, type: str) -> Iterator[Ground]:
-    """Let the driver work on a small disk of a type for the block; there is room at its end."""
+    """Let the driver use a small disk of a type for the block; it has free space at its end."""
     point = directory_beside(graphdriver, "small")
     try:
         disk = small_disk(type, point)

@@ -1,4 +1,4 @@
-"""File systems in files in memory: their power can be cut, and their content kept and put back."""
+"""File systems in files in memory: their power can be cut, and their content saved and restored."""
 
 import fcntl
 import hashlib
@@ -27,7 +27,7 @@ _ZEROS = bytes(_PIECE)
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of file system: how one is made, and mounted so that it writes nothing by itself."""
+    """A kind of file system: how it is created, and mounted without periodic writes."""
 
     type: str
     size: int
@@ -39,7 +39,7 @@ FORMATS = {
     "ext4": Format(
         "ext4", 32 << 20, ("mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=4"), "commit=300"
     ),
-    # The copy of a disk has its UUID, and is mounted while the disk is still in use.
+    # The copy of a disk has the same UUID, and is mounted while the disk is still in use.
     "xfs": Format("xfs", 300 << 20, ("mkfs.xfs", "-q", "-f"), "nouuid"),
     "btrfs": Format("btrfs", 128 << 20, ("mkfs.btrfs", "-q", "-f"), "commit=300"),
     "small ext4": Format(
@@ -51,12 +51,12 @@ FORMATS = {
 
 
 class Survives(Enum):
-    """How much of what was not synced a power cut leaves; the value is FS_IOC_SHUTDOWN's."""
+    """The unsynced changes that survive a power cut; the value is FS_IOC_SHUTDOWN's."""
 
     NOTHING = 2
     """The journal as it is on the disk."""
     NAMES = 1
-    """The journal is committed first: names are there, data that was not written back is not."""
+    """The journal is committed first: names exist, but not the data that was not written back."""
 
 
 class ImageDisk:
@@ -79,7 +79,7 @@ class ImageDisk:
         return self._format.type
 
     def sync(self) -> None:
-        """Write out all that is in memory, of whatever is mounted."""
+        """Sync all mounted file systems."""
         with own_work(f"sync {self.point}"):
             descriptor = os.open(self.point, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -88,9 +88,9 @@ class ImageDisk:
                 os.close(descriptor)
 
     def cut(self, survives: Survives) -> None:
-        """Cut the power, and mount what is left. Whoever uses the disk has to be ended then.
+        """Cut the power, and mount the remaining state. Users of the disk must have ended.
 
-        Raises CannotMake where the file system has no such call.
+        Raises CannotMake if the file system has no such call.
         """
         try:
             descriptor = os.open(self.point, os.O_RDONLY | os.O_DIRECTORY)
@@ -105,9 +105,9 @@ class ImageDisk:
         self.restore(self.image)
 
     def as_after_a_cut(self, survives: Survives) -> int:
-        """Return the image that a power cut would leave now, and go on with the disk.
+        """Return the image that a power cut would leave now; the disk remains in use.
 
-        What the file system has handed to the disk is in the image, what it holds in memory is not.
+        Blocks that the file system has written to the disk are in the image, its memory is not.
         """
         if survives is Survives.NAMES:
             with own_work(f"commit the journal of {self.point}"):
@@ -115,7 +115,7 @@ class ImageDisk:
         return copied(self.image)
 
     def restore(self, image: int) -> None:
-        """Go on with a copy of an image, mounted at the same place."""
+        """Continue with a copy of an image, mounted at the same path."""
         following = copied(image)
         self.unmount()
         os.close(self.image)
@@ -128,9 +128,9 @@ class ImageDisk:
         umount(str(self.point))
 
     def mount_recorded(self, path: Path, image: int) -> RecordedFile:
-        """Mount another image at the same place, with all that is written to it recorded.
+        """Mount another image at the same path, with all its writes recorded.
 
-        It is seen as the file `path`. Raises CannotMake.
+        It is visible as the file `path`. Raises CannotMake.
         """
         self.unmount()
         try:
@@ -147,14 +147,14 @@ class ImageDisk:
         return file
 
     def close(self) -> None:
-        """Unmount the disk, and forget its content."""
+        """Unmount the disk, and delete its content."""
         self.unmount()
         os.close(self.image)
 
     def _commit(self) -> None:
-        """Have the journal written, which holds all changes of metadata so far, and no data.
+        """Commit the journal, which contains all changes of metadata so far, and no data.
 
-        fsync(2) of a file whose metadata has changed does that.
+        fsync(2) of a file with changed metadata does that.
         """
         descriptor = os.open(self.point / "committed", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
         try:
@@ -208,7 +208,7 @@ def digest(image: int) -> bytes:
 
 
 def _data_from(image: int, offset: int) -> int | None:
-    """Return where the next data of a sparse file begins, None at its end."""
+    """Return the offset of the next data of a sparse file, None at its end."""
     try:
         return os.lseek(image, offset, os.SEEK_DATA)
     except OSError:
@@ -217,7 +217,9 @@ def _data_from(image: int, offset: int) -> int | None:
 
 @cache
 def _template(format: str) -> int:
-    """Return the image of an empty file system; made once for each process. Raises CannotMake."""
+    """Return the image of an empty file system; created once for each process. Raises
+    CannotMake.
+    """
     made = FORMATS[format]
     try:
         with tempfile.NamedTemporaryFile(prefix="graphdriver-disk-") as image:

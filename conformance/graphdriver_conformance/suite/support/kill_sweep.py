@@ -1,8 +1,8 @@
-"""One act, its driver killed before each of its changes; and what a fresh driver then shows.
+"""Kills of the driver before each change of one act, and the state that a new driver shows.
 
-Every try starts a driver in a process of its own, lets it do the act until it is killed, and starts
-another one on the same home, as after a restart of the daemon. Nobody looks into the home's files:
-what counts is what the verbs answer, what is mounted, and which names are left.
+Each time a driver is started in a process of its own, executes the act until it is killed, and
+another one is started on the same home, as after a restart of the daemon. The home's files are not
+read: the results of verbs, mounts, and remaining names are checked.
 """
 
 from collections.abc import Callable
@@ -48,14 +48,14 @@ from graphdriver_conformance.suite.support.fault_scene import (
 __all__ = ["FIRST_INIT", "INIT", "RECOVERIES", "kill_sweep"]
 
 INIT, FIRST_INIT = "init", "first_init"
-"""The acts that are no verb: Init on a home with layers, and on a place where there is none."""
+"""The acts that are not verbs: Init on a home with layers, and on a missing home."""
 
 RECOVERIES = {
     "init_after_create": "create_child",
     "init_after_apply": "apply_child",
     "init_after_remove": "remove_child",
 }
-"""Likewise: Init on a home where a driver was killed inside the act that is named."""
+"""Likewise: Init on a home whose driver was killed inside the named act."""
 
 _ABSENT = "absent"
 
@@ -63,7 +63,7 @@ _ABSENT = "absent"
 def kill_sweep(scene: Scene, name: str, most: int, only: int | None = None) -> Swept:
     """Kill a driver before each of its changes in one act, and after it has returned.
 
-    `most` calls are tried where there are more; `only` is the single point to be tried.
+    At most `most` calls are tested; `only` is the single point to test.
     """
     swept = Swept(name)
     sweep: _Kills
@@ -96,7 +96,7 @@ class _Kills:
         scene, act = self._scene, self._act
         victim = Victim(f"layer-{point}", act.parent if act else MIDDLE)
         report = Reporter(scene, self._swept, Where(self._swept.act, KILL_NAME, point))
-        with Supervisor(scene.home, CHANGES) as supervisor:
+        with Supervisor(scene.home, CHANGES, skips_flushes=True) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
             try:
                 watched = self._killed(supervisor, process, report, victim)
@@ -118,7 +118,7 @@ class _Kills:
     def _killed(
         self, supervisor: Supervisor, process: OwnProcess, report: Reporter, victim: Victim
     ) -> Watched:
-        """Let the driver do the act until it is killed; return what was seen of it."""
+        """Let the driver execute the act until it is killed; return the observed calls."""
         scene, act, point, log = self._scene, self._act, report.where.point, report.log
         if act is None:
             with supervisor.watching(point) as watched:
@@ -133,7 +133,7 @@ class _Kills:
         return watched
 
     def _has_returned(self, watched: Watched) -> bool:
-        """Say whether the act was at its end when the driver was killed."""
+        """Return whether the act had ended when the driver was killed."""
         return watched.hit is None
 
     def _check_names(self, report: Reporter) -> None:
@@ -148,7 +148,7 @@ class _Kills:
 
 
 class _Recoveries(_Kills):
-    """Kills in the Init that follows a kill inside a verb, which is where a home is mended."""
+    """Kills in the Init that follows a kill inside a verb, in which a home is repaired."""
 
     def __init__(self, scene: Scene, swept: Swept, act: Act) -> None:
         super().__init__(scene, swept, act)
@@ -160,7 +160,7 @@ class _Recoveries(_Kills):
     ) -> Watched:
         scene, act = self._scene, self._act
         assert act
-        with Supervisor(scene.home, CHANGES) as first:
+        with Supervisor(scene.home, CHANGES, skips_flushes=True) as first:
             killed = start(scene.graphdriver.source, first.enter)
             try:
                 driver = scene.init(killed, report.log)
@@ -178,22 +178,22 @@ class _Recoveries(_Kills):
         return watched
 
     def _has_returned(self, watched: Watched) -> bool:
-        """Never: the verb was killed, whatever became of Init."""
+        """Never: the verb was killed, independent of Init."""
         return False
 
 
 class _FirstInits(_Kills):
-    """Kills in the first Init of all: nothing is there yet."""
+    """Kills in the first Init, without an existing home."""
 
     def at(self, point: int) -> list[Call]:
-        """Kill before the call `point`, make the driver again, use it and compare the names."""
+        """Kill before the call `point`, create the driver again, use it and compare the names."""
         self._number += 1
         scene = self._scene
         place = scene.graphdriver.home.parent / f"first-{self._number}"
         place.mkdir()
         report = Reporter(scene, self._swept, Where(FIRST_INIT, KILL_NAME, point))
         home = place / "home"
-        with Supervisor(place, CHANGES) as supervisor:
+        with Supervisor(place, CHANGES, skips_flushes=True) as supervisor:
             process = start(scene.graphdriver.source, supervisor.enter)
             try:
                 with supervisor.watching(point) as watched:
@@ -220,7 +220,7 @@ class _FirstInits(_Kills):
         return watched.calls
 
     def _use(self, report: Reporter, home: Path) -> None:
-        process = start(self._scene.graphdriver.source)
+        process = self._scene.start()
         log = report.log
         try:
             with report.succeeds("CRS-001", "the next init(HOME)"):
@@ -239,7 +239,7 @@ class _FirstInits(_Kills):
 
 
 class _Check:
-    """What a fresh driver has to show after a kill."""
+    """The checks of a new driver after a kill."""
 
     def __init__(
         self, report: Reporter, act: Act | None, victim: Victim, *, returned: bool
@@ -253,14 +253,14 @@ class _Check:
         self._restart = AfterRestart(report, "CRS-001", "CRS-002", "CRS-003", "CRS-009")
 
     def run(self) -> None:
-        """Start a driver, look at everything, and leave the home as it was. Raises Broken."""
+        """Start a driver, check everything, and restore the home. Raises Broken."""
         with self._restart.driver() as driver:
             try:
                 if self._act:
                     self._restart.check_top(driver)
                     self._check_victim(driver, self._act)
             finally:
-                # Removing what is left of a layer is where others come to harm.
+                # Removing a remnant may damage other layers.
                 self._restart.check_others(driver)
             self._restart.check_cleanup(driver)
 
@@ -271,7 +271,7 @@ class _Check:
         self._create(driver)
 
     def _state(self, driver: Driver, act: Act) -> State:
-        """Return what is there of the victim, and report it where that may not be."""
+        """Return the state of the victim, and report it if it is not allowed."""
         victim, report, id = self._victim, self._report, self._victim.id
         state = state_of(self._log, driver, id)
         allowed = [victim.after] if self._returned else [victim.before, victim.after]
@@ -279,7 +279,7 @@ class _Check:
             return state
         must = self._returned or act.requirement == "CRS-008"
         if isinstance(state, Exception) and not must:
-            return state  # a layer that says that it cannot be used is no wrong layer
+            return state  # a layer that raises a clear error is not a wrong layer
         requirement = "CRS-012" if self._returned else act.requirement
         wanted = " or ".join(dict.fromkeys(self._named(one) for one in allowed))
         lines: list[str] = []
@@ -294,15 +294,15 @@ class _Check:
         return state
 
     def _repeat(self, driver: Driver, act: Act, state: State) -> None:
-        """Call the verb again, as whoever did not hear its end does."""
+        """Call the verb again, like a caller that did not receive its result."""
         victim, report = self._victim, self._report
         if isinstance(state, Exception) or act.verb in ("remove", "cleanup"):
-            return  # it has to be removed first; or that, and at the end cleanup, comes anyway
+            return  # it is removed first; or remove and cleanup are called anyway
         creates = act.verb.startswith("create")
         if (state is None) != creates:
             return
         if act.verb == "apply_diff" and not is_one_of(state, [victim.before]):
-            return  # the contract does not say what an archive means on top of itself
+            return  # the contract does not define applying an archive twice
         call = act.shown(victim)
         with report.succeeds("CRS-013", f"{call} again after the restart"):
             act.call(self._log, driver, victim)
@@ -315,7 +315,7 @@ class _Check:
             )
 
     def _create(self, driver: Driver) -> None:
-        """Use the id again, then leave nothing."""
+        """Use the id again, then clean up."""
         victim, report, id = self._victim, self._report, self._victim.id
         create = f"create({id!r}, {victim.parent!r})"
         with report.succeeds("CRS-004", f"{create} after the restart and remove"):
@@ -336,7 +336,7 @@ class _Check:
         return "whole" if tree == victim.after else "as before"
 
     def _resembled(self, tree: Tree) -> str:
-        """Return which tree this is, where it is that of another layer."""
+        """Return which other layer has this tree, if any."""
         if not same(Tree(), tree):
             return "an empty tree"
         for id, one in self._scene.trees.items():
@@ -349,7 +349,7 @@ class _Check:
 
 
 def _until_killed(call: Callable[[], Any]) -> Any:
-    """Return what a call answers, None where its process is killed meanwhile."""
+    """Return the result of a call, None if its process is killed meanwhile."""
     try:
         return call()
     except NoAnswer:

@@ -1,4 +1,4 @@
-"""An image, and what a container does to it that makes overlayfs mark the upper directory."""
+"""An image, and edits by a container that make overlayfs write marks to the upper directory."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ IMAGE = Tree.of(
 
 
 def edit(root: Path) -> None:
-    """Rename a directory and make one again, change metadata alone, delete."""
+    """Rename a directory and recreate one, change only metadata, delete."""
     try:
         (root / "d").rename(root / "moved")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What is in the home before and after, and messages that say which names differ."""
+"""Names in the home before and after, and messages with the names that differ."""
 
 import contextlib
 import io
@@ -32,8 +32,8 @@ def home_names(home: Path) -> set[str]:
 def settled_names(graphdriver: Subject, home: Path | None = None) -> set[str]:
     """Return the names in the home after a first use of the driver.
 
-    A store may make its index, its journal or its directories with the first layer, or with the
-    first removal: these are no leftovers. What comes later is.
+    A store may create its index, its journal or its directories with the first layer, or with the
+    first removal: these are not remnants. Later names are.
     """
     with contextlib.suppress(DriverError, OSError):
         _live(graphdriver)
@@ -41,7 +41,7 @@ def settled_names(graphdriver: Subject, home: Path | None = None) -> set[str]:
 
 
 def _live(graphdriver: Subject) -> None:
-    """Make, use and remove a layer and its child, with every verb that the driver has."""
+    """Create, use and remove a layer and its child, with every verb of the driver."""
     base = graphdriver.new_layer(writable=True)
     graphdriver.fill(base, Tree.of({"file": b"x"}))
     child = graphdriver.new_layer(base)
@@ -65,7 +65,7 @@ def assert_there(names: Iterable[bytes], found: Container[bytes], what: str) -> 
 
 
 def assert_same_names(expected: Iterable[_Name], actual: Iterable[_Name], message: str) -> None:
-    """Raise AssertionError with the names that are missing and those that are too many."""
+    """Raise AssertionError with the missing and the additional names."""
     wanted, found = set(expected), set(actual)
     if wanted != found:
         raise AssertionError(f"{message}: {_difference(wanted, found)}")
@@ -74,7 +74,7 @@ def assert_same_names(expected: Iterable[_Name], actual: Iterable[_Name], messag
 def assert_same_sequence(
     expected: Sequence[object], actual: Sequence[object], message: str
 ) -> None:
-    """Raise AssertionError with the first element that differs, or is missing or too many."""
+    """Raise AssertionError with the first element that differs, or is missing or additional."""
     if list(expected) == list(actual):
         return
     for place, (wanted, found) in enumerate(zip(expected, actual, strict=False)):

@@ -1,4 +1,4 @@
-"""Requests to a plugin as no careful client would send them, for the requirements WIR."""
+"""Unusual and malformed requests to a plugin, for the requirements WIR."""
 
 import http.client
 import json
@@ -20,14 +20,14 @@ __all__ = ["Raw", "Reply"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a plugin answered."""
+    """The response of a plugin."""
 
     status: int
     data: bytes
 
     @property
     def json(self) -> dict[str, Any] | None:
-        """The JSON object, None when it is none."""
+        """The JSON object, None if it is not one."""
         try:
             found = json.loads(self.data)
         except (ValueError, RecursionError):
@@ -44,7 +44,7 @@ class Reply:
 
 
 class Raw:
-    """The plugin of `driver`, spoken to without care; `program` gets what is said."""
+    """The plugin of `driver`, for raw requests; `program` records them."""
 
     def __init__(self, driver: Driver, program: Program) -> None:
         plugin = inner(driver)
@@ -54,7 +54,9 @@ class Raw:
         self.path = plugin.wire.path
 
     def forget_init(self) -> None:
-        """Let the next verb of the driver send its Init again: ours was the last."""
+        """Let the next verb of the driver send its Init again, because the test has sent
+        another.
+        """
         self._driver.wire.served = None
 
     def connection(self) -> Connection:
@@ -78,7 +80,7 @@ class Raw:
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Post on a connection that is there."""
+        """Post on an existing connection."""
         data = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
         extra = f", headers={dict(headers)}" if headers else ""
         step = self._program.line(f"post({method!r}, {data[:100]!r}{extra})")
@@ -93,7 +95,9 @@ class Raw:
         return reply
 
     def half_sent(self, data: bytes) -> bytes:
-        """Send bytes, then no more, and return what comes until the plugin hangs up."""
+        """Send bytes, then no more, and return the response until the plugin closes the
+        connection.
+        """
         with socket.socket(socket.AF_UNIX) as made:
             made.settimeout(deadline())
             self._program.line(f"send({data[:60]!r}... {len(data)} bytes in all, no more)")
@@ -102,7 +106,7 @@ class Raw:
                 made.sendall(data)
                 made.shutdown(socket.SHUT_WR)
             except (BrokenPipeError, ConnectionResetError):
-                pass  # it has hung up already; what it said before is to be read yet
+                pass  # it has closed the connection already; its earlier output is still to be read
             answer = bytearray()
             try:
                 while piece := made.recv(1 << 16):

@@ -1,8 +1,8 @@
-"""A program: make a driver where it runs, in a user namespace, and see whether it is right there.
+"""A program that creates a driver in a user namespace and checks its layers.
 
-    python -m graphdriver_conformance.suite.support.rootless SPEC HOME
+python -m graphdriver_conformance.suite.support.rootless SPEC HOME
 
-Prints what is wrong; ends with 0 when nothing is, with REFUSED when Init refuses.
+Prints errors; exits with 0 without errors, with REFUSED if Init refuses.
 """
 
 import sys
@@ -45,7 +45,7 @@ def main(spec: str, home: str) -> int:
 
 
 def _carried(driver: Driver) -> str:
-    """Carry the layer over to a sibling."""
+    """Copy the layer to a sibling."""
     driver.create("sibling", "base")
     with driver.diff("work", "base") as archive:
         driver.apply_diff("sibling", "base", archive)

@@ -1,15 +1,16 @@
-"""Sweeps that several requirements read: each is made once in a run, by whoever needs it first.
+"""Sweeps that several requirements use: each is made once in a run, by the first test that needs
+it.
 
-The processes of a run share what was found as files. One that needs several sweeps makes those that
-nobody else is making, and waits for the rest.
+The processes of a run share the findings as files. A process that needs several sweeps makes those
+that no other process is making, and waits for the rest.
 """
 
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from graphdriver_conformance.drivers.resolve import DriverSource
@@ -19,6 +20,7 @@ from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.suite.support.effort import (
     error_points,
     fault_points,
+    first_will_do,
     is_hurried,
     is_thorough,
 )
@@ -26,18 +28,20 @@ from graphdriver_conformance.suite.support.error_sweep import error_sweep
 from graphdriver_conformance.suite.support.fault_scene import ACTS, Scene
 from graphdriver_conformance.suite.support.kill_sweep import FIRST_INIT, INIT, kill_sweep
 
-__all__ = ["assert_met", "errors", "kills", "swept"]
+__all__ = ["Sweeps", "assert_met", "errors", "kills", "swept"]
 
 Sweep = Callable[[Scene, str, Where | None], Swept]
-"""Makes the sweep of an act, or of one fault in it only."""
+"""Runs the sweep of an act, or of one fault in it only."""
+Sweeps = Generator[Swept, None, None]
+"""Sweeps of several acts, each run when it is requested."""
 
 _ERROR = "error"
 _CHANGING = "create_child"
-"""An act in which every driver has to change its home."""
+"""An act in which every driver must change its home."""
 
 
-def kills(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
-    """Kill the driver in each of the acts that it has; return what was found."""
+def kills(graphdriver: Subject, names: Iterable[str]) -> Sweeps:
+    """Kill the driver in each of the acts that it has; yield the findings."""
 
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return kill_sweep(scene, name, fault_points(), only.point if only else None)
@@ -45,8 +49,8 @@ def kills(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
     return _of_acts(graphdriver, KILL_NAME, names, sweep)
 
 
-def errors(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
-    """Let system calls of each of the acts fail; return what was found."""
+def errors(graphdriver: Subject, names: Iterable[str]) -> Sweeps:
+    """Let system calls of each of the acts fail; yield the findings."""
 
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return error_sweep(scene, name, error_points(), every=is_thorough(), only=only)
@@ -54,8 +58,17 @@ def errors(graphdriver: Subject, names: Iterable[str]) -> list[Swept]:
     return _of_acts(graphdriver, _ERROR, names, sweep)
 
 
-def assert_met(graphdriver: Subject, requirement: str, sweeps: Sequence[Swept]) -> None:
-    """Raise FaultFound for the first finding about a requirement; count what was tried."""
+def assert_met(graphdriver: Subject, requirement: str, made: Sweeps) -> None:
+    """Raise FaultFound for the first finding about a requirement; count the tested faults.
+
+    Where only the outcome counts, no sweep is made after one with such a finding.
+    """
+    sweeps: list[Swept] = []
+    with closing(made):
+        for sweep in made:
+            sweeps.append(sweep)
+            if first_will_do() and any(one.requirement == requirement for one in sweep.findings):
+                break
     graphdriver.examples = max(1, sum(len(one.tried) for one in sweeps))
     for sweep in sweeps:
         for note in sweep.notes:
@@ -87,7 +100,7 @@ def _counts(sweeps: Sequence[Swept], requirement: str) -> Iterator[str]:
 
 
 def _require_supervision(graphdriver: Subject) -> None:
-    """End the test where no process of this driver can be supervised."""
+    """End the test if no process of this driver can be supervised."""
     if graphdriver.asked.unclaimed:
         graphdriver.not_claimed("the driver does not claim restartable", "restartable")
     if reason := cannot_start(graphdriver.source):
@@ -95,7 +108,7 @@ def _require_supervision(graphdriver: Subject) -> None:
 
 
 def _asked(graphdriver: Subject, names: Iterable[str]) -> list[str]:
-    """Return the acts that the driver has and the profile has time for."""
+    """Return the acts that the driver supports and the profile includes."""
     quick = {FIRST_INIT, INIT} | {name for name, act in ACTS.items() if act.is_quick}
     return [
         name
@@ -106,19 +119,23 @@ def _asked(graphdriver: Subject, names: Iterable[str]) -> list[str]:
     ]
 
 
-def _of_acts(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep) -> list[Swept]:
-    """Return the sweeps of the acts that are asked; ends the test where nothing would be proven."""
+def _of_acts(graphdriver: Subject, kind: str, names: Iterable[str], sweep: Sweep) -> Sweeps:
+    """Yield the sweeps of the acts that are asked; ends the test where nothing would be proven."""
     wanted = _asked(graphdriver, names)
     others = [name for name in wanted if name != _CHANGING]
     found = swept(graphdriver, kind, [_CHANGING, *others], sweep)
     if graphdriver.only_fault:
-        return found
-    if not found[0].calls:
+        yield from found
+        return
+    first = next(found)
+    if not first.calls:
         graphdriver.not_provable(
             "no call of the driver's process touches the home when it makes a layer: the work is "
             "done by a process that the suite did not start"
         )
-    return [one for one in found if one.act in wanted]
+    if first.act in wanted:
+        yield first
+    yield from found
 
 
 def swept(
@@ -127,8 +144,8 @@ def swept(
     names: Sequence[str],
     sweep: Sweep,
     scene: Scene | None = None,
-) -> list[Swept]:
-    """Return the sweeps of these acts, made here or elsewhere; `kind` is that of their faults."""
+) -> Sweeps:
+    """Yield the sweeps of these acts, made here or elsewhere; `kind` is that of their faults."""
     _require_supervision(graphdriver)
     scene = scene or Scene(graphdriver)
 
@@ -138,11 +155,13 @@ def swept(
         return sweep(scene, name, only)
 
     if graphdriver.only_fault:
-        return [make(graphdriver.only_fault.act, graphdriver.only_fault)]
+        yield make(graphdriver.only_fault.act, graphdriver.only_fault)
+        return
     place = graphdriver.shared / "faults"
     place.mkdir(exist_ok=True)
     key = _key(graphdriver.source, graphdriver.options)
     found: dict[str, Swept] = {}
+    awaited = list(names)
     for waits in (False, True):
         for name in names:
             if name in found:
@@ -153,7 +172,8 @@ def swept(
                     _write(path, make(name))
                 if is_mine:
                     found[name] = Swept.from_data(json.loads(path.read_text()))
-    return [found[name] for name in names]
+            while awaited and awaited[0] in found:
+                yield found[awaited.pop(0)]
 
 
 def _write(path: Path, swept: Swept) -> None:
@@ -163,13 +183,13 @@ def _write(path: Path, swept: Swept) -> None:
 
 
 def _key(source: DriverSource, options: tuple[str, ...]) -> str:
-    """Return a file name's part that stands for a driver and its options."""
+    """Return the part of a file name for a driver and its options."""
     return hashlib.sha256(repr((source.spec, options)).encode()).hexdigest()[:16]
 
 
 @contextmanager
 def _locked(path: Path, *, waits: bool) -> Iterator[bool]:
-    """Hold the lock of a sweep for the block; False where another process makes it."""
+    """Hold the lock of a sweep for the block; False if another process makes it."""
     with path.with_suffix(".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))

@@ -21,7 +21,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class Resource(Enum):
-    """What a disk can run out of."""
+    """The resources of a disk that can be used up."""
 
     BLOCKS = "blocks"
     INODES = "inodes"
@@ -33,10 +33,10 @@ class SmallDisk(Protocol):
     point: Path
 
     def used(self) -> int:
-        """Return how many blocks and inodes are in use."""
+        """Return the numbers of used blocks and inodes."""
 
     def leave(self, resource: Resource, count: int) -> None:
-        """Leave so many blocks or inodes free."""
+        """Leave `free` blocks or inodes free."""
 
     def relieve(self) -> None:
         """Make room again."""
@@ -46,12 +46,12 @@ class SmallDisk(Protocol):
 
 
 def small_disk(type: str, point: Path) -> SmallDisk:
-    """Make a tmpfs or an ext4. Raises CannotMake."""
+    """Create a tmpfs or an ext4. Raises CannotMake."""
     return _Tmpfs(point) if type == "tmpfs" else _Ext4(point)
 
 
 class _Tmpfs:
-    """A tmpfs is filled by making it smaller."""
+    """A tmpfs is filled by reducing its size."""
 
     _ROOM = 4096
 

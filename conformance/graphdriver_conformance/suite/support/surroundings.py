@@ -1,7 +1,7 @@
-"""What surrounds a home: mounts, inherited ACLs and groups, the umask, and TMPDIR.
+"""The environment of a home: mounts, inherited ACLs and groups, the umask, and TMPDIR.
 
-Each surrounding lasts as long as its block runs and yields the place for a home. None of it is the
-driver's, so that none of it may show in a layer or be ended by a verb (docs/rulings.md, 34).
+Each environment exists for the duration of its block and yields the directory for a home. It is not
+the driver's, so it must not affect a layer or be removed by a verb (docs/rulings.md, 34).
 """
 
 import errno
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Surrounding = Callable[[Subject], AbstractContextManager[Path]]
-"""Makes a place for a home in which something is not as usual."""
+"""Creates a directory for a home with one unusual property."""
 
 # struct posix_acl_xattr: version, then tag, permissions and id of user::rwx, user:1234:rwx,
 # group::r-x, mask::rwx, other::r-x
@@ -45,7 +45,7 @@ _GROUP = 4321
 def mounted_tmpfs(
     graphdriver: Subject, point: Path, *, flags: int = 0, options: str = ""
 ) -> Iterator[Path]:
-    """Mount a tmpfs at `point`, which need not exist, for as long as the block runs."""
+    """Mount a tmpfs at `point`, which need not exist, for the duration of the block."""
     with own_work(f"make {point}"):
         point.mkdir(exist_ok=True)
     data = ",".join(filter(None, ("mode=0755", options)))
@@ -72,7 +72,7 @@ def umask(mask: int) -> Iterator[None]:
 
 @contextmanager
 def temporary_files_in(place: Path) -> Iterator[None]:
-    """Let temporary files of this process, and of those that it starts, be made in `place`."""
+    """Create temporary files of this process, and of its children, in `place`."""
     before, remembered = os.environ.get("TMPDIR"), tempfile.tempdir
     os.environ["TMPDIR"], tempfile.tempdir = str(place), None
     try:
@@ -86,11 +86,11 @@ def temporary_files_in(place: Path) -> Iterator[None]:
 
 
 def set_or_not_provable(graphdriver: Subject, path: Path, name: str, value: bytes) -> None:
-    """Set an attribute of a node that is no driver's; not provable where there are none such."""
+    """Set an xattr of a file outside the home; not provable if it is not supported."""
     try:
         os.setxattr(path, name, value, follow_symlinks=False)
     except OSError as error:
-        # EINVAL: in a user namespace, an ACL that names an id without a map.
+        # EINVAL: in a user namespace, an ACL with an id without a mapping.
         if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EINVAL):
             raise
         graphdriver.not_provable(
@@ -141,7 +141,7 @@ INHERITED: Mapping[str, Surrounding] = {
     "a default ACL of the home": _with_a_default_acl,
     "setgid and another group above the home": _below_setgid,
 }
-"""What directories hand down to what is made in them."""
+"""Properties that new files inherit from directories."""
 
 UMASKS: Mapping[str, Surrounding] = {
     f"umask {mask:03o}": partial(_with_umask, mask) for mask in (0o000, 0o027, 0o077)

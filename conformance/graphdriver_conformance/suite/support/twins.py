@@ -1,8 +1,8 @@
 """The same calls on a layer's view and on a plain directory beside it.
 
-A program in a container must not be able to tell them apart: what a call gives, whether an error or
-a result, and what it leaves. The plain directory is on the home's own file system, so that what
-this one cannot do is asked of no driver.
+A program in a container must not observe a difference: in the result or error of a call, and in its
+effect. The plain directory is on the home's own file system, so that features which this lacks are
+not required of a driver.
 """
 
 import errno
@@ -22,7 +22,7 @@ from graphdriver_conformance.suite.support.effort import scaled
 __all__ = ["Before", "Call", "Case", "assert_calls_agree", "plain_directory", "result_of", "some"]
 
 Call = Callable[[Path], object]
-"""Does something below a directory; returns what a program would learn, or raises OSError."""
+"""An operation below a directory; returns its observable result, or raises OSError."""
 
 Before = Mapping[str | bytes, Node | bytes | str]
 """What `Tree.of` takes."""
@@ -32,10 +32,10 @@ _MOST_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A call, and what is in its directory before it: of a lower layer, and made by `prepare`.
+    """A call, and the files in its directory before it: of a lower layer, and created by `prepare`.
 
-    `may_refuse` names errors that a view may have where a plain directory has none, if nothing has
-    changed then: EXDEV for the rename of a directory, which makes mv(1) copy.
+    `may_refuse` are errors that a view may return instead of success, if nothing has changed: EXDEV
+    for the rename of a directory, after which mv(1) copies.
     """
 
     call: Call
@@ -47,8 +47,7 @@ class Case:
 def assert_calls_agree(graphdriver: Subject, cases: Mapping[str, Case], aspects: Aspect) -> None:
     """Make every call on a lower layer's files, through a view, and on a plain directory.
 
-    Results have to be the same, and what is there: at once, when the layer is mounted again, and
-    seen from a layer above it.
+    Results and trees must be equal: immediately, after a remount, and in a child layer.
     """
     tree = _tree_of(cases)
     layer = graphdriver.new_layer(graphdriver.build(tree), writable=True)
@@ -62,12 +61,12 @@ def assert_calls_agree(graphdriver: Subject, cases: Mapping[str, Case], aspects:
 
 
 def plain_directory(graphdriver: Subject, tree: Tree) -> Path:
-    """Make a plain directory that holds `tree`, beside the home; it goes when the test ends."""
+    """Create a plain directory with `tree`, beside the home; it is removed when the test ends."""
     return directory_beside(graphdriver, graphdriver.new_id("plain"), tree)
 
 
 def result_of(call: Call, root: Path) -> object:
-    """Return what the call returns, or the name of its errno; paths are not compared."""
+    """Return the result of the call, or the name of its errno; paths are not compared."""
     try:
         result = call(root)
     except OSError as error:
@@ -76,16 +75,17 @@ def result_of(call: Call, root: Path) -> object:
 
 
 def some(cases: Mapping[str, Case]) -> dict[str, Case]:
-    """Return the cases that the profile has time for: quick makes every fifth call.
+    """Return the cases of the profile: quick makes every fifth call.
 
-    A fifth, because it shares no factor with the sizes of the matrices: of each row some are made.
+    A fifth, because 5 is not a divisor of the sizes of the matrices: some calls of each row are
+    made.
     """
     step = max(1, len(cases) // scaled(len(cases)))
     return dict(itertools.islice(cases.items(), 0, None, step))
 
 
 def _call_all(cases: Mapping[str, Case], view: Path, plain: Path) -> set[str]:
-    """Make the calls; return the cases that the view may refuse and did."""
+    """Make the calls; return the cases that the view refused as allowed."""
     lines: list[str] = []
     refused: set[str] = set()
     for name, case in cases.items():

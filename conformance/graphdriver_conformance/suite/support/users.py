@@ -1,4 +1,4 @@
-"""Calls by an ordinary user, of the process that the suite runs in."""
+"""Calls by an ordinary user, in the process of the suite."""
 
 import os
 from collections.abc import Callable
@@ -12,10 +12,10 @@ USER, GROUP = 1000, 1001
 
 
 def as_user(call: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Let a call be made by an ordinary user, who need not be able to reach its directory."""
+    """Make a call as an ordinary user, who need not be able to reach its directory."""
 
     def run(root: Path) -> object:
-        # A home is closed to others, so the path goes through a descriptor.
+        # A home is private, so the path uses a descriptor.
         descriptor = os.open(root, os.O_PATH | os.O_CLOEXEC)
 
         def become_and_call() -> object:

@@ -1,4 +1,4 @@
-"""Marks that show other processes which layers this one holds, and which it writes in place.
+"""Marks that show other processes which layers this one writes in place.
 
 A mark is a shared lock on one byte of the home's directory, whose offset follows from the layer's
 id. So one descriptor serves for any number of layers, and the kernel ends the marks with their
@@ -29,8 +29,6 @@ _BITS = 62
 class Mark(IntEnum):
     """Use of a layer by a process; each has a range of offsets of its own."""
 
-    HOLDS = 0
-    """get has returned the layer, put has not been called yet."""
     WRITES = 1
     """apply_diff unpacks an archive into the layer's tree in place."""
 

@@ -5,7 +5,8 @@
 // It reads one command for each line, with tabs between the words, and answers each with one line:
 // the nanoseconds of the verb and what it returned, or "error" and a message. Commands: create,
 // remove, put (ID [PARENT]); get ID, which returns the path; init, a second Init on the same home;
-// diff and changes (ID PARENT), read to the end; apply ID PARENT FILE, or SOCKET with a leading "@";
+// diff and changes (ID PARENT), read to the end, which return the number of bytes or of changes;
+// apply ID PARENT FILE, or SOCKET with a leading "@";
 // cycle ID PARENT COUNT, which is create, get, put and remove COUNT times.
 // Built by tests/gdserve/build against Docker 20.10, 26.1 and 28.5, whose Init and Get differ in
 // their types; hence reflect.
@@ -92,8 +93,10 @@ func call(d graphdriver.Driver, home string, words []string) (answer string, err
 		var stream io.ReadCloser
 		if stream, err = d.Diff(id, parent); err == nil {
 			// io.Discard reads into 8 KiB; a reader of archives has a larger buffer.
-			_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, stream, make([]byte, 1<<20))
+			var size int64
+			size, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, stream, make([]byte, 1<<20))
 			stream.Close()
+			answer = strconv.FormatInt(size, 10)
 		}
 	case "changes":
 		var changes int

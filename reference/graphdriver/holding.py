@@ -22,12 +22,14 @@ class _Hold:
 
     __slots__ = ("__weakref__", "descriptor")
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+    def __init__(self, path: str) -> None:
+        """Open the file. Raises OSError."""
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        _opened.add(self)
 
     def close(self) -> None:
         """Close the file; the lock ends unless a forked process has it, too."""
-        descriptor, self.descriptor = self.descriptor, -1
+        descriptor, self.descriptor = getattr(self, "descriptor", -1), -1
         if descriptor >= 0:
             os.close(descriptor)
 
@@ -35,12 +37,13 @@ class _Hold:
         self.close()
 
 
+_opened: "weakref.WeakSet[_Hold]" = weakref.WeakSet()
 _of_process: weakref.WeakValueDictionary[str, _Hold] = weakref.WeakValueDictionary()
 
 
 def _forget_in_child() -> None:
     """Close what a fork has copied: to unlock it would end the lock of the parent process."""
-    for hold in list(_of_process.values()):
+    for hold in list(_opened):
         hold.close()
     _of_process.clear()
 
@@ -59,8 +62,8 @@ class Holds:
         """Hold a layer; it waits for a process that ends its view. Raises FileNotFoundError."""
         name = self._file_of(id)
         hold = _of_process.get(name)
-        if hold is None:
-            hold = _Hold(os.open(name, os.O_RDONLY | os.O_CLOEXEC))
+        if hold is None or hold.descriptor < 0:
+            hold = _Hold(name)
         fcntl.flock(hold.descriptor, fcntl.LOCK_SH)
         _of_process[name] = self._held[id] = hold
 
@@ -74,16 +77,19 @@ class Holds:
         if hold is None or hold.descriptor < 0:  # its file is missing, or another driver ended it
             yield True
         else:
-            with _alone(hold.descriptor) as is_alone:
+            is_alone = try_lock(hold.descriptor)
+            try:
                 yield is_alone
+            except BaseException:
+                _share_again(hold.descriptor)
+                raise
         self.drop(id)
 
     def drop(self, id: str) -> None:
         """End the hold of a layer, if there is one."""
         hold = self._held.pop(id, None)
-        if hold is not None and hold.descriptor >= 0:
-            with suppress(OSError):
-                fcntl.flock(hold.descriptor, fcntl.LOCK_UN)
+        if hold is not None:
+            hold.close()
 
     @contextmanager
     def alone(self, id: str) -> Iterator[bool]:
@@ -91,29 +97,23 @@ class Holds:
         name = self._file_of(id)
         hold = _of_process.get(name)
         if hold is not None and hold.descriptor >= 0:
-            with _alone(hold.descriptor) as is_alone:
-                yield is_alone
+            try:
+                yield try_lock(hold.descriptor)
+            finally:
+                _share_again(hold.descriptor)
             return
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            hold = _Hold(name)
         except (FileNotFoundError, NotADirectoryError):
             yield True
             return
         try:
-            yield try_lock(descriptor)
+            yield try_lock(hold.descriptor)
         finally:
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            hold.close()
 
 
-@contextmanager
-def _alone(descriptor: int) -> Iterator[bool]:
-    """Have a shared lock exclusive for the block; say whether that was possible."""
-    is_alone = try_lock(descriptor)
-    try:
-        yield is_alone
-    finally:
-        # Where it was not, the kernel has ended the shared lock: another process was faster.
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+def _share_again(descriptor: int) -> None:
+    """Have a lock shared again; asking for it alone in vain has ended it."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

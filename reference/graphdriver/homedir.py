@@ -13,6 +13,7 @@ from pathlib import Path
 
 from graphdriver.errors import PrerequisitesNotMet
 from graphdriver.idmapping import IDMapping
+from graphdriver.linux.files import keep_reserve
 
 __all__ = ["DIRECTORY", "HomeDirectory", "lock", "make_directory", "try_lock", "unlock"]
 
@@ -35,6 +36,7 @@ class HomeDirectory:
         self._made: list[Path] = []
         self.descriptor = -1
         try:
+            keep_reserve()
             self._make()
             self.descriptor = os.open(path, DIRECTORY)
             self.is_alone = try_lock(self.descriptor)
@@ -148,23 +150,33 @@ def lock(name: str, dir_fd: int, operation: int) -> int:
     process has its own locks. A killed process releases its locks.
     """
     descriptor = os.open(name, DIRECTORY, dir_fd=dir_fd)
+    _locked.add(descriptor)
     try:
         fcntl.flock(descriptor, operation)
     except BaseException:
-        os.close(descriptor)
+        unlock(descriptor)
         raise
     return descriptor
 
 
-def unlock(descriptor: int, process: int) -> None:
-    """End the lock that `process` has got by `lock`, and close the file.
+def unlock(descriptor: int) -> None:
+    """Close what `lock` has opened; in a process forked meanwhile that has happened."""
+    if descriptor in _locked:
+        _locked.discard(descriptor)
+        os.close(descriptor)
 
-    By itself, as a process forked meanwhile has the descriptor, too; that one only closes it.
-    """
-    if process == os.getpid():
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
+
+# What this process has locked. A forked one closes its copies: with them it would have the locks
+# for as long as it lives.
+_locked: set[int] = set()
+
+
+def _close_in_child() -> None:
+    while _locked:
+        os.close(_locked.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _inherit_nothing(descriptor: int) -> None:

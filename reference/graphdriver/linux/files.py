@@ -5,6 +5,8 @@ import errno
 import os
 import struct
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from fcntl import ioctl
 
 from graphdriver.linux.architecture import ioctl_read, ioctl_write, syscall_number
@@ -15,12 +17,13 @@ __all__ = [
     "RENAME_NOREPLACE",
     "RESOLVE_IN_ROOT",
     "RESOLVE_NO_XDEV",
-    "Spare",
     "at",
+    "cleaning_up",
     "clear_immutable",
     "ficlone",
     "getdents64",
     "has_openat2",
+    "keep_reserve",
     "openat2",
     "renameat2",
     "syncfs",
@@ -43,23 +46,33 @@ _GETFLAGS, _SETFLAGS = ioctl_read("f", 1, _LONG), ioctl_write("f", 2, _LONG)
 _IMMUTABLE, _APPEND = 0x10, 0x20
 
 
-class Spare:
-    """Descriptors kept back for cleaning up, when a process has used all it may (RLIMIT_NOFILE)."""
+_RESERVE = 3
+_reserve: list[int] = []
 
-    def __init__(self, count: int) -> None:
-        """Raises OSError where there are not as many."""
-        self._descriptors: list[int] = []
-        try:
-            for _ in range(count):
-                self._descriptors.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
-        except BaseException:
-            self.free()
+
+def keep_reserve() -> None:
+    """Keep descriptors back for cleaning up. Raises OSError where there are not as many."""
+    while len(_reserve) < _RESERVE:
+        _reserve.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+
+
+def cleaning_up(work: Callable[[], None]) -> None:
+    """Do `work`; once more with the reserve when the process has used all its other descriptors.
+
+    Raises what `work` raises.
+    """
+    try:
+        work()
+    except OSError as error:
+        if error.errno != errno.EMFILE or not _reserve:
             raise
-
-    def free(self) -> None:
-        """Let others use them."""
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        while _reserve:
+            os.close(_reserve.pop())
+        try:
+            work()
+        finally:
+            with suppress(OSError):
+                keep_reserve()
 
 
 def renameat2(source: bytes, target: bytes, flags: int, dir_fd: int = AT_FDCWD) -> None:

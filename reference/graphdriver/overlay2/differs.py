@@ -21,7 +21,7 @@ from graphdriver.differ.native import Upper
 from graphdriver.errors import LayerInUse, LayerNotFound
 from graphdriver.homedir import DIRECTORY, make_directory
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_EXCHANGE, Spare, renameat2, syncfs
+from graphdriver.linux.files import RENAME_EXCHANGE, cleaning_up, renameat2, syncfs
 from graphdriver.overlay2.layers import LayerTable
 from graphdriver.overlay2.layout import Home, new_link
 from graphdriver.overlay2.mounts import Mounts
@@ -153,13 +153,11 @@ class Differ:
         apply_diff or start removes the rest.
         """
         with ExitStack() as opened:
-            spare = Spare(3)
-            opened.callback(spare.free)
             with self._home.links():  # another process makes no stage, nor removes the layer
                 try:
                     directory = os.open(layer, DIRECTORY)
                 except FileNotFoundError:
-                    raise LayerNotFound(f"layer {layer.name} does not exist any more") from None
+                    raise LayerNotFound(f"layer {layer.name} does not exist") from None
                 opened.callback(os.close, directory)
                 mend_layer(layer)
                 name, target = stage_link(new_link(), layer.name)
@@ -176,9 +174,8 @@ class Differ:
             try:
                 yield layer / APPLYING
             finally:
-                spare.free()
                 with suppress(OSError):
-                    remove_unmounted(directory, APPLYING, layer)
+                    cleaning_up(lambda: remove_unmounted(directory, APPLYING, layer))
                     os.unlink(name, dir_fd=self._home.descriptor)
 
     def _apply_in_place(self, id: str, layer: Path, stage: Path, diff: BinaryIO) -> int:

@@ -26,7 +26,7 @@ from graphdriver.errors import (
 )
 from graphdriver.homedir import HomeDirectory, lock, make_directory, unlock
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_NOREPLACE, Spare, renameat2
+from graphdriver.linux.files import RENAME_NOREPLACE, cleaning_up, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
 from graphdriver.tree.inodes import Attributes, attributes_of, set_attributes
 from graphdriver.tree.removal import remove_node, remove_unmounted
@@ -171,17 +171,13 @@ class Home:
         MaxDepthExceeded, OSError.
         """
         draft = Draft(id, parent, new_link(), self._lowers_on(parent) if parent else [])
-        spare = Spare(3)
         try:
             self._build(draft, prepare)
             yield draft
         except BaseException:
-            spare.free()
             with suppress(OSError):
-                remove_node(self.descriptor, os.fsencode(draft.stage))
+                cleaning_up(lambda: remove_node(self.descriptor, os.fsencode(draft.stage)))
             raise
-        finally:
-            spare.free()
 
     def publish(self, draft: Draft, links: int, advance: Callable[[], None]) -> None:
         """Give the draft its final name and its short link, or undo everything.
@@ -256,11 +252,10 @@ class Home:
             self._directory.make_closed(LINKS)
             descriptor = lock(LINKS, self.descriptor, operation)
             self._mend_links(descriptor, alone=False)
-        process = os.getpid()
         try:
             yield descriptor
         finally:
-            unlock(descriptor, process)
+            unlock(descriptor)
 
     @contextmanager
     def locked_layer(self, id: str, operation: int) -> Iterator[int]:
@@ -271,14 +266,13 @@ class Home:
         try:
             descriptor = lock(id, self.descriptor, operation)
         except (FileNotFoundError, NotADirectoryError):
-            raise LayerNotFound(f"layer {id} does not exist any more", "create it first") from None
+            raise LayerNotFound(f"layer {id} does not exist", "create it first") from None
         except BlockingIOError:
             raise is_read(id) from None
-        process = os.getpid()
         try:
             yield descriptor
         finally:
-            unlock(descriptor, process)
+            unlock(descriptor)
 
     def names(self) -> list[str]:
         """Return the names of all entries that may be layers."""

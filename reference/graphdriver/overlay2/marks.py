@@ -1,11 +1,11 @@
-"""Marks that show other processes which layers this one writes in place.
+"""Marks of layers for other processes: the layers whose trees this process writes in place.
 
-A mark is a shared lock on one byte of the home's directory, whose offset follows from the layer's
-id. So one descriptor serves for any number of layers, and the kernel ends the marks with their
-process. The locks belong to the open file (F_OFD_SETLK of fcntl(2)), which all drivers of a process
-on one home share, so that the end of one driver does not end the marks of another. A directory can
-be locked shared only, which is enough: a query (F_OFD_GETLK) locks nothing. The directory of short
-names is locked while a mark is made or queried.
+A mark is a shared lock on one byte of the home's directory, whose offset is a hash of the layer's
+id. So one descriptor serves for any number of layers, and the kernel removes the marks at the end
+of the process. The locks belong to the open file (F_OFD_SETLK of fcntl(2)), which all drivers of a
+process on one home share: closing another descriptor of the directory does not remove them. A
+directory can only be locked shared, which is sufficient: F_OFD_GETLK looks for marks and locks
+nothing. Marks are set, and looked for, while the short links are locked.
 """
 
 import fcntl
@@ -27,10 +27,10 @@ _BITS = 62
 
 
 class Mark(IntEnum):
-    """Use of a layer by a process; each has a range of offsets of its own."""
+    """What a process does with a layer; each has a range of offsets of its own."""
 
-    WRITES = 1
-    """apply_diff unpacks an archive into the layer's tree in place."""
+    WRITES = 0
+    """It applies an archive to the layer's tree in place."""
 
 
 class Marks:
@@ -84,7 +84,7 @@ class Marks:
 
 
 class _Shared:
-    """The open file that has the locks; the drivers of this process on one home share it."""
+    """What the drivers of this process on one home share: the open file that has the locks."""
 
     def __init__(self, descriptor: int) -> None:
         self._users: weakref.WeakSet[Marks] = weakref.WeakSet()

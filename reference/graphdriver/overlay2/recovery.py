@@ -16,7 +16,7 @@ from pathlib import Path
 
 from graphdriver.errors import LayerInUse
 from graphdriver.homedir import DIRECTORY, try_lock
-from graphdriver.linux.files import Spare
+from graphdriver.linux.files import cleaning_up
 from graphdriver.linux.mounts import detach, mountinfo
 from graphdriver.tree.removal import remove_unmounted
 
@@ -160,12 +160,16 @@ def require_no_apply(layer: Path) -> None:
 
 def clear(directory: Path, name: str) -> None:
     """Remove `directory`/`name` with its tree; mounts in it are unmounted."""
-    descriptor = os.open(directory, DIRECTORY)
-    try:
-        with suppress(FileNotFoundError):
-            remove_unmounted(descriptor, name, directory)
-    finally:
-        os.close(descriptor)
+
+    def remove() -> None:
+        descriptor = os.open(directory, DIRECTORY)
+        try:
+            with suppress(FileNotFoundError):
+                remove_unmounted(descriptor, name, directory)
+        finally:
+            os.close(descriptor)
+
+    cleaning_up(remove)
 
 
 @contextmanager
@@ -174,23 +178,17 @@ def scratch(home: Path) -> Iterator[Path]:
 
     An error of the block takes precedence over errors of the removal.
     """
-    spare = Spare(3)
+    directory = Path(tempfile.mkdtemp(prefix=PROBE, dir=home))
     try:
-        directory = Path(tempfile.mkdtemp(prefix=PROBE, dir=home))
-        try:
-            yield directory
-        except BaseException:
-            spare.free()
-            with suppress(OSError):
-                clear(home, directory.name)
-            raise
-        spare.free()
-        try:
+        yield directory
+    except BaseException:
+        with suppress(OSError):
             clear(home, directory.name)
-        except OSError:  # a passing error must not leave a mount
-            clear(home, directory.name)
-    finally:
-        spare.free()
+        raise
+    try:
+        clear(home, directory.name)
+    except OSError:  # a passing error must not leave a mount
+        clear(home, directory.name)
 
 
 def _has_stage(layer: Path | str) -> bool:

@@ -36,7 +36,13 @@ from graphdriver.errors import (
 from graphdriver.holding import Holds
 from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory, unlock
 from graphdriver.idmapping import IDMapping
-from graphdriver.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, Spare, renameat2, syncfs
+from graphdriver.linux.files import (
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    cleaning_up,
+    renameat2,
+    syncfs,
+)
 from graphdriver.tree.copy import copy_tree
 from graphdriver.tree.removal import remove_unmounted
 
@@ -368,11 +374,10 @@ class Driver:
     def _naming(self) -> Iterator[None]:
         """Prevent other processes from creating or removing names of layers."""
         descriptor = lock("parents", self._directory.descriptor, fcntl.LOCK_EX)
-        process = os.getpid()
         try:
             yield
         finally:
-            unlock(descriptor, process)
+            unlock(descriptor)
 
     @contextmanager
     def _kept(self, id: str) -> Iterator[Path | None]:
@@ -422,7 +427,7 @@ class Driver:
                         "end diffs of it, and try again",
                     ) from None
                 one = undo.enter_context(ExitStack())
-                one.callback(unlock, descriptor, os.getpid())
+                one.callback(unlock, descriptor)
                 # The previous holder of the lock may have exchanged or removed the directory.
                 if os.path.samestat(os.fstat(descriptor), os.stat(self._layer(id))):
                     break
@@ -443,17 +448,16 @@ class Driver:
         removes the rest.
         """
         name = _new_name(_STAGING)
-        spare = Spare(3)
+        os.close(make_directory(self._directory.descriptor, name))
         try:
-            os.close(make_directory(self._directory.descriptor, name))
             yield self._home / name
         finally:
-            spare.free()
             with suppress(OSError):
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
-        remove_unmounted(self._directory.descriptor, name, self._home)
+        directory = self._directory.descriptor
+        cleaning_up(lambda: remove_unmounted(directory, name, self._home))
 
     def _layer(self, id: str) -> Path:
         layerid.check(id)

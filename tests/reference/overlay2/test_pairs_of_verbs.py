@@ -65,8 +65,6 @@ class Rules:
     """Where drivers differ: vfs copies, so it minds no holder above."""
 
     copies: bool = False
-    # With vfs another process does not know who holds what.
-    knows_holds: bool = True
 
 
 def _ancestors(id: str) -> list[str]:
@@ -90,7 +88,7 @@ def _expect(state: State, verb: Verb, rules: Rules) -> tuple[str, State]:
     if verb.name == "remove":
         if not there:
             return "ok", state
-        if state.above(id) or (id in state.held and rules.knows_holds):
+        if state.above(id) or id in state.held:
             return "LayerInUse", state
         left = {one: content for one, content in state.content.items() if one != id}
         return "ok", State(left, state.held - {id})
@@ -278,9 +276,8 @@ def test_two_threads(fast: Path, factory: Factory, name: str) -> None:
 @pytest.mark.parametrize("name", ["create", "remove", "apply"])
 @pytest.mark.parametrize("factory", [Overlay2, Vfs])
 def test_two_processes(fast: Path, factory: Factory, name: str) -> None:
-    """With vfs nobody removes here what another process holds: it does not know."""
     driver: DriverProtocol = factory(fast / "home")
-    rules = Rules(copies=factory is Vfs, knows_holds=factory is Overlay2)
+    rules = Rules(copies=factory is Vfs)
     with OtherProcess(str(driver), fast / "home") as other:
 
         def run(verbs: tuple[Verb, Verb]) -> list[str]:
@@ -291,8 +288,6 @@ def test_two_processes(fast: Path, factory: Factory, name: str) -> None:
             return outcomes
 
         for first, second in itertools.product(VERBS, VERBS):
-            if name == "remove" and second.name == "get" and not rules.knows_holds:
-                continue
             if first.name == name:
                 _check(driver, rules, run, (first, second), holds=False)
     driver.cleanup()

@@ -40,7 +40,7 @@ def test_existing_id_is_layer_exists(driver: Driver) -> None:
 
 
 def test_unknown_parent_is_layer_not_found(driver: Driver) -> None:
-    with pytest.raises(errors.LayerNotFound, match="no layer nope"):
+    with pytest.raises(errors.LayerNotFound, match="layer nope does not exist"):
         driver.create("a", "nope")
 
 

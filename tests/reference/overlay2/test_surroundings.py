@@ -254,7 +254,7 @@ def test_home_below_a_file_is_refused_by_the_name_of_the_file(
 ) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(errors.PrerequisitesNotMet, match=r"file is no directory"):
+    with pytest.raises(errors.PrerequisitesNotMet, match=r"file is not a directory"):
         factory(tmp_path / "file" / "docker" / "home")
 
 

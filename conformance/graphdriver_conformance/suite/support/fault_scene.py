@@ -66,7 +66,7 @@ _TOP = [
     entry_of("vdir", directory(0o750)),
     entry_of("vdir/s", symlink("p")),
 ]
-# What a layer has before the archive _TOP is applied to it: some of it stays, some is replaced.
+# The content of a layer before the archive _TOP is applied to it: some stays, some is replaced.
 _OLDER = [
     entry_of("etc", directory()),
     entry_of("etc/v", file(b"old" * 3000)),
@@ -196,9 +196,9 @@ class Scene:
     names: frozenset[str] = frozenset()
     shown_empty: Tree = field(default_factory=Tree)
     older: Tree = field(default_factory=Tree)
-    """What a layer on MIDDLE shows with the archive _OLDER; see there."""
+    """The tree of a layer on MIDDLE after the archive _OLDER; see there."""
     renewed: Tree = field(default_factory=Tree)
-    """What that layer shows when _TOP was applied to it, too."""
+    """The tree of that layer after _TOP as well."""
     skips_flushes: bool = True
     """Whether drivers need not wait for the disk, which is so where no power cut follows."""
     _count: int = 0

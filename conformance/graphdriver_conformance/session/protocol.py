@@ -1,5 +1,6 @@
 """Each test of a driver in a supervised process; the process that supervises reports the rest."""
 
+import gc
 import os
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
@@ -106,6 +107,8 @@ class Protocol:
     def _serve(self, pipe: Connection, items: list[pytest.Item]) -> None:
         """Be the child: run the tests whose numbers come through the pipe, until None comes."""
         config = self._run.config
+        # Objects of the process that supervises are never garbage here.
+        gc.freeze()
         self._run.announce_to(lambda home: pipe.send(("home", str(home))))
         while order := pipe.recv():
             index, following = order

@@ -4,6 +4,7 @@ import datetime
 import errno
 import importlib.metadata
 import itertools
+import os
 import shlex
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
@@ -64,6 +65,7 @@ _DECLARED: dict[str, type[int] | type[str]] = {
 _NOBODY_THERE = (errno.ENOENT, errno.ECONNREFUSED)
 # After this number, no more tests are started: each would wait for the deadline.
 _MOST_LOST_CLEANUPS = 3
+_TOMBSTONES = "fatal"
 # An adapter itself reports a verb without an answer; the supervisor is the last resort.
 _ADAPTERS_TIME = 3
 
@@ -182,14 +184,15 @@ class Run:
 
     def is_fatal(self, spec: str, requirement: Requirement) -> list[str]:
         """Return the requirements whose verbs died or hung: itself, and its dependencies."""
-        found: list[str] = []
-        todo = [requirement.id]
+        there = self._tombstones(spec)
+        found: set[str] = set()
+        todo = [requirement.id] if there else []
         while todo:
             id = todo.pop()
-            if self._tombstone(spec, id).exists():
-                found.append(id)
+            if id in there:
+                found.add(id)
             todo += catalogue()[id].rests_on
-        return sorted(set(found))
+        return sorted(found)
 
     def remember_fatal(self, spec: str, id: str) -> None:
         """Prevent all processes of the run from starting tests that depend on this requirement."""
@@ -201,16 +204,25 @@ class Run:
 
     def lost_cleanups(self, spec: str) -> list[str]:
         """Return the requirements in whose tests cleanup() died or hung, if there are several."""
-        first = self._tombstone(spec, "cleanup.")
+        first = "cleanup."
         found = sorted(
-            one.name.removeprefix(first.name) for one in first.parent.glob(f"{first.name}*")
+            name.removeprefix(first) for name in self._tombstones(spec) if name.startswith(first)
         )
         return found if len(found) >= _MOST_LOST_CLEANUPS else []
 
     def _tombstone(self, spec: str, name: str) -> Path:
-        directory = self.shared / "fatal"
+        directory = self.shared / _TOMBSTONES
         directory.mkdir(exist_ok=True)
         return directory / f"{sorted(self.sources).index(spec)}.{name}"
+
+    def _tombstones(self, spec: str) -> set[str]:
+        """Return the names of those of a driver; there is no directory before the first."""
+        try:
+            names = os.listdir(self.shared / _TOMBSTONES)
+        except FileNotFoundError:
+            return set()
+        beginning = f"{sorted(self.sources).index(spec)}."
+        return {one.removeprefix(beginning) for one in names if one.startswith(beginning)}
 
     def _known_violations(self) -> tuple[list[Waiver], frozenset[str]]:
         """Read the files of waivers and the baseline. Raises pytest.UsageError."""

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from graphdriver_conformance.drivers.resolve import resolve
-from graphdriver_conformance.faults.findings import Finding, Swept, Where
+from graphdriver_conformance.faults.findings import FaultFound, Finding, Swept, Where
 from graphdriver_conformance.fixture.needs import Asked, NotProvable
+from graphdriver_conformance.fixture.program import Program
 from graphdriver_conformance.suite.support import shared_sweeps
+from graphdriver_conformance.suite.support.effort import SHRINK_VARIABLE
 from graphdriver_conformance.suite.support.fault_scene import Scene
 
 
@@ -25,6 +27,8 @@ def _subject(shared: Path) -> Any:
         options=(),
         claims=lambda capability: True,
         not_provable=not_provable,
+        program=Program(),
+        note=lambda text: None,
     )
 
 
@@ -67,3 +71,24 @@ def test_only_the_fault_that_is_asked_for_is_made(tmp_path: Path) -> None:
     (swept,) = shared_sweeps._of_acts(subject, "error", ["create_base"], sweep)
 
     assert ("get", [repr(subject.only_fault)]) == (swept.act, swept.tried)
+
+
+@pytest.mark.parametrize(("shrinks", "last"), [("no", "create_base"), ("yes", "get")])
+def test_no_sweep_follows_a_finding_where_only_the_outcome_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shrinks: str, last: str
+) -> None:
+    monkeypatch.setenv(SHRINK_VARIABLE, shrinks)
+    made: list[str] = []
+
+    def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
+        made.append(name)
+        where = Where(name, "kill", 1)
+        findings = [Finding(id, where, "killed", "a", "b") for id in ("CRS-002", "CRS-005")]
+        return Swept(name, 3, ["one"], findings[: 1 + (name == "create_base")])
+
+    subject = _subject(tmp_path)
+    sweeps = shared_sweeps._of_acts(subject, "kill", ["create_base", "get"], sweep)
+    with pytest.raises(FaultFound):
+        shared_sweeps.assert_met(subject, "CRS-005", sweeps)
+
+    assert last == made[-1]

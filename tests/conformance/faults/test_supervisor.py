@@ -22,6 +22,7 @@ from graphdriver_conformance.faults.supervisor import (
     Watched,
     failing,
     kill,
+    without_flushes,
 )
 from graphdriver_conformance.host import seccomp
 from graphdriver_conformance.host.syscalls import call
@@ -218,3 +219,50 @@ def test_second_listener_is_the_reason(home: Path) -> None:
 
     assert 0 == status
     assert "another supervisor" in reasons.read_text()
+
+
+@pytest.mark.parametrize("kinds", [CHANGES, WRITES])
+def test_flushes_that_are_skipped_succeed_and_are_not_made(
+    home: Path, kinds: frozenset[CallKind]
+) -> None:
+    """An fsync of what is no descriptor would fail if it were made."""
+
+    def work() -> None:
+        os.fsync(999)
+        os.fdatasync(999)
+        os.sync()
+
+    with (
+        Supervisor(home, kinds, skips_flushes=True) as supervisor,
+        supervisor.watching() as watched,
+    ):
+        assert 0 == _in_child(supervisor, work)
+
+    assert (["sync"] if kinds is WRITES else []) == [one.name for one in watched.calls]
+
+
+def test_flush_that_would_be_skipped_can_fail(home: Path) -> None:
+    def work() -> None:
+        os.fsync(os.open(home, os.O_RDONLY))
+
+    with (
+        Supervisor(home, WRITES, skips_flushes=True) as supervisor,
+        supervisor.watching(1, failing(errno.EIO)) as watched,
+    ):
+        assert errno.EIO == _in_child(supervisor, work)
+
+    assert watched.hit
+    assert "fsync" == watched.hit.name
+
+
+def test_process_without_flushes_makes_none() -> None:
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            without_flushes()
+            os.fsync(999)
+            status = 0
+        finally:
+            os._exit(status)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -297,12 +297,13 @@ def names_below(directory: Path) -> frozenset[str]:
     """
     found: list[str] = []
     device = os.lstat(directory).st_dev
+    skipped = len(str(directory)) + 1
     todo = [str(directory)]
     while todo:
         with os.scandir(todo.pop()) as entries:
             for entry in entries:
                 is_directory = entry.is_dir(follow_symlinks=False)
-                name = os.path.relpath(entry.path, directory)
+                name = entry.path[skipped:]
                 found.append(f"{name}/" if is_directory else name)
                 if is_directory and entry.stat(follow_symlinks=False).st_dev == device:
                     todo.append(entry.path)

@@ -26,7 +26,12 @@ _MOST = 12
 
 def home_names(home: Path) -> set[str]:
     """Return every name below the home, relative to it."""
-    return {os.fspath(path.relative_to(home)) for path in home.rglob("*")}
+    found: set[str] = set()
+    skipped = len(os.fspath(home)) + 1
+    for directory, directories, others in os.walk(home):
+        beginning = f"{directory[skipped:]}/" if len(directory) > skipped else ""
+        found.update(beginning + name for name in (*directories, *others))
+    return found
 
 
 def settled_names(graphdriver: Subject, home: Path | None = None) -> set[str]:

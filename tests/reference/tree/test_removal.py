@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,16 +97,16 @@ def test_each_directory_is_listed_once_and_empty_ones_are_not(
         (tmp_path / "tree" / name / "empty").mkdir(parents=True)
         (tmp_path / "tree" / name / "file").touch()
     listed: list[object] = []
-    real = os.listdir
+    real = os.scandir
 
-    def noting(descriptor: int) -> list[str]:
+    def noting(descriptor: int) -> Any:
         listed.append(descriptor)
         return real(descriptor)
 
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(os, "listdir", noting)
+            patch.setattr(os, "scandir", noting)
             remove_node(directory, b"tree")
     finally:
         os.close(directory)

@@ -1,119 +1,222 @@
-"""Which layers are held, as other processes see it.
+"""Uses of layers that other processes have to know: which layers are held or written in place.
 
-A process that holds a layer keeps a file of the layer locked shared (flock(2)); the kernel ends the
-lock with the process. So a hold of a living process differs from a mount that a dead one has left.
-Drivers of one process share its locks: a driver that is made again takes over from the one before.
-A forked process holds nothing.
+A use is a shared lock on one byte of the home's directory, whose offset is a hash of the layer's
+id. So one descriptor serves for any number of layers, and the kernel ends the uses of a process
+with it: the hold of a living process differs from a mount that a dead one has left. The locks
+belong to the open file (F_OFD_SETLK of fcntl(2)), which all drivers of a process on one home share:
+closing another descriptor of the directory does not end them. A directory can only be locked
+shared, which is sufficient: F_OFD_GETLK finds the locks of other processes and locks nothing.
+
+Drivers of one process share its uses: a new driver supersedes the previous one. A forked process
+uses nothing.
 """
 
 import fcntl
+import hashlib
 import os
+import struct
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import IntEnum
 
-from graphdriver.homedir import try_lock
+from graphdriver.homedir import DIRECTORY, lock_file, unlock
+from graphdriver.linux.files import cleaning_up
 
-__all__ = ["Holds"]
+__all__ = ["Holds", "Use", "Uses"]
+
+# struct flock with offsets of 64 bits: type, whence, start, length, process.
+_FLOCK = "hhqqi0q"
+_BITS = 62
 
 
-class _Hold:
-    """A file that is locked for as long as a driver of this process refers to the object."""
+class Use(IntEnum):
+    """A use of a layer by a process; each has a range of offsets of its own."""
 
-    __slots__ = ("__weakref__", "descriptor")
+    HOLDS = 0
+    """It has got the layer and not put it yet."""
+    WRITES = 1
+    """It applies an archive to the layer's tree in place."""
 
-    def __init__(self, path: str) -> None:
-        """Open the file. Raises OSError."""
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        _opened.add(self)
 
-    def close(self) -> None:
-        """Close the file; the lock ends unless a forked process has it, too."""
-        descriptor, self.descriptor = getattr(self, "descriptor", -1), -1
-        if descriptor >= 0:
-            os.close(descriptor)
+class Uses:
+    """The uses by one driver on one home; `made` has the ids of the layers, by use."""
+
+    def __init__(self, home: int) -> None:
+        """`home` is open on the home's directory. Raises OSError."""
+        self.made: dict[Use, set[str]] = {use: set() for use in Use}
+        self._shared = _Shared.of(home)
+        self._shared.add(self)
 
     def __del__(self) -> None:
-        self.close()
+        """End all uses."""
+        for use, ids in self.made.items():
+            for id in list(ids):
+                with suppress(OSError):
+                    self.clear(use, id)
+
+    def set(self, use: Use, id: str) -> None:
+        """Publish a use of a layer. Raises OSError; it is not published then."""
+        with self._shared.lock:
+            self.made[use].add(id)
+            try:
+                self._shared.set(fcntl.F_RDLCK, _offset(use, id))
+            except BaseException:
+                self.made[use].discard(id)
+                raise
+
+    def clear(self, use: Use, id: str) -> None:
+        """End a use of a layer. Raises OSError."""
+        with self._shared.lock:
+            self.made[use].discard(id)
+            if not self._shared.has(use, id):
+                self._shared.set(fcntl.F_UNLCK, _offset(use, id))
+
+    def has(self, use: Use, id: str) -> bool:
+        """Return whether this driver uses a layer so."""
+        return id in self.made[use]
+
+    def is_set_elsewhere(self, use: Use, id: str) -> bool:
+        """Return whether another process uses a layer so. Raises OSError."""
+        return self._shared.is_locked(_offset(use, id), 1)
+
+    def is_set(self, use: Use, id: str) -> bool:
+        """Return whether any process uses a layer so. Raises OSError."""
+        return self._shared.has(use, id) or self.is_set_elsewhere(use, id)
+
+    def is_any_set(self, use: Use) -> bool:
+        """Return whether any process uses any layer so. Raises OSError."""
+        return self._shared.has_any(use) or self._shared.is_locked(use << _BITS, 1 << _BITS)
 
 
-_opened: "weakref.WeakSet[_Hold]" = weakref.WeakSet()
-_of_process: weakref.WeakValueDictionary[str, _Hold] = weakref.WeakValueDictionary()
+class _Shared:
+    """The open file with the locks, which all drivers of this process on one home share."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._users: weakref.WeakSet[Uses] = weakref.WeakSet()
+        # The garbage collector may end uses at any point of this thread.
+        self.lock = threading.RLock()
+        self._descriptor = descriptor
+
+    @classmethod
+    def of(cls, home: int) -> "_Shared":
+        """Return the instance for an open directory. Raises OSError."""
+        found = os.fstat(home)
+        with _index:
+            key = found.st_dev, found.st_ino
+            shared = _of_homes.get(key)
+            if shared is None:
+                shared = _of_homes[key] = cls(os.open(".", DIRECTORY, dir_fd=home))
+            return shared
+
+    def __del__(self) -> None:
+        """Close it."""
+        os.close(self._descriptor)
+
+    def renew(self) -> None:
+        """Open the directory again in a forked process.
+
+        The inherited open file has the locks of the parent process, which must end with that one.
+        """
+        self.lock = threading.RLock()
+        fresh = os.open(".", DIRECTORY, dir_fd=self._descriptor)
+        os.dup2(fresh, self._descriptor, inheritable=False)
+        os.close(fresh)
+
+    def add(self, user: Uses) -> None:
+        """Add a driver of this process."""
+        with self.lock:
+            self._users.add(user)
+
+    def has(self, use: Use, id: str) -> bool:
+        """Return whether a driver of this process uses a layer so."""
+        with self.lock:
+            return any(id in user.made[use] for user in self._users)
+
+    def has_any(self, use: Use) -> bool:
+        """Return whether a driver of this process uses any layer so."""
+        with self.lock:
+            return any(user.made[use] for user in self._users)
+
+    def set(self, type: int, offset: int) -> None:
+        """Lock a byte, or unlock it. Raises OSError."""
+        wanted = struct.pack(_FLOCK, type, os.SEEK_SET, offset, 1, 0)
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, wanted)
+
+    def is_locked(self, offset: int, length: int) -> bool:
+        """Return whether another process has locked a byte of a range. Raises OSError."""
+        wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, length, 0)
+        found = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, wanted)
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
 
-def _forget_in_child() -> None:
-    """Close what a fork has copied: to unlock it would end the lock of the parent process."""
-    for hold in list(_opened):
-        hold.close()
-    _of_process.clear()
+def _offset(use: Use, id: str) -> int:
+    digest = hashlib.blake2b(id.encode(), digest_size=8).digest()
+    return (use << _BITS) | (int.from_bytes(digest) >> (64 - _BITS))
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+_index = threading.Lock()
+_of_homes: weakref.WeakValueDictionary[tuple[int, int], _Shared] = weakref.WeakValueDictionary()
+
+
+def _renew_all() -> None:
+    for shared in list(_of_homes.values()):
+        shared.renew()
+
+
+os.register_at_fork(after_in_child=_renew_all)
 
 
 class Holds:
-    """The layers that one driver holds; `file_of` names the file of a layer that is locked."""
+    """The layers that one driver holds, as other processes see them.
 
-    def __init__(self, file_of: Callable[[str], str]) -> None:
+    `file_of` returns the path of a file of each layer, which is locked while a hold begins or ends:
+    between the question for other holders and the unmount no other process gets the view.
+    """
+
+    def __init__(self, uses: Uses, file_of: Callable[[str], str]) -> None:
+        self._uses = uses
         self._file_of = file_of
-        self._held: dict[str, _Hold] = {}
 
     def take(self, id: str) -> None:
-        """Hold a layer; it waits for a process that ends its view. Raises FileNotFoundError."""
-        name = self._file_of(id)
-        hold = _of_process.get(name)
-        if hold is None or hold.descriptor < 0:
-            hold = _Hold(name)
-        fcntl.flock(hold.descriptor, fcntl.LOCK_SH)
-        _of_process[name] = self._held[id] = hold
+        """Hold a layer, after a process that ends its view. Raises FileNotFoundError, OSError."""
+        descriptor = lock_file(self._file_of(id), fcntl.LOCK_SH)
+        try:
+            self._uses.set(Use.HOLDS, id)
+        finally:
+            unlock(descriptor)
+
+    def drop(self, id: str) -> None:
+        """End the hold of a layer, if there is one."""
+        if self._uses.has(Use.HOLDS, id):
+            with suppress(OSError):
+                self._uses.clear(Use.HOLDS, id)
+
+    def is_elsewhere(self, id: str) -> bool:
+        """Return whether another process holds a layer. Raises OSError."""
+        return self._uses.is_set_elsewhere(Use.HOLDS, id)
+
+    @contextmanager
+    def alone(self, id: str) -> Iterator[bool]:
+        """Pass whether no other process holds the layer; none starts to hold it in the block."""
+        opened: list[int] = []
+        try:
+            # The end of a hold must not fail because the process has used all its descriptors.
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path = self._file_of(id)
+                cleaning_up(lambda: opened.append(lock_file(path, fcntl.LOCK_EX)))
+            yield not self.is_elsewhere(id)
+        finally:
+            for descriptor in opened:
+                unlock(descriptor)
 
     @contextmanager
     def ending(self, id: str) -> Iterator[bool]:
         """End the hold after the block, which gets whether no other process holds the layer.
 
-        No other begins to while the block runs. When it raises, the layer is held still.
+        If the block raises, the layer is still held.
         """
-        hold = self._held.get(id)
-        if hold is None or hold.descriptor < 0:  # its file is missing, or another driver ended it
-            yield True
-        else:
-            is_alone = try_lock(hold.descriptor)
-            try:
-                yield is_alone
-            except BaseException:
-                _share_again(hold.descriptor)
-                raise
-        self.drop(id)
-
-    def drop(self, id: str) -> None:
-        """End the hold of a layer, if there is one."""
-        hold = self._held.pop(id, None)
-        if hold is not None:
-            hold.close()
-
-    @contextmanager
-    def alone(self, id: str) -> Iterator[bool]:
-        """Give the block whether no other process holds the layer; none begins to meanwhile."""
-        name = self._file_of(id)
-        hold = _of_process.get(name)
-        if hold is not None and hold.descriptor >= 0:
-            try:
-                yield try_lock(hold.descriptor)
-            finally:
-                _share_again(hold.descriptor)
-            return
-        try:
-            hold = _Hold(name)
-        except (FileNotFoundError, NotADirectoryError):
-            yield True
-            return
-        try:
-            yield try_lock(hold.descriptor)
-        finally:
-            hold.close()
-
-
-def _share_again(descriptor: int) -> None:
-    """Have a lock shared again; asking for it alone in vain has ended it."""
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with self.alone(id) as is_alone:
+            yield is_alone
+            self.drop(id)

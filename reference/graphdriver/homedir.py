@@ -15,7 +15,15 @@ from graphdriver.errors import PrerequisitesNotMet
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import keep_reserve
 
-__all__ = ["DIRECTORY", "HomeDirectory", "lock", "make_directory", "try_lock", "unlock"]
+__all__ = [
+    "DIRECTORY",
+    "HomeDirectory",
+    "lock",
+    "lock_file",
+    "make_directory",
+    "try_lock",
+    "unlock",
+]
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
@@ -149,7 +157,15 @@ def lock(name: str, dir_fd: int, operation: int) -> int:
     It is opened for each lock, so that threads exclude each other, as processes do, and a forked
     process has its own locks. A killed process releases its locks.
     """
-    descriptor = os.open(name, DIRECTORY, dir_fd=dir_fd)
+    return _flocked(os.open(name, DIRECTORY, dir_fd=dir_fd), operation)
+
+
+def lock_file(path: str, operation: int) -> int:
+    """Wait for a lock on a file; return it open. Like `lock`. Raises OSError."""
+    return _flocked(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), operation)
+
+
+def _flocked(descriptor: int, operation: int) -> int:
     _locked.add(descriptor)
     try:
         fcntl.flock(descriptor, operation)

@@ -8,9 +8,9 @@
 * Whoever reads a layer without a mount, and so all layers below it, locks the layer's directory
   shared (`reading`). Whoever is to exchange or remove a tree asks for the lock alone, without
   waiting. The kernel ends these locks with their process.
-* `get` holds a layer. Holds are counted, and other processes see them as locks (holding.py). A
-  layer whose tree is written in place (`writing`) is marked for other processes (marks.py): verbs
-  that read its descendants wait until it is complete.
+* `get` holds a layer. Holds are counted. Other processes see which layers are held, and which are
+  written in place (`writing`; holding.py): verbs that read descendants of such a layer wait until
+  it is complete.
 * The collector may run a put at any point of any thread, also of one that is at work on the same
   layer, so such a put waits for nothing: it is done at once where nobody has the layer's lock, and
   by whoever has it otherwise (`give_back`).
@@ -26,11 +26,10 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from graphdriver.errors import DriverError, LayerInUse, LayerNotFound
-from graphdriver.holding import Holds
+from graphdriver.holding import Holds, Use, Uses
 from graphdriver.homedir import try_lock
 from graphdriver.linux.mounts import mountinfo
 from graphdriver.overlay2.layout import LINKS, Home, is_read
-from graphdriver.overlay2.marks import Mark, Marks
 
 __all__ = ["LayerTable"]
 
@@ -92,13 +91,13 @@ class LayerTable:
         self._index = threading.Lock()  # of the locks
         self._thread = _Thread()
         self._holds: dict[str, int] = {}
-        self._files = Holds(home.link_file)
+        self._uses = Uses(home.descriptor)
+        self._files = Holds(self._uses, home.link_file)
         # Held layers, with their lower layers.
         self._lowers: dict[str, Sequence[str]] = {}
         # Layers to put, by the thread that holds the lock or takes it next.
         self._returned: deque[str] = deque()
         self._children = _Children(home)
-        self._marks = Marks(home.descriptor)
         _tables.add(self)
 
     def forget_parent_process(self) -> None:
@@ -109,8 +108,8 @@ class LayerTable:
         """
         self._locks, self._index, self._thread = {}, threading.Lock(), _Thread()
         self._holds, self._lowers, self._returned = {}, {}, deque()
-        self._files = Holds(self._home.link_file)
-        self._marks = Marks(self._home.descriptor)
+        self._uses = Uses(self._home.descriptor)
+        self._files = Holds(self._uses, self._home.link_file)
         self._children = _Children(self._home)
 
     @contextmanager
@@ -235,18 +234,18 @@ class LayerTable:
 
         Raises LayerInUse in the thread that changes it, whose archive reads the layer.
         """
-        if self._marks.has(Mark.WRITES, id) and id in self._thread.owned:
+        if self._uses.has(Use.WRITES, id) and id in self._thread.owned:
             raise is_read(id)
         with self._thread.working(), self._home.locked_layer(id, fcntl.LOCK_SH):
             pass
 
     def _written_below(self, id: str) -> str:
         """Return a layer below another one that is written in place, "" for none."""
-        if not self._marks.is_any_set(Mark.WRITES):
+        if not self._uses.is_any_set(Use.WRITES):
             return ""
         for lower in self._home.lowers(id):
             below = self._home.layer_of(lower.removeprefix(f"{LINKS}/"))
-            if below and self._marks.is_set(Mark.WRITES, below):
+            if below and self._uses.is_set(Use.WRITES, below):
                 return below
         return ""
 
@@ -275,12 +274,12 @@ class LayerTable:
             self._require_unused_above(id, links)
             if not try_lock(directory):
                 raise is_read(id)
-            self._marks.set(Mark.WRITES, id)
+            self._uses.set(Use.WRITES, id)
         try:
             yield
         finally:
             with suppress(OSError):
-                self._marks.clear(Mark.WRITES, id)
+                self._uses.clear(Use.WRITES, id)
 
     def require_unused_above(self, id: str) -> None:
         """Raise LayerInUse if a descendant of a layer is held, created, or read."""
@@ -293,8 +292,7 @@ class LayerTable:
 
     def is_held_elsewhere(self, id: str) -> bool:
         """Return whether another process holds the layer."""
-        with self._files.alone(id) as is_alone:
-            return not is_alone
+        return self._files.is_elsewhere(id)
 
     @contextmanager
     def ending(self, id: str) -> Iterator[bool]:

@@ -33,7 +33,7 @@ from graphdriver.errors import (
     PrerequisitesNotMet,
     QuotaNotSupported,
 )
-from graphdriver.holding import Holds
+from graphdriver.holding import Holds, Uses
 from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory, unlock
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import (
@@ -84,7 +84,6 @@ class Driver:
         self._parents = self._home / "parents"
         self._lock = threading.RLock()
         self._holders: dict[str, int] = {}
-        self._files = Holds(partial(os.path.join, self._parents))
         # Deferred puts. The garbage collector may run a put at any point of any thread, also inside
         # a verb of the same thread; so put does not wait, and a put that cannot be counted at once
         # is counted at the end of that verb.
@@ -96,13 +95,14 @@ class Driver:
         except BaseException:  # a full disk: nothing is left on it
             self._directory.undo()
             raise
+        self._files = Holds(Uses(self._directory.descriptor), partial(os.path.join, self._parents))
         _drivers.add(self)
 
     def forget_parent_process(self) -> None:
         """Begin again in a forked process: its copy of the lock may be taken; it holds nothing."""
         self._lock = threading.RLock()
         self._holders, self._returned, self._is_counting = {}, deque(), False
-        self._files = Holds(partial(os.path.join, self._parents))
+        self._files = Holds(Uses(self._directory.descriptor), partial(os.path.join, self._parents))
 
     def __str__(self) -> str:
         """Return `vfs`."""
@@ -333,8 +333,7 @@ class Driver:
         return self._holders.get(id, 0)
 
     def _is_held_elsewhere(self, id: str) -> bool:
-        with self._files.alone(id) as is_alone:
-            return not is_alone
+        return self._files.is_elsewhere(id)
 
     def _settle_free(self) -> None:
         """Count what was put, unless another thread is at work, which does so at its end."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from graphdriver.errors import BadArchive, LayerInUse
+from graphdriver.holding import Use, Uses
 from graphdriver.overlay2 import Driver
-from graphdriver.overlay2.marks import Mark, Marks
 from graphdriver.vfs import Driver as Vfs
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.tree import file
@@ -134,22 +134,22 @@ def test_archive_is_applied_in_place_below_another_process(home: Path) -> None:
     assert (home / "base/diff").stat().st_ino != inode
 
 
-def test_a_thousand_layers_are_marked_with_one_descriptor(tmp_path: Path) -> None:
+def test_a_thousand_layers_are_held_with_one_descriptor(tmp_path: Path) -> None:
     one, other = (os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY) for _ in range(2))
-    marks = Marks(one)
+    uses = Uses(one)
     opened = len(os.listdir("/proc/self/fd"))
 
     for number in range(1000):
-        marks.set(Mark.WRITES, f"layer-{number}")
+        uses.set(Use.HOLDS, f"layer-{number}")
 
     assert len(os.listdir("/proc/self/fd")) == opened
-    same = Marks(other)
-    assert same.is_set(Mark.WRITES, "layer-999")
-    assert not same.is_set_elsewhere(Mark.WRITES, "layer-999"), "the process is the same"
+    same = Uses(other)
+    assert same.is_set(Use.HOLDS, "layer-999")
+    assert not same.is_set_elsewhere(Use.HOLDS, "layer-999"), "the process is the same"
     del same
     for number in range(1000):
-        marks.clear(Mark.WRITES, f"layer-{number}")
-    assert not marks.is_any_set(Mark.WRITES)
+        uses.clear(Use.HOLDS, f"layer-{number}")
+    assert not uses.is_any_set(Use.HOLDS)
     os.close(one)
     os.close(other)
 

@@ -18,7 +18,7 @@ __all__: list[str] = []
 
 @contextmanager
 def _without_fsync() -> Iterator[None]:
-    with mock.patch("os.fsync"):
+    with mock.patch("os.fsync"), mock.patch("os.posix_fadvise"):
         yield
 
 

@@ -25,7 +25,7 @@ def test_each_breaks_a_requirement_that_there_is_in_a_cell_that_there_is() -> No
     assert set() == {one.requirement for one in broken.values()} - known
     assert set() == {one.cell for one in broken.values()} - set(load_cells())
     assert [] == [one.name for one in broken.values() if one.before == one.after]
-    assert len(broken) == len({(one.file, one.before) for one in broken.values()})
+    assert len(broken) == len({(one.file, one.before, one.after) for one in broken.values()})
 
 
 def test_bug_is_put_where_its_place_is_once() -> None:

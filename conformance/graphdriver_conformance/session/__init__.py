@@ -93,7 +93,10 @@ def _draw_no_constants_of_the_suite() -> None:
     draw other examples than an installed one, for half a second of each process. Hypothesis has no
     setting for that, and older versions do not do it. Constants of the driver are drawn.
     """
-    from hypothesis.internal.conjecture import providers
+    try:
+        from hypothesis.internal.conjecture import providers
+    except ImportError:
+        return
 
     is_local = getattr(providers, "is_local_module_file", None)
     if is_local is None or is_local.__module__ == __name__:

@@ -287,13 +287,17 @@ def test_calls_on_layers_that_a_dead_holder_left(graphdriver: Subject) -> None:
             stream.write(b"content")
         os.utime(graphdriver.get(id) / "file", (EPOCH, EPOCH))
     wanted = GROUND.with_(b"file", file(b"content"))
+    excludes = _excludes_children(graphdriver)
     graphdriver.reopen(cleanup=False)
     exported, parent, removed = ids
 
     entries = read_archive(graphdriver.diff_bytes(exported, base))
     assert_same_tree(wanted, apply_layer(GROUND, entries), "the archive")
     child = graphdriver.new_layer(parent)
-    assert_same_tree(wanted, graphdriver.tree(child), "the child")
+    if excludes:
+        graphdriver.note("get of a child is refused while its parent is mounted (CON-005)")
+    else:
+        assert_same_tree(wanted, graphdriver.tree(child), "the child")
     for id in (removed, child, parent, exported):
         graphdriver.remove(id)
         assert not graphdriver.exists(id), f"remove left {id}"

@@ -120,7 +120,8 @@ class FrozenTime(Driver):
 class ClaimsLess(Driver):
     @property
     def capabilities(self):
-        return frozenset() if "PYTEST_CURRENT_TEST" in os.environ else None
+        test = os.environ.get("PYTEST_CURRENT_TEST", "")
+        return frozenset() if "test_lifecycle" in test else None
 
 class ClaimsRaise(Driver):
     @property
@@ -381,7 +382,7 @@ def test_interrupted_run_has_a_verdict_and_leaves_nothing(
         process.kill()
 
     assert process.returncode == 2, printed
-    assert "Traceback" not in printed
+    assert "Traceback" not in printed, printed
     assert "INCONCLUSIVE" in printed
     (result,) = read_results([rude / "r.json"])
     assert (result.run.ended, result.run.complete) == (Ended.INTERRUPTED, False)

@@ -32,9 +32,8 @@ import os, signal, sys
 from graphdriver.overlay2 import Driver
 driver = Driver(sys.argv[1])
 driver.get("base")
-child = os.fork()
-if child:
-    print(child, flush=True)
+if not os.fork():  # the child, after the functions of register_at_fork
+    print(os.getpid(), flush=True)
 signal.pause()
 """
 

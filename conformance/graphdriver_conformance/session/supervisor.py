@@ -9,6 +9,7 @@ was running, cleans up and goes on with the next test in a new child.
 import contextlib
 import faulthandler
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -93,7 +94,9 @@ class Child:
     def send(self, message: object) -> None:
         """Send a message; `receive` reports the death of the child."""
         with contextlib.suppress(OSError):
-            self._connection.send(message)
+            # Connection.send would leave a view of a buffer in the traceback of Ctrl-C, which the
+            # garbage collector cannot release: it would print a BufferError.
+            self._connection.send_bytes(pickle.dumps(message))
 
     def receive(self, deadline: float) -> Any:
         """Return the next message. Raises ChildDied, or ChildHung after it killed the child."""
@@ -104,7 +107,7 @@ class Child:
             ready = wait(waited_for, _LOOK)
             if self._connection in ready or self._connection.poll():
                 try:
-                    return self._connection.recv()
+                    return pickle.loads(self._connection.recv_bytes())
                 except (EOFError, OSError):
                     self._await_end(deadline)
                     raise ChildDied(self._reap(), self._last_frames()) from None

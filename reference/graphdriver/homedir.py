@@ -28,6 +28,10 @@ __all__ = [
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
+# Before any Init, so that a failed one leaves no more descriptors open than there were.
+with suppress(OSError):
+    keep_reserve()
+
 
 class HomeDirectory:
     """The home of an open driver; `descriptor` is open on it as long as the driver exists.

@@ -1,6 +1,5 @@
 """Runs each test of a driver in a supervised process; the supervisor reports lost tests."""
 
-import gc
 import os
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
@@ -112,8 +111,6 @@ class Protocol:
         arrives.
         """
         config = self._run.config
-        # Objects of the process that supervises are never garbage here.
-        gc.freeze()
         self._run.announce_to(lambda home: pipe.send(("home", str(home))))
         while order := pipe.recv():
             index, following = order

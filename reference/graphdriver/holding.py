@@ -20,11 +20,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
+from typing import Protocol
 
 from graphdriver.homedir import DIRECTORY, lock_file, unlock
 from graphdriver.linux.files import cleaning_up
 
-__all__ = ["Holds", "Use", "Uses"]
+__all__ = ["Holds", "Use", "Uses", "forget_in_child"]
 
 # struct flock with offsets of 64 bits: type, whence, start, length, process.
 _FLOCK = "hhqqi0q"
@@ -160,9 +161,23 @@ _index = threading.Lock()
 _of_homes: weakref.WeakValueDictionary[tuple[int, int], _Shared] = weakref.WeakValueDictionary()
 
 
+class _Forgets(Protocol):
+    def forget_parent_process(self) -> None: ...
+
+
+_forgetting: "weakref.WeakSet[_Forgets]" = weakref.WeakSet()
+
+
+def forget_in_child(driver: _Forgets) -> None:
+    """Let forked processes call `forget_parent_process` of the object as long as it exists."""
+    _forgetting.add(driver)
+
+
 def _renew_all() -> None:
     for shared in list(_of_homes.values()):
         shared.renew()
+    for driver in list(_forgetting):
+        driver.forget_parent_process()
 
 
 os.register_at_fork(after_in_child=_renew_all)

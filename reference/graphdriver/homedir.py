@@ -48,7 +48,6 @@ class HomeDirectory:
         self._made: list[Path] = []
         self.descriptor = -1
         try:
-            keep_reserve()
             self._make()
             self.descriptor = os.open(path, DIRECTORY)
             self.is_alone = try_lock(self.descriptor)

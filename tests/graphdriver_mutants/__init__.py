@@ -38,7 +38,8 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     refusals,
     standing,
     surroundings,
-    variants_more,
+    variants_families,
+    variants_refusing,
     whiteouts,
     wire,
 )

@@ -73,12 +73,21 @@ def blocks_of(data: bytes) -> tuple[list[Blocks], bytes]:
         elif flag == b"x":
             records = _records(body[:size])
         elif flag != b"g":
-            name = said.get(b"L") or records.get(b"path") or header[:100].partition(b"\0")[0]
+            name = said.get(b"L") or records.get(b"path") or _name_in(header)
             link = said.get(b"K") or records.get(b"linkpath")
             link = link or header[157:257].partition(b"\0")[0]
             members.append(Blocks(data[start:own], header, body, name, link, records))
             start, said, records = at, {}, {}
     return members, data[start:]
+
+
+def _name_in(header: bytes) -> bytes:
+    name = header[:100].partition(b"\0")[0]
+    # The header of star has times in the place of ustar's prefix, and ends with its own name.
+    if header[257:263] != b"ustar\0" or header[508:512] == b"tar\0":
+        return name
+    prefix = header[345:500].partition(b"\0")[0]
+    return prefix + b"/" + name if prefix else name
 
 
 def _number(field: bytes) -> int:

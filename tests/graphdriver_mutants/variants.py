@@ -8,7 +8,6 @@ import errno
 import gzip
 import io
 import os
-import shutil
 import tarfile
 import threading
 import time
@@ -29,11 +28,9 @@ from graphdriver.errors import (
     NotSupported,
     PrerequisitesNotMet,
 )
-from graphdriver_conformance.host.mountinfo import mounts_below
-from graphdriver_mutants.raw import Blocks, RewritesBlocks
 from graphdriver_mutants.refusals import Plain
 from graphdriver_mutants.registry import Mutant
-from graphdriver_mutants.rewriting import Member, RewritesDiff, members_of
+from graphdriver_mutants.rewriting import Member, RewritesDiff
 
 __all__ = ["VARIANTS", "Variant", "variant"]
 
@@ -249,16 +246,6 @@ class Slower(Variant):
         return super().__getattribute__(name)
 
 
-@variant("LIF-016", "LIF-017", "LIF-015", "LIF-012", "LIF-028")
-class UnknownCannotBeRemoved(Variant):
-    """remove of an unknown id is an error."""
-
-    def remove(self, id: str) -> None:
-        if not self.sound.exists(id):
-            raise LayerNotFound(f"there is no layer {id}")
-        super().remove(id)
-
-
 @variant("MET", "INI-001", "LAY-005")
 class OtherStatus(Variant):
     """status has other rows in another order."""
@@ -394,18 +381,6 @@ class RootsOfFedora(Variant):
             (self.home / id / "diff").chmod(self.root_mode)
 
 
-@variant("LIF-015", "LIF-018", "LIF-020", "LIF-022", "CLN-006")
-class RefusesWhileMountedInto(Variant):
-    """remove is refused while there is a mount inside the layer."""
-
-    sound_name = "vfs"
-
-    def remove(self, id: str) -> None:
-        if mounts_below(self.home / "dir" / id):
-            raise OSError(errno.EBUSY, "something is mounted in the layer")
-        super().remove(id)
-
-
 @variant(
     "CON-001",
     "CON-002",
@@ -427,6 +402,18 @@ class IndexWithFirstRemoval(Variant):
         super().remove(id)
         if known:
             (self.home / "index.db").touch()
+
+
+@variant("LIF-030", "CRS-025", "CLN-012", "MNT-029")
+class BooksWithFirstRemoval(Variant):
+    """The store writes two pages when the first layer is removed, and keeps them."""
+
+    def remove(self, id: str) -> None:
+        known = id and self.sound.exists(id)
+        super().remove(id)
+        if known:
+            with suppress(OSError):
+                (self.home / "removed.db").write_bytes(bytes(8000))
 
 
 class _RenamesOptions(Variant):
@@ -500,137 +487,6 @@ class HasADaemonThread(Variant):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         threading.Thread(target=threading.Event().wait, daemon=True).start()
-
-
-@variant("INI-017", "INI-019", "INI-012", "CLN-011")
-class RefusesOddHomes(Variant):
-    """Init refuses a mount with nodev, and a home whose path contains a line break."""
-
-    def __init__(
-        self,
-        home: str | os.PathLike[str],
-        options: Sequence[str] = (),
-        uid_maps: Sequence[IDMap] = (),
-        gid_maps: Sequence[IDMap] = (),
-    ) -> None:
-        above = Path(home).parent
-        if os.statvfs(home if os.path.isdir(home) else above).f_flag & os.ST_NODEV:
-            raise NotSupported(f"{home} is on a disk that is mounted nodev", "mount it with dev")
-        if len(str(home).splitlines()) > 1:
-            raise PrerequisitesNotMet(f"the name of {home!r} ends a line", "choose another")
-        super().__init__(home, options, uid_maps, gid_maps)
-
-
-@variant("ARC-02", "DIF-034", departs=("ARC-024",))
-class RefusesRareMembers(RewritesBlocks, Variant):
-    """apply_diff refuses members that few programs write, such as sparse ones."""
-
-    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
-        for one in members:
-            is_odd = one.flag not in b"\x000123456" or one.name.startswith(b".//")
-            is_empty = any(not one.records.get(key, b"-") for key in (b"path", b"linkpath", b"uid"))
-            is_sparse = any(key.startswith(b"GNU.sparse.") for key in one.records)
-            if is_odd or is_empty or is_sparse or one.ahead.count(b"PaxHeaders/x\0") > 1:
-                raise BadArchive(f"{one.name!r} is of no form that is read here")
-            yield one.raw
-
-
-@variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016")
-class RefusesMeetingsWithSymlinks(Variant):
-    """apply_diff refuses paths through symlinks, and hard links to files that the archive hides."""
-
-    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        data = diff.read()
-        members = [member for member, _ in members_of(data)] if data else []
-        hidden = {_hidden_by(one.name) for one in members}
-        placed: set[str] = set()
-        links = {one.name.strip("/") for one in members if one.issym()}
-        view = self.sound.get(id)
-        try:
-            for member in members:
-                above = _parents(member.name)
-                kept = [one for one in above if one not in placed]
-                if any(one in links for one in above) or any(
-                    (view / one).is_symlink() for one in kept
-                ):
-                    raise BadArchive(f"{member.name!r} goes through a symlink")
-                target = member.linkname.strip("/")
-                is_below = member.islnk() and target not in placed
-                if is_below and not hidden.isdisjoint([*_parents(target), target]):
-                    raise BadArchive(f"{target!r} is hidden by the archive")
-                placed.add(member.name.strip("/"))
-        finally:
-            self.sound.put(id)
-        return super().apply_diff(id, parent, io.BytesIO(data))
-
-
-def _parents(name: str) -> list[str]:
-    parts = name.strip("/").split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _hidden_by(name: str) -> str:
-    """Return what a marker hides, or a member replaces."""
-    above, base = os.path.split(name.strip("/"))
-    return above if base == ".wh..wh..opq" else os.path.join(above, base.removeprefix(".wh."))
-
-
-@variant("DIF-040", "DIF-036", "DIF-035")
-class PassesOverNamesBelowWhiteouts(RewritesBlocks, Variant):
-    """Members below a `.wh.` name are ignored instead of refused."""
-
-    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
-        return (one.raw for one in members if b"/.wh." not in b"/" + os.path.dirname(one.name))
-
-
-@variant("LIF-019", "LIF-029", "CON-015", "CON-016", "CON-017", "DIF-051", "MNT-027")
-class LetsParentsGo(Variant):
-    """remove of a parent succeeds unless a descendant is held; its children then fail."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._one_at_a_time = threading.RLock()
-        self._holds: dict[str, int] = {}
-        self._parents: dict[str, str] = {}
-        for id in [path.name for path in self.home.iterdir() if self.sound.exists(path.name)]:
-            lower = self.sound.get_metadata(id).get("LowerDir", "").partition(":")[0]
-            self._parents[id] = Path(lower).parent.name
-
-    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        with self._one_at_a_time:
-            super().make(id, parent, storage_opt)
-            self._parents[id] = parent
-
-    def get(self, id: str, mount_label: str = "") -> Path:
-        with self._one_at_a_time:
-            below = self._parents.get(id, "")
-            while below:
-                if not self.sound.exists(below):
-                    raise LayerNotFound(f"layer {id} stands on {below}, which was removed")
-                below = self._parents.get(below, "")
-            view = super().get(id, mount_label)
-            self._holds[id] = self._holds.get(id, 0) + 1
-            return view
-
-    def put(self, id: str) -> None:
-        with self._one_at_a_time:
-            super().put(id)
-            self._holds[id] = max(0, self._holds.get(id, 0) - 1)
-
-    def remove(self, id: str) -> None:
-        with self._one_at_a_time:
-            try:
-                super().remove(id)
-            except LayerInUse:
-                if any(self._holds.get(one) for one in self._family(id)):
-                    raise
-                link = (self.home / id / "link").read_text()
-                shutil.rmtree(self.home / id)
-                (self.home / "l" / link).unlink()
-
-    def _family(self, id: str) -> set[str]:
-        above = {one for one, parent in self._parents.items() if parent == id}
-        return {id}.union(*(self._family(one) for one in above if self.sound.exists(one)))
 
 
 @variant("CON-001", "CON-002", "CLN-006", "LIF-008", "LIF-017", "LIM-002", "INI-011")

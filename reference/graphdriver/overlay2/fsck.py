@@ -155,9 +155,8 @@ def _of_layer(
         yield Finding(id, "has no diff directory", "remove it, it is not a layer")
         return
     if (path / APPLYING).exists():
-        yield Finding(
-            id, "an apply_diff was interrupted", "the next start of the driver repairs it"
-        )
+        hint = "the next start of the driver, or the next apply_diff to the layer, repairs it"
+        yield Finding(id, "an apply_diff was interrupted", hint)
     yield from _of_lowers(home, id, path, links)
 
 

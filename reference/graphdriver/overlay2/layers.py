@@ -19,14 +19,13 @@
 import fcntl
 import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from graphdriver.errors import DriverError, LayerInUse, LayerNotFound
-from graphdriver.holding import Holds, Use, Uses
+from graphdriver.holding import Holds, Use, Uses, forget_in_child
 from graphdriver.homedir import try_lock
 from graphdriver.linux.mounts import mountinfo
 from graphdriver.overlay2.layout import LINKS, Home, is_read
@@ -69,17 +68,6 @@ class _Thread(threading.local):
                 del self.owned[""]
 
 
-_tables: "weakref.WeakSet[LayerTable]" = weakref.WeakSet()
-
-
-def _begin_again() -> None:
-    for table in list(_tables):
-        table.forget_parent_process()
-
-
-os.register_at_fork(after_in_child=_begin_again)
-
-
 class LayerTable:
     """The layers of one home, with their locks, holds and children."""
 
@@ -98,7 +86,7 @@ class LayerTable:
         # Layers to put, by the thread that holds the lock or takes it next.
         self._returned: deque[str] = deque()
         self._children = _Children(home)
-        _tables.add(self)
+        forget_in_child(self)
 
     def forget_parent_process(self) -> None:
         """Start with new locks and no holds in a forked process.

@@ -13,7 +13,6 @@ import fcntl
 import os
 import stat
 import threading
-import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,7 +32,7 @@ from graphdriver.errors import (
     PrerequisitesNotMet,
     QuotaNotSupported,
 )
-from graphdriver.holding import Holds, Uses
+from graphdriver.holding import Holds, Uses, forget_in_child
 from graphdriver.homedir import DIRECTORY, HomeDirectory, lock, make_directory, unlock
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import (
@@ -96,7 +95,7 @@ class Driver:
             self._directory.undo()
             raise
         self._files = Holds(Uses(self._directory.descriptor), partial(os.path.join, self._parents))
-        _drivers.add(self)
+        forget_in_child(self)
 
     def forget_parent_process(self) -> None:
         """Begin again in a forked process: its copy of the lock may be taken; it holds nothing."""
@@ -230,7 +229,7 @@ class Driver:
         """Unpack an archive into a copy and exchange it; in place while the layer is held."""
         self._known(id, parent)
         with self._verb(), self._unread(id) as layer, self._staged() as staged:
-            if self._held(id) or self._is_held_elsewhere(id):
+            if self._held(id) or self._files.is_elsewhere(id):
                 return self._apply_in_place(id, layer, staged, diff)
             tree = staged / "tree"
             copy_tree(layer, tree, share=True)  # unpacking replaces files, and writes to none
@@ -331,9 +330,6 @@ class Driver:
         """Return the number of holds of a layer, after deferred puts. Call with the lock."""
         self._settle()
         return self._holders.get(id, 0)
-
-    def _is_held_elsewhere(self, id: str) -> bool:
-        return self._files.is_elsewhere(id)
 
     def _settle_free(self) -> None:
         """Count what was put, unless another thread is at work, which does so at its end."""
@@ -469,17 +465,6 @@ class Driver:
         self._layer(id)
         if parent:
             self._layer(parent)
-
-
-_drivers: "weakref.WeakSet[Driver]" = weakref.WeakSet()
-
-
-def _begin_again() -> None:
-    for driver in list(_drivers):
-        driver.forget_parent_process()
-
-
-os.register_at_fork(after_in_child=_begin_again)
 
 
 def _new_name(prefix: str) -> str:

@@ -1,0 +1,166 @@
+"""Sound drivers that refuse input which the embedded ones accept; see variants."""
+
+import errno
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from graphdriver.contract import IDMap
+from graphdriver.errors import (
+    BadArchive,
+    IncompatibleFS,
+    LayerNotFound,
+    NotSupported,
+    PrerequisitesNotMet,
+)
+from graphdriver_conformance.host.mountinfo import mounts_below
+from graphdriver_mutants.raw import Blocks, RewritesBlocks
+from graphdriver_mutants.rewriting import members_of
+from graphdriver_mutants.variants import Variant, variant
+
+__all__: list[str] = []
+
+_SMALLEST = 8 << 20
+
+
+@variant("LIF-016", "LIF-017", "LIF-015", "LIF-012", "LIF-028")
+class UnknownCannotBeRemoved(Variant):
+    """remove of an unknown id is an error."""
+
+    def remove(self, id: str) -> None:
+        if not self.sound.exists(id):
+            raise LayerNotFound(f"there is no layer {id}")
+        super().remove(id)
+
+
+@variant("LIF-015", "LIF-018", "LIF-020", "LIF-022", "CLN-006")
+class RefusesWhileMountedInto(Variant):
+    """remove is refused while there is a mount inside the layer."""
+
+    sound_name = "vfs"
+
+    def remove(self, id: str) -> None:
+        if mounts_below(self.home / "dir" / id):
+            raise OSError(errno.EBUSY, "something is mounted in the layer")
+        super().remove(id)
+
+
+@variant("INI-017", "INI-019", "INI-012", "CLN-011")
+class RefusesOddHomes(Variant):
+    """Init refuses a mount with nodev, and a home whose path contains a line break."""
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        above = Path(home).parent
+        if os.statvfs(home if os.path.isdir(home) else above).f_flag & os.ST_NODEV:
+            raise NotSupported(f"{home} is on a disk that is mounted nodev", "mount it with dev")
+        if len(str(home).splitlines()) > 1:
+            raise PrerequisitesNotMet(f"the name of {home!r} ends a line", "choose another")
+        super().__init__(home, options, uid_maps, gid_maps)
+
+
+@variant("ARC-02", "DIF-034", departs=("ARC-024",))
+class RefusesRareMembers(RewritesBlocks, Variant):
+    """apply_diff refuses members that few programs write, such as sparse ones."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            is_odd = one.flag not in b"\x000123456" or one.name.startswith(b".//")
+            is_empty = any(not one.records.get(key, b"-") for key in (b"path", b"linkpath", b"uid"))
+            is_sparse = any(key.startswith(b"GNU.sparse.") for key in one.records)
+            if is_odd or is_empty or is_sparse or one.ahead.count(b"PaxHeaders/x\0") > 1:
+                raise BadArchive(f"{one.name!r} is of no form that is read here")
+            yield one.raw
+
+
+@variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016")
+class RefusesMeetingsWithSymlinks(Variant):
+    """apply_diff refuses paths through symlinks, and hard links to files that the archive hides."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        members = [member for member, _ in members_of(data)] if data else []
+        hidden = {_hidden_by(one.name) for one in members}
+        placed: set[str] = set()
+        links = {one.name.strip("/") for one in members if one.issym()}
+        view = self.sound.get(id)
+        try:
+            for member in members:
+                above = _parents(member.name)
+                kept = [one for one in above if one not in placed]
+                if any(one in links for one in above) or any(
+                    (view / one).is_symlink() for one in kept
+                ):
+                    raise BadArchive(f"{member.name!r} goes through a symlink")
+                target = member.linkname.strip("/")
+                is_below = member.islnk() and target not in placed
+                if is_below and not hidden.isdisjoint([*_parents(target), target]):
+                    raise BadArchive(f"{target!r} is hidden by the archive")
+                placed.add(member.name.strip("/"))
+        finally:
+            self.sound.put(id)
+        return super().apply_diff(id, parent, io.BytesIO(data))
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.strip("/").split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _hidden_by(name: str) -> str:
+    """Return what a marker hides, or a member replaces."""
+    above, base = os.path.split(name.strip("/"))
+    return above if base == ".wh..wh..opq" else os.path.join(above, base.removeprefix(".wh."))
+
+
+@variant("DIF-040", "DIF-036", "DIF-035")
+class PassesOverNamesBelowWhiteouts(RewritesBlocks, Variant):
+    """Members below a `.wh.` name are ignored instead of refused."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        return (one.raw for one in members if b"/.wh." not in b"/" + os.path.dirname(one.name))
+
+
+@variant("CLN-011", "CLN-012", "LIF-030", "MNT-029", "INI-017")
+class RefusesSmallAndForeignDisks(Variant):
+    """Init refuses a disk of a few MiB, and a home that is a mount point."""
+
+    # As do drivers with an index of a fixed size, and those for one file system (Docker's btrfs).
+    unproven = ("CLN-011", "CLN-012", "LIF-030", "MNT-029")
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        place = home if os.path.isdir(home) else Path(home).parent
+        found = os.statvfs(place)
+        if found.f_blocks * found.f_frsize < _SMALLEST:
+            raise IncompatibleFS(f"the disk of {home} is too small", "8 MiB are needed")
+        # A bind mount has the device of its source, and is accepted.
+        if os.stat(place).st_dev != os.stat(Path(home).parent).st_dev:
+            raise IncompatibleFS(f"{home} is a mount point", "choose another home")
+        super().__init__(home, options, uid_maps, gid_maps)
+
+
+@variant("DIF-036", "DIF-04", "ARC-011", "ARC-017", "ARC-02", "WHT-016", "IDM-007", "IDM-010")
+class RefusesNamesThatComeTwice(RewritesBlocks, Variant):
+    """apply_diff refuses an archive with two members of the same name, except for markers."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        seen: set[bytes] = set()
+        for one in members:
+            name = os.path.normpath(b"/" + one.name.lstrip(b"/"))
+            if name in seen and not os.path.basename(name).startswith(b".wh."):
+                raise BadArchive(f"{one.name!r} occurs twice", "build the image again")
+            seen.add(name)
+            yield one.raw

@@ -42,10 +42,9 @@ class Collection:
         whole = list(items)
         yield
         chosen = set(map(id, items))
-        kept = [item for item in items if wanted(verified(item))]
-        if len(kept) < len(items):
-            config.hook.pytest_deselected(items=[one for one in items if one not in kept])
-            items[:] = kept
+        if dropped := [item for item in items if not wanted(verified(item))]:
+            config.hook.pytest_deselected(items=dropped)
+            items[:] = [item for item in items if wanted(verified(item))]
         # -k, --deselect, --lf or a conftest may leave out some tests of a requirement. Those are
         # missing then: a part of its tests does not show that it is met.
         asked = {row[1:] for row in tests_of(items)}

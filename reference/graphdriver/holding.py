@@ -215,23 +215,28 @@ class Holds:
     @contextmanager
     def alone(self, id: str) -> Iterator[bool]:
         """Pass whether no other process holds the layer; none starts to hold it in the block."""
-        opened: list[int] = []
-        try:
-            # The end of a hold must not fail because the process has used all its descriptors.
-            with suppress(FileNotFoundError, NotADirectoryError):
-                path = self._file_of(id)
-                cleaning_up(lambda: opened.append(lock_file(path, fcntl.LOCK_EX)))
+        with self._locked(id, FileNotFoundError, NotADirectoryError):
             yield not self.is_elsewhere(id)
-        finally:
-            for descriptor in opened:
-                unlock(descriptor)
 
     @contextmanager
     def ending(self, id: str) -> Iterator[bool]:
-        """End the hold after the block, which gets whether no other process holds the layer.
+        """End a hold after the block, which gets whether no other process holds the layer.
 
-        If the block raises, the layer is still held.
+        If the block raises, the layer is still held. A disk error of the lock's file must not leave
+        a view mounted, so the lock is then left out.
         """
-        with self.alone(id) as is_alone:
-            yield is_alone
+        with self._locked(id, OSError):
+            yield not self.is_elsewhere(id)
             self.drop(id)
+
+    @contextmanager
+    def _locked(self, id: str, *ignored: type[OSError]) -> Iterator[None]:
+        opened: list[int] = []
+        try:
+            with suppress(*ignored):
+                path = self._file_of(id)
+                cleaning_up(lambda: opened.append(lock_file(path, fcntl.LOCK_EX)))
+            yield
+        finally:
+            for descriptor in opened:
+                unlock(descriptor)

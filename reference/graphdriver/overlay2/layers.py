@@ -288,7 +288,7 @@ class LayerTable:
 
         The block gets whether no other process holds it, so that its view may be unmounted.
         """
-        with self._files.ending(id) if self.is_held(id) else self._files.alone(id) as is_alone:
+        with self._files.ending(id) as is_alone:
             yield is_alone
         self._holds.pop(id, None)
         self._lowers.pop(id, None)

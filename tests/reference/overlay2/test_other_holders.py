@@ -1,5 +1,6 @@
 """Layers that another process holds, and get of a layer above one that is written in place."""
 
+import errno
 import io
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from graphdriver import holding
 from graphdriver.errors import BadArchive, LayerInUse
 from graphdriver.holding import Use, Uses
 from graphdriver.overlay2 import Driver
@@ -131,6 +133,26 @@ def test_archive_is_applied_in_place_below_another_process(home: Path) -> None:
 
     driver.apply_diff("base", "", io.BytesIO(ARCHIVE))
     assert (home / "base/diff").stat().st_ino != inode
+
+
+def test_disk_error_of_the_link_file_leaves_no_view_mounted(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thorough profile found it: CRS-045, EIO of openat in the put of a diff."""
+    driver = Driver(home)
+    driver.create("base")
+    driver.create_read_write("child", "base")
+    view = driver.get("child")
+
+    def failing(path: str, operation: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(holding, "lock_file", failing)
+        driver.put("child")
+
+    assert not os.path.ismount(view)
+    driver.remove("child")
 
 
 def test_a_thousand_layers_are_held_with_one_descriptor(tmp_path: Path) -> None:

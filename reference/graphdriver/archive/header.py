@@ -267,12 +267,12 @@ def _owner_numbers(fields: bytes) -> tuple[int, int, int]:
     return number(fields[:8]), number(fields[8:16]), number(fields[16:])
 
 
-def _byte_sum(piece: bytes) -> int:
+def _byte_sum(data: bytes) -> int:
     """Return the sum of up to 256 bytes: twenty times as fast as sum().
 
     Adler-32's low half is this sum plus one, modulo 65521 (RFC 1950, section 9).
     """
-    return (adler32(piece) & 0xFFFF) - 1
+    return (adler32(data) & 0xFFFF) - 1
 
 
 def _pax_header(entry: Entry, records: Mapping[bytes, bytes]) -> bytes:

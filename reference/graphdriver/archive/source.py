@@ -14,7 +14,7 @@ from graphdriver.tree.data import write_all
 
 __all__ = ["Source"]
 
-_PIECE = 1 << 20
+_CHUNK_SIZE = 1 << 20
 # Copied data of this size stays in the processor's cache.
 _SCRATCH = 1 << 17
 # Files of this size and above are copied by the kernel; between steps signals are handled.
@@ -78,22 +78,22 @@ class Source:
             ready = len(self._buffer) - self._position
             if ready:
                 start, self._position = self._position, self._position + min(count, ready)
-                piece: bytes | memoryview = self._buffer[start : self._position]
+                chunk: bytes | memoryview = self._buffer[start : self._position]
             elif self._file and count >= _LARGE and (sent := self._send(count, target)):
                 count -= sent
                 continue
             else:
-                piece = self._piece(count)
-                self._before += len(piece)
-            if not piece:
+                chunk = self._next_chunk(count)
+                self._before += len(chunk)
+            if not chunk:
                 raise self.truncated(count)
-            write_all(target, piece)
-            count -= len(piece)
+            write_all(target, chunk)
+            count -= len(chunk)
 
     def skip(self, count: int) -> None:
         """Read and skip `count` bytes. Raises BadArchive."""
         while count:
-            dropped = len(self.take(min(count, _PIECE)))
+            dropped = len(self.take(min(count, _CHUNK_SIZE)))
             if not dropped:
                 raise self.truncated(count)
             count -= dropped
@@ -105,10 +105,10 @@ class Source:
             "it was cut short on its way here; send it again",
         )
 
-    def _piece(self, count: int) -> memoryview:
+    def _next_chunk(self, count: int) -> memoryview:
         """Read up to a chunk into the buffer, without creating a bytes object for it."""
         if self.readinto is None:
-            return memoryview(self._read(min(count, _PIECE)))
+            return memoryview(self._read(min(count, _CHUNK_SIZE)))
         if self._scratch is None:
             self._scratch = memoryview(bytearray(_SCRATCH))
         room = self._scratch[: min(count, _SCRATCH)]
@@ -144,12 +144,12 @@ class Source:
         have = len(parts[0])
         self._buffer, self._position = b"", 0
         while have < count:
-            piece = self._read(max(_PIECE, count - have))
-            if not piece:
+            chunk = self._read(max(_CHUNK_SIZE, count - have))
+            if not chunk:
                 self._before += have
                 return b"".join(parts)
-            parts.append(piece)
-            have += len(piece)
+            parts.append(chunk)
+            have += len(chunk)
         self._buffer, self._position = b"".join(parts), count
         return self._buffer[:count]
 

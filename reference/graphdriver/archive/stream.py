@@ -30,12 +30,12 @@ class DiffStream(io.RawIOBase):
 
     def __init__(
         self,
-        pieces: Iterator[bytes | FileData],
+        chunks: Iterator[bytes | FileData],
         records: Iterator[Record],
         release: Callable[[], None],
     ) -> None:
         super().__init__()
-        self._pieces = pieces
+        self._chunks = chunks
         self._records = records
         self._release: Callable[[], None] | None = release
         self._bytes = memoryview(b"")
@@ -49,7 +49,7 @@ class DiffStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer` from the next piece; 0 at the end. Raises what reading a file raised."""
+        """Fill `buffer` from the next chunk; 0 at the end. Raises what reading a file raised."""
         with self._lock:
             if not self._advance():
                 return 0
@@ -89,7 +89,7 @@ class DiffStream(io.RawIOBase):
         release, self._release = self._release, None
         try:
             # An unfinished generator holds descriptors; closing it runs its `finally`.
-            for generator in (self._pieces, self._records):
+            for generator in (self._chunks, self._records):
                 if isinstance(generator, Generator):
                     generator.close()
         finally:
@@ -105,16 +105,16 @@ class DiffStream(io.RawIOBase):
             raise _untraced(self._failed)
         while not self._bytes and not self._file:
             try:
-                piece = next(self._pieces, None)
+                chunk = next(self._chunks, None)
             except BaseException as error:
                 self._failed = _untraced(error)
                 raise
-            if piece is None:
+            if chunk is None:
                 return False
-            if isinstance(piece, FileData):
-                self._file = piece if piece.length else None
+            if isinstance(chunk, FileData):
+                self._file = chunk if chunk.length else None
             else:
-                self._bytes = memoryview(piece)
+                self._bytes = memoryview(chunk)
         return True
 
     def _took(self, count: int) -> int:

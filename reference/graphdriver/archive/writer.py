@@ -24,7 +24,7 @@ __all__ = ["FileData", "NotNative", "Record", "pack"]
 
 # O_NONBLOCK: if a fifo has replaced the file, open must not block.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_PIECE = 1 << 20
+_CHUNK_SIZE = 1 << 20
 _ZEROS = bytes(BLOCK)
 # Files below this size are read into the buffer; larger ones are copied from the page cache
 # directly to the reader of the stream.
@@ -77,7 +77,7 @@ def pack(records: Iterable[Record]) -> Iterator[bytes | FileData]:
             _read_small(record, buffer)
         else:
             yield from _large(record, buffer)
-        if len(buffer) >= _PIECE:
+        if len(buffer) >= _CHUNK_SIZE:
             yield bytes(buffer)
             buffer.clear()
     buffer += bytes(2 * BLOCK)

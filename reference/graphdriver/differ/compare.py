@@ -14,7 +14,7 @@ from graphdriver.tree.xattrs import exported_xattrs
 
 __all__ = ["report", "same_directory", "same_node"]
 
-_PIECE = 1 << 18
+_CHUNK_SIZE = 1 << 18
 
 
 def same_node(new: bytes, new_stat: os.stat_result, old: bytes, old_stat: os.stat_result) -> bool:
@@ -83,12 +83,12 @@ def _same_data(new_fd: int, old_fd: int, size: int) -> bool:
     position = 0
     while position < size:
         position = min(_next_data(new_fd, position, size), _next_data(old_fd, position, size))
-        piece = os.pread(new_fd, _PIECE, position)
-        if piece != os.pread(old_fd, _PIECE, position):
+        chunk = os.pread(new_fd, _CHUNK_SIZE, position)
+        if chunk != os.pread(old_fd, _CHUNK_SIZE, position):
             return False
-        if not piece:
+        if not chunk:
             break
-        position += len(piece)
+        position += len(chunk)
     return True
 
 

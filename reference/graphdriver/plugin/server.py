@@ -29,7 +29,7 @@ from graphdriver.plugin.calls import BadRequest, Calls
 __all__ = ["PluginServer"]
 
 _CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
-_PIECE = 1 << 20
+_CHUNK_SIZE = 1 << 20
 # No verb's JSON is nearly as large; an archive is not read into memory.
 _LARGEST_JSON = 1 << 20
 # The time for running calls to end when the server is stopped, in seconds.
@@ -151,8 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _json(self, body: Body) -> dict[str, Any]:
         data = bytearray()
-        while piece := body.read(_PIECE):
-            data += piece
+        while chunk := body.read(_CHUNK_SIZE):
+            data += chunk
             if len(data) > _LARGEST_JSON:
                 raise BadRequest(f"more than {_LARGEST_JSON} bytes of JSON")
         try:
@@ -168,11 +168,11 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             with self.server.calls.diff(request) as archive:
                 # Read before the status is sent: an early failure is a clean 500.
-                piece = archive.read(_PIECE)
+                chunk = archive.read(_CHUNK_SIZE)
                 self._begin_archive()
-                while piece:
-                    self._send_all(b"%x\r\n" % len(piece), piece, b"\r\n")
-                    piece = archive.read(_PIECE)
+                while chunk:
+                    self._send_all(b"%x\r\n" % len(chunk), chunk, b"\r\n")
+                    chunk = archive.read(_CHUNK_SIZE)
             # The archive is closed by now: a client that has read its end may remove the layer.
             self._send_all(b"0\r\n\r\n")
         except Exception:
@@ -188,9 +188,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
 
-    def _send_all(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self.connection.sendall(piece)
+    def _send_all(self, *buffers: bytes) -> None:
+        for buffer in buffers:
+            self.connection.sendall(buffer)
 
     def _send_json(self, status: HTTPStatus, answer: dict[str, Any]) -> None:
         data = json.dumps(answer).encode()

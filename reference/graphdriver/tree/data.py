@@ -50,9 +50,9 @@ def copy_data(source: int, target: int, size: int) -> None:
     os.ftruncate(target, size)
 
 
-def write_all(target: int, piece: bytes | memoryview) -> None:
-    """Write all of `piece`: on a nearly full disk, write(2) writes and reports a part."""
-    written = os.write(target, piece)
-    while written < len(piece):
-        piece = piece[written:]
-        written = os.write(target, piece)
+def write_all(target: int, chunk: bytes | memoryview) -> None:
+    """Write all of `chunk`: on a nearly full disk, write(2) writes and reports a part."""
+    written = os.write(target, chunk)
+    while written < len(chunk):
+        chunk = chunk[written:]
+        written = os.write(target, chunk)

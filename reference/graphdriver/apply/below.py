@@ -9,8 +9,8 @@ import os
 import stat
 from typing import Protocol
 
+from graphdriver.overlayfs.format import TRUSTED, is_opaque
 from graphdriver.overlayfs.lowers import Found, LowerTree
-from graphdriver.overlayfs.marks import TRUSTED, is_opaque
 from graphdriver.tree.resolve import lstat_at, open_below, open_directory
 
 __all__ = ["Below", "LowersBelow", "NothingBelow"]

@@ -15,20 +15,20 @@ from graphdriver.apply.markers import Hidden, Markers
 from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry, Kind
 from graphdriver.archive.reader import Member, Reader
 from graphdriver.errors import BadArchive
+from graphdriver.overlayfs.format import TRUSTED, is_whiteout
 from graphdriver.overlayfs.lowers import LowerTree
-from graphdriver.overlayfs.marks import TRUSTED, is_whiteout
 from graphdriver.tree.descent import Descent
 from graphdriver.tree.inodes import (
     Attributes,
     attributes_of,
-    copy_node,
+    copy_up,
     make_file,
     make_small_file,
     make_special,
     make_symlink,
     set_attributes,
 )
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_file_tree
 from graphdriver.tree.resolve import (
     Make,
     Place,
@@ -79,12 +79,12 @@ class _Surroundings:
         self,
         below: Below,
         ledger: Ledger,
-        marked: Hidden,
+        hidden: Hidden,
         owner: tuple[int, int],
     ) -> None:
         self._below = below
         self._ledger = ledger
-        self._marked = marked
+        self._hidden = hidden
         self._owner = owner
         # Symlinks from before the archive that members have followed.
         self.passed: set[bytes] = set()
@@ -104,7 +104,7 @@ class _Surroundings:
         """Let members follow symlinks, except those that an earlier marker hides."""
         if not below and self._ledger.is_placed(path):
             return True
-        if self._marked and self._marked.covers(path):
+        if self._hidden and self._hidden.covers(path):
             return False
         self.passed.add(path)
         return True
@@ -126,7 +126,7 @@ class _Surroundings:
         found = lstat_at(dir_fd, name)
         if found and not is_whiteout(found) and self._ledger.is_placed(path):
             raise BadArchive(f"{path!r} is no directory in the archive, but has members below it")
-        remove_node(dir_fd, name)
+        remove_file_tree(dir_fd, name)
 
     def entered(self, path: bytes, found: os.stat_result) -> None:
         """Let an implied directory keep its mtime."""
@@ -264,7 +264,7 @@ class Target:
         if source and found is None:
             lower = self._below.lookup(source.child(name))
             if lower is not None and not stat.S_ISDIR(lower.stat.st_mode):
-                copy_node(lower.path, lower.stat, source.dir_fd, name)
+                copy_up(lower.path, lower.stat, source.dir_fd, name)
                 self._ledger.copy(source.child(name))
                 found = lstat_at(source.dir_fd, name)
         if source is None or found is None or is_whiteout(found):
@@ -315,7 +315,7 @@ class Target:
         return total
 
     def _discard(self, dir_fd: int, name: bytes, path: bytes) -> None:
-        remove_node(dir_fd, name)
+        remove_file_tree(dir_fd, name)
         self.resolver.forget(path)
         self._ledger.forget_time(path)
         self._below.removed()

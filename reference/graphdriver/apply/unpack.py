@@ -41,8 +41,8 @@ def unpack(stream: BinaryIO, target: Target, ids: IDMapping) -> int:
             entry = member.entry
             directory, _, base = entry.name.rpartition(b"/")
             if base.startswith(WHITEOUT_PREFIX):
-                _mark(target, entry)
-            elif directory.find(WHITEOUT_PREFIX) >= 0 and _is_marked(directory):
+                _add_marker(target, entry)
+            elif directory.find(WHITEOUT_PREFIX) >= 0 and _has_marker_name(directory):
                 # .wh..wh.plnk/ contains aufs's hard links; other names below a whiteout have no
                 # meaning.
                 if b"/" + _AUFS not in b"/" + directory:
@@ -77,11 +77,11 @@ def _naming(entry: Entry, error: BadArchive) -> BadArchive:
     return BadArchive(f"{entry.name[:200]!r}: {error.message}", error.hint)
 
 
-def _mark(target: Target, entry: Entry) -> None:
+def _add_marker(target: Target, entry: Entry) -> None:
     directory, _, base = entry.name.rpartition(b"/")
     if len(directory) > 255:
         _check_length(entry._replace(name=directory))
-    if _is_marked(directory):
+    if _has_marker_name(directory):
         if b"/" + _AUFS not in b"/" + directory:
             raise BadArchive(f"{entry.name!r} is below a whiteout", _NAMES)
     elif base == OPAQUE_MARKER:
@@ -96,7 +96,7 @@ def _mark(target: Target, entry: Entry) -> None:
         target.markers.whiteout(directory, base[len(WHITEOUT_PREFIX) :])
 
 
-def _is_marked(directory: bytes) -> bool:
+def _has_marker_name(directory: bytes) -> bool:
     """Return whether a component of the path begins like a marker."""
     return b"/" + WHITEOUT_PREFIX in b"/" + directory
 

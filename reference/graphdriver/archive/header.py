@@ -96,11 +96,11 @@ def parse_ustar(block: bytes) -> Raw:
     Nearly all headers of an archive are equal except for name, size and time, so the rest is
     decoded once.
     """
-    said, own = _checksum(block[148:156])
+    stored, own = _checksum(block[148:156])
     # The field itself counts as blanks. The sum of nearly all headers is less than Adler-32's
     # modulus, so one call on the whole block computes it.
-    if said != (adler32(block) & 0xFFFF) - 1 - own + 256:
-        _check_sum(block, said)
+    if stored != (adler32(block) & 0xFFFF) - 1 - own + 256:
+        _check_sum(block, stored)
     end = block.find(0, 0, 100)
     name = block[:end] if end >= 0 else block[:100]
     try:
@@ -125,10 +125,10 @@ def is_header(block: bytes) -> bool:
     return True
 
 
-def _check_sum(block: bytes, said: int) -> None:
+def _check_sum(block: bytes, stored: int) -> None:
     """Compare with the sum of unsigned bytes, or of signed ones, which some tars write."""
     unsigned = _byte_sum(block[:148]) + 256 + _byte_sum(block[156:345]) + _byte_sum(block[345:])
-    if said != unsigned and said != unsigned - 256 * sum(byte > 127 for byte in block):
+    if stored != unsigned and stored != unsigned - 256 * sum(byte > 127 for byte in block):
         raise BadArchive(
             "a header's checksum is wrong", "this is not a tar archive, or a damaged one"
         )
@@ -138,8 +138,8 @@ def _check_sum(block: bytes, said: int) -> None:
 def _checksum(field: bytes) -> tuple[int, int]:
     """Return the value of the checksum field, -1 if it is empty, and the sum of its own bytes."""
     digits = field.strip(b" \0")
-    said = int(digits, 8) if digits.isdigit() and not set(digits) & _NOT_OCTAL else -1
-    return said, _byte_sum(field)
+    stored = int(digits, 8) if digits.isdigit() and not set(digits) & _NOT_OCTAL else -1
+    return stored, _byte_sum(field)
 
 
 @lru_cache(maxsize=256)

@@ -104,7 +104,7 @@ class Reader:
                 raise BadArchive(f"the stream is compressed with {name}", "decompress it first")
         self._source.give_back(start)
 
-    def _end(self, marked: bool) -> None:
+    def _end(self, has_end: bool) -> None:
         """Read the rest, so that the sender does not get EPIPE; it must be zeros.
 
         A stream that ends between two members may have been truncated there. Docker's reader
@@ -112,7 +112,7 @@ class Reader:
         Docker.
         """
         source = self._source
-        if not marked:
+        if not has_end:
             if source.offset:
                 raise source.truncated(2 * BLOCK)
             return
@@ -123,12 +123,12 @@ class Reader:
             if source.offset - end > _LARGEST_PADDING:
                 raise BadArchive("the padding after the archive does not end")
 
-    def _refuse_alone(self, ahead: "_Ahead", marked: bool) -> None:
+    def _refuse_alone(self, ahead: "_Ahead", has_end: bool) -> None:
         """Refuse headers without the member that they apply to."""
-        if not marked:
+        if not has_end:
             raise self._source.truncated(BLOCK)
-        said = parse_pax(ahead.pax)
-        name = ahead.name or said.get(b"path", b"") or ahead.linkname
+        parsed = parse_pax(ahead.pax)
+        name = ahead.name or parsed.get(b"path", b"") or ahead.linkname
         raise BadArchive(
             f"an extended header at the archive's end belongs to no member: {name[:200]!r}",
             "its writer has left a member out",

@@ -12,12 +12,12 @@ import stat
 from graphdriver.contract import ChangeKind
 from graphdriver.tree.xattrs import exported_xattrs
 
-__all__ = ["report", "same_directory", "same_node"]
+__all__ = ["report", "same_directory", "same_file"]
 
 _CHUNK_SIZE = 1 << 18
 
 
-def same_node(new: bytes, new_stat: os.stat_result, old: bytes, old_stat: os.stat_result) -> bool:
+def same_file(new: bytes, new_stat: os.stat_result, old: bytes, old_stat: os.stat_result) -> bool:
     """Return whether the non-directories `new` and `old` are equal in an archive."""
     if (
         new_stat.st_mode != old_stat.st_mode

@@ -17,7 +17,7 @@ from graphdriver.apply.unpack import unpack
 from graphdriver.archive.stream import open_stream
 from graphdriver.archive.writer import Record
 from graphdriver.contract import Change, ChangeKind
-from graphdriver.differ.compare import report, same_directory, same_node
+from graphdriver.differ.compare import report, same_directory, same_file
 from graphdriver.differ.records import RecordMaker
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import at
@@ -53,7 +53,7 @@ class _Pair(NamedTuple):
         """Return whether the file itself differs between the sides."""
         if self.new is None or self.old is None:
             return True
-        same = same_directory if self.is_directory else same_node
+        same = same_directory if self.is_directory else same_file
         assert self.sides.old
         new, old = (at(side.fd, self.base) for side in (self.sides.new, self.sides.old))
         return not same(new, self.new, old, self.old)
@@ -87,7 +87,7 @@ def records(new: Path, old: Path | None, ids: IDMapping) -> Iterator[Record]:
             directory, _, base = pair.name.rpartition(b"/")
             record: Record | None = maker.whiteout(directory, base)
         else:
-            record = maker.node(pair.sides.new.fd, pair.base, pair.name, pair.new)
+            record = maker.record(pair.sides.new.fd, pair.base, pair.name, pair.new)
         if not changed:
             waiting.append(record)
             continue
@@ -104,13 +104,13 @@ def size(new: Path, old: Path | None) -> int:
     seen: set[tuple[int, int]] = set()
     total = 0
     for pair in _walk(new, old):
-        node = pair.new
-        if node is None or pair.is_directory or (node.st_dev, node.st_ino) in seen:
+        found = pair.new
+        if found is None or pair.is_directory or (found.st_dev, found.st_ino) in seen:
             continue
         if pair.is_changed():
-            total += node.st_size
-            if node.st_nlink > 1:
-                seen.add((node.st_dev, node.st_ino))
+            total += found.st_size
+            if found.st_nlink > 1:
+                seen.add((found.st_dev, found.st_ino))
     return total
 
 
@@ -185,7 +185,7 @@ def _root_record(
     if differs:
         descriptor = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            record = maker.node(descriptor, b".", b"", found)
+            record = maker.record(descriptor, b".", b"", found)
         finally:
             os.close(descriptor)
         if record is not None:

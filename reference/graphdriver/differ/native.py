@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from graphdriver.archive.writer import NotNative, Record
 from graphdriver.contract import Change, ChangeKind
-from graphdriver.differ.compare import report, same_directory, same_node
+from graphdriver.differ.compare import report, same_directory, same_file
 from graphdriver.differ.records import RecordMaker
 from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import at
+from graphdriver.overlayfs.format import is_opaque, is_whiteout
 from graphdriver.overlayfs.lowers import Found, LowerTree
-from graphdriver.overlayfs.marks import is_opaque, is_whiteout
 from graphdriver.tree.descent import Descent, OpenDirectory
 from graphdriver.tree.xattrs import exported_xattrs, listxattr
 
@@ -71,7 +71,7 @@ class _Step(NamedTuple):
             return True
         if self.is_directory:
             return not same_directory(self.path, self.status, *self.lower)
-        return not same_node(self.path, self.status, *self.lower)
+        return not same_file(self.path, self.status, *self.lower)
 
 
 class Upper:
@@ -121,7 +121,7 @@ class Upper:
             if step.status is None:
                 record = None if step.here.hidden else maker.whiteout(step.here.name, step.base)
             else:
-                record = maker.node(step.here.opened.fd, step.base, step.name, step.status)
+                record = maker.record(step.here.opened.fd, step.base, step.name, step.status)
             if step.is_directory and not self._is_needed(step):
                 waiting.append(record)
                 continue
@@ -189,7 +189,7 @@ class Upper:
                 differs = plain != (0o755, *self._ids.root) or bool(exported_xattrs(self._diff))
             else:
                 differs = not same_directory(self._diff, found, *lower)
-            record = maker.node(root, b".", b"", found) if differs else None
+            record = maker.record(root, b".", b"", found) if differs else None
         if record is not None:
             yield record
 
@@ -221,24 +221,24 @@ class Upper:
 
     def _children(self, here: _Directory, depth: int) -> Iterator[_Step]:
         descriptor = here.opened.fd
-        nodes = {
+        upper_entries = {
             name: os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             for name in sorted(map(os.fsencode, os.listdir(descriptor)))
         }
-        below = self._lookup(here, len(nodes))
-        gone = [name for name, status in nodes.items() if is_whiteout(status)]
+        below = self._lookup(here, len(upper_entries))
+        gone = [name for name, status in upper_entries.items() if is_whiteout(status)]
         if here.hidden and here.lowers:
             listed = self._lowers.list_merged(here.lowers)
-            gone += [name for name in listed if name not in nodes]
+            gone += [name for name in listed if name not in upper_entries]
         for name in sorted(gone):
             lower = below(name)
             if lower is not None:
                 yield _Step(here, name, None, lower, depth, False)
-        for name, status in nodes.items():
+        for name, status in upper_entries.items():
             if is_whiteout(status):
                 continue
             lower = below(name)
-            opaque = stat.S_ISDIR(status.st_mode) and self._marks(here, name, lower)
+            opaque = stat.S_ISDIR(status.st_mode) and self._is_opaque(here, name, lower)
             yield _Step(here, name, status, lower, depth, opaque)
 
     def _lookup(self, here: _Directory, count: int) -> Callable[[bytes], Found | None]:
@@ -249,7 +249,7 @@ class Upper:
             return lambda name: self._lowers.lookup_in(here.lowers, name)
         return self._lowers.list_merged(here.lowers).get
 
-    def _marks(self, here: _Directory, name: bytes, lower: Found | None) -> bool:
+    def _is_opaque(self, here: _Directory, name: bytes, lower: Found | None) -> bool:
         """Return whether a directory is opaque over entries. Raises NotNative for a redirect."""
         names = listxattr(at(here.opened.fd, name))
         if self._prefix + "redirect" in names:

@@ -43,7 +43,7 @@ class RecordMaker:
         self._mapped = None if ids.identity else ids
         self._links: dict[tuple[int, int], bytes] = {}
 
-    def node(self, dir_fd: int, base: bytes, name: bytes, found: os.stat_result) -> Record | None:
+    def record(self, dir_fd: int, base: bytes, name: bytes, found: os.stat_result) -> Record | None:
         """Return the record of `base` in `dir_fd`, with the path `name` in the archive.
 
         None for a socket, which archives do not support. Raises UnmappedId, and DriverError for a
@@ -102,7 +102,7 @@ class RecordMaker:
                     continue
                 if stat.S_ISCHR(mode) and not found.st_rdev:
                     continue  # a whiteout without a lower file
-                record = self.node(here, base, prefix + base, found)
+                record = self.record(here, base, prefix + base, found)
                 if record is not None:
                     yield record
                 if stat.S_ISDIR(mode):
@@ -112,9 +112,9 @@ class RecordMaker:
             walk.close()
 
     def _file(self, dir_fd: int, base: bytes, name: bytes, found: os.stat_result) -> Record:
-        """Return the record of a regular file; faster than `node` for files without xattrs."""
+        """Return the record of a regular file; faster than `record` for files without xattrs."""
         if found.st_nlink > 1 or not found.st_size or base[:4] == WHITEOUT_PREFIX:
-            record = self.node(dir_fd, base, name, found)
+            record = self.record(dir_fd, base, name, found)
             assert record is not None, "files have records"
             return record
         entry = self._entry(name, FILE, found)

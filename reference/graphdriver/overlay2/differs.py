@@ -206,7 +206,7 @@ class Differ:
         Until the archive is applied, the staging directory contains a copy of the old tree, for
         recovery after a crash.
         """
-        copy_tree(layer / "diff", stage / "copy", with_overlay_marks=True)
+        copy_tree(layer / "diff", stage / "copy", with_overlay_xattrs=True)
         # Recovery uses the copy as the tree, so its content must be on the disk before a power cut.
         syncfs(self._home.descriptor)
         os.rename(stage / "copy", stage / UNDO)
@@ -232,7 +232,7 @@ class Differ:
         """Unpack into the staging directory, then exchange it with the layer's directory."""
         # Unpacking replaces files; a view may write to them, for example in a copy-up.
         is_native = self.is_native or not self._home.lowers(id)
-        copy_tree(layer / "diff", stage / "diff", with_overlay_marks=True, share=is_native)
+        copy_tree(layer / "diff", stage / "diff", with_overlay_xattrs=True, share=is_native)
         if is_native:
             size = unpack(diff, self._upper_target(id, stage / "diff"), self._ids)
         else:

@@ -29,7 +29,7 @@ from graphdriver.idmapping import IDMapping
 from graphdriver.linux.files import RENAME_NOREPLACE, cleaning_up, renameat2
 from graphdriver.overlay2.recovery import CREATING, REMOVED
 from graphdriver.tree.inodes import Attributes, attributes_of, set_attributes
-from graphdriver.tree.removal import remove_node, remove_unmounted
+from graphdriver.tree.removal import remove_file_tree, remove_unmounted
 from graphdriver.tree.xattrs import NO_XATTRS
 
 __all__ = ["LINKS", "LINK_NAME", "MAX_LOWERS", "Draft", "Home", "is_read", "new_link"]
@@ -176,7 +176,7 @@ class Home:
             yield draft
         except BaseException:
             with suppress(OSError):
-                cleaning_up(lambda: remove_node(self.descriptor, os.fsencode(draft.stage)))
+                cleaning_up(lambda: remove_file_tree(self.descriptor, os.fsencode(draft.stage)))
             raise
 
     def publish(self, draft: Draft, links: int, advance: Callable[[], None]) -> None:

@@ -94,7 +94,7 @@ def is_native_diff_right(home: Path, support: Support) -> bool:
     """Return whether an upper directory shows all changes of a layer, on this home and kernel.
 
     It does not if directories are redirected (CONFIG_OVERLAY_FS_REDIRECT_DIR), if metadata is
-    copied up without data (metacopy), if opaque marks are copied up (before 4.8), or in a user
+    copied up without data (metacopy), if opaque xattrs are copied up (before 4.8), or in a user
     namespace, where some xattrs of an upper cannot be read. Raises OSError if the probe fails.
     """
     if support.userxattr:
@@ -183,6 +183,6 @@ def _leaves_plain_uppers(directory: Path, support: Support) -> bool:
             return False
     else:
         return False
-    marks = {*os.listxattr(upper / "d"), *os.listxattr(upper / "file")}
+    xattrs = {*os.listxattr(upper / "d"), *os.listxattr(upper / "file")}
     copied = stat.S_ISREG((upper / "file").lstat().st_mode)
-    return copied and not marks & {support.xattr_prefix + m for m in ("opaque", "metacopy")}
+    return copied and not xattrs & {support.xattr_prefix + m for m in ("opaque", "metacopy")}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from graphdriver.overlayfs.marks import TRUSTED, attribute, is_opaque, is_whiteout, opaque_mark
+from graphdriver.overlayfs.format import TRUSTED, attribute, is_opaque, is_whiteout, opaque_value
 
 __all__ = ["Found", "LowerTree"]
 
@@ -60,7 +60,7 @@ class _Deep(bytes):
 
 
 class LowerTree:
-    """The lower directories `lowers`, topmost first; `xattr_prefix` is that of overlay's marks."""
+    """The lower directories `lowers`, topmost first; `xattr_prefix`: of overlay xattrs."""
 
     def __init__(self, lowers: Sequence[Path | bytes], xattr_prefix: str = TRUSTED) -> None:
         self._prefix = xattr_prefix
@@ -134,7 +134,7 @@ class LowerTree:
         seen: set[bytes] = set()
         present: dict[bytes, Found] = {}
         for directory in contributors:
-            marked = opaque_mark(directory, self._prefix) == b"x"
+            marked = opaque_value(directory, self._prefix) == b"x"
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if entry.name in seen:

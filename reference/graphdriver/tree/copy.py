@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from graphdriver.linux.files import at
-from graphdriver.overlayfs.marks import PREFIXES
+from graphdriver.overlayfs.format import PREFIXES
 from graphdriver.tree.data import copy_data
 from graphdriver.tree.descent import Descent
 from graphdriver.tree.inodes import drop_acls
@@ -21,20 +21,20 @@ __all__ = ["copy_tree"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-# What an upper directory means. Where a copy came from (origin, uuid) is about the old inodes.
-_MARKS = (".opaque", ".whiteout", ".redirect", ".metacopy")
+# The xattrs that change the content of an upper directory. origin and uuid refer to the old inodes.
+_OVERLAY_XATTRS = (".opaque", ".whiteout", ".redirect", ".metacopy")
 
 
 def copy_tree(
-    source: Path, target: Path, *, with_overlay_marks: bool = False, share: bool = False
+    source: Path, target: Path, *, with_overlay_xattrs: bool = False, share: bool = False
 ) -> None:
     """Copy the directory `source` to `target`, which must not exist.
 
-    `with_overlay_marks` keeps the overlay xattrs of an upper. `share` creates hard links of all
+    `with_overlay_xattrs` keeps the overlay xattrs of an upper. `share` creates hard links of all
     files except directories, for a copy in which files are replaced and never written to.
     """
     target.mkdir(0o700)
-    copier = _Copier(with_overlay_marks, share)
+    copier = _Copier(with_overlay_xattrs, share)
     with ExitStack() as opened:
         new = os.open(target, _DIRECTORY)
         opened.callback(os.close, new)
@@ -47,8 +47,8 @@ def copy_tree(
 class _Copier:
     """Copies one tree; remembers the copy of each inode."""
 
-    def __init__(self, with_overlay_marks: bool, share: bool) -> None:
-        self._marks = with_overlay_marks
+    def __init__(self, with_overlay_xattrs: bool, share: bool) -> None:
+        self._with_overlay_xattrs = with_overlay_xattrs
         self._share = share
         self._links: dict[tuple[int, int], bytes] = {}
         self._root = -1
@@ -136,7 +136,7 @@ class _Copier:
         os.fchown(new, found.st_uid, found.st_gid)
         os.fchmod(new, stat.S_IMODE(found.st_mode))
         for name in listxattr(old):
-            if self._travels(name):
+            if self._is_copied(name):
                 os.setxattr(new, name, os.getxattr(old, name))
         os.utime(new, ns=(found.st_atime_ns, found.st_mtime_ns))
 
@@ -149,15 +149,15 @@ class _Copier:
             finally:
                 os.close(descriptor)
         for name in listxattr(at(old, base)):
-            if self._travels(name):
+            if self._is_copied(name):
                 value = os.getxattr(at(old, base), name, follow_symlinks=False)
                 os.setxattr(at(new, base), name, value, follow_symlinks=False)
         times = (found.st_atime_ns, found.st_mtime_ns)
         os.utime(base, ns=times, dir_fd=new, follow_symlinks=False)
 
-    def _travels(self, name: str) -> bool:
+    def _is_copied(self, name: str) -> bool:
         if name.startswith(PREFIXES):
-            return self._marks and name.endswith(_MARKS)
+            return self._with_overlay_xattrs and name.endswith(_OVERLAY_XATTRS)
         return not name.startswith("security.selinux")
 
 

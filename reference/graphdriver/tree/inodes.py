@@ -17,7 +17,7 @@ from graphdriver.tree.xattrs import DEFAULT_ACL, NO_XATTRS, exported_xattrs, is_
 __all__ = [
     "Attributes",
     "attributes_of",
-    "copy_node",
+    "copy_up",
     "drop_acls",
     "make_file",
     "make_small_file",
@@ -128,7 +128,7 @@ def set_attributes(dir_fd: int, name: bytes, attributes: Attributes) -> None:
         os.close(descriptor)
 
 
-def copy_node(source: bytes, found: os.stat_result, dir_fd: int, name: bytes) -> None:
+def copy_up(source: bytes, found: os.stat_result, dir_fd: int, name: bytes) -> None:
     """Copy the file at `source`, which is not a directory, as overlayfs does in a copy-up."""
     attributes = attributes_of(source, found)
     kind = stat.S_IFMT(found.st_mode)

@@ -11,7 +11,7 @@ from graphdriver.linux.files import RESOLVE_NO_XDEV, clear_immutable, openat2
 from graphdriver.linux.mounts import detach, mountinfo
 from graphdriver.tree.resolve import has_openat2
 
-__all__ = ["remove_node", "remove_unmounted"]
+__all__ = ["remove_file_tree", "remove_unmounted"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # The number of levels that are removed with an open descriptor for each.
@@ -21,7 +21,7 @@ _DEEP = 100
 _Listed = tuple[str, bool]
 
 
-def remove_node(dir_fd: int, name: bytes) -> None:
+def remove_file_tree(dir_fd: int, name: bytes) -> None:
     """Remove `name` and its tree, without following symlinks."""
     if not _unlink(dir_fd, name):
         _remove_tree(dir_fd, name, _enter)
@@ -47,7 +47,7 @@ def remove_unmounted(dir_fd: int, name: str, directory: Path) -> None:
             return
     for point in (*(one.point for one in reversed(mountinfo(directory / name))), directory / name):
         detach(point)
-    remove_node(dir_fd, os.fsencode(name))
+    remove_file_tree(dir_fd, os.fsencode(name))
 
 
 def _enter(name: bytes, dir_fd: int) -> int:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from graphdriver.overlayfs.marks import USER
+from graphdriver.overlayfs.format import USER
 
 __all__ = ["DEFAULT_ACL", "NO_XATTRS", "exported_xattrs", "is_exported", "listxattr"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from graphdriver.tree.copy import copy_tree
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_file_tree
 from graphdriver.tree.resolve import open_below
 from graphdriver.vfs import Driver
 
@@ -100,7 +100,7 @@ def test_links_deeper_than_path_max_are_links_in_the_copy(tmp_path: Path) -> Non
         os.close(descriptor)
     for name in (b"source", b"copy"):
         parent = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-        remove_node(parent, name)
+        remove_file_tree(parent, name)
         os.close(parent)
     assert inodes[0] == inodes[1]
     assert inodes[2] == inodes[3]

@@ -9,7 +9,7 @@ import pytest
 
 from graphdriver.overlay2 import Driver
 from graphdriver.tree import removal
-from graphdriver.tree.removal import remove_node, remove_unmounted
+from graphdriver.tree.removal import remove_file_tree, remove_unmounted
 from graphdriver.tree.resolve import has_openat2
 
 LEVELS = 1000
@@ -22,7 +22,7 @@ def test_deep_trees_are_removed_on_btrfs(btrfs: Path) -> None:
     try:
         _make_deep(parent)
 
-        remove_node(parent, b"top")
+        remove_file_tree(parent, b"top")
     finally:
         os.close(parent)
 
@@ -107,7 +107,7 @@ def test_each_directory_is_listed_once_and_empty_ones_are_not(
     try:
         with monkeypatch.context() as patch:
             patch.setattr(os, "scandir", noting)
-            remove_node(directory, b"tree")
+            remove_file_tree(directory, b"tree")
     finally:
         os.close(directory)
 
@@ -132,7 +132,7 @@ def test_directory_that_grows_meanwhile_is_removed(
     try:
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", growing)
-            remove_node(directory, b"tree")
+            remove_file_tree(directory, b"tree")
     finally:
         os.close(directory)
 

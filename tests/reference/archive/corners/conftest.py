@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from graphdriver.linux.mounts import mountinfo
-from graphdriver.tree.removal import remove_node
+from graphdriver.tree.removal import remove_file_tree
 from reference.archive.corners.layers import Layers
 
 _MOUNTS = {"plain": [], "redirecting": ["redirect_dir=on,metacopy=on,index=on,xino=on"]}
@@ -26,5 +26,5 @@ def layers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Layers]:
     assert not left, f"mounts are left: {left}"
     # Some trees are deeper than what pytest's own cleaning can remove.
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    remove_node(directory, b"home")
+    remove_file_tree(directory, b"home")
     os.close(directory)

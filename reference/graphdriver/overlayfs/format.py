@@ -1,4 +1,4 @@
-"""overlayfs's own marks: whiteouts, and xattrs with its prefix.
+"""The on-disk format of overlayfs: whiteouts, and xattrs with its prefix.
 
 Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories".
 """
@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-__all__ = ["PREFIXES", "TRUSTED", "USER", "attribute", "is_opaque", "is_whiteout", "opaque_mark"]
+__all__ = ["PREFIXES", "TRUSTED", "USER", "attribute", "is_opaque", "is_whiteout", "opaque_value"]
 
 TRUSTED = "trusted.overlay."
 # For mounts inside a user namespace, with the option userxattr.
@@ -22,10 +22,10 @@ def is_whiteout(found: os.stat_result) -> bool:
 
 def is_opaque(path: bytes | int, xattr_prefix: str) -> bool:
     """Return whether a directory is opaque."""
-    return opaque_mark(path, xattr_prefix) == b"y"
+    return opaque_value(path, xattr_prefix) == b"y"
 
 
-def opaque_mark(path: bytes | int, xattr_prefix: str) -> bytes | None:
+def opaque_value(path: bytes | int, xattr_prefix: str) -> bytes | None:
     """Return a directory's opaque xattr: `y` hides lower entries, `x` means that files may be
     whiteouts.
     """

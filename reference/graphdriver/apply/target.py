@@ -31,7 +31,7 @@ from graphdriver.tree.inodes import (
 from graphdriver.tree.removal import remove_file_tree
 from graphdriver.tree.resolve import (
     Make,
-    Place,
+    ResolvedDirectory,
     Resolver,
     lstat_at,
     open_directory,
@@ -146,7 +146,7 @@ class Target:
     def __init__(
         self, root: int, below: Below, owner: tuple[int, int] = (0, 0), *, was_empty: bool
     ) -> None:
-        self._root = Place(root, b"")
+        self._root = ResolvedDirectory(root, b"")
         self._below = below
         self._ledger = Ledger(was_empty=was_empty)
         self._note = self._ledger.place
@@ -163,23 +163,23 @@ class Target:
         if not entry.name:
             return self._place_root(entry, attributes)
         directory, _, base = entry.name.rpartition(b"/")
-        place = self.resolver.directory(directory)
-        assert place is not None
-        path = place.child(base)
+        parent = self.resolver.directory(directory)
+        assert parent is not None
+        path = parent.child(base)
         again = self._note(path)
         if self._passed and path in self._passed:
             self.resolver.forget(path)
         kind = entry.kind
         if kind is DIRECTORY:
-            return -self._place_directory(place, base, path, attributes, again)
+            return -self._place_directory(parent, base, path, attributes, again)
         if kind is HARDLINK:
-            return self._place_link(entry, place, base, path, again)
+            return self._place_link(entry, parent, base, path, again)
         try:
-            return _make(member, place, base, attributes, reader)
+            return _make(member, parent, base, attributes, reader)
         except FileExistsError:
             # Rare: a check before would be a system call for every file.
-            freed = self._make_room(place, base, path, again)
-            return _make(member, place, base, attributes, reader) - freed
+            freed = self._make_room(parent, base, path, again)
+            return _make(member, parent, base, attributes, reader) - freed
 
     def finish(self) -> None:
         """Apply the markers, then set the mtimes of directories, which markers change."""
@@ -189,18 +189,18 @@ class Target:
             directory, _, base = path.rpartition(b"/")
             # Parents first, while their descriptors are open: utime(2) of a child does not change
             # its parent's mtime.
-            place = self.resolver.directory(directory, Make.NOTHING, _follow_nothing)
-            found = lstat_at(place.dir_fd, base or b".") if place else None
-            if place and found and stat.S_ISDIR(found.st_mode):
+            parent = self.resolver.directory(directory, Make.NOTHING, _follow_nothing)
+            found = lstat_at(parent.dir_fd, base or b".") if parent else None
+            if parent and found and stat.S_ISDIR(found.st_mode):
                 times = (mtime, mtime)
-                os.utime(base or b".", ns=times, dir_fd=place.dir_fd, follow_symlinks=False)
+                os.utime(base or b".", ns=times, dir_fd=parent.dir_fd, follow_symlinks=False)
 
     def close(self) -> None:
         """Release descriptors."""
         self.resolver.close()
         if self._root.dir_fd >= 0:
             os.close(self._root.dir_fd)
-            self._root = Place(-1, b"")
+            self._root = ResolvedDirectory(-1, b"")
 
     # Members.
 
@@ -214,24 +214,31 @@ class Target:
         return 0
 
     def _place_directory(
-        self, place: Place, base: bytes, path: bytes, attributes: Attributes, again: bool
+        self,
+        parent: ResolvedDirectory,
+        base: bytes,
+        path: bytes,
+        attributes: Attributes,
+        again: bool,
     ) -> int:
         """Create a directory, or set the attributes of the existing one; return the removed
         bytes.
         """
-        found, freed = lstat_at(place.dir_fd, base), 0
+        found, freed = lstat_at(parent.dir_fd, base), 0
         if found is None or not stat.S_ISDIR(found.st_mode):
             if found is not None:
-                freed = self._make_room(place, base, path, again)
-            os.mkdir(base, 0o700, dir_fd=place.dir_fd)
-            self._below.made(place.dir_fd, base, path, replaced=found is not None)
-        set_attributes(place.dir_fd, base, attributes)
+                freed = self._make_room(parent, base, path, again)
+            os.mkdir(base, 0o700, dir_fd=parent.dir_fd)
+            self._below.made(parent.dir_fd, base, path, replaced=found is not None)
+        set_attributes(parent.dir_fd, base, attributes)
         self._ledger.note_time(path, attributes.mtime)
         if DEFAULT_ACL in attributes.xattrs:
             self.resolver.forget(path)  # new files in it inherit from now on
         return freed
 
-    def _place_link(self, entry: Entry, place: Place, base: bytes, path: bytes, again: bool) -> int:
+    def _place_link(
+        self, entry: Entry, parent: ResolvedDirectory, base: bytes, path: bytes, again: bool
+    ) -> int:
         source, name, found = self._link_source(entry)
         # Creating the parents of one path may have closed the descriptor of the other.
         source_path, source_fd = source.child(name), os.dup(source.dir_fd)
@@ -242,10 +249,10 @@ class Target:
                 raise BadArchive(
                     f"{entry.name!r} is a hard link to {entry.linkname!r}, which it replaces"
                 )
-            place = self.resolver.directory(entry.name.rpartition(b"/")[0]) or place
-            freed = self._make_room(place, base, path, again)
+            parent = self.resolver.directory(entry.name.rpartition(b"/")[0]) or parent
+            freed = self._make_room(parent, base, path, again)
             os.link(
-                name, base, src_dir_fd=source_fd, dst_dir_fd=place.dir_fd, follow_symlinks=False
+                name, base, src_dir_fd=source_fd, dst_dir_fd=parent.dir_fd, follow_symlinks=False
             )
         finally:
             os.close(source_fd)
@@ -256,7 +263,7 @@ class Target:
         self._linked.add(source_path)
         return found.st_size - freed
 
-    def _link_source(self, entry: Entry) -> tuple[Place, bytes, os.stat_result]:
+    def _link_source(self, entry: Entry) -> tuple[ResolvedDirectory, bytes, os.stat_result]:
         """Return the path of a hard link's target; a lower file is copied up."""
         directory, _, name = entry.linkname.rpartition(b"/")
         source = self.resolver.directory(directory, Make.BELOW, _follow_all) if name else None
@@ -275,23 +282,23 @@ class Target:
             raise BadArchive(f"{entry.name!r} is a hard link to the directory {entry.linkname!r}")
         return source, name, found
 
-    def _make_room(self, place: Place, base: bytes, path: bytes, again: bool) -> int:
+    def _make_room(self, parent: ResolvedDirectory, base: bytes, path: bytes, again: bool) -> int:
         """Remove the file with the name; return its bytes, if `again` those of this archive."""
-        found = lstat_at(place.dir_fd, base)
+        found = lstat_at(parent.dir_fd, base)
         if found is None:
             return 0
         freed = 0
         if stat.S_ISDIR(found.st_mode):
-            freed = self._bytes_below(place, base, path)
+            freed = self._bytes_below(parent, base, path)
         elif again and found.st_nlink == 1:
             freed = found.st_size
-        self._discard(place.dir_fd, base, path)
+        self._discard(parent.dir_fd, base, path)
         return freed
 
-    def _bytes_below(self, place: Place, base: bytes, path: bytes) -> int:
+    def _bytes_below(self, parent: ResolvedDirectory, base: bytes, path: bytes) -> int:
         """Return the bytes of this archive's files in a directory."""
         total = 0
-        directory = open_directory(base, place.dir_fd)
+        directory = open_directory(base, parent.dir_fd)
         walk = Descent(directory)
         try:
             todo = [(path, os.listdir(directory))]
@@ -353,21 +360,21 @@ class Target:
         directory, _, name = path.rpartition(b"/")
         shows = self._below.lookup(path) is not None
         make = Make.BELOW if shows else Make.NOTHING
-        place = self.resolver.directory(directory, make, _follow_nothing)
-        if place is None:
+        parent = self.resolver.directory(directory, make, _follow_nothing)
+        if parent is None:
             return
-        found = lstat_at(place.dir_fd, name)
+        found = lstat_at(parent.dir_fd, name)
         if found is not None and is_whiteout(found):
             return
         if found is not None and stat.S_ISDIR(found.st_mode):
-            self._drop_below(place, name, path)
-            if not self._is_kept(place, name, path):
+            self._drop_below(parent, name, path)
+            if not self._is_kept(parent, name, path):
                 found = None
         elif found is not None and not self._ledger.is_placed(path):
-            self._discard(place.dir_fd, name, path)
+            self._discard(parent.dir_fd, name, path)
             found = None
         if found is None and shows:
-            self._below.hide(place.dir_fd, name)
+            self._below.hide(parent.dir_fd, name)
 
     def _hide_all(self, path: bytes) -> None:
         """Hide all lower entries of the directory `path`, if it exists."""
@@ -376,26 +383,26 @@ class Target:
             self._below.hide_root()
             return
         make = Make.BELOW if self._below.is_directory(path) else Make.NOTHING
-        place = self.resolver.directory(path, make, _follow_nothing)
-        if place is not None:
-            self._drop_unplaced(place)
-            self._below.hide_all(place.dir_fd, path)
+        parent = self.resolver.directory(path, make, _follow_nothing)
+        if parent is not None:
+            self._drop_unplaced(parent)
+            self._below.hide_all(parent.dir_fd, path)
 
-    def _drop_below(self, place: Place, name: bytes, path: bytes) -> None:
+    def _drop_below(self, parent: ResolvedDirectory, name: bytes, path: bytes) -> None:
         """Hide all lower entries of the directory `name`, and remove files that are not members."""
-        directory = open_directory(name, place.dir_fd)
+        directory = open_directory(name, parent.dir_fd)
         try:
-            self._drop_unplaced(Place(directory, path))
+            self._drop_unplaced(ResolvedDirectory(directory, path))
             self._below.hide_all(directory, path)
         finally:
             os.close(directory)
 
-    def _drop_unplaced(self, place: Place) -> None:
-        """Remove files below `place` that are not members of this archive."""
+    def _drop_unplaced(self, parent: ResolvedDirectory) -> None:
+        """Remove files below `parent` that are not members of this archive."""
         if self._ledger.holds_all:
             return
-        walk = Descent(place.dir_fd)
-        todo = [(place.path, b"", os.listdir(place.dir_fd))]
+        walk = Descent(parent.dir_fd)
+        todo = [(parent.path, b"", os.listdir(parent.dir_fd))]
         try:
             while todo:
                 above, base, names = todo[-1]
@@ -413,11 +420,11 @@ class Target:
                 todo.pop()
                 if todo:
                     walk.leave()
-                    self._is_kept(Place(walk.here.fd, todo[-1][0]), base, above)
+                    self._is_kept(ResolvedDirectory(walk.here.fd, todo[-1][0]), base, above)
         finally:
             walk.close()
 
-    def _is_kept(self, place: Place, name: bytes, path: bytes) -> bool:
+    def _is_kept(self, parent: ResolvedDirectory, name: bytes, path: bytes) -> bool:
         """Return whether a directory stays in which all files except members are hidden.
 
         An implied directory exists for its members only: it loses its attributes of earlier layers,
@@ -425,15 +432,15 @@ class Target:
         """
         if self._ledger.is_placed(path):
             return True
-        directory = open_directory(name, place.dir_fd)
+        directory = open_directory(name, parent.dir_fd)
         try:
             is_empty = not os.listdir(directory)
         finally:
             os.close(directory)
         if is_empty:
-            self._discard(place.dir_fd, name, path)
+            self._discard(parent.dir_fd, name, path)
             return False
-        set_attributes(place.dir_fd, name, self._surroundings.implied)
+        set_attributes(parent.dir_fd, name, self._surroundings.implied)
         self._ledger.forget_time(path)
         return True
 
@@ -446,14 +453,16 @@ def _follow_nothing(path: bytes, below: bool) -> bool:
     return False
 
 
-def _make(member: Member, place: Place, base: bytes, attributes: Attributes, reader: Reader) -> int:
+def _make(
+    member: Member, parent: ResolvedDirectory, base: bytes, attributes: Attributes, reader: Reader
+) -> int:
     """Create a file that is neither directory nor hard link; return its bytes. Raises
     FileExistsError.
     """
     entry = member.entry
-    dir_fd, _, inherits = place
+    dir_fd, _, inherits = parent
     if entry.kind is not FILE:
-        _make_special(entry, place, base, attributes)
+        _make_special(entry, parent, base, attributes)
         return len(entry.linkname)
     if member.stored > _SMALL or member.segments is not None or attributes.xattrs:
         make_file(dir_fd, base, attributes, partial(_write, member, reader), inherits)
@@ -462,17 +471,19 @@ def _make(member: Member, place: Place, base: bytes, attributes: Attributes, rea
     return entry.size
 
 
-def _make_special(entry: Entry, place: Place, base: bytes, attributes: Attributes) -> None:
+def _make_special(
+    entry: Entry, parent: ResolvedDirectory, base: bytes, attributes: Attributes
+) -> None:
     if entry.kind is Kind.SYMLINK:
-        make_symlink(place.dir_fd, base, entry.linkname, attributes)
+        make_symlink(parent.dir_fd, base, entry.linkname, attributes)
         return
     device = os.makedev(entry.major, entry.minor)
     if entry.kind is Kind.CHARACTER and device == 0:
         raise BadArchive(
             f"{entry.name!r} is a character device 0:0, which overlayfs takes for a deletion"
         )
-    kind, inherits = _FORMATS[entry.kind], place.has_default_acl
-    make_special(place.dir_fd, base, kind, device, attributes, inherits)
+    kind, inherits = _FORMATS[entry.kind], parent.has_default_acl
+    make_special(parent.dir_fd, base, kind, device, attributes, inherits)
 
 
 def _write(member: Member, reader: Reader, descriptor: int) -> None:

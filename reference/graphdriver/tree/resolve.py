@@ -23,7 +23,7 @@ from graphdriver.tree.xattrs import DEFAULT_ACL
 __all__ = [
     "Follow",
     "Make",
-    "Place",
+    "ResolvedDirectory",
     "Resolver",
     "Surroundings",
     "has_openat2",
@@ -80,7 +80,7 @@ class Surroundings(Protocol):
         """Record a directory that existed before, with its metadata."""
 
 
-class Place(NamedTuple):
+class ResolvedDirectory(NamedTuple):
     """An open directory: its descriptor, and its path from the root without symlinks.
 
     `has_default_acl` means that new files in it inherit an ACL.
@@ -99,15 +99,15 @@ class Resolver:
     """Resolves directories below `root_fd`; `close` closes the directories that are kept open."""
 
     def __init__(self, root_fd: int, surroundings: Surroundings) -> None:
-        self._root = Place(root_fd, b"", _has_default_acl(root_fd))
+        self._root = ResolvedDirectory(root_fd, b"", _has_default_acl(root_fd))
         self._root_path = _path_of(root_fd)
         self._surroundings = surroundings
-        self._known: dict[bytes, Place] = {}
+        self._known: dict[bytes, ResolvedDirectory] = {}
         self._forgotten: list[int] = []
 
     def directory(
         self, name: bytes, make: Make = Make.ALL, follow: Follow | None = None
-    ) -> Place | None:
+    ) -> ResolvedDirectory | None:
         """Return the directory `name`, creating missing ones according to `make`, or None.
 
         It stays open at least until the next call. `follow` decides about symlinks; the default is
@@ -173,8 +173,8 @@ class Resolver:
         if not path:
             self._root = self._root._replace(has_default_acl=_has_default_acl(self._root.dir_fd))
         inside = path + b"/" if path else b""
-        for name, place in list(self._known.items()):
-            if name != place.path or (place.path + b"/").startswith(inside):
+        for name, resolved in list(self._known.items()):
+            if name != resolved.path or (resolved.path + b"/").startswith(inside):
                 self._forgotten.append(self._known.pop(name).dir_fd)
 
     def close(self) -> None:
@@ -186,25 +186,25 @@ class Resolver:
         while self._forgotten:
             os.close(self._forgotten.pop())
 
-    def _remember(self, name: bytes, place: Place) -> None:
+    def _remember(self, name: bytes, resolved: ResolvedDirectory) -> None:
         """Keep the directory open, and close the oldest one, and one with the same name."""
         if (other := self._known.pop(name, None)) is not None:
             self._forgotten.append(other.dir_fd)
         if len(self._known) >= _KEPT_OPEN:
             oldest = next(iter(self._known))
             os.close(self._known.pop(oldest).dir_fd)
-        self._known[name] = place
+        self._known[name] = resolved
 
-    def _walk(self, name: bytes, make: Make, follow: Follow) -> Place | None:
+    def _walk(self, name: bytes, make: Make, follow: Follow) -> ResolvedDirectory | None:
         """Walk from the nearest open directory; at most two descriptors at a time."""
         above, _, base = name.rpartition(b"/")
         start = self._known.get(above, self._root) if above else self._root
         if start.path != above:
             start = self._root  # resolved through a symlink, possibly by other rules
-        if start is self._root and above and (place := self._open_in_root(name)):
-            return place
+        if start is self._root and above and (resolved := self._open_in_root(name)):
+            return resolved
         todo = [base] if start is not self._root or not above else name.split(b"/")[::-1]
-        here = Place(os.dup(start.dir_fd), start.path)
+        here = ResolvedDirectory(os.dup(start.dir_fd), start.path)
         symlinks = 0
         try:
             while todo:
@@ -218,7 +218,7 @@ class Resolver:
                 if step is None:
                     os.close(here.dir_fd)
                     return None
-                if isinstance(step, Place):
+                if isinstance(step, ResolvedDirectory):
                     os.close(here.dir_fd)
                     here = step
                     continue
@@ -233,7 +233,7 @@ class Resolver:
             raise
         return here._replace(has_default_acl=_has_default_acl(here.dir_fd))
 
-    def _open_in_root(self, name: bytes) -> Place | None:
+    def _open_in_root(self, name: bytes) -> ResolvedDirectory | None:
         """Let the kernel resolve the whole path; None if directories must be created or lowers
         read.
 
@@ -251,15 +251,15 @@ class Resolver:
         if path is None or self._root_path is None or path != self._root_path + b"/" + name:
             os.close(descriptor)
             return None
-        place = Place(descriptor, name, _has_default_acl(descriptor))
+        resolved = ResolvedDirectory(descriptor, name, _has_default_acl(descriptor))
         self._surroundings.entered(name, os.fstat(descriptor))
-        return place
+        return resolved
 
-    def _reopen(self, here: Place, path: bytes) -> Place:
+    def _reopen(self, here: ResolvedDirectory, path: bytes) -> ResolvedDirectory:
         """Open the directory `path` from the root: `..` on disk could be another directory."""
         descriptor = open_below(self._root.dir_fd, path)
         os.close(here.dir_fd)
-        return Place(descriptor, path)
+        return ResolvedDirectory(descriptor, path)
 
     def _open_if_there(self, path: bytes) -> int:
         try:
@@ -273,7 +273,9 @@ class Resolver:
             os.close(descriptor)
         return new
 
-    def _step(self, here: Place, part: bytes, make: Make, follow: Follow) -> Place | bytes | None:
+    def _step(
+        self, here: ResolvedDirectory, part: bytes, make: Make, follow: Follow
+    ) -> ResolvedDirectory | bytes | None:
         """Resolve one component; return its directory, a symlink's target, or None if it is
         missing.
         """
@@ -297,7 +299,7 @@ class Resolver:
             self._surroundings.make_directory(here.dir_fd, part, path, instead=found is not None)
         else:
             self._surroundings.entered(path, found)
-        return Place(open_directory(part, here.dir_fd), path)
+        return ResolvedDirectory(open_directory(part, here.dir_fd), path)
 
 
 def _has_default_acl(descriptor: int) -> bool:

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from graphdriver.errors import DriverError
 
-__all__ = ["SCHEMES", "Fate", "NoAnswer", "NotTold", "deadline"]
+__all__ = ["SCHEMES", "Fate", "NoAnswer", "NotRepresentable", "deadline"]
 
 SCHEMES = {
     "containerd+unix": "graphdriver_conformance.drivers.containerd",
@@ -20,7 +20,7 @@ SCHEMES = {
 """Scheme of a SPEC, up to its first colon: the module whose `source(spec)` resolves it."""
 
 
-class NotTold(DriverError):
+class NotRepresentable(DriverError):
     """The transport cannot represent the answer.
 
     For example a path that is not UTF-8 over JSON: the requirement is then not provable over this

@@ -144,7 +144,7 @@ def _set(
 # The replay.
 
 
-class Otherwise(Exception):
+class ReplayMismatch(Exception):
     """The driver returned another result than in the test."""
 
 
@@ -181,7 +181,7 @@ class Replay:
             for one in edits:
                 one(os.fsencode(self.views[id]))
         except OSError as error:
-            raise Otherwise(f"an edit in {id!r} that the test made: {error}") from error
+            raise ReplayMismatch(f"an edit in {id!r} that the test made: {error}") from error
 
     def look(self, id: str, saw: str) -> None:
         """Compare a view that the call before has changed."""
@@ -235,12 +235,12 @@ class Replay:
         except Exception as error:
             if saw == RAISES:
                 return
-            raise Otherwise(f"{what} raises {type(error).__name__}: {error}") from error
+            raise ReplayMismatch(f"{what} raises {type(error).__name__}: {error}") from error
         self._compared(what, found, saw)
 
     def _compared(self, what: str, found: object, saw: object) -> None:
         if saw is not _UNSEEN and saw != found:
-            raise Otherwise(f"{what}: {found!r}, where the test saw {saw!r}")
+            raise ReplayMismatch(f"{what}: {found!r}, where the test saw {saw!r}")
 
 
 def _is_on_overlay(place: str) -> bool:
@@ -289,7 +289,7 @@ def main(spec: str, program: Callable[[Replay], None], expected: str, actual: st
         if _is_on_overlay(place):
             subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
         program(Replay(_resolved(spec), place))
-    except Otherwise as error:
+    except ReplayMismatch as error:
         print(f"{spec}: not reproduced\n  {error}")
         return 0
     except (ImportError, AttributeError, KeyError) as error:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from graphdriver.contract import Capability, Change, ChangeKind, IDMap
 from graphdriver.errors import DriverError, NotSupported
-from graphdriver_conformance.drivers import Fate, NotTold
+from graphdriver_conformance.drivers import Fate, NotRepresentable
 from graphdriver_conformance.drivers.plugin.client import (
     BodyBroke,
     Connection,
@@ -159,7 +159,7 @@ class PluginDriver:
         rows = _typed("GraphDriver.Changes", answer, "Changes", list)
         with _reading("GraphDriver.Changes", rows):
             if any(_UNKNOWN in row["Path"] for row in rows):
-                raise NotTold(f"GraphDriver.Changes has a path with {_UNKNOWN} in it")
+                raise NotRepresentable(f"GraphDriver.Changes has a path with {_UNKNOWN} in it")
             return [Change(row["Path"].encode(), ChangeKind(row["Kind"])) for row in rows]
 
     def diff_size(self, id: str, parent: str = "") -> int:
@@ -221,7 +221,7 @@ class PluginDriver:
             yield
         except DriverError as error:
             text = str(error)
-            raise (NotTold(text) if _NOT_UTF8.search(text) else refusal(text)) from None
+            raise (NotRepresentable(text) if _NOT_UTF8.search(text) else refusal(text)) from None
         except PluginUnreachable as error:
             raise self._with_fate(error) from error.__cause__
         except BodyBroke as error:

@@ -128,7 +128,7 @@ def _call_ms(arguments: list[str], home: Path) -> float:
             took.append(time.perf_counter() - begin)
         driver.cleanup()
     finally:
-        source.keeper.release(driver)
+        source.processes.release(driver)
     return 1000 * statistics.median(took)
 
 

@@ -17,9 +17,9 @@ __all__ = [
     "IN_PROCESS",
     "OFFERS",
     "BadSpec",
+    "DriverProcesses",
     "DriverSource",
     "Enter",
-    "Keeper",
     "OwnProcess",
     "check_verbs",
     "resolve",
@@ -53,7 +53,7 @@ class BadSpec(Exception):
     """The SPEC does not name a driver; the message is one sentence with the remedy."""
 
 
-class Keeper:
+class DriverProcesses:
     """Starts and ends the processes of drivers. In-process drivers have none."""
 
     def release(self, driver: Driver) -> None:
@@ -104,8 +104,8 @@ class DriverSource:
     `offers` lists needs of requirements that the transport provides, not the driver. A driver
     without `mount_here` mounts in the namespace of the process that started it; the run then has to
     stay in that mount namespace. A driver that is `one_at_a_time` serves a single home, so that
-    processes of a run cannot share it. `keeper` ends the processes that `factory` starts. `start`
-    starts a separate process for a driver that is another program, if the suite can do that.
+    processes of a run cannot share it. `processes` ends what `factory` starts. `start` starts a
+    separate process for a driver that is another program, if the suite can do that.
     """
 
     spec: str
@@ -114,7 +114,7 @@ class DriverSource:
     offers: frozenset[str] = frozenset({IN_PROCESS})
     mount_here: bool = True
     one_at_a_time: bool = False
-    keeper: Keeper = field(default_factory=Keeper)
+    processes: DriverProcesses = field(default_factory=DriverProcesses)
     start: Callable[[Enter | None], OwnProcess] | None = None
 
     def load(self) -> None:

@@ -99,7 +99,7 @@ def _ground(source: DriverSource) -> Iterator[tuple[Homes, Environment]]:
     try:
         yield homes, probe(homes.base, privileges)
     finally:
-        source.keeper.close()
+        source.processes.close()
         homes.discard_all()
 
 

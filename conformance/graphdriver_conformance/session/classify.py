@@ -122,7 +122,7 @@ def _violation(
         mounts=_printable(
             error.finding.mounts if isinstance(error, FaultFound) else _mounts(subject)
         ),
-        output=_printable(subject.source.keeper.last_output(inner(subject.driver))),
+        output=_printable(subject.source.processes.last_output(inner(subject.driver))),
     )
 
 

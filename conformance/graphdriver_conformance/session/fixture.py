@@ -55,7 +55,7 @@ class Fixture:
             result = request.node.stash.get(RESULT, None)
             place = run.config.getoption("graphdriver_keep", None)
             if place and result and result.outcome is Outcome.VIOLATED and result.kept:
-                source.keeper.keep_output(inner(subject.driver), Path(result.kept))
+                source.processes.keep_output(inner(subject.driver), Path(result.kept))
                 keep_home(subject.home, Path(result.kept))
             subject.close()
         finally:

@@ -126,7 +126,7 @@ class Protocol:
             pipe.send(("warned", warned))
             pipe.send(("reports", data))
         for source in self._run.sources.values():
-            source.keeper.close()
+            source.processes.close()
 
     def _unrun(self, item: pytest.Item, id: str) -> RequirementResult | None:
         """Return the result of a test that is not run, because init or a dependency failed."""

@@ -302,8 +302,8 @@ class Run:
             "capabilities": claims,
         }
         _answered(driver.cleanup, None)
-        source.keeper.release(driver.inside)
-        source.keeper.close()
+        source.processes.release(driver.inside)
+        source.processes.close()
         return "driver", answer
 
 

@@ -71,7 +71,7 @@ def driver(source: DriverSource, tmp_path: Path) -> Iterator[Driver]:
     made = source.make(tmp_path / "home", ())
     yield made
     made.cleanup()
-    source.keeper.release(made)
+    source.processes.release(made)
 
 
 def test_messages_are_those_of_the_format() -> None:
@@ -160,7 +160,7 @@ def test_symlinks_of_lower_layers_are_claimed_by_trying(
     assert follows is (Capability.LOWER_SYMLINKS in getattr(made, "capabilities", ()))
 
     made.cleanup()
-    other.keeper.release(made)
+    other.processes.release(made)
 
 
 def test_released_home_leaves_nothing_in_containerd(source: DriverSource, tmp_path: Path) -> None:
@@ -169,12 +169,12 @@ def test_released_home_leaves_nothing_in_containerd(source: DriverSource, tmp_pa
     made.create("layer", "base")
     made.get("layer")
     made.cleanup()
-    source.keeper.release(made)
+    source.processes.release(made)
 
     again = source.make(tmp_path / "home", ())
     assert not again.exists("base")
     assert not again.exists("layer")
-    source.keeper.release(again)
+    source.processes.release(again)
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def source(request: pytest.FixtureRequest) -> Iterator[Callable[[str], DriverSou
 
     yield resolving
     for one in resolved:
-        one.keeper.close()
+        one.processes.close()
 
 
 @pytest.mark.parametrize(
@@ -284,20 +284,20 @@ def test_process_is_kept_for_the_next_home_and_ends_with_the_run(
 ) -> None:
     found = source("plugin+exec:graphdriver serve vfs")
     first = found.make(tmp_path / "one", ())
-    process = found.keeper.process_of(first)
+    process = found.processes.process_of(first)
     first.create("a")
     first.cleanup()
-    found.keeper.release(first)
+    found.processes.release(first)
 
     second = found.make(tmp_path / "two", ())
     third = found.make(tmp_path / "one", ())
 
-    assert process == found.keeper.process_of(second)
-    assert process != found.keeper.process_of(third), "two drivers at once share a process"
+    assert process == found.processes.process_of(second)
+    assert process != found.processes.process_of(third), "two drivers at once share a process"
     assert not second.exists("a")
     assert third.exists("a")
-    others = [found.keeper.process_of(one) for one in (second, third)]
-    found.keeper.close()
+    others = [found.processes.process_of(one) for one in (second, third)]
+    found.processes.close()
     assert [False, False] == [os.path.exists(f"/proc/{one}") for one in others]
 
 
@@ -326,7 +326,7 @@ def test_plugin_that_listens_takes_turns(
 
         assert [True, False] == [one.exists(id) for id in "ab"]
         assert [False, True] == [two.exists(id) for id in "ab"]
-        assert process == found.keeper.process_of(one)
+        assert process == found.processes.process_of(one)
         assert "x" == str(one)
 
 

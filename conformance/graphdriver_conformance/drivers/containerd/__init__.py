@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from graphdriver.contract import Capability, Driver, IDMap
 from graphdriver.errors import NotSupported, PrerequisitesNotMet
-from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Keeper
+from graphdriver_conformance.drivers.resolve import BadSpec, DriverProcesses, DriverSource
 
 __all__ = ["source"]
 
@@ -70,7 +70,7 @@ class _Factory:
                 driver.forget()
 
 
-class _Keeper(Keeper):
+class _ContainerdProcesses(DriverProcesses):
     """Deletes the data of drivers in containerd, which is not below their homes."""
 
     def release(self, driver: Driver) -> None:
@@ -104,7 +104,7 @@ def source(spec: str) -> DriverSource:
         in_process=False,
         offers=frozenset(),
         mount_here=False,
-        keeper=_Keeper(),
+        processes=_ContainerdProcesses(),
     )
 
 

@@ -23,7 +23,7 @@ from graphdriver_conformance.drivers.containers_storage.command import Answer, D
 from graphdriver_conformance.drivers.containers_storage.gostring import unquoted
 from graphdriver_conformance.drivers.probing import follows_lower_symlinks
 from graphdriver_conformance.drivers.refusals import refusal
-from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, Enter, Keeper
+from graphdriver_conformance.drivers.resolve import BadSpec, DriverProcesses, DriverSource, Enter
 from graphdriver_conformance.host.environment import umount_below
 
 __all__ = ["ContainersStorageDriver", "source"]
@@ -283,7 +283,7 @@ class _Own:
         """Do nothing."""
 
 
-class _Keeper(Keeper):
+class _NoProcesses(DriverProcesses):
     """Nothing to end: no process outlives its verb."""
 
     def process_of(self, driver: Driver) -> int:
@@ -302,7 +302,7 @@ def source(spec: str) -> DriverSource:
         _Factory(name),
         in_process=False,
         offers=frozenset(),
-        keeper=_Keeper(),
+        processes=_NoProcesses(),
         start=lambda enter: _Own(name, enter),
     )
 

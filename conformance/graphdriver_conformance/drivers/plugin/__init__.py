@@ -17,14 +17,14 @@ from graphdriver_conformance.drivers.plugin.driver import PluginDriver
 from graphdriver_conformance.drivers.plugin.process import PluginProcess, words_of
 from graphdriver_conformance.drivers.resolve import (
     BadSpec,
+    DriverProcesses,
     DriverSource,
     Enter,
-    Keeper,
     OwnProcess,
 )
 from graphdriver_conformance.host.processes import kill_tree
 
-__all__ = ["Listening", "Started", "source"]
+__all__ = ["ListeningPlugin", "StartedPlugins", "source"]
 
 _Home = str | os.PathLike[str]
 _Maps = Sequence[IDMap]
@@ -36,17 +36,19 @@ def source(spec: str) -> DriverSource:
     offers = frozenset({"plugin"})
     if scheme == "plugin+exec":
         try:
-            started = Started(words_of(rest))
+            started = StartedPlugins(words_of(rest))
         except ValueError as error:
             raise BadSpec(f"{spec}: {error}") from None
-        return DriverSource(spec, started.make, False, offers, keeper=started, start=started.start)
+        return DriverSource(
+            spec, started.make, False, offers, processes=started, start=started.start
+        )
     if not rest.startswith("///"):
         raise BadSpec(f"{spec}: name the socket as plugin+unix:///path/of.sock")
-    listening = Listening(Path(rest.removeprefix("//")))
+    listening = ListeningPlugin(Path(rest.removeprefix("//")))
     return DriverSource(spec, listening.make, False, offers, False, True, listening)
 
 
-class Listening(Keeper):
+class ListeningPlugin(DriverProcesses):
     """The plugin that listens on the socket `path`, which the suite did not start."""
 
     def __init__(self, path: Path) -> None:
@@ -59,15 +61,15 @@ class Listening(Keeper):
         return PluginDriver(self._wire, home, options, uid_maps, gid_maps)
 
     def process_of(self, driver: Driver) -> int:
-        """Return who listens."""
+        """Return the id of the process that listens on the socket."""
         return self._wire.listener()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         self._wire.close()
 
 
-class Started(Keeper):
+class StartedPlugins(DriverProcesses):
     """Plugins started with the command `words`, one for each driver in use."""
 
     def __init__(self, words: list[str]) -> None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from graphdriver.errors import DriverError
 
-__all__ = ["SCHEMES", "Fate", "NoAnswer", "NotRepresentable", "deadline"]
+__all__ = ["SCHEMES", "Cause", "NoAnswer", "NotRepresentable", "deadline"]
 
 SCHEMES = {
     "containerd+unix": "graphdriver_conformance.drivers.containerd",
@@ -28,7 +28,7 @@ class NotRepresentable(DriverError):
     """
 
 
-class Fate(StrEnum):
+class Cause(StrEnum):
     """The reason why a verb was not answered."""
 
     HUNG = "hung"
@@ -37,9 +37,9 @@ class Fate(StrEnum):
 
 
 class NoAnswer(OSError):
-    """A driver in another process did not answer; `fate` is the reason."""
+    """A driver in another process did not answer; `cause` is the reason."""
 
-    fate = Fate.BROKE_OFF
+    cause = Cause.BROKE_OFF
 
 
 def deadline() -> float:

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from graphdriver.contract import Driver
 from graphdriver.errors import DriverError
-from graphdriver_conformance.drivers import Fate, NoAnswer, deadline
+from graphdriver_conformance.drivers import Cause, NoAnswer, deadline
 from graphdriver_conformance.drivers.resolve import DriverSource, Enter, OwnProcess
 from graphdriver_conformance.host.processes import die_with_parent, kill_tree
 
@@ -99,12 +99,12 @@ class _Forked:
             self._connection.send((verb, arguments))
             if not self._connection.poll(patience := _PATIENCE * deadline()):
                 hung = NoAnswer(errno.ETIMEDOUT, f"{verb} did not return within {patience:g} s")
-                hung.fate = Fate.HUNG
+                hung.cause = Cause.HUNG
                 raise hung
             failed, answer = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             died = NoAnswer(errno.EPIPE, f"the process died in {verb}")
-            died.fate = Fate.DIED
+            died.cause = Cause.DIED
             raise died from error
         if failed:
             raise answer

@@ -11,7 +11,7 @@ from hypothesis.errors import Flaky
 
 from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import Requirement
-from graphdriver_conformance.drivers import Fate, NoAnswer
+from graphdriver_conformance.drivers import Cause, NoAnswer
 from graphdriver_conformance.faults.findings import FaultFound
 from graphdriver_conformance.fixture.boundary import DriverExited, NoError, WrongType, origin_of
 from graphdriver_conformance.fixture.needs import NotClaimed
@@ -173,7 +173,7 @@ def _raised(error: BaseException) -> tuple[Reason, str, str]:
     call = origin_of(error)
     where = "" if isinstance(error, (DriverError, NoAnswer)) else _innermost_line(error)
     if isinstance(error, NoAnswer):
-        reason = {Fate.DIED: Reason.PROCESS_DIED, Fate.HUNG: Reason.DEADLINE}.get(error.fate)
+        reason = {Cause.DIED: Reason.PROCESS_DIED, Cause.HUNG: Reason.DEADLINE}.get(error.cause)
         expected = f"{call or 'the call'} is answered"
         return reason or Reason.RAISED, expected, f"{call}: {text}" if call else text
     if call and not isinstance(error, (DriverError, OSError)):

@@ -16,7 +16,7 @@ import pytest
 from graphdriver.contract import Capability, Driver
 from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import CATALOGUE_VERSION, Requirement, catalogue
-from graphdriver_conformance.drivers import Fate, NoAnswer, deadline
+from graphdriver_conformance.drivers import Cause, NoAnswer, deadline
 from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, check_verbs
 from graphdriver_conformance.fixture.boundary import DriverExited, made_at_boundary
 from graphdriver_conformance.fixture.homes import Homes
@@ -309,8 +309,8 @@ class Run:
 
 def _init_error(error: Exception) -> InitError:
     if isinstance(error, NoAnswer):
-        reasons = {Fate.DIED: Reason.PROCESS_DIED.value, Fate.HUNG: Reason.DEADLINE.value}
-        reason = reasons.get(error.fate, "refused")
+        reasons = {Cause.DIED: Reason.PROCESS_DIED.value, Cause.HUNG: Reason.DEADLINE.value}
+        reason = reasons.get(error.cause, "refused")
     elif isinstance(error, (DriverError, OSError)):
         reason = "refused"
     elif isinstance(error, DriverExited):

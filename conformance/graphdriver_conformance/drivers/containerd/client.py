@@ -24,7 +24,7 @@ from graphdriver.errors import (
     LayerNotFound,
     NotSupported,
 )
-from graphdriver_conformance.drivers import Fate, NoAnswer
+from graphdriver_conformance.drivers import Cause, NoAnswer
 from graphdriver_conformance.drivers.containerd.api import (
     content_pb2,
     leases_pb2,
@@ -60,9 +60,9 @@ _CLASSES: dict[grpc.StatusCode, type[DriverError]] = {
 class ContainerdUnreachable(NoAnswer):
     """containerd did not answer within the deadline; the message names the call."""
 
-    def __init__(self, *arguments: object, fate: Fate = Fate.BROKE_OFF) -> None:
+    def __init__(self, *arguments: object, cause: Cause = Cause.BROKE_OFF) -> None:
         super().__init__(*arguments)
-        self.fate = fate
+        self.cause = cause
 
 
 class Containerd:
@@ -196,7 +196,7 @@ class Containerd:
                 errno.ETIMEDOUT,
                 f"{name}: no answer within {self._deadline:g} s",
                 str(self._socket),
-                fate=Fate.HUNG,
+                cause=Cause.HUNG,
             )
         if code is grpc.StatusCode.UNAVAILABLE:
             return ContainerdUnreachable(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from graphdriver_conformance.drivers import Fate, NoAnswer
+from graphdriver_conformance.drivers import Cause, NoAnswer
 
 __all__ = ["Answer", "DriverProgram", "DriverProgramMissing", "ProgramHung"]
 
@@ -30,9 +30,9 @@ class DriverProgramMissing(FileNotFoundError):
 class ProgramHung(NoAnswer):
     """The program did not end within the deadline, or was killed by a signal; names the verb."""
 
-    def __init__(self, *arguments: object, fate: Fate) -> None:
+    def __init__(self, *arguments: object, cause: Cause) -> None:
         super().__init__(*arguments)
-        self.fate = fate
+        self.cause = cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +150,13 @@ class DriverProgram:
                 errno.EPIPE,
                 f"{verb}: the program was killed by {name}",
                 self._name,
-                fate=Fate.DIED,
+                cause=Cause.DIED,
             )
         return status
 
     def _too_slow(self, verb: str) -> ProgramHung:
         problem = f"{verb}: no end within {self._deadline:g} s"
-        return ProgramHung(errno.ETIMEDOUT, problem, self._name, fate=Fate.HUNG)
+        return ProgramHung(errno.ETIMEDOUT, problem, self._name, cause=Cause.HUNG)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

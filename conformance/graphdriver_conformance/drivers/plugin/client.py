@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from graphdriver.errors import DriverError
-from graphdriver_conformance.drivers import Fate, NoAnswer, deadline
+from graphdriver_conformance.drivers import Cause, NoAnswer, deadline
 
 __all__ = ["ACCEPT", "BodyBroke", "Connection", "PluginUnreachable", "Wire"]
 
@@ -36,9 +36,9 @@ _HANGING_UP = 5.0
 class PluginUnreachable(NoAnswer):
     """The plugin did not answer within the deadline; the message names the call."""
 
-    def __init__(self, *arguments: object, fate: Fate = Fate.BROKE_OFF) -> None:
+    def __init__(self, *arguments: object, cause: Cause = Cause.BROKE_OFF) -> None:
         super().__init__(*arguments)
-        self.fate = fate
+        self.cause = cause
 
 
 class BodyBroke(Exception):
@@ -214,7 +214,7 @@ class Wire:
                 errno.ETIMEDOUT,
                 f"{method}: no answer within {deadline():g} s",
                 str(self.path),
-                fate=Fate.HUNG,
+                cause=Cause.HUNG,
             )
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):
             return PluginUnreachable(

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from graphdriver.contract import Capability, Change, ChangeKind, IDMap
 from graphdriver.errors import DriverError, NotSupported
-from graphdriver_conformance.drivers import Fate, NotRepresentable
+from graphdriver_conformance.drivers import Cause, NotRepresentable
 from graphdriver_conformance.drivers.plugin.client import (
     BodyBroke,
     Connection,
@@ -187,8 +187,8 @@ class PluginDriver:
         return _typed(method, answer, "Size", int)
 
     def unreachable(self, method: str, error: Exception) -> PluginUnreachable:
-        """Return the error with the reason for a call without an answer, and the process's fate."""
-        return self._with_fate(self.wire.unreachable(method, error))
+        """Return the error with the reason for a call without an answer, and the exit."""
+        return self._with_exit(self.wire.unreachable(method, error))
 
     def _call(self, method: str, body: Mapping[str, object] | None) -> dict[str, Any]:
         with self._telling():
@@ -223,15 +223,17 @@ class PluginDriver:
             text = str(error)
             raise (NotRepresentable(text) if _NOT_UTF8.search(text) else refusal(text)) from None
         except PluginUnreachable as error:
-            raise self._with_fate(error) from error.__cause__
+            raise self._with_exit(error) from error.__cause__
         except BodyBroke as error:
             raise error.__cause__ or error from None
 
-    def _with_fate(self, error: PluginUnreachable) -> PluginUnreachable:
-        fate = self.process.fate() if self.process and error.errno != errno.ETIMEDOUT else ""
-        if not fate:
+    def _with_exit(self, error: PluginUnreachable) -> PluginUnreachable:
+        exit_message = (
+            self.process.exit_message() if self.process and error.errno != errno.ETIMEDOUT else ""
+        )
+        if not exit_message:
             return error
-        return PluginUnreachable(error.errno, f"{error.strerror}; {fate}", fate=Fate.DIED)
+        return PluginUnreachable(error.errno, f"{error.strerror}; {exit_message}", cause=Cause.DIED)
 
 
 class _Archive(io.RawIOBase):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from graphdriver_conformance.drivers import Fate, deadline
+from graphdriver_conformance.drivers import Cause, deadline
 from graphdriver_conformance.drivers.plugin.client import PluginUnreachable
 
 __all__ = ["PluginProcess", "words_of"]
@@ -84,7 +84,7 @@ class PluginProcess:
         """Say whether it runs."""
         return self._process.poll() is None
 
-    def fate(self) -> str:
+    def exit_message(self) -> str:
         """Return how it ended and its last output, "" while it runs."""
         try:
             # A connection breaks shortly before the process has ended.
@@ -120,13 +120,14 @@ class PluginProcess:
         while not self._listens():
             if not self.is_running():
                 raise PluginUnreachable(
-                    f"{self.fate()} before it listened on $GRAPHDRIVER_SOCKET", fate=Fate.DIED
+                    f"{self.exit_message()} before it listened on $GRAPHDRIVER_SOCKET",
+                    cause=Cause.DIED,
                 )
             if time.monotonic() > limit:
                 raise PluginUnreachable(
                     f"the plugin does not listen on $GRAPHDRIVER_SOCKET after {patience:g} s"
                     f"{self._last_words()}",
-                    fate=Fate.HUNG,
+                    cause=Cause.HUNG,
                 )
             time.sleep(_BETWEEN_LOOKS)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from graphdriver.contract import Driver
 from graphdriver.errors import DriverError
-from graphdriver_conformance.drivers import Fate, NoAnswer
+from graphdriver_conformance.drivers import Cause, NoAnswer
 from graphdriver_conformance.drivers.resolve import OwnProcess
 from graphdriver_conformance.faults.calls import Call, CallKind
 from graphdriver_conformance.faults.findings import Swept, Where, ordinal
@@ -190,7 +190,7 @@ class _Errors:
         )
         report.strace = strace_line(watched, f"error={errno.errorcode[number]}")
         if isinstance(failure, NoAnswer):
-            how = "does not return" if failure.fate is Fate.HUNG else "ends the driver's process"
+            how = "does not return" if failure.cause is Cause.HUNG else "ends the driver's process"
             report.found(_RIGHT, f"{shown} raises an error or succeeds", f"it {how}: {failure}")
             raise Broken
         if failure:

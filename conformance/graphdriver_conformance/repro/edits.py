@@ -4,7 +4,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graphdriver_conformance.repro.seen import Tree, moment
+from graphdriver_conformance.repro.observe import Tree, moment
 
 __all__ = ["Edit", "edits_between"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphdriver.contract import Driver
-from graphdriver_conformance.repro import seen
+from graphdriver_conformance.repro import observe
 from graphdriver_conformance.repro.edits import Edit, edits_between
 from graphdriver_conformance.repro.replay import RAISES
 
@@ -28,7 +28,7 @@ class RecordedCall:
     verb: str
     arguments: tuple[Any, ...]
     driver: int = 0
-    seen: object = None
+    observed: object = None
     edits: list[Edit] = field(default_factory=list)
 
     @property
@@ -49,12 +49,12 @@ class Recorder:
         self.past: list[RecordedCall] = []
         self.is_whole = True
         self._thread = threading.get_ident()
-        self._views: dict[str, tuple[Path, seen.Tree, int]] = {}
+        self._views: dict[str, tuple[Path, observe.Tree, int]] = {}
         self._drivers = 0
         self._is_over = False
         self._umask = 0o22
         self._mounts_before = 0
-        self._names_before = seen.home_names(place)
+        self._names_before = observe.home_names(place)
 
     def made(self, arguments: Mapping[str, Any], make: Any, *, is_main: bool) -> Any:
         """Create a driver, and return it with the recorder around it."""
@@ -67,7 +67,7 @@ class Recorder:
         try:
             driver = make()
         except Exception:
-            step.seen = RAISES
+            step.observed = RAISES
             raise
         if is_main and not self.steps[1:] and not self.past:
             self._start()
@@ -80,7 +80,7 @@ class Recorder:
         try:
             answer = getattr(driver, verb)(*given)
         except Exception:
-            step.seen = RAISES
+            step.observed = RAISES
             raise
         finally:
             step.arguments = tuple(one.data() if isinstance(one, _Read) else one for one in given)
@@ -89,15 +89,15 @@ class Recorder:
             self._look_at_views()
         if verb == "diff":
             return _Watched(answer, step)
-        step.seen = seen.answer_seen(verb, answer, self.place)
+        step.observed = observe.observed_answer(verb, answer, self.place)
         if verb == "get":
             self._hold(step.layer, Path(answer))
         return answer
 
-    def saw_mounts(self, count: int) -> None:
+    def record_mounts(self, count: int) -> None:
         """Record the number of mounts that the test found."""
         if not self._is_over:
-            self._begin("mounts", ()).seen = count - self._mounts_before
+            self._begin("mounts", ()).observed = count - self._mounts_before
 
     def start_example(self) -> None:
         """Start another example."""
@@ -117,15 +117,15 @@ class Recorder:
         return self.steps
 
     def _look_around(self) -> None:
-        self.saw_mounts(len(seen.mounts_below(self.place)))
-        names = seen.home_seen(seen.home_names(self.place), self._names_before)
-        self._begin("home", ()).seen = names
+        self.record_mounts(len(observe.mounts_below(self.place)))
+        names = observe.observed_home(observe.home_names(self.place), self._names_before)
+        self._begin("home", ()).observed = names
 
     def _start(self) -> None:
         """Count mounts and names from this point."""
         self.steps.append(RecordedCall("start", ()))
-        self._mounts_before = len(seen.mounts_below(self.place))
-        self._names_before = seen.home_names(self.place)
+        self._mounts_before = len(observe.mounts_below(self.place))
+        self._names_before = observe.home_names(self.place)
 
     def _begin(self, verb: str, arguments: tuple[Any, ...], driver: int = 0) -> RecordedCall:
         # One of several concurrent drivers, or of one with fewer privileges.
@@ -142,7 +142,7 @@ class Recorder:
 
     def _write_edits(self) -> None:
         for id, (root, before, count) in list(self._views.items()):
-            after = seen.scan(root)
+            after = observe.scan(root)
             if after != before:
                 self.steps.append(RecordedCall("edit", (id,), edits=edits_between(before, after)))
                 self._views[id] = (root, after, count)
@@ -150,14 +150,16 @@ class Recorder:
     def _look_at_views(self) -> None:
         """Record the views that the last call has changed."""
         for id, (root, before, count) in list(self._views.items()):
-            after = seen.scan(root)
+            after = observe.scan(root)
             if after != before and not self._is_over:
-                self.steps.append(RecordedCall("look", (id,), seen=seen.tree_seen(after)))
+                self.steps.append(
+                    RecordedCall("look", (id,), observed=observe.observed_tree(after))
+                )
                 self._views[id] = (root, after, count)
 
     def _hold(self, id: str, root: Path) -> None:
         count = self._views[id][2] if id in self._views else 0
-        self._views[id] = (root, seen.scan(root), count + 1)
+        self._views[id] = (root, observe.scan(root), count + 1)
 
     def _let_go(self, id: str) -> None:
         if id in self._views:
@@ -236,18 +238,20 @@ class _Watched:
     def __init__(self, stream: Any, step: RecordedCall) -> None:
         self._stream, self._step = stream, step
         self._parts: list[bytes] = []
-        step.seen = "the first 0 bytes"
+        step.observed = "the first 0 bytes"
 
     def read(self, count: int = -1) -> bytes:
         try:
             part: bytes = self._stream.read(count)
         except Exception:
-            self._step.seen = RAISES
+            self._step.observed = RAISES
             raise
         self._parts.append(part)
         data = b"".join(self._parts)
         ended = count < 0 or (not part and count)
-        self._step.seen = seen.archive_seen(data) if ended else f"the first {len(data)} bytes"
+        self._step.observed = (
+            observe.observed_archive(data) if ended else f"the first {len(data)} bytes"
+        )
         return part
 
     def readinto(self, buffer: Any) -> int:

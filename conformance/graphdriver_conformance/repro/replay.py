@@ -1,6 +1,6 @@
 """Replay of a recorded program: verbs, edits in views, and the recorded results.
 
-Pasted into every script after `seen`; therefore it uses the standard library only.
+Pasted into every script after `observe`; therefore it uses the standard library only.
 """
 
 import base64
@@ -20,14 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from graphdriver_conformance.repro.seen import (
-    answer_seen,
-    archive_seen,
+from graphdriver_conformance.repro.observe import (
     home_names,
-    home_seen,
     mounts_below,
+    observed_answer,
+    observed_archive,
+    observed_home,
+    observed_tree,
     scan,
-    tree_seen,
     xattrs_of,
 )
 
@@ -37,7 +37,7 @@ RAISES = "raises"
 Edit = Callable[[bytes], object]
 """A function that edits the tree of a view, given its root."""
 
-_UNSEEN = object()
+_UNOBSERVED = object()
 
 
 class IDMap(NamedTuple):
@@ -149,7 +149,7 @@ class ReplayMismatch(Exception):
 
 
 class Replay:
-    """The drivers of a program; each verb is a method, `saw` its recorded result."""
+    """The drivers of a program; each verb is a method, `observed` its recorded result."""
 
     def __init__(self, factory: Callable[..., Any], place: str) -> None:
         self.factory, self.place = factory, Path(place)
@@ -165,7 +165,7 @@ class Replay:
         uid_maps: Sequence[IDMap] = (),
         gid_maps: Sequence[IDMap] = (),
         driver: int = 0,
-        saw: object = _UNSEEN,
+        observed: object = _UNOBSERVED,
     ) -> None:
         """Create a driver on the home."""
 
@@ -173,7 +173,7 @@ class Replay:
             where = self.place / home
             self.drivers[driver] = self.factory(where, options, uid_maps, gid_maps)
 
-        self._answered("init", made, saw)
+        self._answered("init", made, observed)
 
     def edit(self, id: str, *edits: Edit) -> None:
         """Edit the layer's view."""
@@ -183,9 +183,9 @@ class Replay:
         except OSError as error:
             raise ReplayMismatch(f"an edit in {id!r} that the test made: {error}") from error
 
-    def look(self, id: str, saw: str) -> None:
+    def look(self, id: str, observed: str) -> None:
         """Compare a view that the call before has changed."""
-        self._compared(f"the view of {id!r}", tree_seen(scan(self.views[id])), saw)
+        self._compared(f"the view of {id!r}", observed_tree(scan(self.views[id])), observed)
 
     def start(self) -> None:
         """Count mounts and names from this point."""
@@ -196,21 +196,23 @@ class Replay:
         """Set the process's umask."""
         os.umask(mask)
 
-    def mounts(self, saw: int) -> None:
+    def mounts(self, observed: int) -> None:
         """Count the mounts below the home."""
         found = len(mounts_below(self.place)) - self.mounts_before
-        self._compared("the number of mounts", found, saw)
+        self._compared("the number of mounts", found, observed)
 
-    def home(self, saw: str) -> None:
+    def home(self, observed: str) -> None:
         """Compare the files beside and below the home."""
         self._compared(
-            "the names in the home", home_seen(home_names(self.place), self.names_before), saw
+            "the names in the home",
+            observed_home(home_names(self.place), self.names_before),
+            observed,
         )
 
     def __getattr__(self, verb: str) -> Callable[..., None]:
         """Return a verb."""
 
-        def call(*arguments: Any, driver: int = 0, saw: object = _UNSEEN) -> None:
+        def call(*arguments: Any, driver: int = 0, observed: object = _UNOBSERVED) -> None:
             def answer() -> object:
                 given = [io.BytesIO(one) if isinstance(one, bytes) else one for one in arguments]
                 got = getattr(self.drivers[driver], verb)(*given)
@@ -218,29 +220,29 @@ class Replay:
                     self.views[arguments[0]] = got
                 if verb == "diff":
                     with contextlib.closing(got):
-                        part = re.match(r"the first (\d+) bytes", str(saw))
+                        part = re.match(r"the first (\d+) bytes", str(observed))
                         if part:
                             got.read(int(part[1]))
                             return part[0]
-                        return archive_seen(got.read())
-                return answer_seen(verb, got, self.place)
+                        return observed_archive(got.read())
+                return observed_answer(verb, got, self.place)
 
-            self._answered(f"{verb}{arguments!r}"[:120], answer, saw)
+            self._answered(f"{verb}{arguments!r}"[:120], answer, observed)
 
         return call
 
-    def _answered(self, what: str, answer: Callable[[], object], saw: object) -> None:
+    def _answered(self, what: str, answer: Callable[[], object], observed: object) -> None:
         try:
             found = answer()
         except Exception as error:
-            if saw == RAISES:
+            if observed == RAISES:
                 return
             raise ReplayMismatch(f"{what} raises {type(error).__name__}: {error}") from error
-        self._compared(what, found, saw)
+        self._compared(what, found, observed)
 
-    def _compared(self, what: str, found: object, saw: object) -> None:
-        if saw is not _UNSEEN and saw != found:
-            raise ReplayMismatch(f"{what}: {found!r}, where the test saw {saw!r}")
+    def _compared(self, what: str, found: object, observed: object) -> None:
+        if observed is not _UNOBSERVED and observed != found:
+            raise ReplayMismatch(f"{what}: {found!r}, where the test observed {observed!r}")
 
 
 def _is_on_overlay(place: str) -> bool:

@@ -19,7 +19,7 @@ __all__ = ["Check", "check_script", "script"]
 _USAGE = "python THIS [SPEC]: exits 1 when it reproduces, 0 when not."
 _SHORT = 160
 # Verbs whose answers contain no information.
-_UNSEEN_VERBS = frozenset(
+_UNOBSERVED_VERBS = frozenset(
     {"status", "cleanup", "put", "create", "create_read_write", "remove", "init", "start", "umask"}
 )
 _OWN_IMPORT = re.compile(
@@ -54,7 +54,7 @@ def script(
     return "\n".join(
         [
             _head(requirement, result, f"{_USAGE} Needs the driver, and nothing else.\n"),
-            *map(_pasted, ("seen.py", "replay.py")),
+            *map(_pasted, ("observe.py", "replay.py")),
             "",
             "",
             "def program(run):",
@@ -129,10 +129,10 @@ def _lines(step: RecordedCall) -> list[str]:
         texts = [_value(one) for one in step.arguments]
         while len(texts) > 1 and texts[-1] in ("''", "None"):
             texts.pop()
-    if step.seen == RAISES:
-        texts.append("saw=RAISES")
-    elif step.verb not in _UNSEEN_VERBS:
-        texts.append(f"saw={step.seen!r}")
+    if step.observed == RAISES:
+        texts.append("observed=RAISES")
+    elif step.verb not in _UNOBSERVED_VERBS:
+        texts.append(f"observed={step.observed!r}")
     return [f"run.{step.verb}({', '.join(texts)}{named})"]
 
 

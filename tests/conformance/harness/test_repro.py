@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from graphdriver_conformance.repro.edits import edits_between
-from graphdriver_conformance.repro.seen import scan
+from graphdriver_conformance.repro.observe import scan
 from graphdriver_mutants import MUTANTS
 
 NO_DIFF = """

@@ -55,10 +55,10 @@ class _Factory:
                 f"unknown option {options[0]!r}", "containerd reads its own configuration only"
             )
         if not self._probed:
-            self._probed.append(_CLAIMS | self._seen())
+            self._probed.append(_CLAIMS | self._probe())
         return ContainerdDriver(self.socket, self.snapshotter, home, self._probed[0])
 
-    def _seen(self) -> frozenset[Capability]:
+    def _probe(self) -> frozenset[Capability]:
         """Probe the differences between snapshotters, on a home that is discarded afterwards."""
         from graphdriver_conformance.drivers.containerd.driver import ContainerdDriver
 

@@ -243,10 +243,10 @@ class _Factory:
             raise NotSupported(f"{self.name} with id maps", "the program maps layers, not homes")
         key = tuple(options)
         if key not in self.probed:
-            self.probed[key] = self._seen(home, options)
+            self.probed[key] = self._probe(home, options)
         return ContainersStorageDriver(self.name, home, options, probed=self.probed[key])
 
-    def _seen(self, home: Path, options: Sequence[str]) -> frozenset[Capability]:
+    def _probe(self, home: Path, options: Sequence[str]) -> frozenset[Capability]:
         """Probe the differences between drivers, on a separate home, which is discarded
         afterwards.
         """

@@ -90,7 +90,7 @@ def moment(seconds: float) -> int | str:
     return "now" if _STARTED - 5 <= seconds <= time.time() + 5 else int(seconds)
 
 
-def tree_seen(found: Tree) -> str:
+def observed_tree(found: Tree) -> str:
     """Return the properties of a view: types, metadata, contents, and hard links."""
     groups: dict[Any, bytes] = {}
     for name in sorted(found):
@@ -113,7 +113,7 @@ def tree_seen(found: Tree) -> str:
     return f"a tree of {len(rows) - 1} nodes, {digest(rows)}"
 
 
-def archive_seen(data: bytes) -> str:
+def observed_archive(data: bytes) -> str:
     """Return the members of an archive, in order."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:", errors="surrogateescape") as tar:
@@ -161,7 +161,7 @@ def home_names(place: Path) -> Counter[str]:
     return Counter(names)
 
 
-def home_seen(now: Counter[str], before: Counter[str]) -> str:
+def observed_home(now: Counter[str], before: Counter[str]) -> str:
     """Return the names that were created and removed."""
     come, gone = sorted((now - before).elements()), sorted((before - now).elements())
     return f"{len(come)} new names and {len(gone)} gone, {digest((come, gone))}"
@@ -189,10 +189,10 @@ def mounts_below(place: str | Path) -> list[str]:
     return points
 
 
-def answer_seen(verb: str, answer: Any, place: Path) -> object:
+def observed_answer(verb: str, answer: Any, place: Path) -> object:
     """Return the observable result of a verb."""
     if verb == "get":
-        return tree_seen(scan(answer))
+        return observed_tree(scan(answer))
     if verb == "changes":
         rows = [(int(one.kind), bytes(one.path)) for one in answer]
         return f"{len(rows)} changes, {digest(rows)}"

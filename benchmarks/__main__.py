@@ -13,14 +13,14 @@ from benchmarks import page
 from benchmarks.axes import layers, mounts
 from benchmarks.contests import changes, cycle, diff_and_apply, grown, sources, synced
 from benchmarks.filesystem import enter_private_namespace, ext4_on_tmpfs
-from benchmarks.ground import FULL, SMALL, Ground, Record, Sizes
 from benchmarks.memory import peaks
 from benchmarks.own_suite import suite
 from benchmarks.real import root_filesystem
 from benchmarks.remote import through_socket
 from benchmarks.result import Result, read, write
+from benchmarks.workspace import FULL, SMALL, Record, Sizes, Workspace
 
-_GROUPS: dict[str, Callable[[Ground, Record], None]] = {
+_GROUPS: dict[str, Callable[[Workspace, Record], None]] = {
     "cycle": cycle,
     "files": diff_and_apply,
     "sources": sources,
@@ -68,8 +68,8 @@ def main() -> int:
 def _hold(names: list[str], ext4: Path, spare: Path, sizes: Sizes, record: Record) -> None:
     for name in names:
         record.watch.look()
-        with Ground.fresh(ext4, spare, sizes) as ground:
-            _GROUPS[name](ground, record)
+        with Workspace.fresh(ext4, spare, sizes) as workspace:
+            _GROUPS[name](workspace, record)
 
 
 def _parse() -> argparse.Namespace:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.contest import Aim, Contest, Contestant
 from benchmarks.contests import OURS, cycle_contest, unsynced
-from benchmarks.ground import Ground, Record
 from benchmarks.result import Axis
+from benchmarks.workspace import Record, Workspace
 from graphdriver.overlay2 import Driver
 
 __all__ = ["layers", "mounts"]
@@ -19,21 +19,21 @@ __all__ = ["layers", "mounts"]
 _CHAIN = 20
 
 
-def layers(ground: Ground, record: Record) -> None:
+def layers(workspace: Workspace, record: Record) -> None:
     """Init, and the cycle, in homes of more and more layers."""
-    points = ground.sizes.layers
+    points = workspace.sizes.layers
     lines: dict[str, list[float]] = {}
     made = 0
     for count in points:
-        made = _grow(ground, made, count)
+        made = _grow(workspace, made, count)
         is_last = count == points[-1]
-        contestants = [Contestant(OURS, lambda: Driver(ground.place / "home") and None)]
-        if docker := ground.docker:
+        contestants = [Contestant(OURS, lambda: Driver(workspace.place / "home") and None)]
+        if docker := workspace.docker:
             contestants.append(Contestant("Docker", lambda: docker.time("init")))
         title = f"Init on a home of {count:,} layers"
         row = record.hold(Contest(title, contestants, (Aim(OURS, milliseconds=150),)), keep=is_last)
         title = f"create+get+put+remove in a home of {count:,} layers"
-        cycled = record.hold(cycle_contest(ground, title, "layer1"), keep=is_last)
+        cycled = record.hold(cycle_contest(workspace, title, "layer1"), keep=is_last)
         for verb, measured in (("Init", row), ("cycle", cycled)):
             for name in measured.seconds:
                 median = measured.median(name)
@@ -43,15 +43,15 @@ def layers(ground: Ground, record: Record) -> None:
     record.axes.append(Axis("Layers in the home", "layers", tuple(points), ended))
 
 
-def mounts(ground: Ground, record: Record) -> None:
+def mounts(workspace: Workspace, record: Record) -> None:
     """Remove, while more and more is mounted on the host."""
-    points, lines = ground.sizes.mounts, dict[str, list[float]]()
-    ground.driver.create("base")
-    if ground.docker:
-        ground.docker.call("create", "base")
+    points, lines = workspace.sizes.mounts, dict[str, list[float]]()
+    workspace.driver.create("base")
+    if workspace.docker:
+        workspace.docker.call("create", "base")
     for count in points:
-        with _mounted(ground.spare / "mounts", count):
-            row = record.hold(_removals(ground, count), keep=count == points[-1])
+        with _mounted(workspace.spare / "mounts", count):
+            row = record.hold(_removals(workspace, count), keep=count == points[-1])
         for name in row.seconds:
             median = row.median(name)
             assert median is not None
@@ -60,8 +60,8 @@ def mounts(ground: Ground, record: Record) -> None:
     record.axes.append(Axis("Mounts on the host", "mounts", tuple(points), ended))
 
 
-def _removals(ground: Ground, count: int) -> Contest:
-    driver, docker, repeats = ground.driver, ground.docker, ground.sizes.repeats
+def _removals(workspace: Workspace, count: int) -> Contest:
+    driver, docker, repeats = workspace.driver, workspace.docker, workspace.sizes.repeats
     numbers = itertools.count()
 
     def ours() -> float:
@@ -87,15 +87,15 @@ def _removals(ground: Ground, count: int) -> Contest:
     return Contest(title, contestants, (Aim(OURS, milliseconds=0.6),))
 
 
-def _grow(ground: Ground, made: int, count: int) -> int:
+def _grow(workspace: Workspace, made: int, count: int) -> int:
     """Make layers until there are `count`."""
     with unsynced():
         for number in range(made, count):
             name = f"layer{number + 1}"
             parent = f"layer{number}" if number % _CHAIN else ""
-            ground.driver.create(name, parent)
-            if ground.docker:
-                ground.docker.call("create", name, parent)
+            workspace.driver.create(name, parent)
+            if workspace.docker:
+                workspace.docker.call("create", name, parent)
     return count
 
 

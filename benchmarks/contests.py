@@ -17,8 +17,8 @@ from unittest.mock import patch
 
 from benchmarks import trees
 from benchmarks.contest import Aim, Contest, Contestant, hold
-from benchmarks.ground import Ground, Record
 from benchmarks.peers import Docker
+from benchmarks.workspace import Record, Workspace
 from graphdriver.overlay2 import Driver
 
 __all__ = [
@@ -48,9 +48,9 @@ UNSYNCED = "overlay2, nothing synced"
 _BUFFER = 1 << 20
 
 
-def diff_and_apply(ground: Ground, record: Record) -> None:
+def diff_and_apply(workspace: Workspace, record: Record) -> None:
     """Diff and apply of many small files, and of a large one."""
-    sizes = ground.sizes
+    sizes = workspace.sizes
     for title, plant, diff_aims, apply_aims in (
         (
             f"{sizes.files:,} files of 1 KiB",
@@ -59,44 +59,47 @@ def diff_and_apply(ground: Ground, record: Record) -> None:
             (Aim(OURS, TAR, 1.25),),
         ),
         (
-            _big_title(ground),
+            _big_title(workspace),
             partial(trees.big, size=sizes.big),
             (Aim(OURS, TAR, 1.0),),
             (Aim(OURS, DOCKER, 0.8),),
         ),
     ):
-        tree, archive = ground.archive(plant)
-        record.hold(diff_contest(ground, title, tree, archive, diff_aims))
-        record.hold(apply_contest(ground, title, archive, apply_aims))
+        tree, archive = workspace.archive(plant)
+        record.hold(diff_contest(workspace, title, tree, archive, diff_aims))
+        record.hold(apply_contest(workspace, title, archive, apply_aims))
 
 
-def sources(ground: Ground, record: Record) -> None:
+def sources(workspace: Workspace, record: Record) -> None:
     """Apply of a large file that comes through a pipe, and through a socket."""
-    _, archive = ground.archive(partial(trees.big, size=ground.sizes.big))
-    fresh, docker = _fresh_layer(ground.driver), ground.docker
+    _, archive = workspace.archive(partial(trees.big, size=workspace.sizes.big))
+    fresh, docker = _fresh_layer(workspace.driver), workspace.docker
     for name, feed, path in (
         ("a pipe", _pipe, _fifo),
         ("a socket", _socket, _listener),
     ):
         contestants = [
-            Contestant(OURS, partial(_apply_fed, ground.driver, partial(feed, archive)), fresh)
+            Contestant(OURS, partial(_apply_fed, workspace.driver, partial(feed, archive)), fresh)
         ]
         if docker:
-            run = partial(_docker_fed, docker, partial(path, archive, ground.spare / "feed"))
+            run = partial(_docker_fed, docker, partial(path, archive, workspace.spare / "feed"))
             contestants.append(Contestant(DOCKER, run, _fresh_of_docker(docker)))
-        title = f"apply, {_big_title(ground)}, from {name}"
+        title = f"apply, {_big_title(workspace)}, from {name}"
         record.hold(Contest(title, contestants, (Aim(OURS, DOCKER, 0.8),)))
 
 
-def synced(ground: Ground, record: Record) -> None:
+def synced(workspace: Workspace, record: Record) -> None:
     """Apply that is on the disk when it returns."""
-    driver = Driver(ground.place / "synced", ["overlay2.sync=true"])
-    target = ground.place / "target"
+    driver = Driver(workspace.place / "synced", ["overlay2.sync=true"])
+    target = workspace.place / "target"
     for title, plant in (
-        (f"{ground.sizes.files:,} files of 1 KiB", partial(trees.many, files=ground.sizes.files)),
-        (_big_title(ground), partial(trees.big, size=ground.sizes.big)),
+        (
+            f"{workspace.sizes.files:,} files of 1 KiB",
+            partial(trees.many, files=workspace.sizes.files),
+        ),
+        (_big_title(workspace), partial(trees.big, size=workspace.sizes.big)),
     ):
-        _, archive = ground.archive(plant)
+        _, archive = workspace.archive(plant)
         contestants = (
             Contestant("overlay2.sync=true", partial(apply_file, driver, "fresh", "", archive),
                        _fresh_layer(driver)),
@@ -107,12 +110,12 @@ def synced(ground: Ground, record: Record) -> None:
         record.hold(Contest(f"apply to the disk, {title}", contestants))
 
 
-def changes(ground: Ground, record: Record) -> None:
+def changes(workspace: Workspace, record: Record) -> None:
     """Changes of a layer that rewrites a tenth of its parent's files."""
-    driver, docker, storage = ground.driver, ground.docker, ground.storage
-    directories = max(ground.sizes.wide // 100, 1)
-    plant = partial(trees.many, files=ground.sizes.wide, directories=directories, size=100)
-    _, archive = ground.archive(plant)
+    driver, docker, storage = workspace.driver, workspace.docker, workspace.storage
+    directories = max(workspace.sizes.wide // 100, 1)
+    plant = partial(trees.many, files=workspace.sizes.wide, directories=directories, size=100)
+    _, archive = workspace.archive(plant)
     driver.create("wide")
     apply_file(driver, "wide", "", archive)
     driver.create_read_write("rewritten", "wide")
@@ -134,38 +137,38 @@ def changes(ground: Ground, record: Record) -> None:
         trees.rewrite_every_tenth(storage.mount("rewritten"))
         storage.unmount("rewritten")
         contestants.append(Contestant(STORAGE, partial(storage.changes, "rewritten")))
-    title = f"changes, {ground.sizes.wide // 10:,} rewritten of {ground.sizes.wide:,} files"
+    title = f"changes, {workspace.sizes.wide // 10:,} rewritten of {workspace.sizes.wide:,} files"
     aims = (Aim(OURS, STORAGE, 0.8), Aim(OURS, DOCKER, 1.0))
     record.hold(Contest(title, contestants, aims))
 
 
-def cycle(ground: Ground, record: Record) -> None:
+def cycle(workspace: Workspace, record: Record) -> None:
     """Create, get, put and remove on chains of several lengths."""
     parent, made = "", 0
-    for lowers in ground.sizes.lowers:
+    for lowers in workspace.sizes.lowers:
         while made < lowers:
             layer = f"chain{made}"
-            ground.driver.create(layer, parent)
-            if ground.docker:
-                ground.docker.call("create", layer, parent)
+            workspace.driver.create(layer, parent)
+            if workspace.docker:
+                workspace.docker.call("create", layer, parent)
             parent, made = layer, made + 1
         title = f"create+get+put+remove, {lowers} lower{'s' * (lowers > 1)}"
-        record.hold(cycle_contest(ground, title, parent))
+        record.hold(cycle_contest(workspace, title, parent))
 
 
-def cycle_contest(ground: Ground, title: str, parent: str) -> Contest:
+def cycle_contest(workspace: Workspace, title: str, parent: str) -> Contest:
     """Return the contest of the cycle on `parent`, with the same durability as Docker's."""
-    docker, count = ground.docker, ground.sizes.repeats
+    docker, count = workspace.docker, workspace.sizes.repeats
     numbers = itertools.count()
 
     def run() -> float:
         start = time.perf_counter()
         for _ in range(count):
             layer = f"cycle-{next(numbers)}"
-            ground.driver.create_read_write(layer, parent)
-            ground.driver.get(layer)
-            ground.driver.put(layer)
-            ground.driver.remove(layer)
+            workspace.driver.create_read_write(layer, parent)
+            workspace.driver.get(layer)
+            workspace.driver.put(layer)
+            workspace.driver.remove(layer)
         return (time.perf_counter() - start) / count
 
     contestants = [Contestant(OURS, run), Contestant(UNSYNCED, run, unsynced)]
@@ -176,21 +179,21 @@ def cycle_contest(ground: Ground, title: str, parent: str) -> Contest:
     return Contest(title, contestants, (Aim(who, DOCKER, 1.0),))
 
 
-def grown(ground: Ground, record: Record) -> None:
+def grown(workspace: Workspace, record: Record) -> None:
     """Apply of a small archive to layers that have something already."""
-    driver, docker, sizes = ground.driver, ground.docker, ground.sizes
+    driver, docker, sizes = workspace.driver, workspace.docker, workspace.sizes
     full = {
         f"{sizes.files:,} files": partial(trees.many, files=sizes.files),
-        _big_title(ground): partial(trees.big, size=sizes.big),
+        _big_title(workspace): partial(trees.big, size=sizes.big),
     }
     for number, plant in enumerate(full.values()):
-        _, archive = ground.archive(plant)
+        _, archive = workspace.archive(plant)
         driver.create(f"full{number}")
         apply_file(driver, f"full{number}", "", archive)
         if docker:
             docker.call("create", f"full{number}")
             docker.call("apply", f"full{number}", "", archive)
-    _, small = ground.archive(partial(trees.many, files=10, directories=1))
+    _, small = workspace.archive(partial(trees.many, files=10, directories=1))
     empty = "overlay2, empty layer"
     contestants = [
         Contestant(empty, partial(apply_file, driver, "fresh", "", small), _fresh_layer(driver))
@@ -207,10 +210,10 @@ def grown(ground: Ground, record: Record) -> None:
 
 
 def diff_contest(
-    ground: Ground, title: str, tree: Path, archive: Path, aims: tuple[Aim, ...]
+    workspace: Workspace, title: str, tree: Path, archive: Path, aims: tuple[Aim, ...]
 ) -> Contest:
     """Return the contest of packing a base layer."""
-    driver, docker, storage = ground.driver, ground.docker, ground.storage
+    driver, docker, storage = workspace.driver, workspace.docker, workspace.storage
     driver.remove("packed")
     driver.create("packed")
     apply_file(driver, "packed", "", archive)
@@ -220,15 +223,15 @@ def diff_contest(
         Contestant("tarfile", partial(_tarfile_create, tree)),
     ]
     if docker:
-        if (ground.place / "docker" / "packed").exists():
+        if (workspace.place / "docker" / "packed").exists():
             docker.call("remove", "packed")
         docker.call("create", "packed")
         docker.call("apply", "packed", "", archive)
         if int(docker.call("diff", "packed")[1]) * 2 < archive.stat().st_size:
             raise RuntimeError("Docker's diff lacks content: what it takes is no measure")
         contestants.append(Contestant(DOCKER, partial(docker.time, "diff", "packed")))
-    if ground.containerd:
-        run = partial(ground.containerd.time, "diff", "", tree)
+    if workspace.containerd:
+        run = partial(workspace.containerd.time, "diff", "", tree)
         contestants.append(Contestant(CONTAINERD, run))
     if storage:
         layer = f"packed-{abs(hash(title))}"
@@ -238,10 +241,12 @@ def diff_contest(
     return Contest(f"diff, {title}", contestants, aims)
 
 
-def apply_contest(ground: Ground, title: str, archive: Path, aims: tuple[Aim, ...]) -> Contest:
+def apply_contest(
+    workspace: Workspace, title: str, archive: Path, aims: tuple[Aim, ...]
+) -> Contest:
     """Return the contest of unpacking a base layer."""
-    driver, docker, storage = ground.driver, ground.docker, ground.storage
-    target = ground.place / "target"
+    driver, docker, storage = workspace.driver, workspace.docker, workspace.storage
+    target = workspace.place / "target"
     directory = _fresh_directory(target)
     contestants = [
         Contestant(OURS, partial(apply_file, driver, "fresh", "", archive), _fresh_layer(driver)),
@@ -251,8 +256,8 @@ def apply_contest(ground: Ground, title: str, archive: Path, aims: tuple[Aim, ..
     if docker:
         run = partial(docker.time, "apply", "fresh", "", archive)
         contestants.append(Contestant(DOCKER, run, _fresh_of_docker(docker)))
-    if ground.containerd:
-        run = partial(ground.containerd.time, "apply", target, archive)
+    if workspace.containerd:
+        run = partial(workspace.containerd.time, "apply", target, archive)
         contestants.append(Contestant(CONTAINERD, run, directory))
     if storage:
         around = partial(hold, partial(storage.create, "fresh"), partial(storage.delete, "fresh"))
@@ -282,8 +287,8 @@ def apply_file(driver: Driver, layer: str, parent: str, archive: Path) -> None:
         driver.apply_diff(layer, parent, stream)
 
 
-def _big_title(ground: Ground) -> str:
-    return f"one file of {ground.sizes.big >> 20:,} MiB"
+def _big_title(workspace: Workspace) -> str:
+    return f"one file of {workspace.sizes.big >> 20:,} MiB"
 
 
 def _fresh_layer(driver: Driver) -> Callable[[], AbstractContextManager[object]]:

@@ -1,4 +1,4 @@
-"""The ground of all measurements: ext4 in a loop image on tmpfs, gone when the process is."""
+"""The file system of all measurements: ext4 in a loop image on tmpfs, gone when the process is."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def ext4_on_tmpfs(base: Path, size: str, room: str) -> tuple[Path, Path]:
     On a disk's ext4 the same work took 1 to 9 s from run to run; here it varies by a third.
     """
     _run("mount", "-t", "tmpfs", "-o", f"size={room}", "none", str(base))
-    image, ground = base / "image", base / "ext4"
+    image, point = base / "image", base / "ext4"
     _run("truncate", "-s", size, str(image))
     _run(
         "mkfs.ext4",
@@ -35,9 +35,9 @@ def ext4_on_tmpfs(base: Path, size: str, room: str) -> tuple[Path, Path]:
         *("-i", "6144"),
         str(image),
     )
-    ground.mkdir()
-    _run("mount", "-o", "loop", str(image), str(ground))
-    return ground, base
+    point.mkdir()
+    _run("mount", "-o", "loop", str(image), str(point))
+    return point, base
 
 
 def _run(*command: str) -> None:

@@ -8,23 +8,23 @@ from pathlib import Path
 
 from benchmarks import trees
 from benchmarks.contests import apply_file, drain
-from benchmarks.ground import Ground, Record
+from benchmarks.workspace import Record, Workspace
 from graphdriver.overlay2 import Driver
 
 __all__ = ["peaks"]
 
 
-def peaks(ground: Ground, record: Record) -> None:
+def peaks(workspace: Workspace, record: Record) -> None:
     """Measure diff, apply and changes of many small files, and of a large one."""
-    sizes = ground.sizes
+    sizes = workspace.sizes
     for number, (title, plant) in enumerate(
         (
             (f"{sizes.files:,} files of 1 KiB", partial(trees.many, files=sizes.files)),
             (f"one file of {sizes.big >> 20:,} MiB", partial(trees.big, size=sizes.big)),
         )
     ):
-        _, archive = ground.archive(plant)
-        home = ground.place / f"peak{number}"
+        _, archive = workspace.archive(plant)
+        home = workspace.place / f"peak{number}"
         setup = Driver(home)
         for layer in ("packed", "fresh"):
             setup.create(layer)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.contest import Aim, Contest, Contestant
-from benchmarks.ground import Ground, Record
+from benchmarks.workspace import Record, Workspace
 
 __all__ = ["suite"]
 
@@ -16,11 +16,11 @@ __all__ = ["suite"]
 _ROUNDS = 3
 
 
-def suite(ground: Ground, record: Record) -> None:
+def suite(workspace: Workspace, record: Record) -> None:
     """The quick profile in memory, and the default one on ext4."""
     for profile, home, seconds in (
-        ("quick", ground.spare / "suite", 8),
-        ("default", ground.place / "suite", 45),
+        ("quick", workspace.spare / "suite", 8),
+        ("default", workspace.place / "suite", 45),
     ):
         home.mkdir()
         name = f"-n2, {profile} profile"

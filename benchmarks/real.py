@@ -22,7 +22,7 @@ from benchmarks.contests import (
     drain,
     shell,
 )
-from benchmarks.ground import Ground, Record
+from benchmarks.workspace import Record, Workspace
 from graphdriver.overlay2 import Driver
 from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.images.apt import KEYRING, archive_of
@@ -34,25 +34,25 @@ _PACKAGES = "gcc,libc6-dev,make"
 _AIMS = (Aim(OURS, DOCKER, 1.0), Aim(OURS, STORAGE, 1.0), Aim(OURS, TAR, 1.4))
 
 
-def root_filesystem(ground: Ground, record: Record) -> None:
+def root_filesystem(workspace: Workspace, record: Record) -> None:
     """Diff, apply and changes of a root file system and of its upgrade."""
     try:
-        base, upgrade = _archives(ground)
+        base, upgrade = _archives(workspace)
     except (CannotBuild, OSError, subprocess.CalledProcessError) as error:
         record.leave_out("a real root file system", f"mmdebstrap cannot make one: {error}")
         return
-    driver, docker, storage = ground.driver, ground.docker, ground.storage
-    tree = ground.place / "tree"
+    driver, docker, storage = workspace.driver, workspace.docker, workspace.storage
+    tree = workspace.place / "tree"
     tree.mkdir()
     shell(f"tar -C {tree} -xf {base}")
-    record.hold(diff_contest(ground, "Debian root file system", tree, base, _AIMS))
-    record.hold(apply_contest(ground, "Debian root file system", base, _AIMS))
+    record.hold(diff_contest(workspace, "Debian root file system", tree, base, _AIMS))
+    record.hold(apply_contest(workspace, "Debian root file system", base, _AIMS))
 
     driver.create("base")
     apply_file(driver, "base", "", base)
     driver.create("upgrade", "base")
     fresh = partial(hold, partial(driver.create, "fresh", "base"), partial(driver.remove, "fresh"))
-    target = ground.place / "target"
+    target = workspace.place / "target"
     applying = [
         Contestant(OURS, partial(apply_file, driver, "fresh", "base", upgrade), fresh),
         Contestant(
@@ -61,7 +61,7 @@ def root_filesystem(ground: Ground, record: Record) -> None:
             partial(hold, target.mkdir, partial(shutil.rmtree, target)),
         ),
     ]
-    upper = ground.place / "home/upgrade/diff"
+    upper = workspace.place / "home/upgrade/diff"
     packing = [
         Contestant(OURS, partial(drain, driver, "upgrade", "base")),
         Contestant(TAR, partial(shell, f"tar -C {upper} -cf - . | cat >/dev/null")),
@@ -95,7 +95,7 @@ def root_filesystem(ground: Ground, record: Record) -> None:
     record.hold(Contest("changes, upgrade of Debian", comparing, _AIMS[:2]))
 
 
-def _archives(ground: Ground) -> tuple[Path, Path]:
+def _archives(workspace: Workspace) -> tuple[Path, Path]:
     """Return the archives of the base layer and of the upgrade. Raises if they cannot be made."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     directory = cache / "graphdriver-benchmarks"
@@ -103,7 +103,7 @@ def _archives(ground: Ground) -> tuple[Path, Path]:
     roots = [_root(release, directory) for release in _RELEASES]
     upgrade = directory / "upgrade.tar"
     if not upgrade.exists():
-        driver = Driver(ground.place / "roots")
+        driver = Driver(workspace.place / "roots")
         for release, archive in zip(_RELEASES, roots, strict=True):
             driver.create(release)
             apply_file(driver, release, "", archive)

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import trees
 from benchmarks.contest import Aim, Contest, Contestant, hold
 from benchmarks.contests import OURS, apply_file, drain
-from benchmarks.ground import Ground, Record
+from benchmarks.workspace import Record, Workspace
 
 __all__ = ["through_socket"]
 
@@ -26,15 +26,15 @@ _PIECE = 32 << 10
 _DEADLINE = 60.0
 
 
-def through_socket(ground: Ground, record: Record) -> None:
+def through_socket(workspace: Workspace, record: Record) -> None:
     """Exists, diff and apply through the socket, and without it."""
-    driver = ground.driver
-    _, archive = ground.archive(partial(trees.big, size=ground.sizes.big))
+    driver = workspace.driver
+    _, archive = workspace.archive(partial(trees.big, size=workspace.sizes.big))
     driver.create("packed")
     apply_file(driver, "packed", "", archive)
-    title = f"one file of {ground.sizes.big >> 20:,} MiB"
-    repeats = ground.sizes.repeats
-    with _server(ground.spare / "plugin.sock", ground.place / "served") as client:
+    title = f"one file of {workspace.sizes.big >> 20:,} MiB"
+    repeats = workspace.sizes.repeats
+    with _server(workspace.spare / "plugin.sock", workspace.place / "served") as client:
         client.call("Create", ID="packed", Parent="")
         client.apply("packed", archive)
         contestants = (

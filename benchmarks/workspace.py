@@ -13,7 +13,7 @@ from benchmarks.peers import Containerd, ContainersStorage, Docker
 from benchmarks.result import Axis
 from graphdriver.overlay2 import Driver
 
-__all__ = ["FULL", "SMALL", "Ground", "Record", "Sizes"]
+__all__ = ["FULL", "SMALL", "Record", "Sizes", "Workspace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class Workspace:
     """`place` is on ext4 and the group's own, `spare` on tmpfs; peers are None where missing."""
 
     place: Path
@@ -98,9 +98,9 @@ class Ground:
 
     @classmethod
     @contextmanager
-    def fresh(cls, ext4: Path, spare: Path, sizes: Sizes) -> Iterator["Ground"]:
+    def fresh(cls, ext4: Path, spare: Path, sizes: Sizes) -> Iterator["Workspace"]:
         """Make one, and remove all that is in it after the block."""
-        place = ext4 / "ground"
+        place = ext4 / "workspace"
         place.mkdir()
         try:
             with ExitStack() as stack:

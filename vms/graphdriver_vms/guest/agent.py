@@ -15,7 +15,7 @@ from typing import Any
 
 from graphdriver_vms.guest import suite
 from graphdriver_vms.guest.facts import d_type, probe_facts
-from graphdriver_vms.guest.ground import NoGround, made, parameters_set
+from graphdriver_vms.guest.filesystem import CannotPrepare, mounted_filesystem, parameters_set
 
 __all__ = ["run_plan"]
 
@@ -44,12 +44,12 @@ def _run_cell(
     record: dict[str, Any] = {**cell, "exit": None, "trouble": "", "left": []}
     try:
         if cell.get("not_run"):
-            raise NoGround(cell["not_run"])
-        with made(cell) as ground, parameters_set(cell["parameters"]):
-            record["d_type"] = d_type(ground)
-            _check(cell, plan, ground, results, record)
-            record["left"] = sorted(os.listdir(ground))
-    except (NoGround, OSError, subprocess.CalledProcessError) as error:
+            raise CannotPrepare(cell["not_run"])
+        with mounted_filesystem(cell) as filesystem, parameters_set(cell["parameters"]):
+            record["d_type"] = d_type(filesystem)
+            _check(cell, plan, filesystem, results, record)
+            record["left"] = sorted(os.listdir(filesystem))
+    except (CannotPrepare, OSError, subprocess.CalledProcessError) as error:
         record["trouble"] = str(error)
     record["seconds"] = round(time.monotonic() - started, 1)
     _add_facts(results / f"{cell['name']}.json", facts, record)
@@ -59,7 +59,7 @@ def _run_cell(
 def _check(
     cell: dict[str, Any],
     plan: dict[str, Any],
-    ground: Path,
+    filesystem: Path,
     results: Path,
     record: dict[str, Any],
 ) -> None:
@@ -68,7 +68,7 @@ def _check(
         os.chmod(scratch, 0o777)
         report = Path(scratch) / "report.json"
         log = results / f"{cell['name']}.log"
-        arguments = [f"--graphdriver={cell['driver']}", f"--graphdriver-home={ground}"]
+        arguments = [f"--graphdriver={cell['driver']}", f"--graphdriver-home={filesystem}"]
         arguments += [f"--graphdriver-profile={plan['profile']}", f"--graphdriver-report={report}"]
         arguments += [f"--graphdriver-requirement={one}" for one in cell["requirements"]]
         record["exit"] = suite.run(arguments, scratch, log, cell["user"], cell["personality"])

@@ -8,62 +8,62 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NoGround", "made", "parameters_set"]
+__all__ = ["CannotPrepare", "mounted_filesystem", "parameters_set"]
 
 _PARAMETERS = Path("/sys/module/overlay/parameters")
 _IMAGE_SIZE = 1 << 30
 
 
-class NoGround(Exception):
+class CannotPrepare(Exception):
     """The file system or parameter is not supported on this machine; the text names the
     attempts.
     """
 
 
 @contextlib.contextmanager
-def made(cell: dict[str, Any]) -> Iterator[Path]:
-    """Create the file system of a cell and mount it. Raises NoGround if the kernel lacks it."""
-    base = Path(tempfile.mkdtemp(prefix="graphdriver-ground-", dir="/var/tmp"))
-    ground = base / "ground"
-    ground.mkdir()
+def mounted_filesystem(cell: dict[str, Any]) -> Iterator[Path]:
+    """Create the file system of a cell and mount it. Raises CannotPrepare if the kernel lacks it."""
+    base = Path(tempfile.mkdtemp(prefix="graphdriver-filesystem-", dir="/var/tmp"))
+    filesystem = base / "mount"
+    filesystem.mkdir()
     base.chmod(0o755)
     mounted = False
     try:
         if cell["make"]:
-            _make_some(cell, base / "image", ground)
+            _make_some(cell, base / "image", filesystem)
             mounted = True
         # Owned by its user, as a home directory is; files of mkfs in it are harmless.
         with contextlib.suppress(OSError):
-            (ground / "lost+found").rmdir()
-        shutil.chown(ground, cell["user"], cell["user"])
-        yield ground
+            (filesystem / "lost+found").rmdir()
+        shutil.chown(filesystem, cell["user"], cell["user"])
+        yield filesystem
     finally:
         if mounted:
-            subprocess.run(["umount", ground], check=True)
+            subprocess.run(["umount", filesystem], check=True)
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _make_some(cell: dict[str, Any], image: Path, ground: Path) -> None:
-    """Run mkfs with today's defaults, or with those of the time of this kernel. Raises NoGround."""
+def _make_some(cell: dict[str, Any], image: Path, filesystem: Path) -> None:
+    """Run mkfs with today's defaults, or with those of the time of this kernel. Raises CannotPrepare."""
     try:
-        _make_and_mount(cell["make"], cell["mount"], image, ground)
-    except NoGround:
+        _make_and_mount(cell["make"], cell["mount"], image, filesystem)
+    except CannotPrepare:
         if not cell["make_older"]:
             raise
-        _make_and_mount(cell["make_older"], cell["mount"], image, ground)
+        _make_and_mount(cell["make_older"], cell["mount"], image, filesystem)
 
 
-def _make_and_mount(make: list[str], options: str, image: Path, ground: Path) -> None:
+def _make_and_mount(make: list[str], options: str, image: Path, filesystem: Path) -> None:
     if make == ["tmpfs"]:
-        command: list[str | Path] = ["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", ground]
+        command: list[str | Path] = ["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", filesystem]
     else:
         if not shutil.which(make[0]):
-            raise NoGround(f"there is no {make[0]} here")
+            raise CannotPrepare(f"there is no {make[0]} here")
         with image.open("wb") as file:
             file.truncate(_IMAGE_SIZE)
         _run([*make, image])
         joined = ",".join(filter(None, ("loop", options)))
-        command = ["mount", "-o", joined, image, ground]
+        command = ["mount", "-o", joined, image, filesystem]
     _run(command)
 
 
@@ -73,12 +73,12 @@ def _run(command: list[str | Path]) -> None:
         # Without the paths, which differ in every run.
         words = " ".join(str(one) for one in command if not str(one).startswith("/"))
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        raise NoGround(f"{words} failed: {said.rpartition(': ')[2]}")
+        raise CannotPrepare(f"{words} failed: {said.rpartition(': ')[2]}")
 
 
 @contextlib.contextmanager
 def parameters_set(wanted: dict[str, str]) -> Iterator[None]:
-    """Set parameters of the overlay module, and restore them. Raises NoGround if they do not
+    """Set parameters of the overlay module, and restore them. Raises CannotPrepare if they do not
     exist.
     """
     before = {}
@@ -86,7 +86,7 @@ def parameters_set(wanted: dict[str, str]) -> Iterator[None]:
         for name, value in wanted.items():
             file = _PARAMETERS / name
             if not file.is_file():
-                raise NoGround(f"this kernel's overlay has no parameter {name}")
+                raise CannotPrepare(f"this kernel's overlay has no parameter {name}")
             before[file] = file.read_text().strip()
             file.write_text(value)
         yield

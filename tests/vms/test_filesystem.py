@@ -1,4 +1,4 @@
-"""The ground of a cell, on this host's kernel: loop devices, mounts."""
+"""The file system of a cell, on this host's kernel: loop devices, mounts."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from graphdriver_vms.cells import load_cells
-from graphdriver_vms.guest.ground import NoGround, made
+from graphdriver_vms.guest.filesystem import CannotPrepare, mounted_filesystem
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts")
 
@@ -19,22 +19,25 @@ def _cell(make: list[str], older: list[str]) -> dict[str, Any]:
     return {"make": make, "make_older": older, "mount": "", "user": "root"}
 
 
-def _type(ground: Path) -> str:
-    command = ["stat", "-f", "-c", "%T", str(ground)]
+def _type(filesystem: Path) -> str:
+    command = ["stat", "-f", "-c", "%T", str(filesystem)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_what_a_kernel_cannot_mount_is_made_as_in_its_time() -> None:
     # Nothing that is made is nothing that a kernel can mount.
-    with made(_cell(["true"], EXT4)) as ground:
-        assert "ext2/ext3" == _type(ground)
-    assert not ground.exists()
+    with mounted_filesystem(_cell(["true"], EXT4)) as filesystem:
+        assert "ext2/ext3" == _type(filesystem)
+    assert not filesystem.exists()
 
 
 def test_without_an_older_way_there_is_no_ground() -> None:
     before = Path("/proc/self/mountinfo").read_text()
 
-    with pytest.raises(NoGround, match="mount -o loop failed"), made(_cell(["true"], [])):
+    with (
+        pytest.raises(CannotPrepare, match="mount -o loop failed"),
+        mounted_filesystem(_cell(["true"], [])),
+    ):
         pass
 
     assert before == Path("/proc/self/mountinfo").read_text()
@@ -45,9 +48,9 @@ def test_the_older_ways_are_ways(name: str) -> None:
     cell = load_cells()[name]
 
     try:
-        with made(_cell(cell.make_older, [])) as ground:
-            assert cell.make[0].removeprefix("mkfs.") == _type(ground)
-    except NoGround as error:
+        with mounted_filesystem(_cell(cell.make_older, [])) as filesystem:
+            assert cell.make[0].removeprefix("mkfs.") == _type(filesystem)
+    except CannotPrepare as error:
         if cell.make[0] in str(error) and "failed" in str(error):
             raise  # options that mkfs does not know
         pytest.skip(f"shown only where there is such a file system: {error}")

@@ -1,6 +1,6 @@
 """The plugin server beside the driver in this process: `graphdriver serve` on a socket.
 
-The client sends and reads as dockerd does, in pieces of 32 KiB.
+The client sends and reads as dockerd does, in chunks of 32 KiB.
 """
 
 import http.client
@@ -22,7 +22,7 @@ from benchmarks.workspace import Record, Workspace
 __all__ = ["through_socket"]
 
 REMOTE = "overlay2 through its socket"
-_PIECE = 32 << 10
+_CHUNK_SIZE = 32 << 10
 _DEADLINE = 60.0
 
 
@@ -78,17 +78,17 @@ class _Client:
         body = json.dumps({"ID": layer, "Parent": ""}).encode()
         self._connection.request("POST", "/GraphDriver.Diff", body)
         response = self._connection.getresponse()
-        buffer = bytearray(_PIECE)
+        buffer = bytearray(_CHUNK_SIZE)
         while response.readinto(buffer):
             pass
 
     def apply(self, layer: str, archive: Path) -> None:
         """Send an archive in chunks."""
         with archive.open("rb", buffering=0) as stream:
-            pieces = iter(partial(stream.read, _PIECE), b"")
+            chunks = iter(partial(stream.read, _CHUNK_SIZE), b"")
             path = f"/GraphDriver.ApplyDiff?id={layer}&parent="
             headers = {"Transfer-Encoding": "chunked"}
-            self._connection.request("POST", path, pieces, headers, encode_chunked=True)
+            self._connection.request("POST", path, chunks, headers, encode_chunked=True)
         self._answer()
 
     def _answer(self) -> Mapping[str, object]:

@@ -91,7 +91,7 @@ def test_only_the_linux_package_of_the_reference_touches_ctypes() -> None:
 
 
 def test_packages_of_the_reference_import_each_other_one_way_only() -> None:
-    """A package is a folder of `graphdriver`; its root modules are the ground all stand on."""
+    """A package is a folder of `graphdriver`; its root modules are the lowest level."""
     root = SOURCE_ROOTS["graphdriver"] / "graphdriver"
     packages = {path.name for path in root.iterdir() if (path / "__init__.py").exists()}
     uses: dict[str, set[str]] = {package: set() for package in packages}

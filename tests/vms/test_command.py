@@ -92,7 +92,7 @@ def test_what_another_process_told_of_is_not_left(capsys: pytest.CaptureFixture[
     """Machines run in a process of their own, the host's row here."""
     progress = Progress(["5.10", "7.3", "host"])
 
-    progress.told(["5.10", "7.3"])
+    progress.remove(["5.10", "7.3"])
     progress.done("host", "1 met")
 
     assert "left" not in capsys.readouterr().out

@@ -31,7 +31,7 @@ def test_what_a_kernel_cannot_mount_is_made_as_in_its_time() -> None:
     assert not filesystem.exists()
 
 
-def test_without_an_older_way_there_is_no_ground() -> None:
+def test_without_an_older_mkfs_there_is_no_file_system() -> None:
     before = Path("/proc/self/mountinfo").read_text()
 
     with (

@@ -63,7 +63,7 @@ def test_a_cell_is_as_its_requirements_are(outcomes: dict[str, str], state: Stat
     assert state is judge_cell(record(), {}, result(**outcomes)).state
 
 
-def test_a_cell_without_result_is_different_unless_it_had_no_ground() -> None:
+def test_a_cell_without_result_is_different_unless_it_had_no_file_system() -> None:
     assert State.DIFFERENT is judge_cell(record(exit=3), {}, None).state
     assert State.NOT_RUN is judge_cell(record(trouble="no mkfs.xfs"), {}, None).state
 

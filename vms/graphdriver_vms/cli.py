@@ -192,7 +192,7 @@ def _run(options: argparse.Namespace) -> int:
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
         return code
-    progress.told([one.name for one in machines])
+    progress.remove([one.name for one in machines])
     if HOST in kernels:
         run_host(order, out, progress)
     page = out / "report.html"

@@ -31,8 +31,8 @@ class Progress:
             left = f"; left: {', '.join(self._left)}" if self._left else ""
         self.say(name, text + left)
 
-    def told(self, names: Collection[str]) -> None:
-        """Count `names` as done, which another process has reported."""
+    def remove(self, names: Collection[str]) -> None:
+        """Count `names` as done; another process has reported them."""
         with self._lock:
             self._left = [one for one in self._left if one not in names]
 

@@ -258,5 +258,5 @@ def _summary(row: Row) -> str:
     if row.trouble:
         return f"FAILED: {row.trouble}"
     words = Counter(cell.state for cell in row.cells)
-    told = ", ".join(f"{count} {state}" for state, count in words.items())
-    return f"{told} ({row.seconds:.0f} s)"
+    text = ", ".join(f"{count} {state}" for state, count in words.items())
+    return f"{text} ({row.seconds:.0f} s)"

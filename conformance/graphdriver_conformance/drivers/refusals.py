@@ -61,6 +61,6 @@ _NAMES = re.compile(r"""(["'`]).*?\1|(?<!\S)[(=:]*/\S*""", re.DOTALL)
 
 def refusal(text: str) -> DriverError:
     """Return the error for `text`, the message of a program."""
-    said = _NAMES.sub(" ", text)
-    found = next((kind for words, kind in _CLASSES if re.search(words, said, re.I)), DriverError)
+    message = _NAMES.sub(" ", text)
+    found = next((kind for words, kind in _CLASSES if re.search(words, message, re.I)), DriverError)
     return found(text)

@@ -371,9 +371,9 @@ def _text(thread: int, address: int) -> bytes:
     data = b""
     while len(data) < _LONGEST:
         count = 4096 - address % 4096
-        piece = _memory(thread, address, count)
-        data += piece
-        if b"\0" in piece or len(piece) < count:
+        chunk = _memory(thread, address, count)
+        data += chunk
+        if b"\0" in chunk or len(chunk) < count:
             break
         address += count
     return data.partition(b"\0")[0]

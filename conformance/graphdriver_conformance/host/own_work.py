@@ -46,7 +46,9 @@ def run_program(
     except (OSError, subprocess.SubprocessError) as error:
         raise SuiteError(f"the suite could not run {program}: {error}") from error
     if check and done.returncode:
-        said = done.stderr if isinstance(done.stderr, str) else done.stderr.decode(errors="replace")
+        message = (
+            done.stderr if isinstance(done.stderr, str) else done.stderr.decode(errors="replace")
+        )
         shown = " ".join(map(str, command))
-        raise SuiteError(f"{shown} ended with {done.returncode}: {said.strip()}")
+        raise SuiteError(f"{shown} ended with {done.returncode}: {message.strip()}")
     return done

@@ -119,10 +119,10 @@ def opaque(directory: str | bytes) -> LayerEntry:
 
 def build_archive(entries: Iterable[LayerEntry], dialect: Dialect = PLAIN) -> bytes:
     """Return the archive of `entries`, in their order, without validation."""
-    pieces = [extended([(b"comment", b"made by hand")], b"g")] if dialect.comment else []
-    pieces += [build_member(entry, dialect) for entry in entries]
-    pieces.append(END[: dialect.blocks * 512])
-    whole = b"".join(pieces)
+    chunks = [extended([(b"comment", b"made by hand")], b"g")] if dialect.comment else []
+    chunks += [build_member(entry, dialect) for entry in entries]
+    chunks.append(END[: dialect.blocks * 512])
+    whole = b"".join(chunks)
     return whole + bytes(-len(whole) % dialect.record)
 
 

@@ -82,7 +82,7 @@ class LayerModel:
 class FamilyModel:
     """A layer and its descendants: id, parent and number of holds of each existing layer.
 
-    `ground` is a layer that always exists. `copies` means that a child has its own copy of the
+    `base` is a layer that always exists. `copies` means that a child has its own copy of the
     parent's content, so that the parent may be removed before it; `orphans` that removing an unheld
     parent succeeds and its children fail afterwards (docs/rulings.md, 5); `replaces` that create of
     an existing layer replaces it, during which it does not exist for a moment (docs/rulings.md, 1);
@@ -90,7 +90,7 @@ class FamilyModel:
     `index=on` refuses the upper directory of a mount as a lower one.
     """
 
-    ground: str
+    base: str
     copies: bool = False
     orphans: bool = False
     replaces: bool = False
@@ -108,7 +108,7 @@ class FamilyModel:
         return states or ([self] if may_refuse else [])
 
     def _there(self, id: str) -> bool:
-        return id == self.ground or any(one[0] == id for one in self.layers)
+        return id == self.base or any(one[0] == id for one in self.layers)
 
     def _with(self, old: tuple[str, str, int] | None, new: tuple[str, str, int] | None) -> Self:
         kept = self.layers - ({old} if old else set())
@@ -122,7 +122,7 @@ class FamilyModel:
     def _is_whole(self, id: str) -> bool:
         """Return whether all lowers of a layer exist."""
         parents = {one[0]: one[1] for one in self.layers}
-        while id != self.ground:
+        while id != self.base:
             if id not in parents:
                 return False
             id = parents[id]

@@ -103,8 +103,8 @@ class Header:
             # format.
             raw[476:500] = octal(self.mtime, 12) * 2
             raw[508:512] = b"tar\0"
-        for offset, piece in self.patches:
-            raw[offset : offset + len(piece)] = piece
+        for offset, chunk in self.patches:
+            raw[offset : offset + len(chunk)] = chunk
         raw[_CHECKSUM] = b" " * 8
         raw[_CHECKSUM] = b"%06o\0 " % sum(raw)
         return bytes(raw)

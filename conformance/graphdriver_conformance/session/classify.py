@@ -151,7 +151,7 @@ def _finding(
         return Reason.MISMATCH, error.expected, error.actual
     if isinstance(error, NotRefused):
         reason = Reason.WRONG_ERROR if error.raised else Reason.NOT_REFUSED
-        return reason, f"{error.called} raises DriverError or OSError", error.came
+        return reason, f"{error.called} raises DriverError or OSError", error.outcome
     if isinstance(error, PastDeadline):
         return Reason.DEADLINE, requirement.title, str(error)
     if not isinstance(error, AssertionError):

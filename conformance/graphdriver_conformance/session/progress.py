@@ -50,8 +50,8 @@ class Progress:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Show the number of remaining tests, the elapsed time, and an estimate of the rest."""
-        said = getattr(report, "graphdriver", None)
-        if not said or not self._is_shown:
+        data = getattr(report, "graphdriver", None)
+        if not data or not self._is_shown:
             return
         self._done += 1
         self._failed += report.failed
@@ -59,7 +59,7 @@ class Progress:
         failed = f", {self._failed} failed" if self._failed else ""
         left = max(0, self._total - self._done)
         to_go = f", about {seconds / self._done * left:.0f} s to go" if self._can_tell else ""
-        self._show(f"{said['result']['id']}  {left} tests left{failed}, {seconds:.0f} s{to_go}")
+        self._show(f"{data['result']['id']}  {left} tests left{failed}, {seconds:.0f} s{to_go}")
 
     def pytest_sessionfinish(self) -> None:
         """Take the line away."""

@@ -28,7 +28,7 @@ _MAKE = {
 
 
 @pytest.fixture(params=list(_MAKE))
-def ground(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+def quota_filesystem(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     mkfs, options = _MAKE[request.param]
     image, mounted = tmp_path / "image", tmp_path / "mounted"
     with image.open("wb") as made:
@@ -58,8 +58,8 @@ def _fill(file: Path, mebibytes: int) -> int:
     return 0
 
 
-def test_size_holds_for_its_layer_only(ground: Path) -> None:
-    driver = Driver(ground / "home")
+def test_size_holds_for_its_layer_only(quota_filesystem: Path) -> None:
+    driver = Driver(quota_filesystem / "home")
     driver.create("base")
     driver.create_read_write("small", "base", "", {"size": "8M"})
     driver.create_read_write("free", "base")
@@ -74,11 +74,11 @@ def test_size_holds_for_its_layer_only(ground: Path) -> None:
     assert 0 == free
 
 
-def test_default_size_and_a_driver_opened_again(ground: Path) -> None:
-    first = Driver(ground / "home", ["overlay2.size=8M"])
+def test_default_size_and_a_driver_opened_again(quota_filesystem: Path) -> None:
+    first = Driver(quota_filesystem / "home", ["overlay2.size=8M"])
     first.create("base")
     first.create_read_write("one", "base")
-    second = Driver(ground / "home", ["overlay2.size=8M"])
+    second = Driver(quota_filesystem / "home", ["overlay2.size=8M"])
     second.create_read_write("two", "base")
 
     try:
@@ -91,13 +91,13 @@ def test_default_size_and_a_driver_opened_again(ground: Path) -> None:
     assert full in (errno.ENOSPC, errno.EDQUOT)
 
 
-def test_two_homes_on_one_file_system_do_not_share_a_size(ground: Path) -> None:
+def test_two_homes_on_one_file_system_do_not_share_a_size(quota_filesystem: Path) -> None:
     """Nor does asking for the capabilities of one change the limits of the other."""
-    first, second = Driver(ground / "first"), Driver(ground / "second")
+    first, second = Driver(quota_filesystem / "first"), Driver(quota_filesystem / "second")
     for driver in (first, second):
         driver.create("base")
         driver.create_read_write("layer", "base", "", {"size": "8M"})
-        assert Capability.QUOTA in Driver(ground / "third").capabilities
+        assert Capability.QUOTA in Driver(quota_filesystem / "third").capabilities
 
     try:
         outcomes = [_fill(driver.get("layer") / "f", 6) for driver in (first, second)]
@@ -110,8 +110,8 @@ def test_two_homes_on_one_file_system_do_not_share_a_size(ground: Path) -> None:
     assert 0 not in full
 
 
-def test_quota_is_claimed_where_it_is_kept(ground: Path) -> None:
-    assert Capability.QUOTA in Driver(ground / "home").capabilities
+def test_quota_is_claimed_where_it_is_kept(quota_filesystem: Path) -> None:
+    assert Capability.QUOTA in Driver(quota_filesystem / "home").capabilities
 
 
 class _Kernel:

@@ -77,16 +77,16 @@ def _in_child(attempt: Callable[[], object], uid: int = 0) -> str:
         try:
             _enter(uid)
             attempt()
-            said = "ok"
+            text = "ok"
         except OSError as error:
-            said = errno.errorcode.get(error.errno or 0, str(error.errno))
-        os.write(write, said.encode())
+            text = errno.errorcode.get(error.errno or 0, str(error.errno))
+        os.write(write, text.encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as answer:
-        said = answer.read()
+        text = answer.read()
     os.waitpid(child, 0)
-    return said
+    return text
 
 
 def _enter(uid: int) -> None:

@@ -22,7 +22,7 @@ class CannotPrepare(Exception):
 
 @contextlib.contextmanager
 def mounted_filesystem(cell: dict[str, Any]) -> Iterator[Path]:
-    """Create the file system of a cell and mount it. Raises CannotPrepare if the kernel lacks it."""
+    """Create and mount the file system of a cell. Raises CannotPrepare if the kernel lacks it."""
     base = Path(tempfile.mkdtemp(prefix="graphdriver-filesystem-", dir="/var/tmp"))
     filesystem = base / "mount"
     filesystem.mkdir()
@@ -44,7 +44,7 @@ def mounted_filesystem(cell: dict[str, Any]) -> Iterator[Path]:
 
 
 def _make_some(cell: dict[str, Any], image: Path, filesystem: Path) -> None:
-    """Run mkfs with today's defaults, or with those of the time of this kernel. Raises CannotPrepare."""
+    """Run mkfs with current defaults, or with those of this kernel's time. Raises CannotPrepare."""
     try:
         _make_and_mount(cell["make"], cell["mount"], image, filesystem)
     except CannotPrepare:
@@ -72,8 +72,8 @@ def _run(command: list[str | Path]) -> None:
     if done.returncode:
         # Without the paths, which differ in every run.
         words = " ".join(str(one) for one in command if not str(one).startswith("/"))
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        raise CannotPrepare(f"{words} failed: {said.rpartition(': ')[2]}")
+        error = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+        raise CannotPrepare(f"{words} failed: {error.rpartition(': ')[2]}")
 
 
 @contextlib.contextmanager

@@ -126,5 +126,5 @@ def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = re.sub(r"(?m)^WARNING: .*\n", "", done.stderr).strip()
-        raise CannotBuild(f"pip {arguments[0]} failed:\n{said[-2000:]}")
+        message = re.sub(r"(?m)^WARNING: .*\n", "", done.stderr).strip()
+        raise CannotBuild(f"pip {arguments[0]} failed:\n{message[-2000:]}")

@@ -90,12 +90,12 @@ def _be_middle(state: Path, work: Callable[[], int]) -> None:
 
 def _wait_forwarding(child: int) -> int:
     """Wait for a child and return its exit code; pass on the first SIGINT or SIGTERM."""
-    told: list[int] = []
+    forwarded: list[int] = []
 
     def forward(number: int, _: FrameType | None) -> None:
         # A second Ctrl-C must not interrupt the destruction of machines that the first began.
-        if not told:
-            told.append(number)
+        if not forwarded:
+            forwarded.append(number)
             os.kill(child, signal.SIGTERM)
 
     before = {one: signal.signal(one, forward) for one in (signal.SIGINT, signal.SIGTERM)}

@@ -116,14 +116,14 @@ class Machine:
         self._vagrant("destroy", _STEP, watch=lambda: "")
 
     def _vagrant(self, step: str, limit: float, watch: Callable[[], str] | None = None) -> str:
-        said, trouble = run_step(
+        output, trouble = run_step(
             self._where, (step, self.name), self._log, limit, watch or self._interruption
         )
         if trouble:
             raise MachineFailed(
                 f"{self.name}: vagrant {step} {trouble}{self._tail()}", f"see {self._log}"
             )
-        return said
+        return output
 
     def _interruption(self) -> str:
         return "was interrupted" if self._interrupted.is_set() else ""
@@ -133,7 +133,7 @@ class Machine:
             return self._interruption()
         with contextlib.suppress(OSError):
             found = _BOOT_FAILED.search(self._console.read_text("utf-8", "replace"))
-            return f"saw the guest fail: {found[0]}" if found else ""
+            return f"reported a failure of the guest: {found[0]}" if found else ""
         return ""
 
     def _tail(self) -> str:
@@ -165,9 +165,9 @@ class Machine:
     def _send(self, command: str, given: int, limit: float) -> None:
         """Run a command in it that reads the file `given`. Raises MachineFailed."""
         process = self._ssh_process(command, given)
-        said, trouble = wait_for(process, limit, self._interruption)
+        output, trouble = wait_for(process, limit, self._interruption)
         if trouble or process.returncode:
-            reason = trouble or f"failed: {said.strip()[-300:]}"
+            reason = trouble or f"failed: {output.strip()[-300:]}"
             raise MachineFailed(f"{self.name}: {command} {reason}", f"see {self._log}")
 
     def _ssh(self, command: str, given: str = "") -> str:

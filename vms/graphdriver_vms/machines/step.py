@@ -35,5 +35,5 @@ def _main(directory: str, step: str, name: str) -> None:
 try:
     _main(*sys.argv[1:])
 except subprocess.CalledProcessError as failed:
-    # What went wrong Vagrant has said; a traceback of ours would hide it.
+    # Vagrant has printed the error; a Python traceback would hide it.
     sys.exit(failed.returncode)

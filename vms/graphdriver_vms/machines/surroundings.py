@@ -56,7 +56,7 @@ def run_step(
     limit: float,
     watch: Callable[[], str],
 ) -> tuple[str, str]:
-    """Run a step of Vagrant, (what, on what); return what it said, and why it failed if it did.
+    """Run a step of Vagrant, (step, machine); return its output, and the reason if it failed.
 
     It is ended after `limit` seconds, and as soon as `watch` returns a reason.
     """
@@ -76,25 +76,25 @@ def run_step(
             # So that Ctrl-C is ours to handle, and the step can be ended as a whole.
             start_new_session=True,
         )
-        said, trouble = wait_for(process, limit, watch)
+        output, trouble = wait_for(process, limit, watch)
     if not trouble and process.returncode:
         words = _last_words(log.read_bytes()[begin:].decode("utf-8", "replace"))
         trouble = f"ended with {process.returncode}: {words}"
-    return said, trouble
+    return output, trouble
 
 
 def _last_words(text: str) -> str:
-    """Return the line of Vagrant's that tells best what went wrong."""
+    """Return the line of Vagrant's output that names the error."""
     lines = text.replace("\r", "\n").splitlines()
-    told = [one.strip() for one in lines if one.strip() and not one.startswith(("==>", " "))]
-    errors = [one for one in told if "rror" in one]
-    return (errors or told or ["it said nothing"])[-1][:300]
+    messages = [one.strip() for one in lines if one.strip() and not one.startswith(("==>", " "))]
+    errors = [one for one in messages if "rror" in one]
+    return (errors or messages or ["it printed nothing"])[-1][:300]
 
 
 def wait_for(
     process: "subprocess.Popen[str]", limit: float, watch: Callable[[], str]
 ) -> tuple[str, str]:
-    """Wait for a process; return what it said, and why it was ended if it was."""
+    """Wait for a process; return its output, and the reason if it was ended."""
     until = time.monotonic() + limit
     try:
         while True:

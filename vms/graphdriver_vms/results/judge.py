@@ -93,7 +93,7 @@ def _verdict(
     if record["expect"] != CONFORMANT or (lacking and refused):
         return _refusal_verdict(record, facts, refused)
     if refused:
-        return State.DIFFERENT, f"Init failed ({refused.reason}): {_told(refused)}"
+        return State.DIFFERENT, f"Init failed ({refused.reason}): {_without_home(refused)}"
     if result is None:
         return State.DIFFERENT, f"no result; exit code {record['exit']}"
     bad = [
@@ -115,7 +115,7 @@ def _caught(record: dict[str, Any], result: Result | None) -> tuple[State, str]:
     missed = [f"{id} {outcome}" for id, outcome in asked.items() if outcome != VIOLATED]
     if missed or not asked:
         error = _init_error(record, result)
-        why = ", ".join(missed) or (f"Init: {_told(error)}" if error else "no result")
+        why = ", ".join(missed) or (f"Init: {_without_home(error)}" if error else "no result")
         return State.DIFFERENT, f"a broken driver was not caught: {why}"
     return State.MET, f"caught by {', '.join(asked)}"
 
@@ -136,13 +136,16 @@ def _refusal_verdict(
     if error is None:
         return State.DIFFERENT, f"Init must raise {expect}; exit code {record['exit']}, no error"
     if error.name != expect or not error.is_refusal:
-        return State.DIFFERENT, f"Init must raise {expect}; {error.reason}: {_told(error)}"
+        return State.DIFFERENT, f"Init must raise {expect}; {error.reason}: {_without_home(error)}"
     if record["left"]:
         return State.DIFFERENT, f"Init refused, but left {', '.join(record['left'])}"
     if record["expect"] == CONFORMANT:
         lack = f"{record['requires']} is {facts.get(record['requires'], 'unknown')}"
-        return State.NOT_PROVABLE, f"{lack} on this kernel, and Init refused: {_told(error)}"
-    return State.REFUSED, _told(error)
+        return (
+            State.NOT_PROVABLE,
+            f"{lack} on this kernel, and Init refused: {_without_home(error)}",
+        )
+    return State.REFUSED, _without_home(error)
 
 
 def _init_error(record: dict[str, Any], result: Result | None) -> InitError | None:
@@ -154,7 +157,7 @@ def _init_error(record: dict[str, Any], result: Result | None) -> InitError | No
     return InitError(name, message, "refused") if found else None
 
 
-def _told(error: InitError) -> str:
+def _without_home(error: InitError) -> str:
     return _HOME.sub("HOME", str(error))
 
 

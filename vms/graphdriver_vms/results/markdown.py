@@ -39,10 +39,10 @@ def _kernels(rows: Sequence[Row]) -> Iterator[str]:
     yield "| kernel | answered | seconds | |"
     yield "|---|---|---|---|"
     for row in rows:
-        said = row.trouble.partition("\n")[0] or (
+        message = row.trouble.partition("\n")[0] or (
             "different" if row.is_different else "as expected"
         )
-        state = f"{'failed' if row.failed else 'not run'}: {said}" if row.trouble else said
+        state = f"{'failed' if row.failed else 'not run'}: {message}" if row.trouble else message
         yield f"| {row.name} | {row.release or '-'} | {row.seconds:.0f} | {_safe(state)} |"
 
 
@@ -65,15 +65,15 @@ def _section(title: str, table: Table) -> Iterator[str]:
 
 def _remarks(table: Table) -> Iterator[str]:
     """List the notes on single values, once each."""
-    said: dict[str, list[str]] = {}
+    columns_of: dict[str, list[str]] = {}
     for line in table.lines:
         for column, value, detail in zip(
             table.columns, line.values, line.details or ("",) * len(line.values), strict=True
         ):
             if detail and value != "met":
                 text = detail.strip().partition("\n")[0]
-                said.setdefault(f"{line.name}: {text}", []).append(column)
-    for text, columns in said.items():
+                columns_of.setdefault(f"{line.name}: {text}", []).append(column)
+    for text, columns in columns_of.items():
         yield f"* {text} ({', '.join(columns)})"
 
 

@@ -51,14 +51,14 @@ def changes(line: Line, columns: Sequence[str]) -> list[str]:
 
     Columns without a value are ignored.
     """
-    told, before = [], ""
+    texts, before = [], ""
     for column, value in zip(columns, line.values, strict=True):
         if value == _ABSENT:
             continue
         if before and value != before:
-            told.append(f"{column}: {before} → {value}")
+            texts.append(f"{column}: {before} → {value}")
         before = value
-    return told
+    return texts
 
 
 def cell_table(rows: Sequence[Row]) -> Table:

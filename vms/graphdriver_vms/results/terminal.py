@@ -38,24 +38,24 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _details(ran: Sequence[Row]) -> Iterator[str]:
-    said: dict[tuple[State, str, str], list[str]] = {}
+    names: dict[tuple[State, str, str], list[str]] = {}
     for row in ran:
         for cell in row.cells:
             if cell.state is not State.MET:
-                said.setdefault((cell.state, cell.name, cell.detail), []).append(row.name)
-    for (state, name, detail), kernels in sorted(said.items(), key=lambda one: one[0][0]):
+                names.setdefault((cell.state, cell.name, cell.detail), []).append(row.name)
+    for (state, name, detail), kernels in sorted(names.items(), key=lambda one: one[0][0]):
         yield f"{_SHORT[state]}: {name} on {', '.join(kernels)}: {detail}"
 
 
 def _violations(ran: Sequence[Row]) -> Iterator[str]:
     """Name the violations in cells that are as expected: SHOULDs."""
-    said: dict[tuple[str, str], list[str]] = {}
+    names: dict[tuple[str, str], list[str]] = {}
     for row in ran:
         for cell in row.cells:
             if cell.state is State.MET:
                 for id in (one for one, what in cell.outcomes().items() if what == "violated"):
-                    said.setdefault((cell.name, id), []).append(row.name)
-    for (name, id), kernels in said.items():
+                    names.setdefault((cell.name, id), []).append(row.name)
+    for (name, id), kernels in names.items():
         yield f"violated, no MUST: {id}, {name} on {', '.join(kernels)}"
 
 

@@ -44,7 +44,7 @@ __all__ = ["LAYER", "Containerd", "ContainerdUnreachable"]
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 _LEASE = "graphdriver"
-_PIECE = 1 << 20
+_CHUNK_SIZE = 1 << 20
 _LARGEST_ANSWER = 16 << 20  # as in containerd's own client
 _Request = TypeVar("_Request", bound=Message)
 _Answer = TypeVar("_Answer", bound=Message)
@@ -140,7 +140,7 @@ class Containerd:
 
     def read(self, digest: str) -> BinaryIO:
         """Return content as a stream; closing it early ends the transfer."""
-        return cast(BinaryIO, io.BufferedReader(_Content(self, digest), _PIECE))
+        return cast(BinaryIO, io.BufferedReader(_Content(self, digest), _CHUNK_SIZE))
 
     def write(self, data: BinaryIO) -> types_pb2.Descriptor:
         """Store content and return its descriptor; an error while reading `data` is raised."""
@@ -190,7 +190,7 @@ class Containerd:
 
     def meant(self, name: str, error: Any) -> DriverError | ContainerdUnreachable:
         """Return the error for a failed call."""
-        code, said = error.code(), str(error.details())
+        code, details = error.code(), str(error.details())
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ContainerdUnreachable(
                 errno.ETIMEDOUT,
@@ -201,12 +201,12 @@ class Containerd:
         if code is grpc.StatusCode.UNAVAILABLE:
             return ContainerdUnreachable(
                 errno.ECONNREFUSED,
-                f"{name}: no containerd answers there ({said})",
+                f"{name}: no containerd answers there ({details})",
                 str(self._socket),
             )
         if code in _CLASSES:
-            return _CLASSES[code](f"{name}: {said}")
-        return refusal(f"{name}: {said}")
+            return _CLASSES[code](f"{name}: {details}")
+        return refusal(f"{name}: {details}")
 
 
 class _Upload:
@@ -225,12 +225,12 @@ class _Upload:
 
     def requests(self) -> Iterator[content_pb2.WriteContentRequest]:
         try:
-            while piece := self._data.read(_PIECE):
+            while chunk := self._data.read(_CHUNK_SIZE):
                 yield content_pb2.WriteContentRequest(
-                    action=content_pb2.WRITE, ref=self._ref, offset=self.size, data=piece
+                    action=content_pb2.WRITE, ref=self._ref, offset=self.size, data=chunk
                 )
-                self.size += len(piece)
-                self._hash.update(piece)
+                self.size += len(chunk)
+                self._hash.update(chunk)
         except BaseException as error:
             self.error = error
             raise

@@ -153,8 +153,8 @@ def _mount_by_program(one: Mount, point: Path) -> None:
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = done.stderr.strip() or f"mount(8) ended with {done.returncode}"
-        raise NotSupported(f"a mount of the type {one.type} of {one.source}", said)
+        message = done.stderr.strip() or f"mount(8) ended with {done.returncode}"
+        raise NotSupported(f"a mount of the type {one.type} of {one.source}", message)
 
 
 def _relative(data: list[str]) -> tuple[str, list[str]]:

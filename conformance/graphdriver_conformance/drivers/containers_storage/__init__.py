@@ -344,8 +344,8 @@ def _checked(answer: Answer) -> Answer:
         # error, the log on stderr may be about another one.
         with answer.output as output:
             printed = output.read().decode("utf-8", "replace").strip()
-        said = _error_in(printed) or answer.complaint or printed
-        raise refusal(said or f"the program ended with {answer.status}")
+        message = _error_in(printed) or answer.complaint or printed
+        raise refusal(message or f"the program ended with {answer.status}")
     return answer
 
 

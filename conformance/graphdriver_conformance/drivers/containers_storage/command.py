@@ -20,7 +20,7 @@ from graphdriver_conformance.drivers import Cause, NoAnswer
 
 __all__ = ["Answer", "DriverProgram", "DriverProgramMissing", "ProgramHung"]
 
-_PIECE = 1 << 20
+_CHUNK_SIZE = 1 << 20
 
 
 class DriverProgramMissing(FileNotFoundError):
@@ -103,12 +103,12 @@ class DriverProgram:
                     raise self._too_slow(verb)
                 status = self._wait(verb, process)
                 complaint.seek(0)
-                said = complaint.read().decode("utf-8", "replace").strip()
+                message = complaint.read().decode("utf-8", "replace").strip()
         except BaseException:
             output.close()
             raise
         output.seek(0)
-        return Answer(status, output, said)
+        return Answer(status, output, message)
 
     def _feed(self, process: subprocess.Popen[bytes], archive: BinaryIO) -> bool:
         """Write as much of the archive as the program reads; False if it exceeded the deadline."""
@@ -122,9 +122,9 @@ class DriverProgram:
         watchdog = threading.Timer(self._deadline, expire)
         watchdog.start()
         try:
-            while piece := archive.read(_PIECE):
-                while piece:
-                    piece = piece[process.stdin.write(piece) :]
+            while chunk := archive.read(_CHUNK_SIZE):
+                while chunk:
+                    chunk = chunk[process.stdin.write(chunk) :]
         except BrokenPipeError:
             pass  # its exit status shows the reason
         except BaseException:

@@ -26,7 +26,7 @@ from graphdriver_conformance.drivers import Cause, NoAnswer, deadline
 __all__ = ["ACCEPT", "BodyBroke", "Connection", "PluginUnreachable", "Wire"]
 
 ACCEPT = "application/vnd.docker.plugins.v1.2+json"
-_PIECE = 1 << 20
+_CHUNK_SIZE = 1 << 20
 # The changes of a million paths; a larger answer is refused.
 _LARGEST_ANSWER = 256 << 20
 # The number of seconds for a plugin to notice that its answer is no longer wanted.
@@ -114,7 +114,7 @@ class Connection(http.client.HTTPConnection):
         with contextlib.suppress(OSError):
             made.shutdown(socket.SHUT_RD)
             # Its data is read: otherwise a blocked writer would not notice the close.
-            while made.recv(_PIECE):
+            while made.recv(_CHUNK_SIZE):
                 pass
         poll = select.poll()
         poll.register(made, 0)
@@ -176,8 +176,8 @@ class Wire:
         """Read an answer to its end and return its JSON. Raises as `call`."""
         data = bytearray()
         with self._reaching(method, connection):
-            while piece := response.read(_PIECE):
-                data += piece
+            while chunk := response.read(_CHUNK_SIZE):
+                data += chunk
                 if len(data) > _LARGEST_ANSWER:
                     raise http.client.HTTPException(f"more than {_LARGEST_ANSWER >> 20} MiB")
         self.done(connection, response)
@@ -190,7 +190,7 @@ class Wire:
     ) -> str:
         """Return the message of an answer other than 200. Raises PluginUnreachable."""
         with self._reaching(method, connection):
-            data = response.read(_PIECE)
+            data = response.read(_CHUNK_SIZE)
         connection.close()
         return _refusal(method, response.status, data)
 

@@ -25,7 +25,7 @@ from graphdriver_conformance.drivers.refusals import refusal
 
 __all__ = ["PluginDriver"]
 
-_PIECE = 1 << 20
+_CHUNK_SIZE = 1 << 20
 # Go, among others, encodes bytes that are not UTF-8 as this character.
 _UNKNOWN = "\ufffd"
 _Kind = TypeVar("_Kind")
@@ -183,7 +183,7 @@ class PluginDriver:
         path = f"{method}?id={quote(id, safe='')}&parent={quote(parent, safe='')}"
         with self._telling():
             self._take_turn()
-            answer = self.wire.answer(method, *self.wire.post(path, _pieces(diff)))
+            answer = self.wire.answer(method, *self.wire.post(path, _chunks(diff)))
         return _typed(method, answer, "Size", int)
 
     def unreachable(self, method: str, error: Exception) -> PluginUnreachable:
@@ -300,10 +300,10 @@ def _wire_maps(maps: Sequence[IDMap]) -> list[dict[str, int]] | None:
     return rows or None
 
 
-def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
     """Yield a stream in chunks. Raises BodyBroke: its errors are not the plugin's fault."""
     try:
-        while piece := stream.read(_PIECE):
-            yield piece
+        while chunk := stream.read(_CHUNK_SIZE):
+            yield chunk
     except Exception as error:
         raise BodyBroke from error

@@ -91,7 +91,7 @@ class Raw:
             reply = Reply(response.status, response.read())
         except (OSError, http.client.HTTPException) as error:
             raise self._driver.unreachable(method, error) from error
-        step.came = str(reply)
+        step.result = str(reply)
         return reply
 
     def half_sent(self, data: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -80,13 +81,13 @@ class RefusesRareMembers(RewritesBlocks, Variant):
             yield one.raw
 
 
-@variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016")
+@variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016", "SEC-013")
 class RefusesMeetingsWithSymlinks(Variant):
     """apply_diff refuses paths through symlinks, and hard links to files that the archive hides."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
-        members = [member for member, _ in members_of(data)] if data else []
+        members = _readable(data)
         hidden = {_hidden_by(one.name) for one in members}
         placed: set[str] = set()
         links = {one.name.strip("/") for one in members if one.issym()}
@@ -107,6 +108,14 @@ class RefusesMeetingsWithSymlinks(Variant):
         finally:
             self.sound.put(id)
         return super().apply_diff(id, parent, io.BytesIO(data))
+
+
+def _readable(data: bytes) -> list[tarfile.TarInfo]:
+    """Return the members, none of an archive that the sound driver has to judge alone."""
+    try:
+        return [member for member, _ in members_of(data)] if data else []
+    except (tarfile.TarError, OSError, ValueError, OverflowError):
+        return []
 
 
 def _parents(name: str) -> list[str]:

@@ -97,7 +97,7 @@ def _main() -> None:
     parser.add_argument(
         "--shard", type=Shard.parse, default=Shard(1, 1), metavar="I/N", help="the Ith of N shares"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.command == "kills":
         done = kills.read() if arguments.missing else ()
         names = [one for one in arguments.names or sorted(MUTANTS) if one not in done]

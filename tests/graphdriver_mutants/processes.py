@@ -144,3 +144,18 @@ class LoopsAreFollowed(Mutant):
                     if error.errno == errno.ELOOP:
                         raise
         return super().diff(id, parent)
+
+
+@mutant("DIF-064", bug="containers-storage 1.43, changes: stat(2) of the parent's file")
+class ChangesFollowLoops(Mutant):
+    """changes fails with ELOOP if a path is a loop of symlinks in the parent."""
+
+    def changes(self, id: str, parent: str = "") -> Any:
+        found = super().changes(id, parent)
+        for one in found if parent else ():
+            try:
+                os.stat(os.fsencode(self.home / parent / "diff") + one.path)
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise
+        return found

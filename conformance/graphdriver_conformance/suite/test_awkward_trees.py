@@ -26,12 +26,13 @@ _LOOPS = Tree.of(
 )
 _CHANGED = Tree(
     {
+        # A target of another length: CHG-011 tests those that only content distinguishes.
         **_LOOPS.without(b"absolute"),
-        b"a": symlink("a"),
+        b"a": symlink("./a"),
         b"b": file(b"now a file"),
-        b"into": directory(),
-        b"into/new": symlink("../into/new"),
         b"d/f": symlink("f"),
+        b"new": directory(),
+        b"new/loop": symlink("../new/loop"),
     }
 )
 
@@ -107,3 +108,19 @@ def test_loops_of_symlinks_are_ordinary_content(graphdriver: Subject) -> None:
     for id in (child, sibling, layer, base):
         graphdriver.remove(id)
         assert not graphdriver.exists(id), f"remove left {id}"
+
+
+@verifies("DIF-064")
+def test_directory_takes_the_place_of_a_loop(graphdriver: Subject) -> None:
+    """containers-storage 1.43 omits the directory from the archive, but not its content."""
+    changed = Tree(
+        {**_LOOPS, b"into": directory(0o700), b"into/new": symlink("../into/new"), b"a": file()}
+    )
+    base = graphdriver.build(_LOOPS)
+    layer = graphdriver.build(changed, base)
+
+    archive = graphdriver.diff_bytes(layer, base)
+
+    names = {entry.path for entry in read_archive(archive)}
+    assert_there([b"into", b"into/new", b"a"], names, "the archive")
+    assert_same_tree(changed, apply_layer(_LOOPS, read_archive(archive)), "the archive")

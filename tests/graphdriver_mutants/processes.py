@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ from typing import Any, BinaryIO, ClassVar, cast
 from graphdriver_mutants.registry import Mutant, mutant
 
 __all__: list[str] = []
+
+_PATH_MAX = 4096
 
 
 @mutant(
@@ -129,6 +132,22 @@ class LongPathsNotInChanges(Mutant):
         if self.sound.exists(id):
             _raise_if_too_long(self.home, id)
         return super().changes(id, parent)
+
+
+@mutant("LIF-036", bug="a copy by full paths that ignores ENAMETOOLONG, as moby's pkg/archive does")
+class LongPathsNotCopied(Mutant):
+    """create copies no file of the parent whose path is longer than PATH_MAX."""
+
+    sound_name = "vfs"
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(id, parent, storage_opt)
+        for directory, names, _ in os.walk(self.home / "dir" / id) if parent else ():
+            for name in names:
+                if len(directory) + 1 + len(name) >= _PATH_MAX:
+                    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+                    shutil.rmtree(name, dir_fd=descriptor)
+                    os.close(descriptor)
 
 
 @mutant("DIF-064", bug="buildah #1979, makisu #282: stat(2) instead of lstat(2)")

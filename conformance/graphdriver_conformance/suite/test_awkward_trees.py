@@ -1,4 +1,4 @@
-"""CHG-024, DIF-062, DIF-064: paths longer than PATH_MAX, and loops of symlinks."""
+"""CHG-024, DIF-062, DIF-064, LIF-036: paths longer than PATH_MAX, and loops of symlinks."""
 
 from graphdriver.contract import Capability
 from graphdriver.errors import DriverError
@@ -81,6 +81,23 @@ def test_changes_has_paths_longer_than_path_max(graphdriver: Subject) -> None:
     parts = DEEP.split(b"/")
     wanted = [b"/".join(parts[:count]) for count in range(1, len(parts) + 1)]
     assert_there(wanted, listed, "the list of changes")
+
+
+@verifies("LIF-036")
+def test_child_has_paths_longer_than_path_max(graphdriver: Subject) -> None:
+    """A refusal is visible; a container without the files is not."""
+    _, layer = _deep_layer(graphdriver)
+    child = graphdriver.new_id("child")
+    try:
+        graphdriver.create_read_write(child, layer)
+    except (DriverError, OSError) as error:
+        graphdriver.note(f"create was refused: {error}")
+        return
+
+    with graphdriver.view(child) as root:
+        assert b"deep" == read_deep(root), "the file of the parent in the child"
+    graphdriver.remove(child)
+    assert not graphdriver.exists(child), "remove left the child"
 
 
 @verifies("DIF-064")

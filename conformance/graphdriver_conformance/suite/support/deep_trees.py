@@ -27,12 +27,17 @@ def write_deep(graphdriver: Subject, root: Path, content: bytes) -> None:
         os.close(directory)
 
 
-def read_deep(root: Path) -> bytes:
-    """Return the content of the file. Raises OSError."""
-    directory = _entered(root, _PARTS, create=False)
+def read_deep(root: Path) -> bytes | None:
+    """Return the content of the file, None if it or a directory above it is missing."""
+    try:
+        directory = _entered(root, _PARTS, create=False)
+    except FileNotFoundError:
+        return None
     try:
         with os.fdopen(os.open(b"file", os.O_RDONLY, dir_fd=directory), "rb") as stream:
             return stream.read()
+    except FileNotFoundError:
+        return None
     finally:
         os.close(directory)
 

@@ -78,12 +78,13 @@ def _live_together(graphdriver: Subject, second: Driver, base: str) -> None:
     for id in ids[1:_COUNT] + ids[_COUNT + 1 :]:
         assert_same_tree(IMAGE, graphdriver.tree(id), f"{id} is incomplete")
 
-    def remove(who: str) -> None:
+    def remove(driver: Driver, offset: int) -> None:
+        """Remove every second layer of each process."""
         for some in own.values():
-            for id in some[len(who) % 2 :: 2]:  # "first" has the odd ones, "second" the even
-                drivers[who].remove(id)
+            for id in some[offset::2]:
+                driver.remove(id)
 
-    all_at_once([partial(remove, who) for who in drivers])
+    all_at_once([partial(remove, driver, offset) for offset, driver in enumerate(drivers.values())])
     for who, driver in drivers.items():
         left = [id for id in ids if driver.exists(id)]
         assert [] == left, f"the {who} process still sees removed layers"

@@ -34,6 +34,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     meetings,
     mounts,
     power,
+    processes,
     quota,
     refusals,
     standing,

@@ -97,14 +97,17 @@ def _main() -> None:
     parser.add_argument(
         "--shard", type=Shard.parse, default=Shard(1, 1), metavar="I/N", help="the Ith of N shares"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.command == "kills":
         done = kills.read() if arguments.missing else ()
         names = [one for one in arguments.names or sorted(MUTANTS) if one not in done]
         names = sorted(arguments.shard.of(names))
-        for count, (name, violated) in enumerate(kills.update(names, arguments.jobs), 1):
-            result = "could not be run" if violated is None else " ".join(violated)
-            print(f"{count}/{len(names)} {name}: {result}", file=sys.stderr)
+        try:
+            for count, (name, violated) in enumerate(kills.update(names, arguments.jobs), 1):
+                result = "could not be run" if violated is None else " ".join(violated)
+                print(f"{count}/{len(names)} {name}: {result}", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            print("interrupted; --missing runs the others", file=sys.stderr)
     for path, text in generated().items():
         path.write_text(text, "utf-8")
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tarfile
 from collections.abc import Iterable, Iterator
 
 from graphdriver.errors import BadArchive
@@ -110,6 +111,48 @@ class GnuTimesArePrefix(RewritesBlocks):
                 and one.header.startswith(one.name + b"\0")
             )
             yield one.with_header(at_257=b"ustar\x0000") if is_gnu else one.raw
+
+
+@mutant("ARC-023", bug="moby #41978, fixed in moby #41984; containerd's archive/tar.go")
+class GlobalHeaderMakesDirectories(RewritesBlocks):
+    """The directory in the name of a PAX global header is created."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            for at in range(0, len(one.ahead), len(one.header)):
+                header = one.ahead[at : at + len(one.header)]
+                above = os.path.dirname(header[:100].rstrip(b"\0"))
+                if header[156:157] == b"g" and header[257:262] == b"ustar" and above:
+                    yield _directory(above)
+            yield one.raw
+
+
+def _directory(name: bytes) -> bytes:
+    made = tarfile.TarInfo(os.fsdecode(name).lstrip("/"))
+    made.type, made.mode = tarfile.DIRTYPE, 0o755
+    return made.tobuf()
+
+
+@mutant("ARC-028", bug="buildah #2717: unrecognized Typeflag")
+class GlobalHeaderAloneRefused(RewritesBlocks):
+    """An archive whose only header is a global one is refused."""
+
+    def ended(self, rest: bytes) -> bytes:
+        if rest[156:157] == b"g":
+            raise BadArchive("unrecognized Typeflag g")
+        return rest
+
+
+@mutant("ARC-029", bug="podman #12416, with the error of setxattr(2) ignored")
+class MalformedAclEndsArchive(RewritesBlocks):
+    """A member with a malformed ACL, and all that follow it, are omitted without an error."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            for key, value in one.records.items():
+                if b".posix_acl_" in key and (value[:4] != b"\2\0\0\0" or len(value) % 8 != 4):
+                    return
+            yield one.raw
 
 
 @mutant("ARC-024", bug="docker/cli #6153, moby #4066: unhandled tar header type 83")

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from graphdriver_conformance.catalogue.requirement import Level, catalogue
@@ -54,21 +54,28 @@ def killers() -> dict[str, list[str]]:
 
 
 def update(names: Iterable[str], jobs: int) -> Iterator[tuple[str, list[str] | None]]:
-    """Run the whole suite against mutants and record the violated requirements of each.
+    """Run the whole suite against mutants and record the violated requirements of each at its end.
 
-    Yields None for a mutant that could not be run; it stays missing in the record.
+    Yields None for a mutant that could not be run; it stays missing in the record. An interrupted
+    run keeps what is recorded, and starts no further mutants.
     """
-    wanted = list(names)
     with ThreadPoolExecutor(jobs) as pool:
-        for name, violated in zip(wanted, pool.map(_run, wanted), strict=True):
-            if violated is not None:
-                _write({**read(), name: violated})
-            yield name, violated
+        running = {pool.submit(_run, name): name for name in names}
+        try:
+            for done in as_completed(running):
+                name, violated = running[done], done.result()
+                if violated is not None:
+                    _write({**read(), name: violated})
+                yield name, violated
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _write(table: dict[str, list[str]]) -> None:
     rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(table[name])}" for name in sorted(table))
-    _FILE.write_text(f"{{\n{rows}\n}}\n")
+    beside = _FILE.with_suffix(".new")
+    beside.write_text(f"{{\n{rows}\n}}\n")
+    beside.rename(_FILE)
 
 
 def _run(name: str) -> list[str] | None:

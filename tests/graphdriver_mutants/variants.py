@@ -369,7 +369,7 @@ class UnpacksCompressed(Variant):
         return super().apply_diff(id, parent, io.BytesIO(data))
 
 
-@variant("LIF-002", "LIF-026", "INI-015", "INI-018")
+@variant("LIF-002", "LIF-026", "INI-015", "INI-018", "IDM-002", "IDM-003", "DIF-011", "CHG-022")
 class RootsOfFedora(Variant):
     """The root of a new layer has mode 0555, which the driver declares."""
 

@@ -1,11 +1,13 @@
 """Sound drivers that refuse input which the embedded ones accept; see variants."""
 
 import errno
+import fcntl
 import io
 import os
-from collections.abc import Iterator, Sequence
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from graphdriver.contract import IDMap
 from graphdriver.errors import (
@@ -23,6 +25,7 @@ from graphdriver_mutants.variants import Variant, variant
 __all__: list[str] = []
 
 _SMALLEST = 8 << 20
+_PATH_MAX = 4096
 
 
 @variant("LIF-016", "LIF-017", "LIF-015", "LIF-012", "LIF-028")
@@ -80,13 +83,13 @@ class RefusesRareMembers(RewritesBlocks, Variant):
             yield one.raw
 
 
-@variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016")
+@variant("DIF-036", "DIF-037", "DIF-038", "DIF-039", "DIF-040", "DIF-025", "WHT-016", "SEC-013")
 class RefusesMeetingsWithSymlinks(Variant):
     """apply_diff refuses paths through symlinks, and hard links to files that the archive hides."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
-        members = [member for member, _ in members_of(data)] if data else []
+        members = _readable(data)
         hidden = {_hidden_by(one.name) for one in members}
         placed: set[str] = set()
         links = {one.name.strip("/") for one in members if one.issym()}
@@ -107,6 +110,14 @@ class RefusesMeetingsWithSymlinks(Variant):
         finally:
             self.sound.put(id)
         return super().apply_diff(id, parent, io.BytesIO(data))
+
+
+def _readable(data: bytes) -> list[tarfile.TarInfo]:
+    """Return the members, none of an archive that the sound driver has to judge alone."""
+    try:
+        return [member for member, _ in members_of(data)] if data else []
+    except (tarfile.TarError, OSError, ValueError, OverflowError):
+        return []
 
 
 def _parents(name: str) -> list[str]:
@@ -164,3 +175,66 @@ class RefusesNamesThatComeTwice(RewritesBlocks, Variant):
                 raise BadArchive(f"{one.name!r} occurs twice", "build the image again")
             seen.add(name)
             yield one.raw
+
+
+@variant("CON-010", "CON-018", "CON-019", "CLN-003", "INI-008", "MNT-028")
+class OneProcessOnly(Variant):
+    """Init is refused while another process has a driver on the home."""
+
+    _locks: ClassVar[dict[tuple[int, Path], int]] = {}
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        options: Sequence[str] = (),
+        uid_maps: Sequence[IDMap] = (),
+        gid_maps: Sequence[IDMap] = (),
+    ) -> None:
+        super().__init__(home, options, uid_maps, gid_maps)
+        key = (os.getpid(), self.home)
+        if key in self._locks:
+            return
+        descriptor = os.open(self.home / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise PrerequisitesNotMet(f"{home} is used by another process", "stop it") from None
+        self._locks[key] = descriptor
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        descriptor = self._locks.pop((os.getpid(), self.home), None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@variant("ARC-029", "ARC-014")
+class MalformedAclsLeftOut(RewritesBlocks, Variant):
+    """apply_diff leaves out an ACL that is no list of entries, and applies all the rest."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            lists = [value for key, value in one.records.items() if b".posix_acl_" in key]
+            is_odd = any(value[:4] != b"\2\0\0\0" or len(value) % 8 != 4 for value in lists)
+            yield one.header + one.data if is_odd else one.raw
+
+
+@variant("DIF-062", "LIF-036", "SEC-009", "LIF-004")
+class RefusesLongPaths(RewritesBlocks, Variant):
+    """apply_diff, and create on a parent, are refused if a path is longer than PATH_MAX."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            if len(one.name) >= _PATH_MAX:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            yield one.raw
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if parent and self.sound.exists(parent):
+            for path, names, _ in os.walk(self.sound.get(parent)):
+                if any(len(path) + 1 + len(name) >= _PATH_MAX for name in names):
+                    self.sound.put(parent)
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+            self.sound.put(parent)
+        super().make(id, parent, storage_opt)

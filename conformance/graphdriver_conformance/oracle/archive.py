@@ -62,6 +62,12 @@ class LayerEntry:
     hardlink: bytes | None = None
     pax: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def path(self) -> bytes:
+        """The path in the layer: without `./` and slashes at the end, b"" for the root."""
+        path = self.name.removeprefix(b"./").rstrip(b"/")
+        return b"" if path == b"." else path
+
 
 class Long(Enum):
     """The representation of a path or number that does not fit into its header field."""
@@ -171,7 +177,7 @@ def archive_findings(data: bytes) -> list[str]:
         findings.append("it does not end with two blocks of zeros")
     seen: set[bytes] = set()
     for entry in entries:
-        name = entry.name.removeprefix(b"./").rstrip(b"/")
+        name = entry.path
         findings += [f"{entry.name!r}: {found}" for found in _entry_findings(entry, name, seen)]
         seen.add(name)
     return findings

@@ -1,16 +1,28 @@
-"""FSX-021 to FSX-024, LIF-031 to LIF-034, and ARC-012 to ARC-014: xattrs of each namespace.
+"""FSX-021 to FSX-024, LIF-031 to LIF-034, ARC-012 to ARC-014, ARC-029: xattrs of each namespace.
 
 Each namespace has its own requirement, because file systems and users differ in the namespaces that
 they support. What cannot be set in a plain directory is not provable.
 """
 
+import struct
+from functools import partial
+
+import pytest
+
 from graphdriver.contract import Capability
 from graphdriver_conformance.catalogue.requirement import verifies
-from graphdriver_conformance.fixture.subject import Subject
+from graphdriver_conformance.fixture.subject import Subject, refusal
+from graphdriver_conformance.oracle.archive import LayerEntry, build_archive
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
-from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.suite.support.attributes import nodes_with
+from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.suite.support.attributes import (
+    ACCESS,
+    DEFAULT,
+    named_acl,
+    nodes_with,
+)
 from graphdriver_conformance.suite.support.copying_up import copy_up_cases
+from graphdriver_conformance.suite.support.names import assert_there
 from graphdriver_conformance.suite.support.twins import assert_calls_agree
 
 
@@ -122,3 +134,49 @@ def test_user_attributes_are_carried(graphdriver: Subject) -> None:
 def test_access_control_lists_are_carried(graphdriver: Subject) -> None:
     """New and copied-up files and directories, and the flattened diff, are tested."""
     _carried(graphdriver, "acl")
+
+
+_MALFORMED = {
+    "empty": b"",
+    "without entries": struct.pack("<I", 2),
+    "cut in the version": b"\2\0",
+    "cut in an entry": named_acl(7, 8)[:-3],
+    "unknown version": struct.pack("<I", 9) + named_acl(7, 8)[4:],
+    "unknown tag": named_acl(7, 8) + struct.pack("<HHi", 64, 7, -1),
+    "without the owner": struct.pack("<I", 2) + named_acl(7, 8)[12:],
+    "entry said twice": named_acl(7, 8) + named_acl(7, 8)[4:],
+    "text": b"user::rw-,group::r--,other::r--",
+}
+
+
+@verifies("ARC-029")
+@pytest.mark.parametrize("kind", list(_MALFORMED))
+@pytest.mark.parametrize("name", [ACCESS, DEFAULT])
+def test_malformed_access_control_lists(graphdriver: Subject, name: str, kind: str) -> None:
+    """Refused, or left out, or stored as the kernel stores it; no other member is affected."""
+    attributes = frozenset({(name, _MALFORMED[kind])})
+    odd = directory() if name == DEFAULT else file(b"odd")
+    nodes = {b"before": file(b"b"), b"odd": odd, b"past": file(b"p"), b"z": directory(0o700)}
+    entries = [
+        LayerEntry(key, node.but(xattrs=attributes) if key == b"odd" else node)
+        for key, node in nodes.items()
+    ]
+    ground = Tree.of({"kept": b"kept"})
+    base = graphdriver.build(ground)
+    layer = graphdriver.new_layer(base)
+
+    if error := refusal(
+        "apply_diff", partial(graphdriver.apply_diff, layer, base, build_archive(entries))
+    ):
+        graphdriver.note(f"refused: {error}")
+    else:
+        # Group bits are the mask of an ACL that the kernel accepts.
+        shown = graphdriver.tree(layer)
+        assert_there(nodes, shown, "the layer")
+        same = odd.but(mode=shown[b"odd"].mode)
+        aspects = Aspect.DEFAULT & ~Aspect.XATTRS
+        wanted = Tree({**ground, **nodes, b"odd": same})
+        assert_same_tree(wanted, shown, "after apply_diff", aspects)
+    graphdriver.remove(layer)
+    assert not graphdriver.exists(layer), "remove left the layer"
+    assert_same_tree(ground, graphdriver.tree(base), "the parent changed")

@@ -3,9 +3,8 @@
 import io
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from graphdriver.contract import Capability
@@ -16,6 +15,7 @@ from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
 from graphdriver_conformance.suite.support.effort import scaled
 from graphdriver_conformance.suite.support.names import assert_same_names
+from graphdriver_conformance.suite.support.resources import resources
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "usr/bin/env": b"#!"})
 EDITED = Tree.of({"etc/hosts": b"another\n", "usr/lib": b"x"})
@@ -88,28 +88,14 @@ def test_nothing_grows(graphdriver: Subject) -> None:
     a server notices late that a client has closed its connection.
     """
     _use_everything(graphdriver)
-    before = _resources(graphdriver.process)
+    before = resources(graphdriver.process)
     rounds = scaled(8)
     for _ in range(rounds):
         _use_everything(graphdriver)
 
-    more = _resources(graphdriver.process) - before
+    more = resources(graphdriver.process) - before
     left = [f"{count} of {what}" for what, count in sorted(more.items()) if count >= rounds]
     assert [] == left, f"left after {rounds} uses"
-
-
-def _resources(process: int) -> Counter[str]:
-    """Count the descriptors of a process, of this one if the driver's process is not visible."""
-    place = Path("/proc", str(process) if process else "self")
-    found: Counter[str] = Counter()
-    for descriptor in (place / "fd").iterdir():
-        with suppress(FileNotFoundError):
-            found[f"descriptor {os.readlink(descriptor).partition(':')[0]}"] += 1
-    for task in (place / "task").iterdir():
-        found["thread"] += 1
-        with suppress(FileNotFoundError):
-            found["child"] += len((task / "children").read_text().split())
-    return found
 
 
 @verifies("CLN-007")

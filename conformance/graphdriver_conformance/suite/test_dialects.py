@@ -1,4 +1,4 @@
-"""ARC-021 to ARC-026: archives in the formats of tar programs, byte by byte.
+"""ARC-021 to ARC-026, ARC-028: archives in the formats of tar programs, byte by byte.
 
 One archive contains members of all forms; if it is refused, each form is tested separately, so that
 the report names the refused ones.
@@ -14,7 +14,7 @@ from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.compare import assert_same_tree
-from graphdriver_conformance.oracle.tar_blocks import BLOCK, END
+from graphdriver_conformance.oracle.tar_blocks import BLOCK, END, Header, padded, record
 from graphdriver_conformance.oracle.tree import Tree, directory, file
 from graphdriver_conformance.suite.support.forms import (
     COMMON,
@@ -107,6 +107,24 @@ def test_one_block_of_zeros_ends_an_archive(graphdriver: Subject, padding: int) 
         wanted = Tree({entry.name: entry.node for entry in entries})
         assert isinstance(shown, Tree), f"refused: {shown}"
         assert_same_tree(wanted, shown, "the metadata of the members")
+
+
+@verifies("ARC-028")
+@pytest.mark.parametrize("name", ["pax_global_header", "/tmp/GlobalHead.1.1"])
+def test_global_header_alone_is_an_empty_archive(graphdriver: Subject, name: str) -> None:
+    """`git archive` of an empty tree, and GNU tar with --pax-option and no file."""
+    records = record(b"comment", b"made by hand")
+    header = Header(name.encode(), b"g", size=len(records)).block() + padded(records)
+    base = graphdriver.build(Tree.of({"kept": b"kept"}))
+    layer = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(layer, base, header + END)
+
+    below = graphdriver.tree(base)
+    assert_same_tree(below, graphdriver.tree(layer), "a layer of an empty archive")
+    shown = _applied(graphdriver, header + END)
+    assert isinstance(shown, Tree), f"refused without a parent: {shown}"
+    assert_same_tree(Tree(), shown, "a layer of an empty archive, without a parent")
 
 
 @verifies("ARC-022")

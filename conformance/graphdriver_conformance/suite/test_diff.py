@@ -246,7 +246,7 @@ def test_members_are_in_order(graphdriver: Subject, data: st.DataObject, old: Tr
     assert [] == archive_findings(archive)
     seen: list[bytes] = []
     for entry in read_archive(archive):
-        name = entry.name.removeprefix(b"./").rstrip(b"/")
+        name = entry.path
         early = [one for one in seen if one.startswith(name + b"/")] if name else []
         assert not early, f"{early[0]!r} comes before its directory {name!r}"
         seen.append(name)

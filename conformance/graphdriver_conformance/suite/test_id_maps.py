@@ -40,10 +40,7 @@ def _outside(tree: Tree) -> Tree:
 
 
 def _owners(archive: bytes) -> dict[bytes, tuple[int, int]]:
-    entries = read_archive(archive)
-    return {
-        one.name.removeprefix(b"./").rstrip(b"/"): (one.node.uid, one.node.gid) for one in entries
-    }
+    return {one.path: (one.node.uid, one.node.gid) for one in read_archive(archive)}
 
 
 def _owned(draw: st.DataObject, tree: Tree) -> Tree:

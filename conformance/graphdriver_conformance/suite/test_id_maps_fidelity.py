@@ -145,7 +145,7 @@ def _assert_attributes(
     graphdriver.apply_diff(alone, "", build_archive(entries))
     for id, parent in ((layer, base), (alone, "")):
         exported = read_archive(graphdriver.diff_bytes(id, parent))
-        nodes = {one.name.removeprefix(b"./").rstrip(b"/"): one.node for one in exported}
+        nodes = {one.path: one.node for one in exported}
         found = {name: nodes[name].xattrs for name in inside if name in nodes}
         wanted = {name: node.xattrs for name, node in inside.items()}
         assert wanted == found, f"in the archive of diff({id!r}, {parent!r})"

@@ -17,6 +17,7 @@ from graphdriver_vms.broken_run import distinguished
 from graphdriver_vms.cells import CONFORMANT, Cell, load_cells
 from graphdriver_vms.clean import clean
 from graphdriver_vms.doctor import findings, install_command
+from graphdriver_vms.each_run import XDIST, run_each
 from graphdriver_vms.errors import MatrixError
 from graphdriver_vms.images.broken import Workshop, load_broken
 from graphdriver_vms.images.payload import host_packages
@@ -111,6 +112,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--processors", type=_count, default=0, metavar="N", help=_PROCESSORS)
     add("--libvirt-uri", action="append", default=[], metavar="URI", help=_URI)
     add("--out", type=Path, default=Path("results/matrix"), metavar="DIR", help="results, logs")
+    joining = commands.add_parser(
+        "each", help="boot kernels, and run one pytest with --dist each over them"
+    )
+    joining.set_defaults(command=_each)
+    joining.add_argument("kernels", nargs="+", metavar="KERNEL", help="of kernels.toml")
+    joining.add_argument("--driver", default="overlay2", metavar="SPEC")
+    joining.add_argument("--install", action="append", default=[], metavar="WHEEL")
+    joining.add_argument("--profile", default="quick", choices=("quick", "default", "thorough"))
+    joining.add_argument("--requirement", action="append", default=[], metavar="ID")
+    joining.add_argument("--out", type=Path, default=Path("results/each"), metavar="DIR")
     reporting = commands.add_parser("report", help="compare the results of a run")
     reporting.set_defaults(command=_report)
     reporting.add_argument(
@@ -150,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=CHOICES,
         help=_ENGINES,
     )
-    for command in (running, breaking, building, looking, cleaning):
+    for command in (running, joining, breaking, building, looking, cleaning):
         command.add_argument(
             "--cache", type=lambda text: Path(text).absolute(), default=default_cache()
         )
@@ -223,6 +234,42 @@ def _run(options: argparse.Namespace) -> int:
     page = out / "report.html"
     page.write_text(as_page(_rows(out, _names(out)), _main_cell()))
     return _show(_rows(out, list(kernels)), page)
+
+
+def _each(options: argparse.Namespace) -> int:
+    """Return the exit code of pytest: 0 if the driver conforms on each kernel."""
+    kernels = list(_chosen(load_kernels(), options.kernels).values())
+    provider = chosen_provider()
+    for one in kernels:
+        if one.source(provider) is not Source.BUILT:
+            raise MatrixError(f"{one.name} is not built here", "see `graphdriver matrix list`")
+    if missing := _missing(options.cache, EngineName.VAGRANT):
+        print(missing, file=sys.stderr)
+        return _UNSUPPORTED
+    out = options.out.absolute()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    arguments = [f"--graphdriver={options.driver}", f"--graphdriver-profile={options.profile}"]
+    arguments += [f"--graphdriver-requirement={one}" for one in options.requirement]
+    progress = Progress([one.name for one in kernels])
+    with _scratch(options.cache) as state, contextlib.ExitStack() as uses:
+        where = Surroundings(options.cache, state, out)
+        try:
+            guests = (*options.install, XDIST)
+            built = build(options.cache, where.payload, kernels, guests, progress, uses)
+            if built.failures:
+                raise MatrixError("; ".join(built.failures.values()))
+
+            def machines() -> int:
+                engine = VagrantEngine(
+                    built.images, where, progress, Lanes(each=len(kernels), processors=1)
+                )
+                return run_each(kernels, engine, arguments, out, progress)
+
+            alone = system_libvirtd_answers()
+            return machines() if alone else enclosed(state, machines)
+        finally:
+            _keep_logs(where, out)
 
 
 def _run_own(options: argparse.Namespace) -> int:

@@ -94,6 +94,16 @@ def test_the_vagrantfile_boots_what_the_matrix_built(tmp_path: Path, provider: s
     assert expected == built
 
 
+@needs_ruby
+def test_the_vagrantfile_takes_processors_and_files_of_the_run(tmp_path: Path) -> None:
+    expression = "[processors, memory, boot_file('/k', 'vmlinuz'), boot_file('/k', 'initrd')]"
+
+    assert [1, 1024, "/k/vmlinuz", "/k/initrd"] == _of_the_vagrantfile(expression)
+    assert [2, 1536, "/pool/x", "/k/initrd"] == _of_the_vagrantfile(
+        expression, GRAPHDRIVER_MATRIX_PROCESSORS="2", GRAPHDRIVER_MATRIX_VMLINUZ="/pool/x"
+    )
+
+
 def test_cells_cover_what_the_matrix_is_for() -> None:
     cells = load_cells()
 

@@ -33,7 +33,15 @@ def result(**outcomes: str) -> Result:
     return parse_result(_data(outcomes))
 
 
-def _data(outcomes: dict[str, str]) -> dict[str, Any]:
+def _verdict(outcomes: dict[str, str]) -> str:
+    """Return the verdict that the suite writes for these outcomes."""
+    must = [outcome for id, outcome in outcomes.items() if not id.startswith("S")]
+    if {"violated", "blocked"} & set(must):
+        return "not-conformant"
+    return "conformant" if set(must) == {"met"} else "inconclusive"
+
+
+def _data(outcomes: dict[str, str], ended: str = "finished") -> dict[str, Any]:
     rows = [
         {
             "id": id.replace("_", "-"),
@@ -45,7 +53,14 @@ def _data(outcomes: dict[str, str]) -> dict[str, Any]:
         for id, outcome in outcomes.items()
     ]
     met = sum(one["outcome"] == "met" for one in rows)
-    return {"requirements": rows, "counts": {"met": met}}
+    return {
+        "schema": 2,
+        "driver": {"init_error": None},
+        "run": {"ended": ended},
+        "verdict": _verdict(outcomes),
+        "requirements": rows,
+        "counts": {"met": met},
+    }
 
 
 @pytest.mark.parametrize(
@@ -61,6 +76,44 @@ def _data(outcomes: dict[str, str]) -> dict[str, Any]:
 )
 def test_a_cell_is_as_its_requirements_are(outcomes: dict[str, str], state: State) -> None:
     assert state is judge_cell(record(), {}, result(**outcomes)).state
+
+
+@pytest.mark.parametrize("ended", ["interrupted", "crashed"])
+def test_a_run_that_did_not_finish_is_different(ended: str) -> None:
+    found = parse_result(_data({"A_1": "met"}, ended))
+
+    cell = judge_cell(record(), {}, found)
+
+    assert (State.DIFFERENT, f"the run did not finish: {ended}") == (cell.state, cell.detail)
+
+
+def test_the_verdict_is_that_of_the_suite() -> None:
+    """The matrix must not reach its own from the outcomes: rules of the suite may change."""
+    data = _data({"A_1": "met"}) | {"verdict": "not-conformant"}
+
+    cell = judge_cell(record(), {}, parse_result(data))
+
+    assert (State.DIFFERENT, "not-conformant") == (cell.state, cell.detail)
+
+
+@pytest.mark.parametrize("expect", ["conformant", "violated", "NotSupported"])
+def test_a_cell_that_failed_after_the_suite_is_different(expect: str) -> None:
+    """A file system that cannot be unmounted, or a process that died."""
+    found = {"conformant": result(A_1="met"), "violated": result(A_1="violated")}
+    failed = record(expect=expect, failure="umount ended with 32", exit=4)
+
+    cell = judge_cell(failed, {}, found.get(expect, REFUSED))
+
+    assert (State.DIFFERENT, "umount ended with 32") == (cell.state, cell.detail)
+
+
+def test_a_planned_cell_that_did_not_report_is_different(tmp_path: Path) -> None:
+    row = _row(tmp_path, "6.1", [record()], planned=["ext4", "xfs"])
+
+    assert [("ext4", State.MET), ("xfs", State.DIFFERENT)] == [
+        (cell.name, cell.state) for cell in row.cells
+    ]
+    assert 1 == exit_code([row])
 
 
 def test_a_cell_without_result_is_different_unless_it_had_no_file_system() -> None:
@@ -140,7 +193,15 @@ def test_a_refusal_is_a_fact_of_the_file() -> None:
     assert {} == cell.outcomes(), "a driver that refused met and violated nothing"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 3, "requirements": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "{}", '{"schema": 3, "requirements": []}'),
+        '{"schema": 1, "requirements": [], "verdict": "fine"}',
+        '{"schema": 2, "requirements": [], "verdict": "conformant", "run": {"ended": "soon"}}',
+        '{"requirements": [], "verdict": "conformant"}',
+    ],
+)
 def test_files_that_are_none_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.json").write_text(text)
 

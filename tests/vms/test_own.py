@@ -95,6 +95,8 @@ def _result(outcomes: dict[str, str]) -> dict[str, object]:
         for id, outcome in outcomes.items()
     ]
     data["driver"]["init_error"] = None
+    is_met = set(outcomes.values()) == {"met"}
+    data["verdict"] = "conformant" if is_met else "not-conformant"
     return dict(data)
 
 
@@ -166,7 +168,10 @@ def test_exit_code_is_one_for_git_bisect(
     file = _bzimage(tmp_path / "bzImage", "6.1.9")
 
     assert code == cli.main(
-        ["run", f"--kernel-image={file}", f"--cache={tmp_path}/c", f"--out={tmp_path}/out"]
+        [
+            *("run", f"--kernel-image={file}", "--cell=ext4"),
+            *(f"--cache={tmp_path}/c", f"--out={tmp_path}/out"),
+        ]
     )
 
 

@@ -57,5 +57,7 @@ def plan(
         wanted = [one for one in cell.requirements if one.partition("-")[0] in families]
         expect = cell.expect if init == "works" or cell.driver == "vfs" else init
         row = asdict(cell) | {"requirements": wanted, "expect": expect}
-        chosen.append(row | {"driver": cell.driver or driver})
+        chosen.append(
+            row | {"driver": cell.driver or driver, "takes_overlay": cell.driver != "vfs"}
+        )
     return {"profile": profile, "cells": chosen}

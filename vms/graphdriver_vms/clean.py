@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from graphdriver_vms.machines.enclosure import system_libvirtd_answers
+from graphdriver_vms.machines.surroundings import PREFIX
 
 __all__ = ["clean"]
 
-# The Vagrantfile's default_prefix, which is also the prefix of boxes.
-_PREFIX = "graphdriver-"
 _NETWORK = "vagrant-libvirt"
 
 
@@ -28,14 +27,14 @@ def clean(cache: Path) -> Iterator[str]:
 def _clean_libvirt() -> Iterator[str]:
     """Remove domains, volumes and the network from the host's own libvirtd."""
     for domain in _names("list", "--all", "--name"):
-        if domain.startswith(_PREFIX):
+        if domain.startswith(PREFIX):
             _virsh("destroy", domain)
             _virsh("undefine", domain)
             yield f"domain {domain}"
     for pool in _names("pool-list", "--name"):
         for row in _virsh("vol-list", pool).splitlines()[2:]:
             volume = row.split()[0] if row.split() else ""
-            if volume.startswith(_PREFIX):
+            if volume.startswith(PREFIX):
                 _virsh("vol-delete", "--pool", pool, volume)
                 yield f"volume {volume}"
     # Other Vagrant machines may use it.

@@ -17,17 +17,20 @@ from graphdriver_vms.broken_run import distinguished
 from graphdriver_vms.cells import CONFORMANT, Cell, load_cells
 from graphdriver_vms.clean import clean
 from graphdriver_vms.doctor import findings, install_command
+from graphdriver_vms.each_run import XDIST, run_each
 from graphdriver_vms.errors import MatrixError
 from graphdriver_vms.images.broken import Workshop, load_broken
 from graphdriver_vms.images.payload import host_packages
 from graphdriver_vms.kernels import HOST, Kernel, Source, load_kernels
+from graphdriver_vms.locks import exclusive, is_in_use, shared
 from graphdriver_vms.machines.enclosure import enclosed, system_libvirtd_answers
 from graphdriver_vms.machines.engine import CHOICES, EngineName
+from graphdriver_vms.machines.hosts import Host
 from graphdriver_vms.machines.provider import LIBVIRT, chosen_provider
 from graphdriver_vms.machines.public import obtain_boxes
 from graphdriver_vms.machines.surroundings import Surroundings
 from graphdriver_vms.machines.uml import UmlEngine
-from graphdriver_vms.machines.vagrant import VagrantEngine
+from graphdriver_vms.machines.vagrant import Lanes, VagrantEngine
 from graphdriver_vms.own_run import BAD, CANNOT_TEST, GOOD, OWN, STOP, compared, engine_of, prepared
 from graphdriver_vms.progress import Progress
 from graphdriver_vms.results import terminal
@@ -41,8 +44,12 @@ __all__ = ["cells_of", "main"]
 
 _UNSUPPORTED = 3
 _KERNEL_IMAGE = "a kernel of your own: bzImage, `linux` of ARCH=um, or Debian package"
+_PROCESSORS = "of each machine, each runs a cell (default: this host's, shared by the machines)"
+_URI = "libvirt of another host, as qemu+ssh://root@HOST/system, with its lanes; repeatable"
 _ENGINES = "vagrant: virtual machines (default); uml: user-mode Linux, a quick look without root"
 _INTERRUPTED = 130
+# The lock of the cache that every run holds.
+_RUN = "run"
 _Entry = TypeVar("_Entry")
 
 
@@ -101,8 +108,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--modules", type=Path, metavar="DIR", help="its modules, as `make modules_install` does")
     add("--base", type=Path, metavar="DIR", help="results of a kernel to compare it with")
     add("--shard", type=shard, default=Shard(1, 1), metavar="I/N", help="the Ith of N shares")
-    add("--lanes", type=int, default=2, metavar="N", help="machines at a time (default: 2)")
+    add("--lanes", type=_count, default=2, metavar="N", help="machines at a time (default: 2)")
+    add("--processors", type=_count, default=0, metavar="N", help=_PROCESSORS)
+    add("--libvirt-uri", action="append", default=[], metavar="URI", help=_URI)
     add("--out", type=Path, default=Path("results/matrix"), metavar="DIR", help="results, logs")
+    joining = commands.add_parser(
+        "each", help="boot kernels, and run one pytest with --dist each over them"
+    )
+    joining.set_defaults(command=_each)
+    joining.add_argument("kernels", nargs="+", metavar="KERNEL", help="of kernels.toml")
+    joining.add_argument("--driver", default="overlay2", metavar="SPEC")
+    joining.add_argument("--install", action="append", default=[], metavar="WHEEL")
+    joining.add_argument("--profile", default="quick", choices=("quick", "default", "thorough"))
+    joining.add_argument("--requirement", action="append", default=[], metavar="ID")
+    joining.add_argument("--out", type=Path, default=Path("results/each"), metavar="DIR")
     reporting = commands.add_parser("report", help="compare the results of a run")
     reporting.set_defaults(command=_report)
     reporting.add_argument(
@@ -142,16 +161,25 @@ def _parser() -> argparse.ArgumentParser:
         choices=CHOICES,
         help=_ENGINES,
     )
-    for command in (running, breaking, building, looking, cleaning):
+    for command in (running, joining, breaking, building, looking, cleaning):
         command.add_argument(
             "--cache", type=lambda text: Path(text).absolute(), default=default_cache()
         )
     return parser
 
 
+def _count(text: str) -> int:
+    """Read a number above 0. Raises argparse.ArgumentTypeError."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.kernel_image:
         return _run_own(options)
+    if options.libvirt_uri and options.engine is not EngineName.VAGRANT:
+        raise MatrixError("--libvirt-uri is of --engine vagrant", "leave one of them out")
     if options.modules or options.base:
         raise MatrixError("--modules and --base are of --kernel-image", "name a kernel with it")
     engine: EngineName = options.engine
@@ -172,12 +200,15 @@ def _run(options: argparse.Namespace) -> int:
         for one in kernels.values()
         if one and (engine is EngineName.UML or one.source(provider) != Source.NOWHERE)
     ]
-    if machines and (missing := _missing(options.cache, engine)):
+    hosts = tuple(Host(uri) for uri in dict.fromkeys(options.libvirt_uri)) or (Host(),)
+    is_remote = bool(hosts[0].uri)
+    if machines and (missing := _missing(options.cache, engine, is_remote=is_remote)):
         print(missing, file=sys.stderr)
         return _UNSUPPORTED
-    order = Order(
-        options.driver, options.profile, cells, tuple(options.install), max(1, options.lanes)
-    )
+    for host in hosts if machines and is_remote else ():
+        host.check()
+    lanes = Lanes(hosts, options.lanes, options.processors)
+    order = Order(options.driver, options.profile, cells, tuple(options.install), lanes.count)
     out = options.out.absolute()
     # Rows of other kernels are kept, so that an interrupted run can be completed by another one.
     for name in kernels:
@@ -187,8 +218,13 @@ def _run(options: argparse.Namespace) -> int:
     others = [one.name for one in kernels.values() if one and one not in machines]
     _set_aside({name: f"{name} {nowhere}" for name in others}, out)
     progress = Progress([one.name for one in machines] + [HOST] * (HOST in kernels))
-    run = _run_uml if engine is EngineName.UML else _run_machines
-    if machines and (code := run(options.cache, machines, order, out, progress)):
+
+    def run() -> int:
+        if engine is EngineName.UML:
+            return _run_uml(options.cache, machines, order, out, progress)
+        return _run_machines(options.cache, machines, order, lanes, out, progress)
+
+    if machines and (code := run()):
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
         return code
@@ -198,6 +234,42 @@ def _run(options: argparse.Namespace) -> int:
     page = out / "report.html"
     page.write_text(as_page(_rows(out, _names(out)), _main_cell()))
     return _show(_rows(out, list(kernels)), page)
+
+
+def _each(options: argparse.Namespace) -> int:
+    """Return the exit code of pytest: 0 if the driver conforms on each kernel."""
+    kernels = list(_chosen(load_kernels(), options.kernels).values())
+    provider = chosen_provider()
+    for one in kernels:
+        if one.source(provider) is not Source.BUILT:
+            raise MatrixError(f"{one.name} is not built here", "see `graphdriver matrix list`")
+    if missing := _missing(options.cache, EngineName.VAGRANT):
+        print(missing, file=sys.stderr)
+        return _UNSUPPORTED
+    out = options.out.absolute()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    arguments = [f"--graphdriver={options.driver}", f"--graphdriver-profile={options.profile}"]
+    arguments += [f"--graphdriver-requirement={one}" for one in options.requirement]
+    progress = Progress([one.name for one in kernels])
+    with _scratch(options.cache) as state, contextlib.ExitStack() as uses:
+        where = Surroundings(options.cache, state, out)
+        try:
+            guests = (*options.install, XDIST)
+            built = build(options.cache, where.payload, kernels, guests, progress, uses)
+            if built.failures:
+                raise MatrixError("; ".join(built.failures.values()))
+
+            def machines() -> int:
+                engine = VagrantEngine(
+                    built.images, where, progress, Lanes(each=len(kernels), processors=1)
+                )
+                return run_each(kernels, engine, arguments, out, progress)
+
+            alone = system_libvirtd_answers()
+            return machines() if alone else enclosed(state, machines)
+        finally:
+            _keep_logs(where, out)
 
 
 def _run_own(options: argparse.Namespace) -> int:
@@ -269,11 +341,16 @@ def _is_of(kernel: Kernel, engine: EngineName) -> bool:
 
 
 def _run_machines(
-    cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
+    cache: Path,
+    kernels: Sequence[Kernel],
+    order: Order,
+    lanes: Lanes,
+    out: Path,
+    progress: Progress,
 ) -> int:
     """Run the machines of `kernels` whose box is available; all rows are then below `out`."""
     provider = chosen_provider()
-    with _scratch(cache) as state:
+    with _scratch(cache) as state, contextlib.ExitStack() as uses:
         where = Surroundings(cache, state, out)
         built_here = [one for one in kernels if one.source(provider) is Source.BUILT]
         try:
@@ -285,26 +362,29 @@ def _run_machines(
             todo = [one for one in kernels if one.name not in troubles]
             if not todo:
                 return 0
-            built = build(cache, where.payload, built_here, order.installables, progress)
+            built = build(cache, where.payload, built_here, order.installables, progress, uses)
 
             def machines() -> int:
-                engine = VagrantEngine(built.images, where, progress)
+                available = len(os.sched_getaffinity(0))
+                count = len(todo) - len(built.failures)
+                engine = VagrantEngine(built.images, where, progress, lanes, count, available)
                 run_kernels(todo, engine, built.failures, order, out, progress)
                 return 0
 
-            alone = provider != LIBVIRT or system_libvirtd_answers()
+            is_remote = bool(lanes.hosts[0].uri)
+            alone = provider != LIBVIRT or is_remote or system_libvirtd_answers()
             return machines() if alone else enclosed(state, machines)
         finally:
-            _keep_logs(state, out)
+            _keep_logs(where, out)
 
 
 def _run_uml(
     cache: Path, kernels: Sequence[Kernel], order: Order, out: Path, progress: Progress
 ) -> int:
     """Run kernels of user-mode Linux; all rows are then below `out`."""
-    with _scratch(cache) as state:
+    with _scratch(cache) as state, contextlib.ExitStack() as uses:
         progress.say("build", f"{len(kernels)} kernels of user-mode Linux")
-        images, failures = build_uml_kernels(cache, kernels, progress)
+        images, failures = build_uml_kernels(cache, kernels, progress, uses)
         engine = UmlEngine(images, state, out, host_packages(state / "payload", order.installables))
         run_kernels(kernels, engine, failures, order, out, progress)
     return 0
@@ -312,8 +392,16 @@ def _run_uml(
 
 @contextlib.contextmanager
 def _scratch(cache: Path) -> Iterator[Path]:
-    """Yield a directory for a run; SIGTERM ends the run and its children like Ctrl-C."""
+    """Yield a directory for a run; SIGTERM ends the run and its children like Ctrl-C.
+
+    Several runs may use a cache at the same time; `clean` does not remove it meanwhile.
+    """
     cache.mkdir(parents=True, exist_ok=True)
+    with shared(cache, _RUN):
+        yield from _scratch_below(cache)
+
+
+def _scratch_below(cache: Path) -> Iterator[Path]:
     state = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -331,10 +419,10 @@ def _set_aside(reasons: Mapping[str, str], out: Path, progress: Progress | None 
             progress.done(name, f"not run: {reason}")
 
 
-def _keep_logs(state: Path, out: Path) -> None:
+def _keep_logs(where: Surroundings, out: Path) -> None:
     """Save the logs of the private libvirtd and of qemu."""
-    for log in (state / "var/log/libvirt/qemu").glob("*.log"):
-        shutil.copy(log, out / f"{log.stem.removeprefix('graphdriver-')}.qemu.log")
+    for log in (where.state / "var/log/libvirt/qemu").glob("*.log"):
+        shutil.copy(log, out / f"{log.stem.removeprefix(where.prefix)}.qemu.log")
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -394,7 +482,12 @@ def _build(options: argparse.Namespace) -> int:
     local = [one for one in kernels if one.source(chosen_provider()) is Source.BUILT]
     payload = options.cache / "payload"
     progress = Progress([one.name for one in local])
-    built = build(options.cache, payload, local, options.install, progress)
+    with (
+        shared(options.cache, _RUN),
+        exclusive(options.cache, "payload"),
+        contextlib.ExitStack() as uses,
+    ):
+        built = build(options.cache, payload, local, options.install, progress, uses)
     return 2 if built.failures else 0
 
 
@@ -413,13 +506,15 @@ def _broken(options: argparse.Namespace) -> int:
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     progress = Progress([one.name for one in kernels])
-    images = Workshop(options.cache, lambda text: progress.say("build", text)).build(kernels)
-    if options.build_only:
-        for name, image in images.items():
-            print(f"{name:<18} --kernel-image {image.program} --modules {image.modules_base[0]}")
-        return 0
     order = Order(options.driver, "quick", (), lanes=1)
-    with _scratch(options.cache) as state:
+    with _scratch(options.cache) as state, contextlib.ExitStack() as uses:
+        workshop = Workshop(options.cache, lambda text: progress.say("build", text), uses)
+        images = workshop.build(kernels)
+        if options.build_only:
+            for name, image in images.items():
+                modules = image.modules_base[0]
+                print(f"{name:<18} --kernel-image {image.program} --modules {modules}")
+            return 0
         engine = UmlEngine(images, state, out, host_packages(state / "payload", ()))
         found = distinguished(kernels, engine, order, out, progress)
     print()
@@ -441,9 +536,12 @@ def _doctor(options: argparse.Namespace) -> int:
     return _UNSUPPORTED if any(one.is_missing for one in found) else 0
 
 
-def _missing(cache: Path, engine: EngineName, *, is_own: bool = False) -> str:
+def _missing(
+    cache: Path, engine: EngineName, *, is_own: bool = False, is_remote: bool = False
+) -> str:
     """Return the missing prerequisites of an engine, "" if there are none."""
-    lacks = [one for one in findings(cache, engine, is_own=is_own) if one.is_missing]
+    found = findings(cache, engine, is_own=is_own, is_remote=is_remote)
+    lacks = [one for one in found if one.is_missing]
     if not lacks:
         return ""
     lines = [f"    {one.text}: {one.remedy}" for one in lacks]
@@ -466,6 +564,8 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
+    if is_in_use(options.cache, _RUN):
+        raise MatrixError(f"a run uses {options.cache}", "wait for its end, or end it")
     for removed in clean(options.cache):
         print(f"removed {removed}")
     return 0

@@ -56,6 +56,12 @@ _QEMU = {
     if one[0]
     in ("vagrant", "mmdebstrap", "qemu-system-x86_64", "qemu-img", "cpio", "depmod", "zstd")
 }
+# The subset for machines on other hosts: box and kernels are built here.
+_REMOTE = {
+    one: package
+    for one, package in _LIBVIRT.items()
+    if one[0] in ("virsh", "qemu-img", "rsync", "cpio", "depmod", "zstd")
+}
 _PATCHELF = {("patchelf", "--version"): "patchelf"}
 _BIOS = Path("/usr/share/seabios/bios-256k.bin")
 _PLUGIN = "/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec"
@@ -92,9 +98,15 @@ def has_kvm() -> bool:
 
 
 def findings(
-    cache: Path, engine: EngineName = EngineName.VAGRANT, *, is_own: bool = False
+    cache: Path,
+    engine: EngineName = EngineName.VAGRANT,
+    *,
+    is_own: bool = False,
+    is_remote: bool = False,
 ) -> Iterator[Finding]:
-    """Check the host, for an engine; `is_own` means that the kernel is not one of Debian's."""
+    """Check the host, for an engine; `is_own` means that the kernel is not one of Debian's, and
+    `is_remote` that the machines run on other hosts.
+    """
     machine = f"{platform.system()} on {platform.machine()}"
     right = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     yield Finding(machine, "" if right else "local machines take Linux on x86_64")
@@ -114,7 +126,11 @@ def findings(
     yield from _programs(_VAGRANT)
     yield _module("vagrant", "python-vagrant")
     yield Finding("pip", "" if find_spec("pip") else "python3 -m ensurepip")
-    yield from _room(cache, _DISK, _MEMORY)
+    yield from _room(cache, _DISK, 0 if is_remote else _MEMORY)
+    if is_remote:
+        yield from _programs(_REMOTE)
+        yield _plugin()
+        return
     yield from _virtualbox() if chosen_provider() == VIRTUALBOX else _libvirt()
 
 
@@ -151,18 +167,19 @@ def _libc() -> tuple[int, ...]:
 def _libvirt() -> Iterator[Finding]:
     yield from _programs(_LIBVIRT)
     yield _file(_BIOS, "seabios")
-    plugin = list(Path("/").glob(_PLUGIN.lstrip("/")))
-    yield Finding(
-        "vagrant-libvirt",
-        "" if plugin else "apt-get install vagrant-libvirt",
-        "vagrant-libvirt",
-    )
+    yield _plugin()
     whose = "the host's" if system_libvirtd_answers() else "one for each run"
     yield Finding(f"libvirtd: {whose}")
     yield Finding(f"acceleration: {'KVM' if has_kvm() else 'none, emulation (TCG)'}")
     yield Finding(
         "kernels: built here; from public boxes, which take internet, where Debian has none"
     )
+
+
+def _plugin() -> Finding:
+    plugin = list(Path("/").glob(_PLUGIN.lstrip("/")))
+    remedy = "" if plugin else "apt-get install vagrant-libvirt"
+    return Finding("vagrant-libvirt", remedy, "vagrant-libvirt")
 
 
 def _virtualbox() -> Iterator[Finding]:

@@ -58,8 +58,12 @@ def build(
     kernels: Sequence[Kernel],
     installables: Sequence[str],
     progress: Progress,
+    uses: contextlib.ExitStack,
 ) -> Built:
-    """Build box, kernels and payload, concurrently. Raises MatrixError without box or payload."""
+    """Build box, kernels and payload, concurrently. Raises MatrixError without box or payload.
+
+    Until `uses` is closed, no other run replaces the kernels.
+    """
     progress.say("build", f"box, {len(kernels)} kernels and the guests' packages")
     busybox = static_busybox(cache) if kernels else Path()
     images: dict[str, KernelImage] = {}
@@ -67,7 +71,7 @@ def build(
 
     def one_kernel(kernel: Kernel) -> None:
         with _failure_recorded(kernel, failures, progress):
-            images[kernel.name] = build_kernel(cache, kernel, busybox)
+            images[kernel.name] = build_kernel(cache, kernel, busybox, uses)
             progress.say(kernel.name, f"kernel {images[kernel.name].release}")
 
     with ThreadPoolExecutor(3) as pool:
@@ -80,15 +84,18 @@ def build(
 
 
 def build_uml_kernels(
-    cache: Path, kernels: Sequence[Kernel], progress: Progress
+    cache: Path, kernels: Sequence[Kernel], progress: Progress, uses: contextlib.ExitStack
 ) -> tuple[dict[str, UmlImage], dict[str, str]]:
-    """Return the available user-mode Linux kernels, and the reasons for the others."""
+    """Return the available user-mode Linux kernels, and the reasons for the others.
+
+    Until `uses` is closed, no other run replaces the kernels.
+    """
     images: dict[str, UmlImage] = {}
     failures: dict[str, str] = {}
 
     def one_kernel(kernel: Kernel) -> None:
         with _failure_recorded(kernel, failures, progress):
-            images[kernel.name] = build_uml(cache, kernel)
+            images[kernel.name] = build_uml(cache, kernel, uses)
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(one_kernel, kernels))
@@ -168,7 +175,8 @@ def _row(kernel: Kernel, run: _Run) -> Row:
         row = Row(kernel.name, trouble=run.failures[kernel.name], failed=True, booted=False)
     else:
         try:
-            row = Row(kernel.name, run.engine.conduct(_task(kernel, run, directory)))
+            release = run.engine.conduct(_task(kernel, run, directory))
+            row = Row(kernel.name, release, planned=[one.name for one in run.order.cells])
         except (MatrixError, OSError, subprocess.SubprocessError) as error:
             booted = not isinstance(error, NotBooted)
             row = Row(kernel.name, trouble=str(error), failed=True, booted=booted)
@@ -221,7 +229,9 @@ def run_host(order: Order, out: Path, progress: Progress) -> Row:
     )
     trouble = f"the run on the host ended with {done.returncode}" if done.returncode else ""
     seconds = round(time.monotonic() - started, 1)
-    write_row(directory, Row(HOST, platform.release(), trouble, bool(trouble), seconds=seconds))
+    planned = [one.name for one in order.cells]
+    row = Row(HOST, platform.release(), trouble, bool(trouble), seconds=seconds, planned=planned)
+    write_row(directory, row)
     row = read_row(directory)
     progress.done(HOST, _summary(row))
     return row

@@ -44,6 +44,17 @@ class Reports:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Add the result of its requirement to each report."""
         report = yield
+        try:
+            return self._with_result(item, call, report)
+        finally:
+            if call.when == "teardown" and SUBJECT in item.stash:
+                # Items exist as long as the session, and a driver has descriptors as long as it
+                # exists: those of all tests together may exceed RLIMIT_NOFILE.
+                del item.stash[SUBJECT]
+
+    def _with_result(
+        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
+    ) -> pytest.TestReport:
         id = verified(item)
         if not id:
             return report

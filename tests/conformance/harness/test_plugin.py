@@ -331,3 +331,28 @@ def test_a_quick_run_judges_in_memory_unless_a_place_is_asked_for(
     assert filesystem_of(tmp_path) == judged_on(
         "--graphdriver-profile=quick", f"--graphdriver-home={tmp_path}"
     )
+
+
+ALIVE = """
+import weakref
+from graphdriver.vfs import Driver as Vfs
+alive = weakref.WeakSet()
+class Driver(Vfs):
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        alive.add(self)
+        if len(alive) > 12:
+            raise OSError(24, "Too many open files")
+"""
+
+
+def test_drivers_of_earlier_tests_are_not_kept(pytester: pytest.Pytester) -> None:
+    """Each has descriptors: without xdist those of the whole suite exceeded a limit of 1024."""
+    pytester.makepyfile(mine=ALIVE)
+    result = pytester.runpytest_subprocess(
+        *("--driver=mine:Driver", "--requirement=LIF", "--graphdriver-profile=quick"),
+        *("-p", "no:cacheprovider", "-p", "no:xdist"),
+    )
+
+    assert 0 == result.ret
+    assert result.parseoutcomes()["passed"] > 20

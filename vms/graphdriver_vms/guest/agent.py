@@ -1,4 +1,4 @@
-"""Runs the cells of a plan in sequence, each on its own file system.
+"""Runs the cells of a plan, each on its own file system, as many at a time as there are processors.
 
 Errors are recorded and the next cell is run: the host evaluates them. Lines that begin with `@`
 report the progress to the host.
@@ -16,6 +16,7 @@ from typing import Any
 from graphdriver_vms.guest import suite
 from graphdriver_vms.guest.facts import d_type, probe_facts
 from graphdriver_vms.guest.filesystem import CannotPrepare, mounted_filesystem, parameters_set
+from graphdriver_vms.guest.side_by_side import run_side_by_side
 
 __all__ = ["run_plan"]
 
@@ -28,12 +29,24 @@ def run_plan(plan: dict[str, Any], results: Path) -> None:
     (results / "facts.json").write_text(json.dumps(facts, indent=1))
     print("@cell import", flush=True)
     suite.warm_up()
-    records: list[dict[str, Any]] = []
-    for cell in plan["cells"]:
+    records: dict[str, dict[str, Any]] = {}
+
+    def started(cell: dict[str, Any]) -> None:
         print(f"@cell {cell['name']}", flush=True)
-        records.append(_run_cell(cell, plan, results, facts))
+
+    def ended(cell: dict[str, Any], record: dict[str, Any]) -> None:
+        records[cell["name"]] = record
+        told = [records[one["name"]] for one in plan["cells"] if one["name"] in records]
         # After each, so that the results are available even if the machine dies later.
-        (results / "cells.json").write_text(json.dumps(records, indent=1))
+        (results / "cells.json").write_text(json.dumps(told, indent=1))
+
+    run_side_by_side(
+        plan["cells"],
+        len(os.sched_getaffinity(0)),
+        lambda cell: _run_cell(cell, plan, results, facts),
+        started,
+        ended,
+    )
     print("@done", flush=True)
 
 
@@ -50,7 +63,8 @@ def _run_cell(
             _check(cell, plan, filesystem, results, record)
             record["left"] = sorted(os.listdir(filesystem))
     except (CannotPrepare, OSError, subprocess.CalledProcessError) as error:
-        record["trouble"] = str(error)
+        # After the suite, it is no reason for a cell that was not run: a mount may be left.
+        record["trouble" if record["exit"] is None else "failure"] = str(error)
     record["seconds"] = round(time.monotonic() - started, 1)
     _add_facts(results / f"{cell['name']}.json", facts, record)
     return record

@@ -14,6 +14,7 @@ from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.images.apt import Suite
 from graphdriver_vms.images.uml_image import UmlImage, build_uml
 from graphdriver_vms.kernels import data_file, load_kernels
+from graphdriver_vms.locks import exclusive
 
 __all__ = ["SOUND", "BrokenKernel", "Workshop", "load_broken"]
 
@@ -64,18 +65,27 @@ def load_broken(path: Path | None = None) -> dict[str, BrokenKernel]:
 class Workshop:
     """Builds overlayfs with a bug, as a module of Debian's user-mode Linux, in the cache.
 
-    Only the module is compiled: seconds instead of the minutes for a kernel.
+    Only the module is compiled: seconds instead of the minutes for a kernel. Until `uses` is
+    closed, no other run replaces the unmodified kernel.
     """
 
-    def __init__(self, cache: Path, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, cache: Path, report: Callable[[str], None], uses: contextlib.ExitStack
+    ) -> None:
         self._cache = cache
+        self._uses = uses
         self._base = cache / "broken"
         self._report = report
 
     def build(self, kernels: Sequence[BrokenKernel]) -> dict[str, UmlImage]:
         """Return the unmodified kernel and `kernels` by name. Raises CannotBuild."""
+        # Modules are named by a hash of their inputs, and never replaced.
+        with exclusive(self._cache, "broken"):
+            return self._built(kernels)
+
+    def _built(self, kernels: Sequence[BrokenKernel]) -> dict[str, UmlImage]:
         kernel = load_kernels()[_KERNEL]
-        uml = build_uml(self._cache, kernel)
+        uml = build_uml(self._cache, kernel, self._uses)
         wanted: dict[str, BrokenKernel | None] = {SOUND: None}
         wanted |= {one.name: one for one in kernels}
         places = {name: self._place(uml, name, one) for name, one in wanted.items()}
@@ -101,6 +111,10 @@ class Workshop:
         source = self._base / "source" / release
         if source.is_dir():
             return source
+        with exclusive(self._cache, f"uml-{suite_name}"):
+            return self._fetch_source(suite_name, release, source)
+
+    def _fetch_source(self, suite_name: str, release: str, source: Path) -> Path:
         suite = Suite(suite_name, self._cache / "apt" / f"uml-{suite_name}")
         suite.update()
         version = suite.newest(_SOURCE).version

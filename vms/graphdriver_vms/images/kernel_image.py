@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +17,7 @@ from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.images.apt import Suite
 from graphdriver_vms.images.rootfs import SUITE
 from graphdriver_vms.kernels import Kernel
+from graphdriver_vms.locks import exclusive, is_in_use, shared
 
 __all__ = ["KernelImage", "build_kernel", "make_initrd", "static_busybox"]
 
@@ -52,8 +54,13 @@ def static_busybox(cache: Path) -> Path:
     The host's may be linked dynamically, and the initrd has no interpreter for it.
     """
     place = cache / "busybox" / SUITE / "busybox"
-    if place.is_file():
-        return place
+    with exclusive(cache, "busybox"):
+        if not place.is_file():
+            _fetch_busybox(cache, place)
+    return place
+
+
+def _fetch_busybox(cache: Path, place: Path) -> None:
     suite = Suite(SUITE, cache / "apt" / "busybox")
     suite.update()
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -65,14 +72,22 @@ def static_busybox(cache: Path) -> Path:
         if b"/ld-linux" in program.read_bytes()[:4096]:
             raise CannotBuild(f"busybox-static of {SUITE} is linked dynamically")
         program.rename(place)
-    return place
 
 
-def build_kernel(cache: Path, kernel: Kernel, busybox: Path) -> KernelImage:
+def build_kernel(cache: Path, kernel: Kernel, busybox: Path, uses: ExitStack) -> KernelImage:
     """Download and prepare a kernel, unless the suite's current one is cached.
 
-    `busybox` is for the initrd. Raises CannotBuild.
+    `busybox` is for the initrd. Until `uses` is closed, no other run replaces the kernel; one that
+    another run uses is not replaced by a newer one. Raises CannotBuild.
     """
+    use = f"use-kernel-{kernel.name}"
+    with exclusive(cache, f"kernel-{kernel.name}"):
+        image = _current(cache, kernel, busybox, use)
+        uses.enter_context(shared(cache, use))
+    return image
+
+
+def _current(cache: Path, kernel: Kernel, busybox: Path, use: str) -> KernelImage:
     suite = Suite(kernel.suite, cache / "apt" / kernel.name)
     suite.update()
     package = suite.newest(kernel.package)
@@ -80,8 +95,11 @@ def build_kernel(cache: Path, kernel: Kernel, busybox: Path) -> KernelImage:
         package.name.removeprefix("linux-image-"), package.name, package.version, _recipe()
     )
     place = KernelImage.directory(cache, kernel)
-    if _known(place) == image:
+    known = _known(place)
+    if known == image:
         return image
+    if known and known.recipe == image.recipe and is_in_use(cache, use):
+        return known
     work = place.with_name(f".{kernel.name}.part")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -90,8 +108,9 @@ def build_kernel(cache: Path, kernel: Kernel, busybox: Path) -> KernelImage:
             _run("dpkg-deb", "-x", deb, work / "files")
         _assemble(work / "files", image.release, work / "done", busybox)
         (work / "done/kernel.json").write_text(json.dumps(asdict(image)))
-        shutil.rmtree(place, ignore_errors=True)
-        (work / "done").rename(place)
+        with exclusive(cache, use):
+            shutil.rmtree(place, ignore_errors=True)
+            (work / "done").rename(place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return image

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.images.apt import KEYRING, archive_of
+from graphdriver_vms.locks import exclusive
 
 __all__ = ["GUEST_PYTHON", "SUITE", "Box", "box_of", "build_box"]
 
@@ -71,8 +72,13 @@ def build_box(cache: Path, with_disk: bool = True) -> Box:
     Without the disk only the root file system is built, for machines of public boxes.
     """
     box = box_of(cache)
-    if box.is_there(with_disk):
-        return box
+    with exclusive(cache, "box"):
+        if not box.is_there(with_disk):
+            _build(cache, box, with_disk)
+    return box
+
+
+def _build(cache: Path, box: Box, with_disk: bool) -> None:
     work = cache / "boxes" / f".{box.name}.part"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -88,7 +94,6 @@ def build_box(cache: Path, with_disk: bool = True) -> Box:
         work.rename(box.directory)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return box
 
 
 def _bootstrap(root: Path) -> None:

@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from graphdriver_vms.errors import CannotBuild
 from graphdriver_vms.images.apt import Suite
 from graphdriver_vms.kernels import Kernel
+from graphdriver_vms.locks import exclusive, is_in_use, shared
 
 __all__ = ["UmlImage", "build_uml", "release_of"]
 
@@ -38,11 +40,21 @@ class _Made:
     recipe: int = _RECIPE
 
 
-def build_uml(cache: Path, kernel: Kernel) -> UmlImage:
+def build_uml(cache: Path, kernel: Kernel, uses: ExitStack) -> UmlImage:
     """Download Debian's kernel of a series unless the suite's current one is cached.
 
-    The mirror is queried once a day. Raises CannotBuild.
+    The mirror is queried once a day. Until `uses` is closed, no other run replaces the kernel; one
+    that another run uses is not replaced by a newer one. Raises CannotBuild.
     """
+    use = f"use-uml-{kernel.name}"
+    # By suite, because its apt root is shared with the sources of the broken kernels.
+    with exclusive(cache, f"uml-{kernel.uml}"):
+        image = _current(cache, kernel, use)
+        uses.enter_context(shared(cache, use))
+    return image
+
+
+def _current(cache: Path, kernel: Kernel, use: str) -> UmlImage:
     place = cache / "uml" / kernel.name
     made = _known(place)
     if made and time.time() - (place / "kernel.json").stat().st_mtime < _DAY:
@@ -50,7 +62,7 @@ def build_uml(cache: Path, kernel: Kernel) -> UmlImage:
     suite = Suite(kernel.uml, cache / "apt" / f"uml-{kernel.uml}")
     suite.update()
     package = suite.newest(_PACKAGE)
-    if made and made.version == package.version:
+    if made and (made.version == package.version or is_in_use(cache, use)):
         (place / "kernel.json").touch()
         return UmlImage(made.release, place / "linux", (place,))
     work = place.with_name(f".{kernel.name}.part")
@@ -64,9 +76,10 @@ def build_uml(cache: Path, kernel: Kernel) -> UmlImage:
         (work / "lib").mkdir(exist_ok=True)
         (work / "files/usr/lib/uml/modules").rename(work / "lib/modules")
         shutil.rmtree(work / "files")
-        shutil.rmtree(place, ignore_errors=True)
-        # Named by its directory, because the program contains the loader's path.
-        work.rename(place)
+        with exclusive(cache, use):
+            shutil.rmtree(place, ignore_errors=True)
+            # Named by its directory, because the program contains the loader's path.
+            work.rename(place)
         made = _Made(release_of(place / "linux"), package.version)
         (place / "kernel.json").write_text(json.dumps(asdict(made)))
     finally:

@@ -16,6 +16,7 @@ __all__ = ["Machine"]
 # Seconds; the limit of `up` depends on the kind of machine.
 _STEP, _SILENCE = 240, 1200
 _BOOT_FAILED = re.compile(r"graphdriver-guest: FAILED.*|Kernel panic.*|end Kernel panic.*")
+_ENVIRONMENT = "PYTHONPATH=/opt/graphdriver/site-packages LC_ALL=C.UTF-8"
 _PLAN, _RESULTS = "/var/tmp/plan.json", "/var/tmp/results"
 # With these options a current OpenSSH can connect to servers of ten years ago, which sign with
 # SHA-1 only.
@@ -57,12 +58,18 @@ class Machine:
     def prepare(self, tell: Callable[[str], None]) -> None:
         """Copy files that box and `up` did not provide: none for this box. Raises MachineFailed."""
 
+    def join(self) -> str:
+        """Prepare it for pytest-xdist, and return its `--tx`. Raises MachineFailed."""
+        self._ssh("sudo modprobe -a overlay loop || true")
+        python = f"sudo {self.enter} env {_ENVIRONMENT} python3".replace("  ", " ")
+        return f"ssh={self.name}//ssh_config={self._ssh_config}//python={python}//chdir=/var/tmp"
+
     def run(self, plan: str, on_line: Callable[[str], None]) -> None:
         """Run a plan in it, passing its output to `on_line`. Raises MachineFailed."""
         self._ssh(f"sudo sh -c 'cat > {self.root}{_PLAN}'", given=plan)
         command = (
-            f"sudo {self.enter} env PYTHONPATH=/opt/graphdriver/site-packages LC_ALL=C.UTF-8 "
-            f"python3 -m graphdriver_vms.guest {_PLAN} {_RESULTS}"
+            f"sudo {self.enter} env {_ENVIRONMENT} python3 "
+            f"-m graphdriver_vms.guest {_PLAN} {_RESULTS}"
         )
         with self._ssh_process(command) as process:
             try:

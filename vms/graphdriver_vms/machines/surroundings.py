@@ -14,16 +14,32 @@ from pathlib import Path
 from graphdriver_vms.kernels import data_file
 from graphdriver_vms.machines.provider import VARIABLE, chosen_provider
 
-__all__ = ["Surroundings", "end", "lines_of", "run_step", "wait_for"]
+__all__ = ["PREFIX", "Surroundings", "end", "lines_of", "run_step", "wait_for"]
+
+PREFIX = "graphdriver-"
+"""The prefix of all names of the matrix in libvirt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where the machines of a run are: cache, scratch for Vagrant, place of the logs."""
+    """Where the machines of a run are: cache, scratch for Vagrant, place of the logs.
+
+    `uri` is that of libvirt on another host, "" for this host; `kvm` whether that offers KVM, and
+    `files` are the places of vmlinuz and initrd there. `processors` are those of a machine.
+    """
 
     cache: Path
     state: Path
     logs: Path
+    uri: str = ""
+    kvm: bool = False
+    processors: int = 1
+    files: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of this run's names in libvirt, which other runs may use too."""
+        return f"{PREFIX}{self.state.name.removeprefix('run-')}-"
 
     @property
     def payload(self) -> Path:
@@ -36,11 +52,20 @@ class Surroundings:
 
     def environment(self) -> dict[str, str]:
         """Return the variables that the Vagrantfile and Vagrant read."""
+        elsewhere = {"GRAPHDRIVER_MATRIX_URI": self.uri} if self.uri else {}
+        if self.uri and not os.environ.get("GRAPHDRIVER_MATRIX_KVM"):
+            elsewhere["GRAPHDRIVER_MATRIX_KVM"] = str(int(self.kvm))
+        # A console on another host is not readable here.
+        consoles = {} if self.uri else {"GRAPHDRIVER_MATRIX_CONSOLES": str(self.logs)}
         return {
             **os.environ,
+            **elsewhere,
+            **consoles,
+            **{f"GRAPHDRIVER_MATRIX_{name.upper()}": place for name, place in self.files},
+            "GRAPHDRIVER_MATRIX_PREFIX": self.prefix,
+            "GRAPHDRIVER_MATRIX_PROCESSORS": str(self.processors),
             "GRAPHDRIVER_MATRIX_CACHE": str(self.cache),
             "GRAPHDRIVER_MATRIX_PAYLOAD": str(self.payload),
-            "GRAPHDRIVER_MATRIX_CONSOLES": str(self.logs),
             "VAGRANT_HOME": str(self.cache / "vagrant"),
             "VAGRANT_DOTFILE_PATH": str(self.state / "machines"),
             "VAGRANT_CHECKPOINT_DISABLE": "1",

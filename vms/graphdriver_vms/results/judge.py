@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from graphdriver_vms.cells import CONFORMANT, VIOLATED
-from graphdriver_vms.results.result import InitError, Result, read_result
+from graphdriver_vms.results.result import (
+    FINISHED,
+    NOT_CONFORMANT,
+    InitError,
+    Result,
+    read_result,
+)
 
 __all__ = ["Cell", "Row", "State", "exit_code", "judge_cell", "read_row", "write_row"]
 
 # The names of homes differ in each run; otherwise an error is the same on all kernels.
 _HOME = re.compile(r"/\S+/graphdriver-\w{8}/\d+/home")
-_BAD = ("violated", "blocked", "error")
+# For the text only: the suite's verdict counts.
+_CAUSES = ("violated", "blocked", "waived", "error")
 
 
 class State(StrEnum):
@@ -54,7 +61,7 @@ class Row:
     """A kernel's row. `trouble` is the reason if there are no cells; `failed` means that it should
     have run.
 
-    `booted` is false if its user space never ran.
+    `booted` is false if its user space never ran. `planned` are the names of its cells.
     """
 
     name: str
@@ -63,6 +70,7 @@ class Row:
     failed: bool = False
     booted: bool = True
     seconds: float = 0.0
+    planned: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
 
@@ -73,7 +81,13 @@ class Row:
 
 
 def judge_cell(record: dict[str, Any], facts: dict[str, str], result: Result | None) -> Cell:
-    """Evaluate one cell by its record, the kernel's features, and the suite's result file."""
+    """Evaluate one cell by its record, the kernel's features, and the suite's result file.
+
+    Whether the driver conforms is the suite's verdict, which is compared with the expected one.
+    """
+    if record.get("failure"):
+        failure = record["failure"]
+        return Cell(record["name"], record["driver"], State.DIFFERENT, failure, record["seconds"])
     if record["expect"] == VIOLATED and not record["trouble"]:
         state, detail = _caught(record, result)
         # Without its result: the outcomes of a broken driver are not for the tables.
@@ -96,13 +110,16 @@ def _verdict(
         return State.DIFFERENT, f"Init failed ({refused.reason}): {_without_home(refused)}"
     if result is None:
         return State.DIFFERENT, f"no result; exit code {record['exit']}"
-    bad = [
-        f"{one.id} {one.outcome}"
-        for one in result.entries
-        if one.outcome in _BAD and (one.level == "MUST" or one.outcome == "error")
-    ]
-    if bad:
-        return State.DIFFERENT, ", ".join(bad)
+    if result.ended != FINISHED:
+        return State.DIFFERENT, f"the run did not finish: {result.ended}"
+    errors = any(one.outcome == "error" for one in result.entries)
+    if result.verdict == NOT_CONFORMANT or errors:
+        causes = [
+            f"{one.id} {one.outcome}"
+            for one in result.entries
+            if one.outcome in _CAUSES and (one.level == "MUST" or one.outcome == "error")
+        ]
+        return State.DIFFERENT, ", ".join(causes) or result.verdict
     met = sum(one.outcome == "met" for one in result.entries)
     if not met:
         return State.DIFFERENT, "nothing was proven"
@@ -169,13 +186,20 @@ def read_row(directory: Path) -> Row:
         judge_cell(record, facts, read_result(directory / f"{record['name']}.json"))
         for record in _json(directory / "cells.json", [])
     ]
+    if not row["trouble"]:
+        reported = {cell.name for cell in cells}
+        cells += [
+            Cell(name, "", State.DIFFERENT, "the machine did not report this cell")
+            for name in row.get("planned", [])
+            if name not in reported
+        ]
     return Row(**row, facts=facts, cells=cells)
 
 
 def write_row(directory: Path, row: Row) -> None:
     """Write the host's data of a row beside the guest's results."""
     directory.mkdir(parents=True, exist_ok=True)
-    known = ("name", "release", "trouble", "failed", "booted", "seconds")
+    known = ("name", "release", "trouble", "failed", "booted", "seconds", "planned")
     text = json.dumps({name: getattr(row, name) for name in known}, indent=1)
     (directory / "row.json").write_text(text + "\n")
 

@@ -8,11 +8,23 @@ from typing import Any
 
 from graphdriver_vms.errors import MatrixError
 
-__all__ = ["Entry", "InitError", "Result", "parse_result", "read_result"]
+__all__ = [
+    "FINISHED",
+    "NOT_CONFORMANT",
+    "Entry",
+    "InitError",
+    "Result",
+    "parse_result",
+    "read_result",
+]
 
 # In schema 1 the only mark of a requirement that was not selected.
 _NOT_SELECTED_1 = "not selected in this run"
 _SCHEMAS = (1, 2)
+FINISHED = "finished"
+NOT_CONFORMANT = "not-conformant"
+_VERDICTS = ("conformant", NOT_CONFORMANT, "inconclusive")
+_ENDS = (FINISHED, "interrupted", "crashed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +57,15 @@ class InitError:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A run of the suite; `entries` are the selected requirements."""
+    """A run of the suite; `entries` are the selected requirements.
+
+    `verdict` and `ended` are the suite's words: nothing is derived here. Schema 1 has no `ended`.
+    """
 
     entries: tuple[Entry, ...]
     init_error: InitError | None = None
+    verdict: str = ""
+    ended: str = FINISHED
 
     def outcomes(self) -> dict[str, str]:
         """Return the outcomes by requirement."""
@@ -71,13 +88,18 @@ def parse_result(data: Mapping[str, Any]) -> Result:
     """Return the content of a result file. Raises ValueError, KeyError, TypeError,
     AttributeError.
     """
-    schema = data.get("schema", 1)
+    schema = data["schema"]
     if schema not in _SCHEMAS:
         raise ValueError(f"schema {schema} is not known to this version")
     error = data.get("driver", {}).get("init_error")
+    verdict, ended = data["verdict"], data["run"]["ended"] if schema > 1 else FINISHED
+    if verdict not in _VERDICTS or ended not in _ENDS:
+        raise ValueError(f"its verdict is {verdict!r} and its run ended {ended!r}")
     return Result(
         () if error else tuple(_entries(data)),
         InitError(error["class"], error["message"], error["reason"]) if error else None,
+        verdict,
+        ended,
     )
 
 

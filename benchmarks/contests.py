@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 from benchmarks import trees
 from benchmarks.contest import Aim, Contest, Contestant, hold
+from benchmarks.floor import SystemCalls
 from benchmarks.peers import Docker
 from benchmarks.workspace import Record, Workspace
 from graphdriver.overlay2 import Driver
@@ -45,6 +46,7 @@ __all__ = [
 OURS, TAR, DOCKER = "overlay2", "GNU tar", "Docker"
 CONTAINERD, STORAGE = "containerd", "containers-storage"
 UNSYNCED = "overlay2, nothing synced"
+_CALLS = "its system calls from plain Python, nothing synced"
 _BUFFER = 1 << 20
 
 
@@ -171,7 +173,19 @@ def cycle_contest(workspace: Workspace, title: str, parent: str) -> Contest:
             workspace.driver.remove(layer)
         return (time.perf_counter() - start) / count
 
-    contestants = [Contestant(OURS, run), Contestant(UNSYNCED, run, unsynced)]
+    calls = SystemCalls(workspace.place / "home", parent)
+
+    def run_calls() -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            calls.cycle(f"calls-{next(numbers)}")
+        return (time.perf_counter() - start) / count
+
+    contestants = [
+        Contestant(OURS, run),
+        Contestant(UNSYNCED, run, unsynced),
+        Contestant(_CALLS, run_calls, calls.ready),
+    ]
     if docker:
         words = ("cycle", "cycle", parent, str(count))
         contestants.append(Contestant(DOCKER, lambda: docker.time(*words) / count))

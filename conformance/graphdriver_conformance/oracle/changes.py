@@ -49,8 +49,8 @@ def change_findings(
         got = {k for n, k in rows if n == name}
         if name in (optional or ()) or _accepts(kind, got, old, new, name):
             continue
-        reported = " and ".join(sorted(one.name for one in got)) or "nothing"
-        findings.append(f"expected {_shown(name, kind)}, reported {reported}")
+        kinds = " and ".join(sorted(one.name for one in got)) or "nothing"
+        findings.append(f"expected {_shown(name, kind)}, reported {kinds}")
     for name, kind in rows:
         if name in expected or name in (optional or ()):
             continue

@@ -173,9 +173,9 @@ class Driver:
         if parent:
             layerid.check(parent)
 
-        def prepare(directory: Path) -> None:
+        def prepare(directory: str) -> None:
             if size:
-                self._quota.limit(directory, size)
+                self._quota.limit(Path(directory), size)
 
         self._layers.create(id, parent, prepare)
 

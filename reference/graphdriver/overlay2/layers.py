@@ -22,7 +22,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from pathlib import Path
 
 from graphdriver.errors import DriverError, LayerInUse, LayerNotFound
 from graphdriver.holding import Holds, Use, Uses, forget_in_child
@@ -129,7 +128,7 @@ class LayerTable:
                 with suppress(OSError):
                     self._settle_free()
 
-    def create(self, id: str, parent: str, prepare: Callable[[Path], None]) -> None:
+    def create(self, id: str, parent: str, prepare: Callable[[str], None]) -> None:
         """Create a layer; `prepare` gets its directory while it is still empty.
 
         Raises LayerExists, LayerNotFound, MaxDepthExceeded, OSError; nothing is left in that case.
@@ -189,7 +188,7 @@ class LayerTable:
             try:
                 self._files.take(id)
             except FileNotFoundError:  # the layer has no link file
-                self._home.layer(id)
+                self._home.require(id)
             try:
                 yield bool(lowers) and self._children.has(id, links)
                 self.hold(id, lowers)

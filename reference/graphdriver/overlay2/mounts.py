@@ -72,7 +72,7 @@ class MountPoints:
     """The directories on which views are mounted."""
 
     def __init__(self, home: Path, ids: IDMapping) -> None:
-        self._home = home
+        self._root = os.fspath(home)
         self._ids = ids
 
     def end_view(self, id: str) -> None:
@@ -81,15 +81,15 @@ class MountPoints:
         The mount point is recreated: since Linux 3.18 rmdir(2) detaches mounts on it in other mount
         namespaces, which would keep the upper in use (moby #34948).
         """
-        merged = self._home / id / "merged"
+        merged = f"{self._root}/{id}/merged"
         detach(merged)
         with suppress(OSError):
-            merged.rmdir()
+            os.rmdir(merged)
             self.make(merged)
 
-    def make(self, merged: Path) -> None:
+    def make(self, merged: str) -> None:
         """Create one. Raises OSError."""
-        merged.mkdir(0o700)
+        os.mkdir(merged, 0o700)
         if not self._ids.identity:
             os.chown(merged, *self._ids.root)
 
@@ -109,18 +109,18 @@ class Mounts:
     def get(self, id: str, label: str) -> Path:
         """Hold a layer; the first hold mounts it."""
         with self._layers.locked(id):
-            layer = self._home.layer(id)
+            self._home.require(id)
             lowers = self._home.lowers(id)
-            view = layer / "merged" if lowers else layer / "diff"
+            view = self._home.view(id) if lowers else self._home.upper(id)
             if self._layers.is_held(id):
                 self._layers.hold(id, lowers)
-                return view
+                return Path(view)
             with self._layers.mounting(id, lowers) as has_children:
                 # An existing mount is another process's and is shared, or was left by a dead
                 # process and is adopted.
                 if lowers and not is_mounted(view):
-                    self._mount(id, lowers, label, view, read_only=has_children)
-            return view
+                    self._mount(id, lowers, label, read_only=has_children)
+            return Path(view)
 
     def put(self, id: str) -> None:
         """Release one hold; the last one unmounts. Without a hold this has no effect."""
@@ -134,7 +134,7 @@ class Mounts:
         """Return whether a layer is held, or mounted by another process. Call with its lock."""
         return (
             self._layers.is_held(id)
-            or is_mounted(self._home.path / id / "merged")
+            or is_mounted(self._home.view(id))
             or self._layers.is_held_elsewhere(id)
         )
 
@@ -143,7 +143,7 @@ class Mounts:
 
         Other programs' mounts in it are unmounted when its tree is removed.
         """
-        detach(self._home.path / id / "merged")
+        detach(self._home.view(id))
 
     def cleanup(self) -> None:
         """Unmount the views of all layers, and forget their holds.
@@ -161,7 +161,7 @@ class Mounts:
             # unmounted.
             with self._layers.locked(id), self._layers.ending(id) as is_alone:
                 if self._layers.is_held(id):
-                    points.append(self._home.path / id / "merged")
+                    points.append(Path(self._home.view(id)))
                 for point in reversed(points) if is_alone else ():
                     detach(point)
 
@@ -173,47 +173,46 @@ class Mounts:
         data = f"{self._prefix}lowerdir={lowers},upperdir={name}/diff,workdir={name}/work"
         try:
             self._mount_relative(id, data.encode(), os.fsencode(f"{name}/merged"))
-            self._require_writable(id, stage)
+            self._require_writable(id, f"{stage}/merged", f"{stage}/work")
             yield stage / "merged"
         finally:
             detach(stage / "merged")
 
-    def _mount(
-        self, id: str, lowers: list[str], label: str, view: Path, *, read_only: bool
-    ) -> None:
+    def _mount(self, id: str, lowers: list[str], label: str, *, read_only: bool) -> None:
         # A layer with children is an image: its view is read-only, as in dockerd since 20.10.
         data = mount_data(id, lowers, label, self._prefix, read_only=read_only)
+        view, work = self._home.view(id), self._home.work(id)
         target = os.fsencode(f"{id}/merged")
         try:
             try:
                 self._mount_relative(id, data, target)
             except FileNotFoundError:
                 # dockerd makes it on get and removes it on put since 17.12.
-                if view.is_dir():
+                if os.path.isdir(view):
                     raise
                 self._points.make(view)
                 self._mount_relative(id, data, target)
             if read_only:
                 return
-            self._require_writable(id, view.parent)
+            self._require_writable(id, view, work)
             if not self._ids.identity:
                 # The kernel creates work/work with owner root; a mapped root has to be able to use
                 # it.
-                os.chown(view.parent / "work" / "work", *self._ids.root)
+                os.chown(f"{work}/work", *self._ids.root)
         except BaseException:
             with suppress(OSError):
                 detach(view)
             raise
 
-    def _require_writable(self, id: str, layer: Path) -> None:
+    def _require_writable(self, id: str, view: str, work: str) -> None:
         """Refuse a read-only view: overlayfs could not create its directory in `work`.
 
         The kernel only logs the cause, which is almost always a full disk, so this is checked here.
         """
-        if not os.statvfs(layer / "merged").f_flag & os.ST_RDONLY:
+        if not os.statvfs(view).f_flag & os.ST_RDONLY:
             return
-        (layer / "work" / "room").mkdir()
-        (layer / "work" / "room").rmdir()
+        os.mkdir(f"{work}/room")
+        os.rmdir(f"{work}/room")
         raise OSError(
             errno.ENOSPC, f"the view of layer {id} is read-only, as on a full disk; try again"
         )

@@ -12,7 +12,7 @@ from graphdriver_conformance.host.environment import filesystem_of, umount_below
 from graphdriver_conformance.host.mountinfo import mounts_at, mounts_below, parse
 from graphdriver_conformance.host.namespaces import leave
 from graphdriver_conformance.host.syscalls import mount
-from graphdriver_conformance.repro import seen
+from graphdriver_conformance.repro import observe
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 # Blanks that str.split() cuts at, ends of lines that splitlines() knows, and the kernel's escapes.
@@ -77,7 +77,7 @@ def test_mount_point_may_have_any_name(place: Path, name: str) -> None:
     assert [str(point)] == [row.point for row in mounts_below(place)]
     assert ["tmpfs"] == [row.type for row in mounts_at(point)]
     assert "tmpfs" == filesystem_of(point)
-    assert [str(point)] == seen.mounts_below(place)
+    assert [str(point)] == observe.mounts_below(place)
 
     umount_below(place)
 

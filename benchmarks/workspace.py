@@ -52,8 +52,8 @@ SMALL = Sizes(
     layers=(4, 8),
     mounts=(2, 4),
     repeats=2,
-    image="256M",
-    room="512M",
+    image="512M",
+    room="1G",
 )
 """Enough to prove that each contest works."""
 

@@ -26,6 +26,8 @@ __all__ = ["Compared", "classify", "printable"]
 _MOST_MOUNTS = 5
 _LONGEST_LINE = 240
 _LONGEST_TEXT = 20_000
+# A path may be as long as PATH_MAX; its cause, after it, is to be found.
+_LONG_WORD = re.compile(r"(\S{120})(\S{280,})(\S{80})")
 # Notes of Hypothesis to omit: the call around the values, objects without a useful repr, and the
 # steps of a state machine, which the program of verbs shows better.
 _NOT_SHOWN = re.compile(r"\($|^\)$|graphdriver=|^data=data\(|^state\b|= state\.")
@@ -91,7 +93,8 @@ def printable(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    """Return the text, its end left out where a driver has put a whole file into its message."""
+    """Return the text without the middle of long paths, and without the end of a whole file."""
+    text = _LONG_WORD.sub(lambda word: f"{word[1]}...{len(word[2])} characters...{word[3]}", text)
     left_out = len(text) - _LONGEST_TEXT
     return text if left_out <= 0 else f"{text[:_LONGEST_TEXT]}... ({left_out} characters more)"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.drivers.resolve import resolve
 from graphdriver_conformance.fixture.subject import Subject
@@ -180,3 +181,13 @@ def test_full_disk_is_not_the_drivers(small_disk: Path) -> None:
 
     assert result.outcome is Outcome.ERROR
     assert "is full" in (result.actual or "")
+
+
+def test_long_path_hides_no_reason() -> None:
+    error = DriverError(f"lstat /home/{'p' * 5000}/file: file name too long", "shorten it")
+
+    actual = classify(catalogue()["LIF-001"], error, None).actual or ""
+
+    assert len(actual) < 600
+    assert "lstat /home/ppp" in actual
+    assert "/file: file name too long" in actual

@@ -134,7 +134,7 @@ def test_records_are_in_the_order_of_the_plan(
 def test_failure_after_the_suite_is_no_cell_that_was_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent, "made", lambda _: nullcontext(tmp_path))
+    monkeypatch.setattr(agent, "mounted_filesystem", lambda _: nullcontext(tmp_path))
     monkeypatch.setattr(agent, "d_type", lambda _: "yes")
     monkeypatch.setattr(suite, "run", lambda *_: 0)
 

@@ -49,7 +49,7 @@ def run_each(
 
 
 def command_of(places: Sequence[str], arguments: Sequence[str], out: Path) -> list[str]:
-    """Return the pytest command; each machine writes each-KERNEL.json, and each.html has all."""
+    """Return the pytest command; each machine has a file each-NAME.json, and each.html has all."""
     return [
         *(sys.executable, "-m", "pytest", "--dist=each", "-p", "no:cacheprovider"),
         *(f"--tx={place}" for place in places),

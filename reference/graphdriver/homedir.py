@@ -185,8 +185,8 @@ def unlock(descriptor: int) -> None:
         os.close(descriptor)
 
 
-# What this process has locked. A forked one closes its copies: with them it would have the locks
-# for as long as it lives.
+# The descriptors that this process has locked. A forked one closes its copies: with them it would
+# have the locks for as long as it lives.
 _locked: set[int] = set()
 
 

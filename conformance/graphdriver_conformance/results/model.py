@@ -286,7 +286,7 @@ class Where:
 
     @property
     def user(self) -> str:
-        """Who ran it."""
+        """The name of the user that ran the suite."""
         if not self.uid:
             return "root"
         inside = " in a user namespace" if self.facts.get("userns") == "true" else ""

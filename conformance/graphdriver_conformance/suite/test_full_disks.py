@@ -152,7 +152,7 @@ def test_layers_are_put_and_removed_on_a_full_disk(
         assert [] == left, f"remove succeeded on a full {type}, the layers exist"
         assert mounts == graphdriver.mounts(), f"mounts after cleanup on a full {type}"
         small.disk.relieve()
-        # Nobody uses a driver after cleanup before it is started again.
+        # A driver is not used between cleanup and its next start.
         graphdriver.reopen(cleanup=False)
         assert_same_tree(BASE, graphdriver.tree(held), "the layer that was held")
         small.assert_others_whole("remove and cleanup")

@@ -51,7 +51,7 @@ BELOW: Mapping[str, Node] = {
     ".dot": file(b"dot"),
     "socket": Node(NodeKind.SOCKET, 0o600),
 }
-"""What layers below can hold: a socket comes there by a view."""
+"""The content of a lower layer; its socket is made in a view."""
 
 
 def _below(top: str) -> Iterator[tuple[str, Node]]:

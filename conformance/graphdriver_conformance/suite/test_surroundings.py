@@ -414,7 +414,7 @@ def test_cleanup_on_a_full_disk(graphdriver: Subject) -> None:
         left = list(map(str, mounts_below(disk)))
         assert [] == left, "mounts are left after cleanup"
         _make_space(disk)
-        # Nobody uses a driver after cleanup before it is started again.
+        # A driver is not used between cleanup and its next start.
         graphdriver.use(graphdriver.open_another(disk / "home"))
         for layer in layers:
             _assert_intact(graphdriver, disk, layer)

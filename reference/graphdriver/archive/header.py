@@ -29,7 +29,7 @@ __all__ = [
 
 BLOCK = 512
 LARGEST_HEADER = 1 << 20
-"""What is read of an extended header, here and in Go: a path, a link, attributes of 64 KiB each."""
+"""The limit of an extended header, here and in Go: a path, a link, attributes of 64 KiB each."""
 
 _ZEROS = bytes(BLOCK)
 _XATTR = b"SCHILY.xattr."

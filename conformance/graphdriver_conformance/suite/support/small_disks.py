@@ -141,7 +141,7 @@ class _Ext4:
                         elif was_synced:
                             raise
                         else:
-                            # What was deleted is free when the journal says so.
+                            # Blocks of a deleted file are free after a commit of the journal.
                             was_synced = True
                             self._disk.sync()
                 else:

@@ -25,7 +25,7 @@ Call = Callable[[Path], object]
 """An operation below a directory; returns its observable result, or raises OSError."""
 
 Before = Mapping[str | bytes, Node | bytes | str]
-"""What `Tree.of` takes."""
+"""An argument of `Tree.of`."""
 
 _MOST_LINES = 12
 

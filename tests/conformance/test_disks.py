@@ -156,7 +156,7 @@ def test_small_disk_leaves_what_was_asked(
         found = os.statvfs(tmp_path)
         left = {Resource.BLOCKS: found.f_bavail, Resource.INODES: found.f_favail}
         assert left[resource] == count
-        disk.relieve()
+        disk.free_space()
         assert disk.used() == before
         (tmp_path / "more").write_bytes(b"x" * 3000)
     finally:
@@ -182,7 +182,7 @@ def test_disk_whose_free_blocks_are_scattered_is_filled(tmp_path: Path) -> None:
             disk.leave(Resource.BLOCKS, 0)
 
             assert os.statvfs(tmp_path).f_bavail == 0
-            disk.relieve()
+            disk.free_space()
             (tmp_path / "own").unlink()
     finally:
         disk.close()

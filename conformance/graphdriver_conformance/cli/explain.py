@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graphdriver_conformance.catalogue.requirement import Requirement, catalogue
-from graphdriver_conformance.cli.unknown import say_unknown
+from graphdriver_conformance.cli.unknown import report_unknown_id
 
 __all__ = ["add_arguments", "links_of", "run", "verifiers_of"]
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     one = catalogue().get(id)
     if one is None:
-        return say_unknown(options.id)
+        return report_unknown_id(options.id)
     if options.json:
         print(json.dumps(_data(one), indent=1, ensure_ascii=False))
     else:

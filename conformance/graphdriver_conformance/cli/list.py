@@ -7,7 +7,7 @@ from dataclasses import asdict
 from graphdriver.contract import Capability
 from graphdriver_conformance.catalogue.capabilities import claims
 from graphdriver_conformance.catalogue.requirement import Level, Requirement, catalogue
-from graphdriver_conformance.cli.unknown import say_unknown
+from graphdriver_conformance.cli.unknown import report_unknown_id
 
 __all__ = ["add_arguments", "run"]
 
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     prefix = options.prefix.upper()
     named = [one for one in catalogue().values() if one.id.startswith(prefix)]
     if not named:
-        return say_unknown(options.prefix)
+        return report_unknown_id(options.prefix)
     chosen = sorted((one for one in named if _is_chosen(one, options)), key=lambda one: one.id)
     if options.json:
         print(json.dumps([asdict(one) for one in chosen], indent=1, ensure_ascii=False))

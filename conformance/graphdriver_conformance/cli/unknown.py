@@ -5,10 +5,10 @@ import sys
 
 from graphdriver_conformance.catalogue.requirement import catalogue
 
-__all__ = ["say_unknown"]
+__all__ = ["report_unknown_id"]
 
 
-def say_unknown(id: str) -> int:
+def report_unknown_id(id: str) -> int:
     """Print the message, with the closest existing id or family, and return the exit code."""
     families = {one.family for one in catalogue().values()}
     close = difflib.get_close_matches(id.upper(), [*families, *catalogue()], n=1)

@@ -51,7 +51,7 @@ class Row:
         return len({one for one in self.words if one not in _UNASKED}) > 1
 
     @property
-    def is_worth_a_look(self) -> bool:
+    def needs_attention(self) -> bool:
         """Whether any run has another outcome than met or not claimed."""
         return any(one in _BY_IMPORTANCE for one in self.words)
 

@@ -28,7 +28,7 @@ def markdown(runs: Sequence[RunResult]) -> str:
     """Return the verdicts, the requirements that need attention, and their failures."""
     ordered = in_order(runs)
     names = labels(ordered)
-    seen = [row for row in rows_of(ordered) if row.is_worth_a_look or row.differs]
+    seen = [row for row in rows_of(ordered) if row.needs_attention or row.differs]
     lines = ["# Conformance", "", *_verdicts(ordered, names), *_troubles(ordered, names)]
     if seen:
         lines += ["", "## Not met everywhere", "", *_matrix(seen, names)]

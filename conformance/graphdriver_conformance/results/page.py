@@ -149,8 +149,8 @@ def page(runs: Sequence[RunResult]) -> str:
     }
     there = {one for row in rows for one in row.words}
     groups = [
-        ("Needs a look", [row for row in rows if row.is_worth_a_look]),
-        ("Met or not claimed", [r for r in rows if r.was_asked and not r.is_worth_a_look]),
+        ("Needs a look", [row for row in rows if row.needs_attention]),
+        ("Met or not claimed", [r for r in rows if r.was_asked and not r.needs_attention]),
         ("Not selected", [row for row in rows if not row.was_asked]),
     ]
     return _rendered(
@@ -161,7 +161,7 @@ def page(runs: Sequence[RunResult]) -> str:
         outcomes=[name for name in _SIGNS if name in there],
         counted=[one.value for one in Level if any(one in column.counts for column in columns)],
         levels=[one.value for one in Level if any(row.level == one for row in rows)],
-        looks=any(row.is_worth_a_look for row in rows),
+        looks=any(row.needs_attention for row in rows),
         families=sorted({row.family for row in rows}),
         verdicts=[
             (verdict, count)

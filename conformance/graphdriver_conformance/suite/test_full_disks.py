@@ -43,7 +43,7 @@ def test_success_on_a_full_disk_is_a_right_result(
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
                 if attempt.error is None:
-                    small.disk.relieve()
+                    small.disk.free_space()
                     found = graphdriver.tree(attempt.layer)
                     assert_same_tree(verb.after, found, f"{attempt.said} on {type} succeeded")
 
@@ -58,7 +58,7 @@ def test_full_disk_harms_no_other_layer(
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
                 if attempt.error is not None:
-                    small.disk.relieve()
+                    small.disk.free_space()
                     small.assert_others_whole(f"{attempt.said} on {type}")
                     graphdriver.reopen()
                     small.assert_others_whole(f"{attempt.said} on {type} and a restart")
@@ -77,7 +77,7 @@ def test_what_fails_on_a_full_disk_changes_nothing(
                     continue
                 failed = f"the failed {attempt.said} on {type}"
                 assert attempt.mounts == graphdriver.mounts(), f"{failed} left a mount"
-                small.disk.relieve()
+                small.disk.free_space()
                 if verb.before is None:
                     assert not graphdriver.exists(attempt.layer), f"{failed} left the layer"
                 if verb is not GET:  # the first mount of a layer may create its directories
@@ -98,7 +98,7 @@ def test_what_failed_succeeds_once_there_is_room(
             for attempt in small.attempts(verb, resource):
                 if attempt.error is None:
                     continue
-                small.disk.relieve()
+                small.disk.free_space()
                 graphdriver.note(f"{attempt.said} had failed: {attempt.error}")
                 verb.call(graphdriver, attempt.layer, small.base)
                 again = f"{verb.name} again, after {attempt.said} on {type} had failed"
@@ -151,7 +151,7 @@ def test_layers_are_put_and_removed_on_a_full_disk(
         left = [id for id in (first, second) if graphdriver.exists(id)]
         assert [] == left, f"remove succeeded on a full {type}, the layers exist"
         assert mounts == graphdriver.mounts(), f"mounts after cleanup on a full {type}"
-        small.disk.relieve()
+        small.disk.free_space()
         # A driver is not used between cleanup and its next start.
         graphdriver.reopen(cleanup=False)
         assert_same_tree(BASE, graphdriver.tree(held), "the layer that was held")
@@ -168,7 +168,7 @@ def test_view_from_a_full_disk_can_be_written(
         for attempt in small.attempts(GET, resource):
             if attempt.error is not None:
                 continue
-            small.disk.relieve()
+            small.disk.free_space()
             wanted = BASE.with_(b"own", file(b"own"))
             try:
                 graphdriver.fill(attempt.layer, wanted)
@@ -191,7 +191,7 @@ def test_driver_starts_again_after_the_disk_was_full(
             graphdriver.cleanup()
             small.disk.leave(resource, count)
             failed = _fails_to_start(graphdriver)
-            small.disk.relieve()
+            small.disk.free_space()
             graphdriver.note(f"Init with {count} {resource.value} left: {failed or 'succeeded'}")
             graphdriver.reopen(cleanup=False)
             small.assert_others_whole(f"Init with {count} {resource.value} left on {type}")

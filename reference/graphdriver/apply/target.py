@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from graphdriver.apply.below import Below, LowersBelow, NothingBelow
-from graphdriver.apply.ledger import Ledger
 from graphdriver.apply.markers import Hidden, Markers
+from graphdriver.apply.placed import PlacedMembers
 from graphdriver.archive.entry import DIRECTORY, FILE, HARDLINK, Entry, Kind
 from graphdriver.archive.reader import Member, Reader
 from graphdriver.errors import BadArchive
@@ -78,12 +78,12 @@ class _Surroundings:
     def __init__(
         self,
         below: Below,
-        ledger: Ledger,
+        placed: PlacedMembers,
         hidden: Hidden,
         owner: tuple[int, int],
     ) -> None:
         self._below = below
-        self._ledger = ledger
+        self._placed = placed
         self._hidden = hidden
         self._owner = owner
         # Symlinks from before the archive that members have followed.
@@ -102,7 +102,7 @@ class _Surroundings:
 
     def follows(self, path: bytes, below: bool) -> bool:
         """Let members follow symlinks, except those that an earlier marker hides."""
-        if not below and self._ledger.is_placed(path):
+        if not below and self._placed.is_placed(path):
             return True
         if self._hidden and self._hidden.covers(path):
             return False
@@ -113,24 +113,24 @@ class _Surroundings:
         """Copy a lower directory up, or create an implied one: 0755."""
         found = None if instead else self._below.lookup(path)
         os.mkdir(name, 0o700, dir_fd=dir_fd)
-        self._ledger.imply(path)
+        self._placed.imply(path)
         if found is not None and stat.S_ISDIR(found.stat.st_mode):
             set_attributes(dir_fd, name, attributes_of(found.path, found.stat))
-            self._ledger.note_time(path, found.stat.st_mtime_ns)
+            self._placed.note_time(path, found.stat.st_mtime_ns)
         else:
             set_attributes(dir_fd, name, self.implied)
             self._below.made(dir_fd, name, path, replaced=instead)
 
-    def clear_the_way(self, dir_fd: int, name: bytes, path: bytes) -> None:
+    def remove_obstacle(self, dir_fd: int, name: bytes, path: bytes) -> None:
         """Remove a non-directory of earlier layers. Raises BadArchive if it is a member."""
         found = lstat_at(dir_fd, name)
-        if found and not is_whiteout(found) and self._ledger.is_placed(path):
+        if found and not is_whiteout(found) and self._placed.is_placed(path):
             raise BadArchive(f"{path!r} is no directory in the archive, but has members below it")
         remove_file_tree(dir_fd, name)
 
     def entered(self, path: bytes, found: os.stat_result) -> None:
         """Let an implied directory keep its mtime."""
-        self._ledger.keep_time(path, found)
+        self._placed.keep_time(path, found)
 
     @property
     def implied(self) -> Attributes:
@@ -148,10 +148,10 @@ class Target:
     ) -> None:
         self._root = ResolvedDirectory(root, b"")
         self._below = below
-        self._ledger = Ledger(was_empty=was_empty)
-        self._note = self._ledger.place
+        self._placed = PlacedMembers(was_empty=was_empty)
+        self._note = self._placed.place
         self.markers = Markers()
-        self._surroundings = _Surroundings(below, self._ledger, self.markers.written, owner)
+        self._surroundings = _Surroundings(below, self._placed, self.markers.written, owner)
         self._passed = self._surroundings.passed
         self.resolver = Resolver(root, self._surroundings)
         # Files of earlier layers that are targets of hard links: they count once.
@@ -185,7 +185,7 @@ class Target:
         """Apply the markers, then set the mtimes of directories, which markers change."""
         if self.markers.written:
             self._apply_markers()
-        for path, mtime in self._ledger.times():
+        for path, mtime in self._placed.times():
             directory, _, base = path.rpartition(b"/")
             # Parents first, while their descriptors are open: utime(2) of a child does not change
             # its parent's mtime.
@@ -208,7 +208,7 @@ class Target:
         if entry.kind is not DIRECTORY:
             raise BadArchive(f"the layer's root is a {entry.kind.name.lower()} in the archive")
         set_attributes(self._root.dir_fd, b".", attributes)
-        self._ledger.note_time(b"", attributes.mtime)
+        self._placed.note_time(b"", attributes.mtime)
         if DEFAULT_ACL in attributes.xattrs:
             self.resolver.forget()  # new files in it inherit from now on
         return 0
@@ -231,7 +231,7 @@ class Target:
             os.mkdir(base, 0o700, dir_fd=parent.dir_fd)
             self._below.made(parent.dir_fd, base, path, replaced=found is not None)
         set_attributes(parent.dir_fd, base, attributes)
-        self._ledger.note_time(path, attributes.mtime)
+        self._placed.note_time(path, attributes.mtime)
         if DEFAULT_ACL in attributes.xattrs:
             self.resolver.forget(path)  # new files in it inherit from now on
         return freed
@@ -258,7 +258,7 @@ class Target:
             os.close(source_fd)
         if self._passed and path in self._passed:
             self.resolver.forget(path)  # the last lookup of its directory followed it again
-        if self._ledger.is_placed(source_path) or source_path in self._linked:
+        if self._placed.is_placed(source_path) or source_path in self._linked:
             return -freed
         self._linked.add(source_path)
         return found.st_size - freed
@@ -272,7 +272,7 @@ class Target:
             lower = self._below.lookup(source.child(name))
             if lower is not None and not stat.S_ISDIR(lower.stat.st_mode):
                 copy_up(lower.path, lower.stat, source.dir_fd, name)
-                self._ledger.copy(source.child(name))
+                self._placed.copy(source.child(name))
                 found = lstat_at(source.dir_fd, name)
         if source is None or found is None or is_whiteout(found):
             raise BadArchive(
@@ -314,7 +314,7 @@ class Target:
                 found = lstat_at(walk.here.fd, child)
                 if found and stat.S_ISDIR(found.st_mode):
                     todo.append((name, os.listdir(walk.enter(child).fd)))
-                elif found and found.st_nlink == 1 and self._ledger.is_placed(name):
+                elif found and found.st_nlink == 1 and self._placed.is_placed(name):
                     total += found.st_size
         finally:
             walk.close()
@@ -324,7 +324,7 @@ class Target:
     def _discard(self, dir_fd: int, name: bytes, path: bytes) -> None:
         remove_file_tree(dir_fd, name)
         self.resolver.forget(path)
-        self._ledger.forget_time(path)
+        self._placed.forget_time(path)
         self._below.removed()
 
     # Markers.
@@ -351,7 +351,7 @@ class Target:
 
         def follow(path: bytes, below: bool) -> bool:
             through.append(path)
-            return below or not self._ledger.is_placed(path)
+            return below or not self._placed.is_placed(path)
 
         return self.resolver.locate(directory, follow), through
 
@@ -370,7 +370,7 @@ class Target:
             self._drop_below(parent, name, path)
             if not self._is_kept(parent, name, path):
                 found = None
-        elif found is not None and not self._ledger.is_placed(path):
+        elif found is not None and not self._placed.is_placed(path):
             self._discard(parent.dir_fd, name, path)
             found = None
         if found is None and shows:
@@ -399,7 +399,7 @@ class Target:
 
     def _drop_unplaced(self, parent: ResolvedDirectory) -> None:
         """Remove files below `parent` that are not members of this archive."""
-        if self._ledger.holds_all:
+        if self._placed.holds_all:
             return
         walk = Descent(parent.dir_fd)
         todo = [(parent.path, b"", os.listdir(parent.dir_fd))]
@@ -414,7 +414,7 @@ class Target:
                         continue
                     if stat.S_ISDIR(found.st_mode):
                         todo.append((name, child, os.listdir(walk.enter(child).fd)))
-                    elif is_whiteout(found) or not self._ledger.is_placed(name):
+                    elif is_whiteout(found) or not self._placed.is_placed(name):
                         self._discard(walk.here.fd, child, name)
                     continue
                 todo.pop()
@@ -430,7 +430,7 @@ class Target:
         An implied directory exists for its members only: it loses its attributes of earlier layers,
         and is removed without members.
         """
-        if self._ledger.is_placed(path):
+        if self._placed.is_placed(path):
             return True
         directory = open_directory(name, parent.dir_fd)
         try:
@@ -441,7 +441,7 @@ class Target:
             self._discard(parent.dir_fd, name, path)
             return False
         set_attributes(parent.dir_fd, name, self._surroundings.implied)
-        self._ledger.forget_time(path)
+        self._placed.forget_time(path)
         return True
 
 

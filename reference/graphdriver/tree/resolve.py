@@ -73,7 +73,7 @@ class Surroundings(Protocol):
         name in the upper directory, so that the lower directory must stay hidden.
         """
 
-    def clear_the_way(self, dir_fd: int, name: bytes, path: bytes) -> None:
+    def remove_obstacle(self, dir_fd: int, name: bytes, path: bytes) -> None:
         """Remove a non-directory in the place of a directory. Raises BadArchive."""
 
     def entered(self, path: bytes, found: os.stat_result) -> None:
@@ -295,7 +295,7 @@ class Resolver:
             if found is not None:
                 if make is not Make.ALL:
                     return None
-                self._surroundings.clear_the_way(here.dir_fd, part, path)
+                self._surroundings.remove_obstacle(here.dir_fd, part, path)
             self._surroundings.make_directory(here.dir_fd, part, path, instead=found is not None)
         else:
             self._surroundings.entered(path, found)

@@ -105,7 +105,7 @@ class Ground:
             error = self._call(verb, layer)
             said = f"{verb.name} with {count} {resource.value} left"
             yield Attempt(said, layer, error, names, mounts)
-            self.disk.relieve()
+            self.disk.free_space()
             if error is None and verb is GET:
                 driver.put(layer)
             # Some drivers refuse to remove what they have not made.
@@ -151,7 +151,7 @@ def ground(graphdriver: Subject, type: str) -> Iterator[Ground]:
         settled_names(graphdriver)
         yield Ground(graphdriver, disk, base, kept)
     finally:
-        disk.relieve()
+        disk.free_space()
 
 
 def _new(graphdriver: Subject, base: str) -> str:

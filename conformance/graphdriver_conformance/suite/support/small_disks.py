@@ -38,7 +38,7 @@ class SmallDisk(Protocol):
     def leave(self, resource: Resource, count: int) -> None:
         """Leave `free` blocks or inodes free."""
 
-    def relieve(self) -> None:
+    def free_space(self) -> None:
         """Make room again."""
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class _Tmpfs:
         else:
             self._resize(self._ROOM, inodes + count)
 
-    def relieve(self) -> None:
+    def free_space(self) -> None:
         self._resize(self._ROOM, self._ROOM)
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class _Ext4:
             else:
                 self._take_inodes(count)
 
-    def relieve(self) -> None:
+    def free_space(self) -> None:
         with own_work(f"empty {self.point}"):
             if self._filling.exists():
                 shutil.rmtree(self._filling)

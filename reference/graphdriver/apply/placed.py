@@ -2,10 +2,10 @@
 
 import os
 
-__all__ = ["Ledger"]
+__all__ = ["PlacedMembers"]
 
 
-class Ledger:
+class PlacedMembers:
     """Records the real paths of the members that were placed.
 
     If the directory was empty before (`was_empty`), it is sufficient to record the other files:

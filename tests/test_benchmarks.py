@@ -91,13 +91,13 @@ def test_page_is_made_of_the_result_file_alone(tmp_path: Path) -> None:
     page.update(read(tmp_path / "result.json"), document)
 
     text = document.read_text()
-    assert result == read(tmp_path / "result.json")
+    assert read(tmp_path / "result.json") == result
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
-    assert [line.split("|")[-2].strip() for line in text.splitlines() if line[:1] == "|"][2:] == [
+    assert [
         *("met", "missed", "not measured", "met", "missed"),
-    ]
+    ] == [line.split("|")[-2].strip() for line in text.splitlines() if line[:1] == "|"][2:]
     for name in ("performance.svg", "performance-layers.svg"):
         assert f"({name})" in text
         ElementTree.parse(tmp_path / name)
@@ -132,5 +132,5 @@ def test_group_in_small(tmp_path: Path, group: str) -> None:
     found = read(result)
     assert found.rows
     assert all(len(row.seconds["overlay2"]) == 2 for row in found.rows)
-    assert ("layers" in [axis.unit for axis in found.axes]) == (group == "layers")
+    assert (group == "layers") == ("layers" in [axis.unit for axis in found.axes])
     assert "graphdriver-benchmarks" not in Path("/proc/self/mountinfo").read_text()

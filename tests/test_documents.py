@@ -14,14 +14,14 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 def test_relative_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text())
 
-    assert [] == [target for target in targets if not (document.parent / target).exists()]
+    assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
 def test_readme_opens_with_its_two_commands() -> None:
     text = (ROOT / "README.md").read_text()
     commands = re.findall(r"^python3 -m venv .*$", text, re.MULTILINE)
 
-    assert 2 == len(commands), "one line for the main job, one for all tests"
+    assert len(commands) == 2, "one line for the main job, one for all tests"
     assert commands[0].endswith("graphdriver check")
     assert commands[1].endswith("tox")
 

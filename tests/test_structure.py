@@ -63,7 +63,7 @@ def test_packages_import_only_what_the_map_allows(package: str) -> None:
         )
     ]
 
-    assert [] == offences
+    assert offences == []
 
 
 def test_reference_needs_nothing_but_the_standard_library() -> None:
@@ -76,7 +76,7 @@ def test_reference_needs_nothing_but_the_standard_library() -> None:
         if target.partition(".")[0] not in {*sys.stdlib_module_names, "graphdriver"}
     }
 
-    assert set() == foreign
+    assert foreign == set()
 
 
 def test_only_the_linux_package_of_the_reference_touches_ctypes() -> None:
@@ -87,7 +87,7 @@ def test_only_the_linux_package_of_the_reference_touches_ctypes() -> None:
         if target.partition(".")[0] == "ctypes"
     }
 
-    assert set() == {user for user in users if not user.startswith("reference/graphdriver/linux/")}
+    assert {user for user in users if not user.startswith("reference/graphdriver/linux/")} == set()
 
 
 def test_packages_of_the_reference_import_each_other_one_way_only() -> None:
@@ -124,16 +124,16 @@ def test_stdlib_tarfile_stays_out_of_the_reference() -> None:
         m.name for m in _modules("graphdriver") for target, _ in _imports(m) if target == "tarfile"
     ]
 
-    assert [] == users
+    assert users == []
 
 
 @pytest.mark.parametrize("root", SOURCE_ROOTS.values(), ids=lambda root: str(root.name))
 def test_source_roots_hold_no_stray_modules(root: Path) -> None:
     """An editable install puts the root on sys.path: a stray module would be importable by all."""
-    assert [] == sorted(root.glob("*.py"))
+    assert sorted(root.glob("*.py")) == []
 
 
 def test_no_module_is_named_after_nothing() -> None:
     vague = {"utils", "util", "helpers", "helper", "common", "misc", "tools"}
 
-    assert [] == [m for package in SOURCE_ROOTS for m in _modules(package) if m.stem in vague]
+    assert [m for package in SOURCE_ROOTS for m in _modules(package) if m.stem in vague] == []

@@ -12,7 +12,7 @@ from graphdriver_conformance.catalogue.requirement import catalogue, table
 def test_page_is_what_the_code_says() -> None:
     page = Path(__file__).parents[2] / "docs" / "catalogue.md"
 
-    assert document() == page.read_text(), (
+    assert page.read_text() == document(), (
         "python -m graphdriver_conformance.catalogue > docs/catalogue.md"
     )
 
@@ -20,8 +20,8 @@ def test_page_is_what_the_code_says() -> None:
 def test_checks_of_other_suites_are_covered_or_say_why_not() -> None:
     checks = coverage()
 
-    assert [] == [one["check"] for one in checks if bool(one.get("by")) is bool(one.get("not"))]
-    assert set() == {id for one in checks for id in one.get("by", ())} - set(catalogue())
+    assert [one["check"] for one in checks if bool(one.get("by")) is bool(one.get("not"))] == []
+    assert {id for one in checks for id in one.get("by", ())} - set(catalogue()) == set()
 
 
 def test_retired_ids_are_unique_and_have_a_reason() -> None:
@@ -29,7 +29,7 @@ def test_retired_ids_are_unique_and_have_a_reason() -> None:
         one["id"] for one in table("retired.toml")["retired"] if one["planned"] and one["reason"]
     ]
 
-    assert len(table("retired.toml")["retired"]) == len(set(ids))
+    assert len(set(ids)) == len(table("retired.toml")["retired"])
 
 
 def test_retired_id_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:

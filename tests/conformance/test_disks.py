@@ -53,7 +53,7 @@ def test_power_cut_loses_what_was_not_synced(disk: ImageDisk, survives: Survives
     disk.cut(survives)
 
     found = _found(disk.point)
-    assert found.keys() == _LOST[survives]
+    assert _LOST[survives] == found.keys()
     assert found.pop("synced") == b"s" * 5000
     assert all(not content for content in found.values())
 
@@ -69,7 +69,7 @@ def test_image_that_is_kept_is_that_of_a_power_cut(disk: ImageDisk, survives: Su
     disk.restore(kept)
     os.close(kept)
 
-    assert _found(disk.point) == cut
+    assert cut == _found(disk.point)
 
 
 @pytest.mark.parametrize("format", ["ext4", "xfs", "btrfs"])
@@ -109,7 +109,7 @@ def test_digest_is_that_of_the_content(tmp_path: Path) -> None:
         for image in (one, other):
             os.truncate(image, 1 << 20)
             os.pwrite(image, b"data", 1 << 16)
-        assert digest(one) == digest(other)
+        assert digest(other) == digest(one)
 
         os.pwrite(other, b"Data", 1 << 16)
 
@@ -127,10 +127,10 @@ def test_copy_of_an_image_has_its_data_without_its_zeros() -> None:
     copy = copied(image)
 
     try:
-        assert os.fstat(copy).st_size == os.fstat(image).st_size
+        assert os.fstat(image).st_size == os.fstat(copy).st_size
         assert os.fstat(copy).st_blocks < os.fstat(image).st_blocks // 100
-        assert os.pread(copy, 16 << 20, 0) == os.pread(image, 16 << 20, 0)
-        assert digest(copy) == digest(copied(copy))
+        assert os.pread(image, 16 << 20, 0) == os.pread(copy, 16 << 20, 0)
+        assert digest(copied(copy)) == digest(copy)
     finally:
         os.close(image)
         os.close(copy)
@@ -155,9 +155,9 @@ def test_small_disk_leaves_what_was_asked(
 
         found = os.statvfs(tmp_path)
         left = {Resource.BLOCKS: found.f_bavail, Resource.INODES: found.f_favail}
-        assert left[resource] == count
+        assert count == left[resource]
         disk.free_space()
-        assert disk.used() == before
+        assert before == disk.used()
         (tmp_path / "more").write_bytes(b"x" * 3000)
     finally:
         disk.close()

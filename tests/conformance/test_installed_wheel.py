@@ -69,7 +69,7 @@ def _run(*command: str, cwd: Path | None = None) -> str:
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
-    assert 0 == done.returncode, (
+    assert done.returncode == 0, (
         f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
     )
     return done.stdout
@@ -80,8 +80,8 @@ def test_wheel_holds_the_packages_and_none_of_the_tests(here: Path, installed: P
     names = zipfile.ZipFile(wheel).namelist()
 
     packages = {"graphdriver", "graphdriver_conformance", "graphdriver_vms"}
-    assert packages == {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert [] == [name for name in names if "mutants" in name or "/tests/" in name]
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == packages
+    assert [name for name in names if "mutants" in name or "/tests/" in name] == []
     assert "graphdriver_conformance/results/result.schema.json" in names
 
 
@@ -95,7 +95,7 @@ def test_source_distribution_holds_what_its_list_names(tmp_path: Path) -> None:
     assert files | {"LICENSE", "README.md", "SECURITY.md", "docs/tutorial.md"} <= names
     assert "tests/graphdriver_mutants/__init__.py" in names
     tops = {name.partition("/")[0] for name in names}
-    assert set() == tops & {".tox", ".venv", ".vagrant", "results", ".git", "build", "dist"}
+    assert tops & {".tox", ".venv", ".vagrant", "results", ".git", "build", "dist"} == set()
 
 
 @pytest.mark.parametrize("driver", ["overlay2", "vfs"])
@@ -111,9 +111,9 @@ def test_wheel_alone_judges_the_embedded_drivers(installed: Path, empty: Path, d
     )
 
     result = json.loads(report.read_text())
-    assert "conformant" == result["verdict"], result["counts"]
+    assert result["verdict"] == "conformant", result["counts"]
     left = {path.name for path in empty.iterdir()} - {".pytest_cache", report.name}
-    assert set() == left, "the run left something in the user's directory"
+    assert left == set(), "the run left something in the user's directory"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become an ordinary user")
@@ -137,9 +137,9 @@ def test_ordinary_user_gets_a_verdict(installed: Path, empty: Path, driver: str)
     )
 
     result = json.loads(report.read_text())
-    assert 0 == result["counts"]["violated"] + result["counts"]["error"]
-    assert 50 < result["counts"]["met"]
-    assert ORDINARY == result["environment"]["uid"]
+    assert result["counts"]["violated"] + result["counts"]["error"] == 0
+    assert result["counts"]["met"] > 50
+    assert result["environment"]["uid"] == ORDINARY
     assert all(
         entry["detail"] for entry in result["requirements"] if entry["outcome"] == "not-provable"
     ), "what is not provable says why"
@@ -156,7 +156,7 @@ def test_doctor_says_what_would_help(installed: Path, empty: Path) -> None:
         command, cwd=empty, env=environment, capture_output=True, text=True, check=False
     )
 
-    assert 1 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     assert "more: needs root: run as root" in done.stdout
 
 
@@ -174,7 +174,7 @@ def test_commands_that_read_the_packages_own_files(installed: Path, empty: Path)
 
     assert (empty / "mydriver/.github/workflows/conformance.yml").exists()
     assert "test_apply.py::" in explained
-    assert 200 < len(json.loads(listed))
+    assert len(json.loads(listed)) > 200
     assert "vfs: CONFORMANT" in shown
     assert "<style" in (empty / "page.html").read_text()
     assert "redirect_dir" in kernels
@@ -192,7 +192,7 @@ def test_matrix_doctor_names_what_is_missing(installed: Path, empty: Path) -> No
 
     assert "vagrant" in (done.stdout + done.stderr).lower()
     assert "Traceback" not in done.stdout + done.stderr
-    assert 3 == done.returncode, "something is missing"
+    assert done.returncode == 3, "something is missing"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a plugin mounts")

@@ -22,13 +22,13 @@ def _ids(text: str) -> list[str]:
 def test_every_level_below_must_has_a_reason() -> None:
     explained = {id: row["level"] for row in _ROW.finditer(PAGE) for id in _ids(row["ids"].strip())}
 
-    assert explained == {
+    assert {
         one.id: one.level for one in catalogue().values() if one.level is not Level.MUST
-    }
+    } == explained
 
 
 def test_what_was_raised_is_a_must() -> None:
     raised = _RAISED.findall(PAGE)
 
     assert "SIZ-003" in raised
-    assert {Level.MUST} == {catalogue()[id].level for id in raised}
+    assert {catalogue()[id].level for id in raised} == {Level.MUST}

@@ -72,10 +72,10 @@ def test_tutorial_ends_with_a_conformant_driver(tmp_path: Path) -> None:
         reader.follow(language, title, text)
 
     verdicts = [re.findall(r": (NOT CONFORMANT|CONFORMANT) ", text) for text in reader.printed[1:]]
-    assert [
+    assert verdicts == [
         ["NOT CONFORMANT"],
         ["CONFORMANT"],
         ["NOT CONFORMANT"],
         ["CONFORMANT"],
         ["CONFORMANT"],
-    ] == verdicts
+    ]

@@ -109,7 +109,7 @@ class Engine:
             ["docker", "-H", self._address, *arguments],
             input=feed, capture_output=True, check=False, env=environment, timeout=120,
         )  # fmt: skip
-        assert 0 == done.returncode, f"docker {' '.join(arguments)}: {done.stderr.decode()}"
+        assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.decode()}"
         return done.stdout
 
     def mounts(self) -> list[str]:

@@ -57,24 +57,24 @@ def test_import_build_run_diff_commit_save_load_and_prune(engine: Engine) -> Non
     assert engine.name in docker("info", "-f", "{{.Driver}}").decode()
 
     docker("build", "--network=none", "-t", "built", "-", feed=_context(DOCKERFILE))
-    assert SHOWN == _run(engine, "--rm", "built")
+    assert _run(engine, "--rm", "built") == SHOWN
 
     _run(engine, "--name=work", "built", "sh", "-c", "rm -r /data/dir; echo more > /data/more")
     changes = set(docker("diff", "work").decode().splitlines())
-    assert {"C /data", "D /data/dir", "A /data/more"} == {c for c in changes if "/data" in c}
+    assert {c for c in changes if "/data" in c} == {"C /data", "D /data/dir", "A /data/more"}
     docker("commit", "work", "committed")
-    assert "more\nold\n" == _run(engine, "--rm", "committed", "ls", "/data")
+    assert _run(engine, "--rm", "committed", "ls", "/data") == "more\nold\n"
 
     saved = docker("save", "committed")
     docker("rm", "work")
     docker("rmi", "committed", "built")
     docker("load", feed=saved)
-    assert "more\n" == _run(engine, "--rm", "committed", "cat", "/data/more")
+    assert _run(engine, "--rm", "committed", "cat", "/data/more") == "more\n"
 
     docker("rmi", "committed", "base")
     docker("system", "prune", "--all", "--force")
-    assert [] == engine.layers(), "layers are left although no image is"
-    assert [] == [row for row in engine.mounts() if row.startswith(str(engine.home))]
+    assert engine.layers() == [], "layers are left although no image is"
+    assert [row for row in engine.mounts() if row.startswith(str(engine.home))] == []
 
 
 def test_daemon_is_restarted(engine: Engine) -> None:
@@ -90,7 +90,7 @@ def test_daemon_is_restarted(engine: Engine) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive)) as copied:
         member = copied.extractfile("old")
         assert member
-        assert b"old\nkept\nkept\n" == member.read()
+        assert member.read() == b"old\nkept\nkept\n"
     engine.docker("rm", "work")
 
 
@@ -106,13 +106,13 @@ def test_plugin_is_restarted_while_a_container_runs(engine: Engine, number: int)
         new.write("between\n")
     engine.start_plugin()
 
-    assert b"before\nbetween\n" == engine.docker("exec", "work", "cat", "/data/new")
+    assert engine.docker("exec", "work", "cat", "/data/new") == b"before\nbetween\n"
     assert b"A /data/new" in engine.docker("diff", "work").splitlines()
-    assert "old\n" == _run(engine, "--rm", "base", "cat", "/data/old")
+    assert _run(engine, "--rm", "base", "cat", "/data/old") == "old\n"
     engine.docker("restart", "--time=0", "work")
-    assert b"before\nbetween\n" == engine.docker("exec", "work", "cat", "/data/new")
+    assert engine.docker("exec", "work", "cat", "/data/new") == b"before\nbetween\n"
     engine.docker("rm", "--force", "work")
-    assert [] == [row for row in engine.mounts() if row.startswith(str(engine.home))]
+    assert [row for row in engine.mounts() if row.startswith(str(engine.home))] == []
 
 
 def test_containers_start_side_by_side(engine: Engine) -> None:
@@ -128,5 +128,5 @@ def test_containers_start_side_by_side(engine: Engine) -> None:
     for thread in threads:
         thread.join()
 
-    assert {number: f"{number}\n" for number in range(6)} == shown
-    assert [] == [row for row in engine.mounts() if row.startswith(str(engine.home))]
+    assert shown == {number: f"{number}\n" for number in range(6)}
+    assert [row for row in engine.mounts() if row.startswith(str(engine.home))] == []

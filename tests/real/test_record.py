@@ -25,15 +25,15 @@ def record() -> dict[str, Any]:
 def test_page_is_what_the_record_says(record: dict[str, Any]) -> None:
     page = (DOCS / "real-drivers.md").read_text()
 
-    assert document(record) == page, "python -m tests.real --page"
+    assert page == document(record), "python -m tests.real --page"
 
 
 def test_recorded_runs_are_as_known(record: dict[str, Any]) -> None:
-    assert {} == {
+    assert {
         name: lines
         for name, one in record["targets"].items()
         if (lines := surprises(name, one["outcomes"]))
-    }
+    } == {}
 
 
 def test_known_violations_are_of_requirements_and_explained(record: dict[str, Any]) -> None:
@@ -41,20 +41,20 @@ def test_known_violations_are_of_requirements_and_explained(record: dict[str, An
     for name in record["targets"]:
         known = known_of(name)
         assert known or not TARGETS[name].packages, f"{name}: only ours is without any"
-        assert set() == known.keys() - set(catalogue())
+        assert known.keys() - set(catalogue()) == set()
 
 
 def test_surprises_are_told_both_ways() -> None:
     name = "containers-storage-overlay"
     outcomes = dict.fromkeys(catalogue(), "met") | dict.fromkeys(known_of(name), "violated")
-    assert [] == surprises(name, outcomes)
+    assert surprises(name, outcomes) == []
 
     outcomes |= {"LIF-001": "violated", "LIF-013": "met", "MET-001": "error"}
-    assert [
+    assert surprises(name, outcomes) == [
         f"{name}: LIF-001 is violated, and not known to be",
         f"{name}: LIF-013 is met, but known to be violated",
         f"{name}: MET-001: the suite failed",
-    ] == surprises(name, outcomes)
+    ]
 
 
 def test_violations_are_known_for_some_suites_only() -> None:
@@ -68,15 +68,15 @@ def test_violations_are_known_for_some_suites_only() -> None:
     [("26.1.5+dfsg1-9+deb13u1", "26.1"), ("1.7.24~ds1-6", "1.7"), ("1:2.3-4", "2.3"), ("?", "?")],
 )
 def test_columns_have_short_versions(version: str, expected: str) -> None:
-    assert expected == short(version)
+    assert short(version) == expected
 
 
 def test_pages_of_findings_are_what_was_recorded() -> None:
     recorded = json.loads((DOCS / "findings" / "results.json").read_text())
 
-    assert set(findings.FINDINGS) == set(recorded)
+    assert set(recorded) == set(findings.FINDINGS)
     for path, text in findings.pages(recorded).items():
-        assert text == path.read_text(), "python -m tests.real.findings --pages"
+        assert path.read_text() == text, "python -m tests.real.findings --pages"
 
 
 @pytest.mark.parametrize("finding", findings.FINDINGS.values(), ids=str)
@@ -84,7 +84,7 @@ def test_finding_is_wrong_somewhere_and_needs_nothing_of_ours(finding: findings.
     recorded = json.loads((DOCS / "findings" / "results.json").read_text())[finding.name]
     script = finding.script.read_text()
 
-    assert set(recorded) == set(finding.suites)
+    assert set(finding.suites) == set(recorded)
     assert set(recorded) <= set(SUITES)
     assert any(row["expected"] != row["actual"] for row in recorded.values())
     assert "graphdriver" not in script
@@ -95,5 +95,5 @@ def test_finding_is_wrong_somewhere_and_needs_nothing_of_ours(finding: findings.
 def test_comparison_is_what_was_recorded() -> None:
     record = json.loads((DOCS / "comparison.json").read_text())
 
-    assert comparison.page_of(record) == (DOCS / "comparison.md").read_text()
+    assert (DOCS / "comparison.md").read_text() == comparison.page_of(record)
     assert [] == record["overlay2"] == record["vfs"]

@@ -8,12 +8,12 @@ from graphdriver import Change, ChangeKind, errors
 
 
 def test_kinds_have_the_values_of_the_wire() -> None:
-    assert [("MODIFY", 0), ("ADD", 1), ("DELETE", 2)] == [(k.name, k.value) for k in ChangeKind]
+    assert [(k.name, k.value) for k in ChangeKind] == [("MODIFY", 0), ("ADD", 1), ("DELETE", 2)]
 
 
 def test_change_prints_as_docker_does() -> None:
-    assert "C /etc" == str(Change(b"/etc", ChangeKind.MODIFY))
-    assert "A /caf\\xe9" == str(Change(b"/caf\xe9", ChangeKind.ADD))
+    assert str(Change(b"/etc", ChangeKind.MODIFY)) == "C /etc"
+    assert str(Change(b"/caf\xe9", ChangeKind.ADD)) == "A /caf\\xe9"
 
 
 @pytest.mark.parametrize("name", [n for n in errors.__all__ if n != "DriverError"])
@@ -23,5 +23,5 @@ def test_every_error_is_a_driver_error_that_keeps_its_hint(name: str) -> None:
     error = kind("tried this on that", "do so")
 
     assert isinstance(error, errors.DriverError)
-    assert "tried this on that; do so" == str(error)
-    assert "do so" == pickle.loads(pickle.dumps(error)).hint
+    assert str(error) == "tried this on that; do so"
+    assert pickle.loads(pickle.dumps(error)).hint == "do so"

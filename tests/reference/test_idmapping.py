@@ -15,24 +15,24 @@ def test_without_maps_ids_are_what_they_are() -> None:
     mapping = IDMapping()
 
     assert mapping.identity
-    assert (0, 0) == mapping.root
-    assert (7, 2**32 - 2) == mapping.to_host(7, 2**32 - 2)
+    assert mapping.root == (0, 0)
+    assert mapping.to_host(7, 2**32 - 2) == (7, 2**32 - 2)
 
 
 def test_root_is_mapped_root() -> None:
-    assert (1000, 1000) == IDMapping(TWO_RANGES, TWO_RANGES).root
+    assert IDMapping(TWO_RANGES, TWO_RANGES).root == (1000, 1000)
 
 
 @given(st.integers(0, 65_535), st.integers(0, 65_535))
 def test_outside_and_back_is_identity(uid: int, gid: int) -> None:
     mapping = IDMapping(TWO_RANGES, TWO_RANGES)
 
-    assert (uid, gid) == mapping.to_container(*mapping.to_host(uid, gid))
+    assert mapping.to_container(*mapping.to_host(uid, gid)) == (uid, gid)
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(0, 1000), (1, 100_000), (65_535, 165_534)])
 def test_ranges_meet_at_their_boundaries(inside: int, outside: int) -> None:
-    assert (outside, outside) == IDMapping(TWO_RANGES, TWO_RANGES).to_host(inside, inside)
+    assert IDMapping(TWO_RANGES, TWO_RANGES).to_host(inside, inside) == (outside, outside)
 
 
 def test_unmapped_ids_are_refused_both_ways() -> None:

@@ -60,4 +60,4 @@ def test_content_that_was_on_the_disk_is_brought_back(
 
     root = factory(disk / "home").get("layer")
     found = {path.name: path.read_bytes() for path in root.iterdir()}
-    assert found == {f"f{n}": b"old %d" % n for n in range(20)}
+    assert {f"f{n}": b"old %d" % n for n in range(20)} == found

@@ -14,7 +14,7 @@ ROWS = re.findall(
 
 
 def test_every_ruling_has_its_row() -> None:
-    assert [int(number) for number, _ in ROWS] == [*range(1, 42)]
+    assert [*range(1, 42)] == [int(number) for number, _ in ROWS]
 
 
 @pytest.mark.parametrize(("number", "named"), ROWS)
@@ -24,13 +24,13 @@ def test_ruling_names_tests_that_exist(number: str, named: str) -> None:
     ids = re.findall(r"\b[A-Z]{3}-\d{3}\b", named)
 
     assert names or ids
-    assert [] == [name for name in names if f"def {name}(" not in tests]
-    assert [] == [id for id in ids if id not in catalogue()]
+    assert [name for name in names if f"def {name}(" not in tests] == []
+    assert [id for id in ids if id not in catalogue()] == []
 
 
 def test_every_corner_case_is_on_its_page() -> None:
     page = (ROOT / "docs/corners.md").read_text()
 
-    assert [str(number) for number in range(1, 71)] == re.findall(
-        r"^\| (\d+) \|", page, re.MULTILINE
-    )
+    assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == [
+        str(number) for number in range(1, 71)
+    ]

@@ -21,18 +21,18 @@ def test_each_breaks_a_requirement_that_there_is_in_a_cell_that_there_is() -> No
     known = {line.split()[0] for line in listed.splitlines() if line.strip()}
     broken = load_broken()
 
-    assert 8 <= len(broken)
-    assert set() == {one.requirement for one in broken.values()} - known
-    assert set() == {one.cell for one in broken.values()} - set(load_cells())
-    assert [] == [one.name for one in broken.values() if one.before == one.after]
-    assert len(broken) == len({(one.file, one.before, one.after) for one in broken.values()})
+    assert len(broken) >= 8
+    assert {one.requirement for one in broken.values()} - known == set()
+    assert {one.cell for one in broken.values()} - set(load_cells()) == set()
+    assert [one.name for one in broken.values() if one.before == one.after] == []
+    assert len({(one.file, one.before, one.after) for one in broken.values()}) == len(broken)
 
 
 def test_bug_is_put_where_its_place_is_once() -> None:
     bug = next(iter(load_broken().values()))
     place = bug.before.strip("\n")
 
-    assert f"a\n{bug.after}\nb" == bug.edited(f"a\n{place}\nb")
+    assert bug.edited(f"a\n{place}\nb") == f"a\n{bug.after}\nb"
     for text in ("a", f"{place}\n{place}"):
         with pytest.raises(CannotBuild, match="adapt broken_kernels"):
             bug.edited(text)
@@ -68,8 +68,8 @@ def test_cell_of_a_bug_asks_its_requirement_only() -> None:
 
     cell = cell_of(bug)
 
-    assert (bug.name, [bug.requirement]) == (cell.name, cell.requirements)
-    assert {"redirect_dir": "Y"} == cell.parameters
+    assert (cell.name, cell.requirements) == (bug.name, [bug.requirement])
+    assert cell.parameters == {"redirect_dir": "Y"}
 
 
 def test_two_of_a_name_are_refused(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_only_a_static_busybox_is_taken(
     program = b"\x7fELF" + b"\0" * 64 + (b"" if is_static else b"/lib64/ld-linux-x86-64.so.2\0")
 
     def download(suite: Suite, names: Sequence[str], directory: Path) -> list[Path]:
-        assert ["busybox-static"] == names
+        assert names == ["busybox-static"]
         _package(program, directory)
         return [directory / "b.deb"]
 
@@ -43,7 +43,7 @@ def test_only_a_static_busybox_is_taken(
     monkeypatch.setattr(Suite, "download", download)
 
     if is_static:
-        assert program == static_busybox(tmp_path).read_bytes()
+        assert static_busybox(tmp_path).read_bytes() == program
     else:
         with pytest.raises(CannotBuild, match="linked dynamically"):
             static_busybox(tmp_path)

@@ -26,7 +26,7 @@ def _matrix(*arguments: str, path: str | None = None) -> subprocess.CompletedPro
 def test_the_graphdriver_command_passes_matrix_on() -> None:
     done = _matrix("list")
 
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")
     assert "bullseye-security linux-image-5.10.0-*-cloud-amd64" in done.stdout
 
 
@@ -34,14 +34,14 @@ def test_an_unsupported_host_is_told_all_it_lacks_and_code_3(tmp_path: Path) -> 
     doctor = _matrix("doctor", f"--cache={tmp_path}", path=str(tmp_path))
     run = _matrix("run", "5.10", f"--cache={tmp_path}", f"--out={tmp_path}/out", path=str(tmp_path))
 
-    assert (3, 3) == (doctor.returncode, run.returncode)
+    assert (doctor.returncode, run.returncode) == (3, 3)
     for words in ("apt-get install mmdebstrap", "apt-get install rsync"):
         assert words in doctor.stdout
         assert words in run.stderr
     (line,) = (one for one in doctor.stdout.splitlines() if "--no-install-recommends" in one)
     assert line in run.stderr.splitlines()
     assert {"mmdebstrap", "rsync"} <= set(line.split())
-    assert [] == os.listdir(tmp_path), "nothing was begun"
+    assert os.listdir(tmp_path) == [], "nothing was begun"
 
 
 def test_only_rows_that_cannot_be_had_are_no_success(
@@ -52,7 +52,7 @@ def test_only_rows_that_cannot_be_had_are_no_success(
     code = main(["run", "7.3", f"--cache={tmp_path}/cache", f"--out={tmp_path}/out"])
 
     said = capsys.readouterr().out
-    assert 2 == code
+    assert code == 2
     assert "7.3: not run: 7.3 has no public box in kernels.toml" in said
     assert "0 kernels ran; not run: 7.3" in said
 
@@ -61,7 +61,7 @@ def test_only_rows_that_cannot_be_had_are_no_success(
 def test_what_there_is_not_is_named(arguments: list[str]) -> None:
     done = _matrix(*arguments)
 
-    assert 2 == done.returncode
+    assert done.returncode == 2
     assert done.stderr.startswith("graphdriver matrix: ")
 
 
@@ -69,7 +69,7 @@ def test_clean_leaves_nothing(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "boxes").mkdir(parents=True)
 
-    assert 0 == main(["clean", f"--cache={cache}"])
+    assert main(["clean", f"--cache={cache}"]) == 0
     assert not cache.exists()
 
 
@@ -83,8 +83,8 @@ def test_a_run_replaces_its_own_rows_only(tmp_path: Path, monkeypatch: pytest.Mo
 
     main(["run", "7.3", f"--cache={tmp_path}/cache", f"--out={out}"])
 
-    assert ["row.json"] == os.listdir(out / "7.3")
-    assert ["cells.json", "row.json"] == sorted(os.listdir(out / "6.1"))
+    assert os.listdir(out / "7.3") == ["row.json"]
+    assert sorted(os.listdir(out / "6.1")) == ["cells.json", "row.json"]
     assert "earlier" in (out / "report.html").read_text()
 
 
@@ -107,14 +107,14 @@ def test_shards_of_a_run_are_joined_by_the_report(
     for index, out in enumerate(shares, 1):
         arguments = ["7.3", "6.18", f"--shard={index}/3", f"--out={out}", f"--cache={tmp_path}/c"]
         # The third has no kernel: that is no failure, while kernels that cannot be run are.
-        assert (0 if index == 3 else 2) == main(["run", *arguments])
+        assert main(["run", *arguments]) == (0 if index == 3 else 2)
 
     rows = [sorted(path.name for path in out.glob("*") if path.is_dir()) for out in shares]
-    assert [["6.18"], ["7.3"], []] == rows
+    assert rows == [["6.18"], ["7.3"], []]
     capsys.readouterr()
     main(["report", *map(str, shares[:2])])
     assert "not run: 6.18, 7.3" in capsys.readouterr().out
-    assert 2 == main(["report", str(shares[0]), str(shares[0])])
+    assert main(["report", str(shares[0]), str(shares[0])]) == 2
     assert f"6.18 is in {shares[0]} and in {shares[0]}" in capsys.readouterr().err
 
 
@@ -129,4 +129,4 @@ def test_requirements_replace_those_of_cells_that_are_to_be_conformant() -> None
 
     chosen = {cell.name: cell.requirements for cell in cells_of(options)}
 
-    assert {"ext4": ["WHT-006"], "xfs-ftype0": []} == chosen
+    assert chosen == {"ext4": ["WHT-006"], "xfs-ftype0": []}

@@ -19,10 +19,14 @@ ROOT = Path(__file__).parents[2]
 def test_every_kernel_says_where_it_comes_from_and_why() -> None:
     kernels = load_kernels()
 
-    assert ["5.10", "6.1", "6.12", "6.18", "7.3"] == [
-        one.name for one in kernels.values() if one.is_built_here
+    assert [one.name for one in kernels.values() if one.is_built_here] == [
+        "5.10",
+        "6.1",
+        "6.12",
+        "6.18",
+        "7.3",
     ]
-    assert [] == [one.name for one in kernels.values() if not one.why]
+    assert [one.name for one in kernels.values() if not one.why] == []
 
 
 @pytest.mark.parametrize(
@@ -70,10 +74,10 @@ def test_the_vagrantfile_reads_the_same_kernels() -> None:
         for one in load_kernels().values()
     ]
 
-    assert expected == [
+    assert [
         {key: one.get(key, "") for key in ("name", "suite", "package", "box")}
         for one in _of_the_vagrantfile("kernels")
-    ]
+    ] == expected
 
 
 @needs_ruby
@@ -91,27 +95,27 @@ def test_the_vagrantfile_boots_what_the_matrix_built(tmp_path: Path, provider: s
     )
 
     expected = [n for n, one in kernels.items() if one.source(provider) is Source.BUILT]
-    assert expected == built
+    assert built == expected
 
 
 @needs_ruby
 def test_the_vagrantfile_takes_processors_and_files_of_the_run(tmp_path: Path) -> None:
     expression = "[processors, memory, boot_file('/k', 'vmlinuz'), boot_file('/k', 'initrd')]"
 
-    assert [1, 1024, "/k/vmlinuz", "/k/initrd"] == _of_the_vagrantfile(expression)
-    assert [2, 1536, "/pool/x", "/k/initrd"] == _of_the_vagrantfile(
+    assert _of_the_vagrantfile(expression) == [1, 1024, "/k/vmlinuz", "/k/initrd"]
+    assert _of_the_vagrantfile(
         expression, GRAPHDRIVER_MATRIX_PROCESSORS="2", GRAPHDRIVER_MATRIX_VMLINUZ="/pool/x"
-    )
+    ) == [2, 1536, "/pool/x", "/k/initrd"]
 
 
 def test_cells_cover_what_the_matrix_is_for() -> None:
     cells = load_cells()
 
-    assert [] == next(iter(cells.values())).requirements, "the first cell is the whole suite"
+    assert next(iter(cells.values())).requirements == [], "the first cell is the whole suite"
     expected = {"IncompatibleFS", "NotSupported", CONFORMANT, VIOLATED}
-    assert expected == {one.expect for one in cells.values()}
+    assert {one.expect for one in cells.values()} == expected
     parameters = {name for one in cells.values() for name in one.parameters}
-    assert {"redirect_dir", "metacopy", "index", "xino_auto"} == parameters
+    assert parameters == {"redirect_dir", "metacopy", "index", "xino_auto"}
 
 
 def test_a_plan_asks_for_families_that_are_there() -> None:
@@ -120,9 +124,9 @@ def test_a_plan_asks_for_families_that_are_there() -> None:
     made = plan(cells, "mine:Driver", frozenset({"LIF", "WHT"}), "quick", "works")
 
     chosen = {one["name"]: one for one in made["cells"]}
-    assert ["LIF", "WHT"] == chosen["btrfs"]["requirements"]
-    assert "mine:Driver" == chosen["btrfs"]["driver"]
-    assert "vfs" == chosen["vfs"]["driver"]
+    assert chosen["btrfs"]["requirements"] == ["LIF", "WHT"]
+    assert chosen["btrfs"]["driver"] == "mine:Driver"
+    assert chosen["vfs"]["driver"] == "vfs"
 
 
 def test_on_a_kernel_that_init_must_refuse_all_cells_expect_it() -> None:
@@ -131,6 +135,6 @@ def test_on_a_kernel_that_init_must_refuse_all_cells_expect_it() -> None:
     made = plan(cells, "overlay2", frozenset(), "quick", "NotSupported")
 
     expected = {"vfs": CONFORMANT}  # copying takes no overlay
-    assert expected == {
+    assert {
         one["driver"]: one["expect"] for one in made["cells"] if one["expect"] != "NotSupported"
-    }
+    } == expected

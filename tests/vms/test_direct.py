@@ -31,7 +31,7 @@ def test_lines_of_the_guest_report_its_progress(tmp_path: Path) -> None:
 
     release = _boot(tmp_path, "echo '@kernel 6.1.9'; echo '@cell ext4'; echo '@end 0'", lines)
 
-    assert ("6.1.9", ["@cell ext4"]) == (release, lines)
+    assert (release, lines) == ("6.1.9", ["@cell ext4"])
     assert "@kernel 6.1.9" in (tmp_path / "console").read_text()
 
 
@@ -70,14 +70,14 @@ def test_row_of_a_kernel_that_did_not_boot_is_kept_so(tmp_path: Path) -> None:
     row = read_row(tmp_path)
 
     assert not row.booted
-    assert 2 == exit_code([row])
+    assert exit_code([row]) == 2
 
 
 def test_guest_reads_the_directories_that_this_python_needs(tmp_path: Path) -> None:
     paths = needed_paths((tmp_path,))
 
-    assert [] == [one for one in paths if one.is_relative_to("/usr")]
+    assert [one for one in paths if one.is_relative_to("/usr")] == []
     wanted = [Path(sys.prefix).resolve(), tmp_path, Path(graphdriver_vms.__file__).resolve()]
     for one in wanted:
         assert any(one.is_relative_to(path) for path in (*paths, Path("/usr")))
-    assert [] == [a for a in paths for b in paths if a != b and a.is_relative_to(b)]
+    assert [a for a in paths for b in paths if a != b and a.is_relative_to(b)] == []

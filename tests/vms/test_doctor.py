@@ -20,7 +20,7 @@ def test_program_that_is_there_and_does_not_start_is_missing(
 
     (found,) = (one for one in findings(tmp_path) if one.text == "dnsmasq")
 
-    assert "does not start (no libnettle.so.8): apt-get install dnsmasq-base" == found.remedy
+    assert found.remedy == "does not start (no libnettle.so.8): apt-get install dnsmasq-base"
 
 
 def test_one_line_installs_all_that_is_missing() -> None:
@@ -36,8 +36,8 @@ def test_one_line_installs_all_that_is_missing() -> None:
     expected = (
         "apt-get install -y --no-install-recommends dnsmasq-base kmod && pip install python-vagrant"
     )
-    assert expected == install_command(found)
-    assert "" == install_command([])
+    assert install_command(found) == expected
+    assert install_command([]) == ""
 
 
 def test_a_quick_look_needs_neither_root_nor_vagrant(tmp_path: Path) -> None:
@@ -58,5 +58,5 @@ def test_full_disk_is_reported_as_that(
 
     monkeypatch.setattr(cli, "clean", fill)
 
-    assert 2 == cli.main(["clean", f"--cache={tmp_path}"])
+    assert cli.main(["clean", f"--cache={tmp_path}"]) == 2
     assert f"no space is left below {tmp_path}/boxes" in capsys.readouterr().err

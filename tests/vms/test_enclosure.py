@@ -45,7 +45,7 @@ sys.exit(enclosed(Path(sys.argv[1]), work))
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    assert [] == _left(tmp_path)
+    assert _left(tmp_path) == []
 
 
 def _left(state: Path) -> list[str]:
@@ -87,23 +87,23 @@ def _start(state: Path, what: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", PROGRAM, str(state), what]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert "libvirtd 0 links 1\n" == process.stdout.readline(), "it answers, in an empty network"
+    assert process.stdout.readline() == "libvirtd 0 links 1\n", "it answers, in an empty network"
     return process
 
 
 def test_the_exit_code_is_that_of_the_work(state: Path) -> None:
     process = _start(state, "fail")
 
-    assert "" == process.communicate(timeout=60)[0]
-    assert 7 == process.returncode
+    assert process.communicate(timeout=60)[0] == ""
+    assert process.returncode == 7
 
 
 def test_work_that_is_killed_is_no_success(state: Path) -> None:
     """The kernel kills it when memory runs out."""
     process = _start(state, "killed")
 
-    assert "" == process.communicate(timeout=60)[0]
-    assert 128 + signal.SIGKILL == process.returncode
+    assert process.communicate(timeout=60)[0] == ""
+    assert process.returncode == 128 + signal.SIGKILL
 
 
 def test_work_is_interrupted_once_however_often_ctrl_c_is_pressed(state: Path) -> None:
@@ -111,8 +111,8 @@ def test_work_is_interrupted_once_however_often_ctrl_c_is_pressed(state: Path) -
     for _ in range(3):
         process.send_signal(signal.SIGINT)
 
-    assert "cleaned up\n" == process.communicate(timeout=60)[0]
-    assert 5 == process.returncode
+    assert process.communicate(timeout=60)[0] == "cleaned up\n"
+    assert process.returncode == 5
 
 
 def test_a_killed_run_takes_everything_with_it(state: Path) -> None:
@@ -123,5 +123,5 @@ def test_a_killed_run_takes_everything_with_it(state: Path) -> None:
     # libvirtd has no part in the pipe, and outlives it for a moment. The kernel lets the first
     # process of a namespace end once all others have.
     with open(first):
-        assert [first] == select.select([first], [], [], 60)[0]
-    assert "" == process.communicate(timeout=60)[0]
+        assert select.select([first], [], [], 60)[0] == [first]
+    assert process.communicate(timeout=60)[0] == ""

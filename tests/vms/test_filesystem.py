@@ -27,7 +27,7 @@ def _type(filesystem: Path) -> str:
 def test_what_a_kernel_cannot_mount_is_made_as_in_its_time() -> None:
     # Nothing that is made is nothing that a kernel can mount.
     with mounted_filesystem(_cell(["true"], EXT4)) as filesystem:
-        assert "ext2/ext3" == _type(filesystem)
+        assert _type(filesystem) == "ext2/ext3"
     assert not filesystem.exists()
 
 
@@ -40,7 +40,7 @@ def test_without_an_older_mkfs_there_is_no_file_system() -> None:
     ):
         pass
 
-    assert before == Path("/proc/self/mountinfo").read_text()
+    assert Path("/proc/self/mountinfo").read_text() == before
 
 
 @pytest.mark.parametrize("name", [one.name for one in load_cells().values() if one.make_older])
@@ -49,7 +49,7 @@ def test_the_older_ways_are_ways(name: str) -> None:
 
     try:
         with mounted_filesystem(_cell(cell.make_older, [])) as filesystem:
-            assert cell.make[0].removeprefix("mkfs.") == _type(filesystem)
+            assert _type(filesystem) == cell.make[0].removeprefix("mkfs.")
     except CannotPrepare as error:
         if cell.make[0] in str(error) and "failed" in str(error):
             raise  # options that mkfs does not know

@@ -62,15 +62,15 @@ def test_kernel_and_initrd_are_volumes_of_the_other_host(
     monkeypatch.delenv("GRAPHDRIVER_MATRIX_KVM", raising=False)
     with on_host(Host(ONE), KERNEL, IMAGE, _where(tmp_path)) as there:
         variables = there.environment()
-        assert "kernel" == Path(variables["GRAPHDRIVER_MATRIX_VMLINUZ"]).read_text()
-        assert "initrd" == Path(variables["GRAPHDRIVER_MATRIX_INITRD"]).read_text()
-        assert (ONE, "1") == (
+        assert Path(variables["GRAPHDRIVER_MATRIX_VMLINUZ"]).read_text() == "kernel"
+        assert Path(variables["GRAPHDRIVER_MATRIX_INITRD"]).read_text() == "initrd"
+        assert (
             variables["GRAPHDRIVER_MATRIX_URI"],
             variables["GRAPHDRIVER_MATRIX_KVM"],
-        )
+        ) == (ONE, "1")
         assert "GRAPHDRIVER_MATRIX_CONSOLES" not in variables
 
-    assert [] == os.listdir(virsh)
+    assert os.listdir(virsh) == []
     calls = (tmp_path / "calls").read_text().splitlines()
     assert all(call.startswith(f"-q -c {ONE} ") for call in calls)
 
@@ -82,7 +82,7 @@ def test_volumes_are_removed_after_a_failure(tmp_path: Path, virsh: Path) -> Non
     ):
         raise MachineFailed("no boot")
 
-    assert [] == os.listdir(virsh)
+    assert os.listdir(virsh) == []
 
 
 def test_this_host_needs_no_upload(tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_machines_alternate_between_hosts(
     for thread in threads:
         thread.join()
 
-    assert [ONE, ONE, TWO, TWO] == sorted(used)
-    assert [] == os.listdir(virsh)
+    assert sorted(used) == [ONE, ONE, TWO, TWO]
+    assert os.listdir(virsh) == []
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_the_processors_of_this_host_are_distributed(
 ) -> None:
     found = [lanes.processors_of(place, machines, available) for place in range(machines)]
 
-    assert expected == found
+    assert found == expected
 
 
 def test_other_hosts_are_for_virtual_machines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert 2 == main(["run", "--engine=uml", f"--libvirt-uri={ONE}"])
+    assert main(["run", "--engine=uml", f"--libvirt-uri={ONE}"]) == 2
     assert "--libvirt-uri is of --engine vagrant" in capsys.readouterr().err
 
 
@@ -167,5 +167,5 @@ def test_a_machine_is_a_place_of_xdist(tmp_path: Path, monkeypatch: pytest.Monke
         if one.startswith("--tx=")
     )
     spec = execnet.XSpec(option)
-    assert ("7.3", f"{tmp_path}/7.3.ssh", "/var/tmp") == (spec.ssh, spec.ssh_config, spec.chdir)
+    assert (spec.ssh, spec.ssh_config, spec.chdir) == ("7.3", f"{tmp_path}/7.3.ssh", "/var/tmp")
     assert spec.python.startswith("sudo env PYTHONPATH=/opt/graphdriver/site-packages")

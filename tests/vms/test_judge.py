@@ -84,7 +84,7 @@ def test_a_run_that_did_not_finish_is_different(ended: str) -> None:
 
     cell = judge_cell(record(), {}, found)
 
-    assert (State.DIFFERENT, f"the run did not finish: {ended}") == (cell.state, cell.detail)
+    assert (cell.state, cell.detail) == (State.DIFFERENT, f"the run did not finish: {ended}")
 
 
 def test_the_verdict_is_that_of_the_suite() -> None:
@@ -93,7 +93,7 @@ def test_the_verdict_is_that_of_the_suite() -> None:
 
     cell = judge_cell(record(), {}, parse_result(data))
 
-    assert (State.DIFFERENT, "not-conformant") == (cell.state, cell.detail)
+    assert (cell.state, cell.detail) == (State.DIFFERENT, "not-conformant")
 
 
 @pytest.mark.parametrize("expect", ["conformant", "violated", "NotSupported"])
@@ -104,16 +104,17 @@ def test_a_cell_that_failed_after_the_suite_is_different(expect: str) -> None:
 
     cell = judge_cell(failed, {}, found.get(expect, REFUSED))
 
-    assert (State.DIFFERENT, "umount ended with 32") == (cell.state, cell.detail)
+    assert (cell.state, cell.detail) == (State.DIFFERENT, "umount ended with 32")
 
 
 def test_a_planned_cell_that_did_not_report_is_different(tmp_path: Path) -> None:
     row = _row(tmp_path, "6.1", [record()], planned=["ext4", "xfs"])
 
-    assert [("ext4", State.MET), ("xfs", State.DIFFERENT)] == [
-        (cell.name, cell.state) for cell in row.cells
+    assert [(cell.name, cell.state) for cell in row.cells] == [
+        ("ext4", State.MET),
+        ("xfs", State.DIFFERENT),
     ]
-    assert 1 == exit_code([row])
+    assert exit_code([row]) == 1
 
 
 def test_a_cell_without_result_is_different_unless_it_had_no_file_system() -> None:
@@ -147,10 +148,10 @@ def test_a_refusal_in_a_record_of_schema_1_is_read() -> None:
 
     cell = judge_cell(asked, {}, None)
 
-    assert (State.REFUSED, "NotSupported: overlay2 needs Linux 4.0; newer") == (
+    assert (
         cell.state,
         cell.detail,
-    )
+    ) == (State.REFUSED, "NotSupported: overlay2 needs Linux 4.0; newer")
 
 
 @pytest.mark.parametrize("name", ["schema2.json", "refused.json"])
@@ -168,19 +169,19 @@ def test_files_of_both_schemas_say_the_same(schema: int) -> None:
     found = read_result(FILES / f"schema{schema}.json")
 
     assert found is not None
-    assert {
+    assert found.outcomes() == {
         "LIF-001": "met",
         "LIF-002": "violated",
         "LIF-003": "blocked",
         "ARC-003": "not-provable",
         "QUO-001": "not-claimed",
-    } == found.outcomes(), "LNK-001 was not selected"
+    }, "LNK-001 was not selected"
     details = {one.id: one.detail for one in found.entries}
     assert "blocked by LIF-002" in details["LIF-003"]
     assert "its root is 700" in details["LIF-002"]
-    assert "" == details["LIF-001"]
+    assert details["LIF-001"] == ""
     cell = judge_cell(record(), {}, found)
-    assert (State.DIFFERENT, "LIF-002 violated, LIF-003 blocked") == (cell.state, cell.detail)
+    assert (cell.state, cell.detail) == (State.DIFFERENT, "LIF-002 violated, LIF-003 blocked")
 
 
 def test_a_refusal_is_a_fact_of_the_file() -> None:
@@ -189,8 +190,8 @@ def test_a_refusal_is_a_fact_of_the_file() -> None:
     cell = judge_cell(record(expect="NotSupported"), {}, found)
 
     assert State.REFUSED is cell.state
-    assert "NotSupported: overlay2 needs Linux 4.0, this is 2.6.78 (HOME)" == cell.detail
-    assert {} == cell.outcomes(), "a driver that refused met and violated nothing"
+    assert cell.detail == "NotSupported: overlay2 needs Linux 4.0, this is 2.6.78 (HOME)"
+    assert cell.outcomes() == {}, "a driver that refused met and violated nothing"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_a_broken_driver_has_to_be_caught(outcomes: dict[str, str], state: State
     cell = judge_cell(record(expect="violated", exit=1), {}, result(**outcomes))
 
     assert state is cell.state
-    assert {} == cell.outcomes(), "the tables are of drivers that are judged"
+    assert cell.outcomes() == {}, "the tables are of drivers that are judged"
 
 
 def test_what_a_kernel_cannot_is_not_provable_and_no_violation() -> None:
@@ -250,8 +251,8 @@ def test_exit_codes(tmp_path: Path) -> None:
     failed = Row("failed", trouble="never booted", failed=True)
     idle = Row("idle", trouble="takes internet")
 
-    assert 0 == exit_code([good, idle])
-    assert 1 == exit_code([good, bad, idle])
-    assert 2 == exit_code([good, bad, failed])
-    assert 2 == exit_code([idle]), "where nothing ran nothing is as expected"
-    assert "6.1.0" == good.release
+    assert exit_code([good, idle]) == 0
+    assert exit_code([good, bad, idle]) == 1
+    assert exit_code([good, bad, failed]) == 2
+    assert exit_code([idle]) == 2, "where nothing ran nothing is as expected"
+    assert good.release == "6.1.0"

@@ -64,7 +64,7 @@ def test_a_box_is_built_once_by_two_runs(tmp_path: Path, monkeypatch: pytest.Mon
     for thread in threads:
         thread.join()
 
-    assert [tmp_path] == built
+    assert built == [tmp_path]
 
 
 def test_a_lock_excludes_other_threads_and_is_released(tmp_path: Path) -> None:
@@ -99,11 +99,11 @@ def test_clean_refuses_while_a_run_uses_the_cache(
     cache = tmp_path / "cache"
     cache.mkdir()
     with _other_run(cache, "run"):
-        assert 2 == main(["clean", f"--cache={cache}"])
+        assert main(["clean", f"--cache={cache}"]) == 2
         assert cache.exists()
     assert f"a run uses {cache}" in capsys.readouterr().err
 
-    assert 0 == main(["clean", f"--cache={cache}"])
+    assert main(["clean", f"--cache={cache}"]) == 0
     assert not cache.exists()
 
 
@@ -129,6 +129,6 @@ def test_a_kernel_that_another_run_uses_is_not_replaced(
             image = build_kernel(tmp_path, KERNEL, Path(), uses)
             assert is_in_use(tmp_path, "use-kernel-6.1")
 
-    assert ("6.1.0-1" if is_used else "6.1.0-2") == image.release
-    assert image.release == json.loads((place / "kernel.json").read_text())["release"]
+    assert image.release == ("6.1.0-1" if is_used else "6.1.0-2")
+    assert json.loads((place / "kernel.json").read_text())["release"] == image.release
     assert not is_in_use(tmp_path, "use-kernel-6.1")

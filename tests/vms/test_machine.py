@@ -39,7 +39,7 @@ def test_results_are_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     _machine(tmp_path, monkeypatch, f"cat {tmp_path}/results.tar").collect(tmp_path / "out")
 
-    assert "{}" == (tmp_path / "out" / "facts.json").read_text()
+    assert (tmp_path / "out" / "facts.json").read_text() == "{}"
     _assert_ssh_is_gone(tmp_path)
 
 
@@ -91,7 +91,7 @@ def test_machine_that_cannot_be_destroyed_does_not_end_the_lane(
         kernels, engine, {}, Order("overlay2", "quick", (), lanes=1), tmp_path, progress
     )
 
-    assert [True, True] == [row.failed for row in rows]
+    assert [row.failed for row in rows] == [True, True]
 
 
 @pytest.mark.parametrize("is_checkout", [True, False])
@@ -106,6 +106,6 @@ def test_cells_of_broken_drivers_say_that_they_take_a_checkout(
 
     reasons = {cell["name"]: cell.get("not_run", "") for cell in plan["cells"]}
     told = {name for name, reason in reasons.items() if "run the matrix from a checkout" in reason}
-    assert told == (
+    assert (
         set() if is_checkout else {name for name in reasons if name.startswith("broken-")}
-    )
+    ) == told

@@ -57,11 +57,13 @@ def test_the_first_kernel_where_something_changed_is_named() -> None:
     ran = [row for row in ROWS if row.cells]
     table = requirement_table(ran, "ext4")
 
-    assert {"A": ["7.3: not-provable → met"], "B": [], "C": []} == {
-        line.name: changes(line, table.columns) for line in table.lines
+    assert {line.name: changes(line, table.columns) for line in table.lines} == {
+        "A": ["7.3: not-provable → met"],
+        "B": [],
+        "C": [],
     }
-    assert ["A"] == [line.name for line in table.uneven().lines]
-    assert ["userns.overlay"] == [line.name for line in fact_table(ran).uneven().lines]
+    assert [line.name for line in table.uneven().lines] == ["A"]
+    assert [line.name for line in fact_table(ran).uneven().lines] == ["userns.overlay"]
 
 
 def test_cells_lie_side_by_side_whatever_the_kernel() -> None:
@@ -72,16 +74,16 @@ def test_cells_lie_side_by_side_whatever_the_kernel() -> None:
     ]
     table = ground_table(rows, "ext4").uneven()
 
-    assert ("ext4", "btrfs") == table.columns
-    assert [("B", ("met", "met on 5.10, violated on 6.1"))] == [
-        (line.name, line.values) for line in table.lines
+    assert table.columns == ("ext4", "btrfs")
+    assert [(line.name, line.values) for line in table.lines] == [
+        ("B", ("met", "met on 5.10, violated on 6.1"))
     ]
 
 
 def test_what_a_cell_did_not_meet_is_in_its_value() -> None:
     rows = [Row("6.1", "6.1.0", cells=[_cell(State.MET, "", A="met", B="violated")])]
 
-    assert [("met, 1 violated",)] == [line.values for line in cell_table(rows).lines]
+    assert [line.values for line in cell_table(rows).lines] == [("met, 1 violated",)]
     assert "violated, no MUST: B, ext4 on 6.1" in list(lines(rows))
 
 
@@ -112,7 +114,7 @@ def test_the_page_is_whole_escaped_and_needs_nothing_else() -> None:
 
     Parser().feed(page)
     assert "&lt;A&gt; &amp; so on" in page
-    assert [] == [attrs for _, attrs in seen if {"src", "href"} & attrs.keys()]
+    assert [attrs for _, attrs in seen if {"src", "href"} & attrs.keys()] == []
     assert "2 kernels ran, 1 came out otherwise than expected; 2 did not run" in page
     values = [a for tag, a in seen if tag == "td" and "changed" in (a.get("class") or "")]
-    assert 4 == len(values), "the cell; A, in both tables of requirements; userns.overlay"
+    assert len(values) == 4, "the cell; A, in both tables of requirements; userns.overlay"

@@ -37,11 +37,11 @@ def test_bzimage_says_its_release(tmp_path: Path) -> None:
 
     kernel = own_kernel(file, None, tmp_path)
 
-    assert (KernelFormat.BZIMAGE, "6.1.9-me+", ()) == (
+    assert (
         kernel.format,
         kernel.release,
         kernel.modules_base,
-    )
+    ) == (KernelFormat.BZIMAGE, "6.1.9-me+", ())
     assert EngineName.QEMU is engine_of(file)
 
 
@@ -52,7 +52,7 @@ def test_linux_of_um_is_asked_for_its_release(
 
     kernel = own_kernel(_uml(tmp_path / "linux", "6.1.9"), None, tmp_path)
 
-    assert (KernelFormat.UML, "6.1.9") == (kernel.format, kernel.release)
+    assert (kernel.format, kernel.release) == (KernelFormat.UML, "6.1.9")
 
 
 @pytest.mark.parametrize("place", ["", "lib/modules/6.1.9", "6.1.9"])
@@ -167,11 +167,14 @@ def test_exit_code_is_one_for_git_bisect(
     monkeypatch.setattr(cli, "findings", lambda *_, **__: iter(()))
     file = _bzimage(tmp_path / "bzImage", "6.1.9")
 
-    assert code == cli.main(
-        [
-            *("run", f"--kernel-image={file}", "--cell=ext4"),
-            *(f"--cache={tmp_path}/c", f"--out={tmp_path}/out"),
-        ]
+    assert (
+        cli.main(
+            [
+                *("run", f"--kernel-image={file}", "--cell=ext4"),
+                *(f"--cache={tmp_path}/c", f"--out={tmp_path}/out"),
+            ]
+        )
+        == code
     )
 
 

@@ -94,10 +94,10 @@ def test_a_box_that_cannot_be_had_is_told_in_vagrants_words(
         [PUBLIC, again], Surroundings(tmp_path, state, logs), Progress(["4.19", "4.19-again"])
     )
 
-    assert ["4.19", "4.19-again"] == list(troubles)
+    assert list(troubles) == ["4.19", "4.19-again"]
     assert "the public box acme/debian10 cannot be had: " in troubles["4.19"]
     assert "127.0.0.1" in troubles["4.19"]
-    assert 1 == capsys.readouterr().out.count("public box"), "asked for once"
+    assert capsys.readouterr().out.count("public box") == 1, "asked for once"
 
 
 def test_doctor_asks_for_what_the_provider_takes(
@@ -109,7 +109,7 @@ def test_doctor_asks_for_what_the_provider_takes(
         found[provider] = {one.text for one in findings(tmp_path)}
 
     libvirts = {"virsh", "qemu-img", "cpio", "vagrant-libvirt"}
-    assert (libvirts, set()) == tuple(libvirts & found[one] for one in (LIBVIRT, VIRTUALBOX))
+    assert tuple(libvirts & found[one] for one in (LIBVIRT, VIRTUALBOX)) == (libvirts, set())
     assert "VBoxManage" in found[VIRTUALBOX] - found[LIBVIRT]
     assert "mmdebstrap" in found[VIRTUALBOX] & found[LIBVIRT]
 
@@ -134,7 +134,7 @@ def test_the_guests_part_sees_our_root_only_and_may_make_user_namespaces(tmp_pat
         env={**os.environ, "GRAPHDRIVER_HOME": str(tmp_path)},
     )
 
-    assert (7, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (7, "")
     expected = {"bin", "dev", "lib", "lib64", "mnt", "proc", "run", "sbin", "sys", "tmp", "usr"}
-    assert expected == set(done.stdout.split())
-    assert before == Path("/proc/self/mountinfo").read_text()
+    assert set(done.stdout.split()) == expected
+    assert Path("/proc/self/mountinfo").read_text() == before

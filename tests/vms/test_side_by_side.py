@@ -50,7 +50,7 @@ def _overlaps(events: list[tuple[str, str]]) -> set[frozenset[str]]:
 def test_one_processor_runs_them_in_sequence() -> None:
     events = _run([_cell("a"), _cell("b")], 1)
 
-    assert [("start", "a"), ("end", "a"), ("start", "b"), ("end", "b")] == events
+    assert events == [("start", "a"), ("end", "a"), ("start", "b"), ("end", "b")]
 
 
 def test_two_processors_run_two(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_two_processors_run_two(tmp_path: Path) -> None:
             os.close(os.open(tmp_path / name, os.O_WRONLY if name == mine else os.O_RDONLY))
         return {}
 
-    assert {frozenset("ab")} == _overlaps(_run([_cell("a"), _cell("b")], 2, meet))
+    assert _overlaps(_run([_cell("a"), _cell("b")], 2, meet)) == {frozenset("ab")}
 
 
 def test_parameters_of_the_module_exclude_every_other_overlay() -> None:
@@ -74,8 +74,8 @@ def test_parameters_of_the_module_exclude_every_other_overlay() -> None:
 
     events = _run(cells, 4)
 
-    assert set(known) == {name for word, name in events if word == "end"}
-    assert "ext4" == events[0][1], "the longest cell starts first"
+    assert {name for word, name in events if word == "end"} == set(known)
+    assert events[0][1] == "ext4", "the longest cell starts first"
     for pair in _overlaps(events):
         one, other = (known[name] for name in pair)
         if one["parameters"] or other["parameters"]:
@@ -98,8 +98,10 @@ def test_a_cell_whose_process_dies_has_no_result_and_the_others_run() -> None:
     cells = [_cell("killed"), _cell("raises"), _cell("good")]
     run_side_by_side(cells, 2, work, lambda cell: None, ended)
 
-    assert {"killed": None, "raises": None, "good": 0} == {
-        name: record["exit"] for name, record in records.items()
+    assert {name: record["exit"] for name, record in records.items()} == {
+        "killed": None,
+        "raises": None,
+        "good": 0,
     }
     assert "ended with -9" in records["killed"]["failure"]
     assert "ended with 70" in records["raises"]["failure"]
@@ -128,7 +130,7 @@ def test_records_are_in_the_order_of_the_plan(
     agent.run_plan({"cells": [_cell("first"), _cell("second")]}, tmp_path / "results")
 
     records = json.loads((tmp_path / "results/cells.json").read_text())
-    assert ["first", "second"] == [one["name"] for one in records]
+    assert [one["name"] for one in records] == ["first", "second"]
 
 
 def test_failure_after_the_suite_is_no_cell_that_was_not_run(
@@ -146,8 +148,8 @@ def test_failure_after_the_suite_is_no_cell_that_was_not_run(
 
     record = agent._run_cell(cell, {"profile": "quick"}, tmp_path, {})
 
-    assert ("", 0, "Device or resource busy") == (
+    assert (
         record["trouble"],
         record["exit"],
         record["failure"],
-    )
+    ) == ("", 0, "Device or resource busy")

@@ -161,13 +161,23 @@ def _finding(
         return _raised(error)
     message = _message(error)
     if compared:
-        op, left, right = compared
-        wanted, found = shown_pair(left, right)
-        expected = wanted if op == "==" else f"{wanted} {op} the result"
+        expected, found = _compared(*compared)
         repeats = not message or any(one in message for one in (found, "{", "["))
         return Reason.MISMATCH, expected, (message or found) if repeats else f"{message}: {found}"
     asserted = message or f"the test finds otherwise: {_asserted(error)}"
     return Reason.MISMATCH, requirement.title, asserted
+
+
+def _compared(operator: str, left: object, right: object) -> tuple[str, str]:
+    """Return the expected and the actual value of a comparison in pytest's order, actual first.
+
+    A membership test has the expected member first.
+    """
+    if operator in ("in", "not in"):
+        member, found = shown_pair(left, right)
+        return f"{member} {operator} the result", found
+    expected, found = shown_pair(right, left)
+    return (expected if operator == "==" else f"the result {operator} {expected}"), found
 
 
 def _raised(error: BaseException) -> tuple[Reason, str, str]:

@@ -69,7 +69,7 @@ def _assert_claimed(subject: Subject, claimed: Collection[str] | None) -> None:
     """
     names = list(Capability) if claimed is None else claimed
     lost = sorted(str(one) for one in names if not subject.claims(Capability(one)))
-    assert [] == lost, "claimed when the run began, and not by another driver on another home"
+    assert lost == [], "claimed when the run began, and not by another driver on another home"
 
 
 def keep_home(home: Path, place: Path) -> None:

@@ -35,7 +35,7 @@ class Reports:
         self.foreign_failures = 0
 
     def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> None:
-        """Keep both operands of the failed comparison: expected and actual."""
+        """Keep both operands of the failed comparison."""
         self._compared = (op, left, right)
 
     @pytest.hookimpl(wrapper=True)

@@ -135,7 +135,7 @@ def test_empty_streams_are_empty_layers(graphdriver: Subject, stream: bytes) -> 
 
     size = graphdriver.apply_diff(layer, graphdriver.parent_of(layer), stream)
 
-    assert 0 == size or not graphdriver.claims(Capability.DIFF_SIZE), f"its size is {size}"
+    assert size == 0 or not graphdriver.claims(Capability.DIFF_SIZE), f"its size is {size}"
     assert_same_tree(IMAGE, graphdriver.tree(layer))
 
 
@@ -223,7 +223,7 @@ def test_stream_is_read_to_its_end(graphdriver: Subject) -> None:
 
     graphdriver.apply_diff(layer, base, stream)
 
-    assert b"" == stream.read(), "the stream was not read to its end"
+    assert stream.read() == b"", "the stream was not read to its end"
 
 
 @verifies("ARC-010")
@@ -294,7 +294,7 @@ def test_whiteout_beside_its_file(graphdriver: Subject, marker_first: bool) -> N
 
     tree = graphdriver.tree(layer)
     assert b"top" in tree, "the whiteout deleted the file of its own layer"
-    assert b"new" == tree[b"top"].content
+    assert tree[b"top"].content == b"new"
 
 
 @verifies("DIF-028")
@@ -363,7 +363,7 @@ def test_implied_directories_keep_their_mode(graphdriver: Subject) -> None:
 
     missing = {b"d", b"d/sub", b"d/sub/new", b"x", b"x/y", b"x/y/z"} - set(tree)
     assert not missing, f"{sorted(missing)} are missing"
-    assert (0o1777, 0o750) == (tree[b"d"].mode, tree[b"d/sub"].mode)
+    assert (tree[b"d"].mode, tree[b"d/sub"].mode) == (0o1777, 0o750)
     for name in (b"x", b"x/y"):
         mode = tree[name].mode
         assert mode & 0o555 == 0o555, f"{name!r} has mode {mode:o}"

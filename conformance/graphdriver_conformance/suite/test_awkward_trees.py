@@ -55,7 +55,7 @@ def test_archive_has_paths_longer_than_path_max(graphdriver: Subject) -> None:
     for parent in parents:
         entries = {one.path: one for one in read_archive(graphdriver.diff_bytes(layer, parent))}
         assert_there([DEEP], entries, f"the archive of diff({layer!r}, {parent!r})")
-        assert b"deep" == entries[DEEP].node.content, f"diff({layer!r}, {parent!r})"
+        assert entries[DEEP].node.content == b"deep", f"diff({layer!r}, {parent!r})"
 
     sibling = graphdriver.new_layer(base)
     archive = graphdriver.diff_bytes(layer, base)
@@ -65,7 +65,7 @@ def test_archive_has_paths_longer_than_path_max(graphdriver: Subject) -> None:
         graphdriver.note(f"apply_diff was refused: {error}")
     else:
         with graphdriver.view(sibling) as root:
-            assert b"deep" == read_deep(root), "the file that apply_diff created"
+            assert read_deep(root) == b"deep", "the file that apply_diff created"
     for id in (sibling, layer):
         graphdriver.remove(id)
         assert not graphdriver.exists(id), f"remove left {id}"
@@ -95,7 +95,7 @@ def test_child_has_paths_longer_than_path_max(graphdriver: Subject) -> None:
         return
 
     with graphdriver.view(child) as root:
-        assert b"deep" == read_deep(root), "the file of the parent in the child"
+        assert read_deep(root) == b"deep", "the file of the parent in the child"
     graphdriver.remove(child)
     assert not graphdriver.exists(child), "remove left the child"
 
@@ -118,7 +118,7 @@ def test_loops_of_symlinks_are_ordinary_content(graphdriver: Subject) -> None:
         assert_same_tree(_CHANGED, whole, "the flattened archive")
     if graphdriver.claims(Capability.CHANGES):
         reported = graphdriver.changes(layer, base)
-        assert [] == change_findings(_LOOPS, _CHANGED, reported), "the list of changes"
+        assert change_findings(_LOOPS, _CHANGED, reported) == [], "the list of changes"
     if graphdriver.claims(Capability.DIFF_SIZE):
         size = graphdriver.diff_size(layer, base)
         assert size >= len(b"now a file"), f"diff_size is {size}"

@@ -95,7 +95,7 @@ def test_metadata_of_the_root_in_an_archive(graphdriver: Subject) -> None:
     kept = graphdriver.new_layer(base)
     graphdriver.apply_diff(kept, base, build_archive([entry_of("b", file())]))
     shown = graphdriver.tree(kept)[b""]
-    assert (first.mode, 1, 2) == (shown.mode, shown.uid, shown.gid), "without a member ./"
+    assert (shown.mode, shown.uid, shown.gid) == (first.mode, 1, 2), "without a member ./"
 
 
 _LINKED = Tree.of(
@@ -153,7 +153,7 @@ def test_new_names_of_lower_files_are_one_file(graphdriver: Subject) -> None:
     wanted = graphdriver.tree(layer)
     for names in (("one", "d/one-b"), ("two-b", "d/two-c"), ("d/deep", "d/a", "top")):
         groups = {wanted[name.encode()].link for name in names}
-        assert 1 == len(groups), f"in the view {', '.join(names)} are not one file: {groups}"
+        assert len(groups) == 1, f"in the view {', '.join(names)} are not one file: {groups}"
     sibling = graphdriver.new_layer(base)
 
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
@@ -252,7 +252,7 @@ def _assert_archives(graphdriver: Subject, ids: list[str], trees: list[Tree]) ->
         assert_same_tree(tree, apply_layer(Tree(), entries), "diff without a parent")
     if graphdriver.claims(Capability.CHANGES):
         found = change_findings(trees[-2], tree, graphdriver.changes(top, ids[-2]))
-        assert [] == found, "changes"
+        assert found == [], "changes"
     sibling = graphdriver.new_layer(ids[-2])
     graphdriver.apply_diff(sibling, ids[-2], graphdriver.diff_bytes(top, ids[-2]))
     assert_same_tree(tree, graphdriver.tree(sibling), "after diff and apply_diff")

@@ -60,10 +60,10 @@ def test_empty_layer_has_no_changes(graphdriver: Subject) -> None:
     base = graphdriver.build(IMAGE)
     layer = graphdriver.new_layer(base, writable=True)
 
-    assert [] == graphdriver.changes(layer, base), "a new layer has changes"
+    assert graphdriver.changes(layer, base) == [], "a new layer has changes"
     with graphdriver.view(layer):
         pass
-    assert [] == graphdriver.changes(layer, base), "mounting alone is reported as a change"
+    assert graphdriver.changes(layer, base) == [], "mounting alone is reported as a change"
 
 
 @verifies("CHG-002")
@@ -130,7 +130,7 @@ def test_kinds_are_the_three(graphdriver: Subject) -> None:
     wanted = {b"/d/a": 0, b"/new": 1, b"/top": 2}
     assert_there(wanted, kinds, "changes")
     for path, kind in wanted.items():
-        assert kind == kinds[path], f"the kind of {path.decode()}"
+        assert kinds[path] == kind, f"the kind of {path.decode()}"
 
 
 @verifies("CHG-006")
@@ -244,7 +244,7 @@ def test_against_an_unrelated_layer(graphdriver: Subject) -> None:
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
         return
-    assert [] == change_findings(other, one, reported), "changes against an unrelated layer"
+    assert change_findings(other, one, reported) == [], "changes against an unrelated layer"
 
 
 @verifies("CHG-018")
@@ -255,11 +255,11 @@ def test_changes_changes_nothing(graphdriver: Subject) -> None:
     layer = graphdriver.build(new, base)
 
     _assert_changes(graphdriver, IMAGE, new, layer, base)
-    assert [] == graphdriver.mounts(), "changes left mounts"
+    assert graphdriver.mounts() == [], "changes left mounts"
     with graphdriver.view(layer) as root:
         _assert_changes(graphdriver, IMAGE, new, layer, base)
         assert_same_tree(new, observe(root), "changes unmounted or changed a held view")
-    assert [] == graphdriver.mounts(), "changes left mounts"
+    assert graphdriver.mounts() == [], "changes left mounts"
 
 
 @verifies("CHG-019")
@@ -310,7 +310,7 @@ def test_copy_up_alone_is_no_change(graphdriver: Subject) -> None:
 
     reported = [change for change in graphdriver.changes(layer, base) if change.path != b"/d"]
 
-    assert [] == reported, f"reported {', '.join(map(str, reported))}"
+    assert reported == [], f"reported {', '.join(map(str, reported))}"
 
 
 @verifies("CHG-021")

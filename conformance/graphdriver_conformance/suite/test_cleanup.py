@@ -27,7 +27,7 @@ def test_cleanup_ends_held_mounts(graphdriver: Subject) -> None:
 
     graphdriver.cleanup()
 
-    assert [] == graphdriver.mounts(), "mounts are left after cleanup"
+    assert graphdriver.mounts() == [], "mounts are left after cleanup"
 
 
 @verifies("CLN-002")
@@ -98,7 +98,7 @@ def test_process_can_exit(graphdriver: Subject) -> None:
             + (f"it waits for the thread(s) {threads}" if threads else "it waits for no thread")
         ) from None
     said = (place / "errors").read_text(errors="replace").strip().rpartition("\n")[2]
-    assert 0 == status, f"the process ended with status {status}: {said}"
+    assert status == 0, f"the process ended with status {status}: {said}"
 
 
 @verifies("CLN-009")

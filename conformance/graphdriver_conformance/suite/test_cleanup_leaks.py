@@ -66,8 +66,8 @@ def test_no_mounts_outside_the_home(graphdriver: Subject) -> None:
         held = outside()
     _use_everything(graphdriver)
 
-    assert [] == sorted(held - before), "a held layer has mounts outside the home"
-    assert [] == sorted(outside() - before), "mounts outside the home are left"
+    assert sorted(held - before) == [], "a held layer has mounts outside the home"
+    assert sorted(outside() - before) == [], "mounts outside the home are left"
 
 
 def _of_a_test(row: Mount) -> bool:
@@ -95,7 +95,7 @@ def test_nothing_grows(graphdriver: Subject) -> None:
 
     more = resources(graphdriver.process) - before
     left = [f"{count} of {what}" for what, count in sorted(more.items()) if count >= rounds]
-    assert [] == left, f"left after {rounds} uses"
+    assert left == [], f"left after {rounds} uses"
 
 
 @verifies("CLN-007")
@@ -107,7 +107,7 @@ def test_nothing_is_written_elsewhere(graphdriver: Subject) -> None:
         left = {str(path) for place in places for path in place.rglob("*")}
     beside = {path.name for path in graphdriver.home.parent.iterdir()}
 
-    assert [] == sorted(left), "files are left outside the home"
+    assert sorted(left) == [], "files are left outside the home"
     wanted = {graphdriver.home.name, *(place.name for place in places)}
     assert_same_names(wanted, beside, "beside the home")
 

@@ -32,11 +32,11 @@ def test_stream_is_closed_while_another_thread_reads(graphdriver: Subject) -> No
         for parent in parents:
             _close_while_read(graphdriver, layer, parent, round)
             left = graphdriver.mounts()
-            assert [] == left, f"after the close of diff({layer!r}, {parent!r}) mounts are left"
+            assert left == [], f"after the close of diff({layer!r}, {parent!r}) mounts are left"
 
     more = resources(graphdriver.process) - before
     found = [f"{count} of {what}" for what, count in sorted(more.items()) if count >= rounds]
-    assert [] == found, f"left after {rounds * len(parents)} streams"
+    assert found == [], f"left after {rounds * len(parents)} streams"
     graphdriver.remove(layer)
     assert not graphdriver.exists(layer), "remove left the layer"
 

@@ -79,7 +79,7 @@ def test_one_layer_is_held_by_many(graphdriver: Subject) -> None:
         step = threading.Barrier(THREADS)
         hold = partial(_hold_and_leave_in_turn, graphdriver, layer, step)
         all_at_once([partial(hold, number, count) for number, count in enumerate(holds)])
-        assert [] == graphdriver.mounts(), "mounts are left after the last put"
+        assert graphdriver.mounts() == [], "mounts are left after the last put"
 
 
 def _hold_and_leave_in_turn(
@@ -94,7 +94,7 @@ def _hold_and_leave_in_turn(
                     graphdriver.driver.put(layer)
             step.wait()
             if leaving < number:
-                assert b"one\n" == (roots[0] / "etc/hosts").read_bytes(), "not mounted while held"
+                assert (roots[0] / "etc/hosts").read_bytes() == b"one\n", "not mounted while held"
     except BaseException:
         step.abort()
         raise
@@ -124,7 +124,7 @@ def test_get_against_remove(graphdriver: Subject) -> None:
             assert_same_tree(wanted, observe(got), "a refused remove has removed the layer")
             graphdriver.put(id)
             graphdriver.remove(id)
-    assert [] == graphdriver.mounts(), "mounts are left"
+    assert graphdriver.mounts() == [], "mounts are left"
 
 
 @verifies("CON-005")
@@ -155,7 +155,7 @@ def test_cleanup_while_layers_are_held(graphdriver: Subject) -> None:
     at_once([*calls, graphdriver.driver.cleanup])
     graphdriver.cleanup()
 
-    assert [] == graphdriver.mounts(), "mounts are left after cleanup"
+    assert graphdriver.mounts() == [], "mounts are left after cleanup"
     for id in layers:
         assert_same_tree(IMAGE, graphdriver.tree(id), "a layer has changed")
 
@@ -175,11 +175,11 @@ def test_two_drivers_on_one_home(graphdriver: Subject) -> None:
     all_at_once([partial(both[n % 2].create, id, base) for n, id in enumerate(ids)])
 
     for driver in both:
-        assert [] == [id for id in ids if not driver.exists(id)], (
+        assert [id for id in ids if not driver.exists(id)] == [], (
             "a driver does not see the other driver's layers"
         )
     for id in ids:
         assert_same_tree(IMAGE, graphdriver.tree(id), f"{id} is incomplete")
     all_at_once([partial(both[n // 2 % 2].remove, id) for n, id in enumerate(ids)])
     for driver in both:
-        assert [] == [id for id in ids if driver.exists(id)], "a driver still sees removed layers"
+        assert [id for id in ids if driver.exists(id)] == [], "a driver still sees removed layers"

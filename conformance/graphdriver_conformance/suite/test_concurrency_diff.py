@@ -84,9 +84,9 @@ def test_diff_leaves_the_holders_view(graphdriver: Subject) -> None:
         root = Path(graphdriver.driver.get(layer))
         reads = 0
         while not done.is_set() or not reads:
-            assert b"edited\n" == (root / "etc/hosts").read_bytes(), "the view changed"
+            assert (root / "etc/hosts").read_bytes() == b"edited\n", "the view changed"
             reads += 1
-        assert b"edited\n" == (root / "etc/hosts").read_bytes(), "the view was unmounted"
+        assert (root / "etc/hosts").read_bytes() == b"edited\n", "the view was unmounted"
         graphdriver.driver.put(layer)
         return reads
 
@@ -105,7 +105,7 @@ def test_diff_leaves_the_holders_view(graphdriver: Subject) -> None:
 
     all_at_once([run, look])
 
-    assert [] == graphdriver.mounts(), "mounts are left after the last put"
+    assert graphdriver.mounts() == [], "mounts are left after the last put"
 
 
 @verifies("CON-011")
@@ -127,7 +127,7 @@ def test_children_get_none_of_the_drivers_descriptors(graphdriver: Subject) -> N
 
     home = os.fsencode(graphdriver.home)
     inherited = [path for path in done.stdout.split(b"\0") if home in path]
-    assert [] == inherited, "a child inherited descriptors of the home"
+    assert inherited == [], "a child inherited descriptors of the home"
 
 
 @verifies("CON-013")

@@ -149,7 +149,7 @@ def test_written_hard_link_is_not_stale_after_the_next_mount(graphdriver: Subjec
     for id, where in ((layer, "after the next mount"), (sibling, "in the sibling")):
         tree = graphdriver.tree(id)
         assert_there([b"a"], tree, where)
-        assert b"one and two" == tree[b"a"].content, f"stale data {where}"
+        assert tree[b"a"].content == b"one and two", f"stale data {where}"
 
 
 def _applied(graphdriver: Subject, layer: str, archive: bytes) -> bool:

@@ -75,7 +75,7 @@ def test_what_common_programs_write_is_read(graphdriver: Subject) -> None:
     """GNU tar, bsdtar, busybox, Go, Python and star, in each of their formats."""
     refused = _refusals(graphdriver, COMMON)
 
-    assert {} == refused, f"refused: {refused}"
+    assert refused == {}, f"refused: {refused}"
 
 
 @verifies("ARC-023")
@@ -83,7 +83,7 @@ def test_root_may_be_a_member(graphdriver: Subject) -> None:
     """`tar -C dir -c .` begins with this member."""
     refused = _refusals(graphdriver, ROOTS)
 
-    assert {} == refused, f"refused: {refused}"
+    assert refused == {}, f"refused: {refused}"
 
 
 @verifies("ARC-024")
@@ -91,7 +91,7 @@ def test_sparse_members_are_read(graphdriver: Subject) -> None:
     """`tar -S` in each of its formats."""
     refused = _refusals(graphdriver, SPARSE)
 
-    assert {} == refused, f"refused: {refused}"
+    assert refused == {}, f"refused: {refused}"
 
 
 @verifies("ARC-025")
@@ -133,7 +133,7 @@ def test_foreign_attributes_do_not_end_an_apply(graphdriver: Subject, form: Form
     """Images built on macOS, or with labels, can be pulled."""
     refused = _refusals(graphdriver, [form])
 
-    assert {} == refused, f"refused: {refused}"
+    assert refused == {}, f"refused: {refused}"
 
 
 def _require_owners(graphdriver: Subject, ids: Iterable[int]) -> None:

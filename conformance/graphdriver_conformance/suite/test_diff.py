@@ -42,7 +42,7 @@ def test_diff_is_a_tar_archive(graphdriver: Subject, data: st.DataObject, old: T
 
     archive = graphdriver.diff_bytes(layer, base)
 
-    assert 0 == len(archive) % 512, f"{len(archive)} bytes are not a multiple of 512"
+    assert len(archive) % 512 == 0, f"{len(archive)} bytes are not a multiple of 512"
     assert not archive[-1024:].strip(b"\0"), "it does not end with two blocks of zeros"
     read_archive(archive)
 
@@ -73,7 +73,7 @@ def _untouched(graphdriver: Subject, special: Mapping[bytes, Node]) -> None:
 
     names = {entry.name for entry in read_archive(graphdriver.diff_bytes(layer, base))}
 
-    assert set() == {name for name in names if b".wh." in name}, "it deletes unchanged files"
+    assert {name for name in names if b".wh." in name} == set(), "it deletes unchanged files"
     assert_there([b"new"], {name.removeprefix(b"./") for name in names}, "the archive")
 
 
@@ -178,7 +178,7 @@ def test_closing_early_releases_everything(graphdriver: Subject) -> None:
         for read in (0, 1, 600, 1 << 20):
             with graphdriver.diff(layer, parent) as stream:
                 stream.read(read)
-            assert [] == graphdriver.mounts(), f"closed after {read} bytes, mounts are left"
+            assert graphdriver.mounts() == [], f"closed after {read} bytes, mounts are left"
 
     graphdriver.remove(layer)
 
@@ -225,7 +225,7 @@ def test_renamed_and_touched_nodes_are_whole(graphdriver: Subject) -> None:
         (root / "tool").chmod(0o755)
     whole = graphdriver.tree(layer)
     assert_there([b"moved/sub/f", b"new/b/g", b"tool"], whole, "after mv the layer")
-    assert b"moved" == whole[b"moved/sub/f"].content, "moved/sub/f, in the layer"
+    assert whole[b"moved/sub/f"].content == b"moved", "moved/sub/f, in the layer"
     sibling = graphdriver.new_layer(base)
 
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
@@ -243,7 +243,7 @@ def test_members_are_in_order(graphdriver: Subject, data: st.DataObject, old: Tr
 
     archive = graphdriver.diff_bytes(layer, base)
 
-    assert [] == archive_findings(archive)
+    assert archive_findings(archive) == []
     seen: list[bytes] = []
     for entry in read_archive(archive):
         name = entry.path
@@ -269,7 +269,7 @@ def test_deletions_are_whiteouts(graphdriver: Subject) -> None:
     for name in markers:
         entry = entries[name]
         assert entry.hardlink is None, f"{name!r} is a hard link"
-        assert ("file", b"") == (entry.node.kind.value, entry.node.content), f"{name!r}"
+        assert (entry.node.kind.value, entry.node.content) == ("file", b""), f"{name!r}"
 
 
 @verifies("DIF-012")
@@ -284,7 +284,7 @@ def test_whiteouts_come_first(graphdriver: Subject) -> None:
 
     inside = [name[2:] for name in names if name.startswith(b"d/") and name != b"d/"]
     assert inside, "the archive has no member in d"
-    assert b".wh.a" == inside[0], f"in d: {inside}"
+    assert inside[0] == b".wh.a", f"in d: {inside}"
 
 
 @verifies("DIF-013")

@@ -144,7 +144,7 @@ def test_new_name_for_a_lower_file(graphdriver: Subject) -> None:
     for id in (layer, sibling):
         tree = graphdriver.tree(id)
         assert_there([b"old", b"new"], tree, f"layer {id}")
-        assert (b"content", b"content") == (tree[b"old"].content, tree[b"new"].content)
+        assert (tree[b"old"].content, tree[b"new"].content) == (b"content", b"content")
 
 
 @verifies("ARC-009")
@@ -254,7 +254,7 @@ def test_file_capabilities(graphdriver: Subject) -> None:
     with graphdriver.view(sibling) as root:
         assert (root / "ping").is_file(), "the file is missing"
         assert "security.capability" in os.listxattr(root / "ping"), "the capability is lost"
-        assert capability == os.getxattr(root / "ping", "security.capability")
+        assert os.getxattr(root / "ping", "security.capability") == capability
 
 
 @verifies("ARC-013")
@@ -287,11 +287,11 @@ def test_huge_hole(graphdriver: Subject) -> None:
 
     with graphdriver.view(sibling) as root, (root / "sparse").open("rb") as opened:
         found = os.fstat(opened.fileno())
-        assert 1 << 40 == found.st_size, "the size of the sparse file"
+        assert found.st_size == 1 << 40, "the size of the sparse file"
         assert found.st_blocks * 512 < 1 << 20, f"it takes {found.st_blocks * 512} bytes"
-        assert b"one" == opened.read(3)
+        assert opened.read(3) == b"one"
         opened.seek(-3, os.SEEK_END)
-        assert b"two" == opened.read()
+        assert opened.read() == b"two"
 
 
 @verifies("ARC-005")
@@ -308,7 +308,7 @@ def test_nanoseconds(graphdriver: Subject) -> None:
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
 
     with graphdriver.view(sibling) as root:
-        assert [wanted] * 2 == [(root / name).stat().st_mtime_ns for name in ("d/f", "d")]
+        assert [(root / name).stat().st_mtime_ns for name in ("d/f", "d")] == [wanted] * 2
 
 
 @verifies("ARC-014")
@@ -352,7 +352,7 @@ def test_times_of_directories(graphdriver: Subject) -> None:
     found = graphdriver.tree(sibling)
     assert_there([name.encode() for name in stamps], found, "the sibling")
     for name, mtime in stamps.items():
-        assert mtime == found[name.encode()].mtime, f"the mtime of the directory {name}"
+        assert found[name.encode()].mtime == mtime, f"the mtime of the directory {name}"
 
 
 @verifies("ARC-019")

@@ -82,7 +82,7 @@ def test_nameless_files_and_allocation(graphdriver: Subject) -> None:
             ):  # before Linux 6.3 overlayfs did not support O_TMPFILE
                 graphdriver.note(f"{name} is refused")
                 continue
-            assert expected == actual, f"{name}: differs from a plain directory"
+            assert actual == expected, f"{name}: differs from a plain directory"
 
 
 @verifies("FSX-009")
@@ -92,14 +92,14 @@ def test_shared_mapping_is_written_through(graphdriver: Subject) -> None:
     root = graphdriver.get(layer)
     with _opened(root / "f", os.O_RDWR) as descriptor, mmap.mmap(descriptor, _PAGE) as mapped:
         mapped[:6] = b"mapped"
-        assert b"mapped" == (root / "f").read_bytes()[:6], "a read does not show it"
+        assert (root / "f").read_bytes()[:6] == b"mapped", "a read does not show it"
         os.pwrite(descriptor, b"write", _PAGE - 5)
-        assert b"write" == mapped[-5:], "the mapping does not show the written data"
+        assert mapped[-5:] == b"write", "the mapping does not show the written data"
         graphdriver.put(layer)
         mapped[6:11] = b" late"
 
     with graphdriver.view(layer) as root:
-        assert b"mapped late" == (root / "f").read_bytes()[:11], "lost when the layer was put"
+        assert (root / "f").read_bytes()[:11] == b"mapped late", "lost when the layer was put"
 
 
 @verifies("FSX-010")
@@ -175,7 +175,7 @@ def test_programs_run(graphdriver: Subject) -> None:
         for when in ("from below", "copied up"):
             for name in sorted(one.decode() for one in tree if one):
                 expected, actual = result_of(_run(name), plain), result_of(_run(name), root)
-                assert expected == actual, f"{name}, {when}: differs from a plain directory"
+                assert actual == expected, f"{name}, {when}: differs from a plain directory"
                 os.utime(root / name)
 
 
@@ -184,13 +184,13 @@ def test_setuid_programs_run_as_their_owner(graphdriver: Subject) -> None:
     """id(1), setuid to another user, from a lower layer and copied up."""
     tree = Tree.of({"setuid": file(_program(graphdriver), 0o4755, uid=1000, gid=1001)})
     plain = plain_directory(graphdriver, tree)
-    if "1000" != str(result_of(_run("setuid"), plain)).strip():
+    if str(result_of(_run("setuid"), plain)).strip() != "1000":
         graphdriver.not_provable("setuid programs do not work beside the home, as with nosuid")
     layer = graphdriver.new_layer(graphdriver.build(tree), writable=True)
     with graphdriver.view(layer) as root:
         for when in ("from below", "copied up"):
             shown = str(result_of(_run("setuid"), root)).strip()
-            assert "1000" == shown, f"the setuid program, {when}: id -u prints {shown}"
+            assert shown == "1000", f"the setuid program, {when}: id -u prints {shown}"
             os.utime(root / "setuid")
 
 

@@ -254,7 +254,7 @@ class _Machine(RuleBasedStateMachine):
         if actual in may_refuse:
             return
         expected = result_of(below, self.plain)
-        assert expected == actual, f"a plain directory returns {expected}, the view {actual}"
+        assert actual == expected, f"a plain directory returns {expected}, the view {actual}"
 
 
 def _break_links(root: Path) -> None:

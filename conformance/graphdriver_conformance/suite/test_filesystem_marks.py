@@ -33,8 +33,8 @@ def test_overlay_attributes_are_the_drivers_own(graphdriver: Subject) -> None:
                     result_of(_set(f"{space}.overlay.{mark}"), root / name)
 
     with graphdriver.view(layer) as root:
-        assert ["b"] == os.listdir(root / "d"), "an attribute that a container set hides files"
-        assert b"f" == (root / "f").read_bytes(), "an attribute that a container set hides content"
+        assert os.listdir(root / "d") == ["b"], "an attribute that a container set hides files"
+        assert (root / "f").read_bytes() == b"f", "an attribute that a container set hides content"
 
 
 def _set(name: str) -> Call:
@@ -54,7 +54,7 @@ def test_other_trusted_attributes_work(graphdriver: Subject) -> None:
         graphdriver.not_provable(f"trusted.note cannot be set beside the home: {expected}")
     layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     with graphdriver.view(layer) as root:
-        assert expected == result_of(note, root), "differs from a plain directory"
+        assert result_of(note, root) == expected, "differs from a plain directory"
 
 
 @verifies("FSX-019")

@@ -142,7 +142,7 @@ def test_working_directory_survives_a_failed_rmdir(graphdriver: Subject) -> None
                 return os.getcwd()
             return "rmdir removed a directory that has files"
 
-        assert str(root / "d") == in_a_thread_of_its_own(stand_and_try)
+        assert in_a_thread_of_its_own(stand_and_try) == str(root / "d")
 
 
 @verifies("FSX-006")
@@ -155,7 +155,7 @@ def test_inode_number_stays(graphdriver: Subject) -> None:
         for path in names:
             path.chmod(0o700)
         (root / "top").write_bytes(b"written")
-        assert before == [path.lstat().st_ino for path in names], "copy-up changed st_ino"
+        assert [path.lstat().st_ino for path in names] == before, "copy-up changed st_ino"
 
     with graphdriver.view(layer) as root:
         after = [(root / name).lstat().st_ino for name in ("top", "d/a", "d")]
@@ -164,7 +164,7 @@ def test_inode_number_stays(graphdriver: Subject) -> None:
             "overlayfs finds the file that another was copied from with CAP_DAC_READ_SEARCH over "
             "the host only; run as root"
         )
-    assert before == after, "a remount changed st_ino"
+    assert after == before, "a remount changed st_ino"
 
 
 @verifies("FSX-007")
@@ -181,7 +181,7 @@ def test_link_counts_are_possible(graphdriver: Subject) -> None:
             odd = {name: count for name, count in counts.items() if not 1 <= count <= 3}
             assert not odd, f"with {left} there, link counts are {odd}"
             os.unlink(root / left.pop())
-        assert [] == os.listdir(root)
+        assert os.listdir(root) == []
 
 
 @verifies("FSX-016")
@@ -199,7 +199,7 @@ def test_seeking_in_a_large_directory(graphdriver: Subject) -> None:
         wanted = {path.name.encode() for path in (root / "d").iterdir()}
         listed = _listed_with_seeks(root / "d", every=count // 3)
 
-    assert count + count - len(range(0, count, 3)) == len(wanted), "the number of names in d"
+    assert len(wanted) == count + count - len(range(0, count, 3)), "the number of names in d"
     assert_same_names({b".", b"..", *wanted}, listed, "listed by readdir(3)")
     twice = sorted(name for name, times in Counter(listed).items() if times > 1)
     assert not twice, f"listed twice: {twice[:9]}"
@@ -220,5 +220,5 @@ def _listed_with_seeks(path: Path, every: int) -> list[bytes]:
                 here, back = stream.tell(), len(names) // 2
                 stream.seek(places[back])
                 again = stream.next()
-                assert names[back] == again, f"after seekdir {again!r} is next, not {names[back]!r}"
+                assert again == names[back], f"after seekdir {again!r} is next, not {names[back]!r}"
                 stream.seek(here)

@@ -76,7 +76,7 @@ def test_what_fails_on_a_full_disk_changes_nothing(
                 if attempt.error is None:
                     continue
                 failed = f"the failed {attempt.said} on {type}"
-                assert attempt.mounts == graphdriver.mounts(), f"{failed} left a mount"
+                assert graphdriver.mounts() == attempt.mounts, f"{failed} left a mount"
                 small.disk.free_space()
                 if verb.before is None:
                     assert not graphdriver.exists(attempt.layer), f"{failed} left the layer"
@@ -149,8 +149,8 @@ def test_layers_are_put_and_removed_on_a_full_disk(
 
         assert small.disk.used() < before, "remove of two layers freed nothing"
         left = [id for id in (first, second) if graphdriver.exists(id)]
-        assert [] == left, f"remove succeeded on a full {type}, the layers exist"
-        assert mounts == graphdriver.mounts(), f"mounts after cleanup on a full {type}"
+        assert left == [], f"remove succeeded on a full {type}, the layers exist"
+        assert graphdriver.mounts() == mounts, f"mounts after cleanup on a full {type}"
         small.disk.free_space()
         # A driver is not used between cleanup and its next start.
         graphdriver.reopen(cleanup=False)

@@ -55,7 +55,7 @@ def test_nothing_leaves_the_layer(graphdriver: Subject, kind: str) -> None:
         what = f"{kind}, {name}: files outside the layer changed"
         assert_same_tree(VICTIM, observe(victim), what, Aspect.ALL & ~Aspect.ROOT)
         assert_same_names(beside, _state(graphdriver.home.parent), what)
-        assert beside == _state(graphdriver.home.parent), what
+        assert _state(graphdriver.home.parent) == beside, what
     assert_same_tree(VICTIM, graphdriver.tree(sibling), f"{kind}: another layer changed")
 
 
@@ -212,7 +212,7 @@ def test_names_of_owners_are_ignored(graphdriver: Subject) -> None:
 
     tree = graphdriver.tree(layer)
     assert b"f" in tree, "the file is missing"
-    assert (1234, 1235) == (tree[b"f"].uid, tree[b"f"].gid)
+    assert (tree[b"f"].uid, tree[b"f"].gid) == (1234, 1235)
 
 
 @verifies("SEC-013")

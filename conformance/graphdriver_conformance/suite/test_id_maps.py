@@ -66,7 +66,7 @@ def test_new_layer_belongs_to_the_mapped_root(graphdriver: Subject) -> None:
         with graphdriver.view(id) as view:
             root = view.lstat()
             above = [view.parent, *view.parent.parents]
-            assert (UID, GID) == (root.st_uid, root.st_gid), (
+            assert (root.st_uid, root.st_gid) == (UID, GID), (
                 f"the root of {id} is owned by uid 0 of the host"
             )
             owners = {p: p.lstat().st_uid for p in above if p.is_relative_to(home)}
@@ -91,7 +91,7 @@ def test_owners_are_mapped_both_ways(graphdriver: Subject, data: st.DataObject, 
 
     wanted = {name: (node.uid, node.gid) for name, node in inside.items() if name}
     shown = {name: owner for name, owner in _owners(archive).items() if name}
-    assert wanted == shown, f"the archive's owners are {shown}, expected {wanted}"
+    assert shown == wanted, f"the archive's owners are {shown}, expected {wanted}"
     assert_same_tree(_outside(inside), graphdriver.tree(sibling), "after diff and apply_diff")
 
 
@@ -107,10 +107,10 @@ def test_ids_at_the_ends_of_ranges(graphdriver: Subject) -> None:
     tree = graphdriver.tree(layer)
     assert_there([b"f%d" % id for id in BOUNDARIES], tree, "the layer")
     on_disk = {id: (tree[b"f%d" % id].uid, tree[b"f%d" % id].gid) for id in BOUNDARIES}
-    assert {id: (out, out) for id, out in BOUNDARIES.items()} == on_disk
+    assert on_disk == {id: (out, out) for id, out in BOUNDARIES.items()}
     owners = _owners(graphdriver.diff_bytes(layer))
     archived = {name: owner for name, owner in owners.items() if name}
-    assert {b"f%d" % id: (id, id) for id in BOUNDARIES} == archived, "the owners in the archive"
+    assert archived == {b"f%d" % id: (id, id) for id in BOUNDARIES}, "the owners in the archive"
 
 
 @verifies("IDM-004")
@@ -173,7 +173,7 @@ def test_whole_tree_is_mapped_back(graphdriver: Subject) -> None:
     wanted = {b"d": (3, 4), b"d/f": (999, 1)}
     for id in (base, child):
         shown = {name: o for name, o in _owners(graphdriver.diff_bytes(id)).items() if name}
-        assert wanted == shown, f"diff({id!r}, '') has the owners {shown}"
+        assert shown == wanted, f"diff({id!r}, '') has the owners {shown}"
 
 
 @verifies("MNT-020")
@@ -184,4 +184,4 @@ def test_kernels_work_directory_belongs_to_the_mapped_root(graphdriver: Subject)
     with graphdriver.view(id):
         made = (home / id / "work" / "work").lstat()
 
-    assert (UID, GID) == (made.st_uid, made.st_gid), f"work/work is {made.st_uid}:{made.st_gid}"
+    assert (made.st_uid, made.st_gid) == (UID, GID), f"work/work is {made.st_uid}:{made.st_gid}"

@@ -148,7 +148,7 @@ def _assert_attributes(
         nodes = {one.path: one.node for one in exported}
         found = {name: nodes[name].xattrs for name in inside if name in nodes}
         wanted = {name: node.xattrs for name, node in inside.items()}
-        assert wanted == found, f"in the archive of diff({id!r}, {parent!r})"
+        assert found == wanted, f"in the archive of diff({id!r}, {parent!r})"
 
 
 @verifies("IDM-008")

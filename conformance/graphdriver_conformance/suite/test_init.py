@@ -35,7 +35,7 @@ def test_driver_has_a_name(graphdriver: Subject) -> None:
     graphdriver.new_layer()
 
     assert name, "the name is empty"
-    assert name == str(graphdriver.driver)
+    assert str(graphdriver.driver) == name
 
 
 @verifies("INI-006")

@@ -155,4 +155,4 @@ def _shows_no_whiteouts(graphdriver: Subject) -> None:
     with graphdriver.view(layer) as root:
         (root / "etc/hosts").unlink()
     with graphdriver.view(graphdriver.new_layer(layer)) as root:
-        assert [] == os.listdir(root / "etc"), "a deleted file is listed on a home without d_type"
+        assert os.listdir(root / "etc") == [], "a deleted file is listed on a home without d_type"

@@ -44,7 +44,7 @@ def _judge(graphdriver: Subject, what: str) -> None:
         assert_same_tree(wanted, observe(root), f"{what}: the view")
     if graphdriver.claims(Capability.CHANGES):
         findings = change_findings(IMAGE, wanted, graphdriver.changes(layer, base))
-        assert [] == findings, f"{what}: changes"
+        assert findings == [], f"{what}: changes"
     sibling = graphdriver.new_layer(base)
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
     child = graphdriver.new_layer(layer)
@@ -98,7 +98,7 @@ def test_refused_init_leaves_nothing(graphdriver: Subject) -> None:
                     refused += 1
                     assert_same_names(before, home_names(place), f"{kind}: files of the probe")
                     left = [str(row) for row in mounts_below(place.parent) if row not in mounts]
-                    assert [] == left, f"{kind}: the probe left mounts"
+                    assert left == [], f"{kind}: the probe left mounts"
         except CannotMake as error:
             graphdriver.not_provable(f"not tried on {kind}: {_first_line(error)}")
     graphdriver.note(f"{refused} disk(s) were refused")
@@ -126,10 +126,10 @@ def test_failed_mount_names_its_layer(graphdriver: Subject) -> None:
 
     said = "\n".join([str(error), *getattr(error, "__notes__", ())])
     assert layer in said, f"the error does not name the layer: {said}"
-    assert [] == graphdriver.mounts(), "the failed get left a mount"
+    assert graphdriver.mounts() == [], "the failed get left a mount"
     lower.with_name("aside").rename(lower)
     assert_same_tree(IMAGE, graphdriver.tree(layer), "after the lower was restored")
-    assert [] == graphdriver.mounts(), "the failed get was counted"
+    assert graphdriver.mounts() == [], "the failed get was counted"
 
 
 @verifies("KRN-010")

@@ -28,7 +28,7 @@ def test_deepest_chain_shows_its_bottom(graphdriver: Subject) -> None:
     ids = _chain(graphdriver, graphdriver.layer_limit)
 
     with graphdriver.view(ids[-1]) as root:
-        assert b"still here" == (root / "bottom").read_bytes()
+        assert (root / "bottom").read_bytes() == b"still here"
 
 
 @verifies("LIM-002")
@@ -65,7 +65,7 @@ def test_limit_holds_for_long_ids(graphdriver: Subject) -> None:
     ids = _chain(graphdriver, graphdriver.layer_limit, "0123456789abcdef" * 4)
 
     with graphdriver.view(ids[-1]) as root:
-        assert b"still here" == (root / "bottom").read_bytes()
+        assert (root / "bottom").read_bytes() == b"still here"
 
 
 @verifies("LIM-005")

@@ -39,7 +39,7 @@ def test_lower_is_the_chain_topmost_first(graphdriver: Subject) -> None:
 
     for depth in range(1, 5):
         wanted = ":".join(f"l/{link}" for link in reversed(links[:depth]))
-        assert wanted == (graphdriver.home / ids[depth] / "lower").read_text()
+        assert (graphdriver.home / ids[depth] / "lower").read_text() == wanted
     assert not (graphdriver.home / ids[0] / "lower").exists(), "a base layer has a lower file"
 
 
@@ -55,7 +55,7 @@ def test_modes_do_not_depend_on_the_umask(graphdriver: Subject) -> None:
             os.umask(before)
         for id in (base, child):
             layer = graphdriver.home / id
-            assert 0o755 == stat.S_IMODE((layer / "diff").stat().st_mode), f"umask {umask:o}"
+            assert stat.S_IMODE((layer / "diff").stat().st_mode) == 0o755, f"umask {umask:o}"
             mode = stat.S_IMODE(layer.stat().st_mode)
             assert not mode & 0o007, f"other users can enter the layer's directory, mode {mode:o}"
 
@@ -86,4 +86,4 @@ def test_foreign_files_in_the_home_break_nothing(graphdriver: Subject) -> None:
     if graphdriver.claims(Capability.RESTARTABLE):
         graphdriver.reopen()
     assert_same_tree(wanted, graphdriver.tree(base))
-    assert "do not touch" == (graphdriver.home / "README").read_text()
+    assert (graphdriver.home / "README").read_text() == "do not touch"

@@ -124,7 +124,7 @@ def test_new_base_layer_is_an_empty_directory(graphdriver: Subject) -> None:
     assert not held, f"a new layer holds {held}"
     root = tree[b""]
     wanted = (graphdriver.root_mode, 0, 0)
-    assert wanted == (root.mode, root.uid, root.gid), f"its root is {root.mode:o} {root.uid}"
+    assert (root.mode, root.uid, root.gid) == wanted, f"its root is {root.mode:o} {root.uid}"
 
 
 @verifies("LIF-003")
@@ -339,7 +339,7 @@ def test_childs_root_is_as_its_parents(graphdriver: Subject) -> None:
 
     for id in (child, graphdriver.new_layer(child, writable=True)):
         shown = graphdriver.tree(id)[b""]
-        assert (0o711, 1, 2) == (shown.mode, shown.uid, shown.gid), (
+        assert (shown.mode, shown.uid, shown.gid) == (0o711, 1, 2), (
             f"the root of {id} is {shown.mode:o} {shown.uid}:{shown.gid}, expected 711 1:2"
         )
 

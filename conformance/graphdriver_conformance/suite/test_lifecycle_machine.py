@@ -90,7 +90,7 @@ class _Machine(RuleBasedStateMachine):
         if not all(map(self.graphdriver.can_tell, (old or Tree(), self.trees[layer]))):
             return
         reported = self.graphdriver.changes(layer, parent)
-        assert [] == change_findings(old, self.trees[layer], reported)
+        assert change_findings(old, self.trees[layer], reported) == []
 
     @rule(target=layers, layer=consumes(layers))
     def remove(self, layer: str) -> object:

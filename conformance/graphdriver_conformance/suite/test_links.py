@@ -56,7 +56,7 @@ def test_link_leads_to_diff(graphdriver: Subject) -> None:
 
     target = os.readlink(graphdriver.home / "l" / _link(graphdriver, id))
 
-    assert f"../{id}/diff" == target
+    assert target == f"../{id}/diff"
 
 
 @verifies("LNK-003")
@@ -90,8 +90,8 @@ def test_links_are_random(graphdriver: Subject) -> None:
     """A counter, a hash of the id, or a fixed seed would produce the same link in another home."""
     links = [_link(graphdriver, graphdriver.new_layer()) for _ in range(scaled(300))]
 
-    assert len(links) == len(set(links)), "two layers have the same link"
-    assert 32 == len(set("".join(links))), f"only {len(set(''.join(links)))} letters are used"
+    assert len(set(links)) == len(links), "two layers have the same link"
+    assert len(set("".join(links))) == 32, f"only {len(set(''.join(links)))} letters are used"
 
 
 @verifies("LNK-006")
@@ -146,7 +146,7 @@ def test_planted_link_is_not_written_through(graphdriver: Subject) -> None:
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
 
-    assert b"root" == (host / "passwd").read_bytes(), "a file outside the home was changed"
+    assert (host / "passwd").read_bytes() == b"root", "a file outside the home was changed"
 
 
 @verifies("LNK-007")

@@ -150,7 +150,7 @@ def test_whiteouts_beside_an_opaque_root(graphdriver: Subject, is_last: bool) ->
 
         gone = {entry.name.replace(b".wh.", b"") for entry in entries if _is_marker(entry)}
         back = gone & set(look(graphdriver, layer, case)) - set(case.wanted)
-        assert set() == back, f"{case}: {sorted(back)} are back"
+        assert back == set(), f"{case}: {sorted(back)} are back"
 
 
 @verifies("DIF-031")
@@ -245,7 +245,7 @@ def test_nothing_goes_through_a_symlink_that_was_replaced(
         ends = [name for name in shown if name.endswith(b"/m")]
         real = b"q/m" if replacing.node.target else b"s/m"
         what = " ".join(entry.name.decode() for entry in entries)
-        assert [real] == ends, f"{what}: s/m is at {ends}"
+        assert ends == [real], f"{what}: s/m is at {ends}"
 
 
 @verifies("DIF-039")
@@ -297,7 +297,7 @@ def test_names_below_a_whiteout(graphdriver: Subject, names: list[str]) -> None:
         return
     shown = graphdriver.tree(layer)
     found = [name for name in shown if b".wh." in name]
-    assert [] == found, f"the view shows {found}"
+    assert found == [], f"the view shows {found}"
     sibling = graphdriver.new_layer(parent)
 
     graphdriver.apply_diff(sibling, parent, graphdriver.diff_bytes(layer, parent))

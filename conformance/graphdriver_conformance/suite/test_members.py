@@ -239,7 +239,7 @@ def test_times_of_directories_whose_members_meet(graphdriver: Subject) -> None:
 @verifies("DIF-042")
 def test_links_to_what_is_replaced(graphdriver: Subject) -> None:
     """The remaining names are one file, and the new one is another."""
-    archives = [entries for entries in _linked() if b"n" == entries[0].name]
+    archives = [entries for entries in _linked() if entries[0].name == b"n"]
     archives = [one for one in archives if one[0].hardlink is None and _is_sound(one)]
 
     refused = refused_cases(graphdriver, cases_of(LOW, archives), Aspect.CONTENT | Aspect.HARDLINKS)

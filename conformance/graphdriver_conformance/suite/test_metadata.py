@@ -25,7 +25,7 @@ def test_status_is_pairs_of_strings(graphdriver: Subject) -> None:
 
     rows = graphdriver.status()
 
-    assert all(2 == len(row) and all(isinstance(text, str) for text in row) for row in rows), rows
+    assert all(len(row) == 2 and all(isinstance(text, str) for text in row) for row in rows), rows
     assert_same_sequence(rows, graphdriver.status(), "asking again gave another answer")
     assert_same_names(before, home_names(graphdriver.home), "status changed the home")
 
@@ -47,7 +47,7 @@ def test_metadata_has_the_documented_keys(graphdriver: Subject) -> None:
     wanted = always | {"LowerDir"}
     assert_same_names(wanted, graphdriver.get_metadata(child), "the keys of a child")
     with graphdriver.view(child) as root:
-        assert str(root) == graphdriver.get_metadata(child).get("MergedDir"), "MergedDir"
+        assert graphdriver.get_metadata(child).get("MergedDir") == str(root), "MergedDir"
 
 
 @verifies("MET-005")
@@ -82,7 +82,7 @@ def test_metadata_changes_nothing(graphdriver: Subject) -> None:
     metadata = graphdriver.get_metadata(child)
 
     assert all(isinstance(text, str) for pair in metadata.items() for text in pair), metadata
-    assert [] == graphdriver.mounts(), "get_metadata has mounted the layer"
+    assert graphdriver.mounts() == [], "get_metadata has mounted the layer"
     assert_same_names(before, home_names(graphdriver.home), "get_metadata changed the home")
 
 
@@ -109,7 +109,7 @@ def test_status_names_the_backing_file_system(graphdriver: Subject) -> None:
     docker = {"ext4": "extfs", "ext3": "extfs", "ext2": "extfs", "overlay": "overlayfs"}
 
     backing = rows.get("Backing Filesystem")
-    assert docker.get(kind, kind) == backing, f"Backing Filesystem is {backing!r} on {kind}"
+    assert backing == docker.get(kind, kind), f"Backing Filesystem is {backing!r} on {kind}"
     for key in ("Supports d_type", "Native Overlay Diff", "userxattr"):
         assert rows.get(key, "true") in ("true", "false"), f"{key} is {rows[key]!r}"
 

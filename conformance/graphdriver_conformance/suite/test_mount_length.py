@@ -44,7 +44,7 @@ def _shows_it_or_refuses(graphdriver: Subject, id: str, wanted: Tree, label: str
     try:
         root = graphdriver.get(id, label)
     except (DriverError, OSError):
-        assert [] == graphdriver.mounts(), "get failed, but something is mounted"
+        assert graphdriver.mounts() == [], "get failed, but something is mounted"
         return False
     try:
         assert_same_tree(wanted, observe(root), "the options were truncated: layers are missing")
@@ -155,4 +155,4 @@ def test_label_that_does_not_fit_is_refused(graphdriver: Subject, extra: int) ->
 
     graphdriver.refuses("get", id, "s0:c1,c2" + "l" * (PAGE + extra))
 
-    assert [] == graphdriver.mounts(), "get failed, but something is mounted"
+    assert graphdriver.mounts() == [], "get failed, but something is mounted"

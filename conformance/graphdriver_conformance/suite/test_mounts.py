@@ -62,7 +62,7 @@ def test_view_survives_until_the_last_put(graphdriver: Subject, holds: int) -> N
     """docker cp and docker diff hold the layer of a running container as well."""
     id = _container(graphdriver)
     paths = [graphdriver.get(id) for _ in range(holds)]
-    assert 1 == len(set(paths)), f"gets of one layer returned {set(paths)}"
+    assert len(set(paths)) == 1, f"gets of one layer returned {set(paths)}"
 
     for _ in range(holds - 1):
         graphdriver.put(id)
@@ -84,7 +84,7 @@ def test_balanced_puts_leave_no_mount(graphdriver: Subject, holds: list[int]) ->
     for index in reversed(holds):
         graphdriver.put(layers[index])
 
-    assert [] == graphdriver.mounts(), "mounts are left after the last put"
+    assert graphdriver.mounts() == [], "mounts are left after the last put"
 
 
 @verifies("MNT-005")
@@ -102,7 +102,7 @@ def test_put_without_get_has_no_effect(graphdriver: Subject) -> None:
     assert_same_tree(IMAGE, observe(root), "a put of another layer unmounted this one")
     first, second = graphdriver.get(free), graphdriver.get(free)
     graphdriver.put(free)
-    assert first == second
+    assert second == first
     assert_same_tree(IMAGE, observe(second), "the put without a get ended a later hold")
     graphdriver.put(free)
     graphdriver.put(held)
@@ -123,8 +123,8 @@ def test_surplus_put_does_not_stack_mounts(graphdriver: Subject) -> None:
 
     graphdriver.put(id)
     graphdriver.put(id)
-    assert 1 == len(stacked), f"{len(stacked)} mounts at {root}"
-    assert [] == graphdriver.mounts(), "mounts are left after the last put"
+    assert len(stacked) == 1, f"{len(stacked)} mounts at {root}"
+    assert graphdriver.mounts() == [], "mounts are left after the last put"
 
 
 @verifies("MNT-007")
@@ -149,7 +149,7 @@ def test_data_written_to_a_hard_link_of_the_image_is_there_again(graphdriver: Su
         opened.write(b" and two")
 
     with graphdriver.view(id) as root:
-        assert b"one and two" == (root / "a").read_bytes(), "the written data is lost"
+        assert (root / "a").read_bytes() == b"one and two", "the written data is lost"
         # The other name may be the same file, or keep the content of the image (overlay.rst).
         assert (root / "b").read_bytes() in (b"one", b"one and two")
     assert_same_tree(image, graphdriver.tree(base), "the image has changed")
@@ -166,7 +166,7 @@ def test_put_with_an_open_file(graphdriver: Subject) -> None:
         log.write(b"after")
 
     with graphdriver.view(id) as root:
-        assert b"before after" == (root / "log").read_bytes()
+        assert (root / "log").read_bytes() == b"before after"
 
 
 @verifies("MNT-009")
@@ -189,7 +189,7 @@ def test_base_layer_needs_no_mount(graphdriver: Subject) -> None:
         overlays = [str(row) for row in graphdriver.mount_table() if row.type == "overlay"]
         (root / "new").write_bytes(b"")
 
-    assert [] == overlays, "a base layer is mounted as an overlay"
+    assert overlays == [], "a base layer is mounted as an overlay"
     assert b"new" in graphdriver.tree(base)
 
 
@@ -290,7 +290,7 @@ def test_path_is_the_same_after_a_restart(graphdriver: Subject) -> None:
     graphdriver.reopen()
 
     with graphdriver.view(id) as after:
-        assert before == after
+        assert after == before
 
 
 @verifies("MNT-025")
@@ -313,7 +313,7 @@ def test_many_threads_get_one_layer(graphdriver: Subject) -> None:
         assert_same_tree(IMAGE, tree, "get returned before the view was mounted")
     stacked = sorted(point for point, count in points.items() if count > 1)
     assert not stacked, f"mounted more than once: {stacked}"
-    assert [] == graphdriver.mounts(), "mounts are left after the last put"
+    assert graphdriver.mounts() == [], "mounts are left after the last put"
 
 
 @verifies("MNT-010")
@@ -323,9 +323,9 @@ def test_failed_get_is_not_counted(graphdriver: Subject) -> None:
     for _ in range(3):
         graphdriver.refuses("get", id, "l" * (4 * os.sysconf("SC_PAGE_SIZE")))
 
-    assert [] == graphdriver.mounts(), "get failed, but something is mounted"
+    assert graphdriver.mounts() == [], "get failed, but something is mounted"
     assert_same_tree(IMAGE, graphdriver.tree(id), "after the failed gets")
-    assert [] == graphdriver.mounts(), "the failed gets were counted: put left the mount"
+    assert graphdriver.mounts() == [], "the failed gets were counted: put left the mount"
     graphdriver.remove(id)
 
 
@@ -350,4 +350,4 @@ def test_copies_of_the_mount_end_with_it(graphdriver: Subject) -> None:
 
     # By device: the driver may have renamed the mount point.
     left = [str(row) for row in parse(table) if (row.device, row.root) in held]
-    assert [] == left, "after put the layer is still mounted in another mount namespace"
+    assert left == [], "after put the layer is still mounted in another mount namespace"

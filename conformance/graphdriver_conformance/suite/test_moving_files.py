@@ -38,7 +38,7 @@ def _disturbed(
             return None
     entries = {entry.name: entry for entry in read_archive(data)}
     whole = {name for name in (b"a", b"z") if name in entries and _is(entries[name], name, SIZE)}
-    assert {b"a", b"z"} == whole, (
+    assert whole == {b"a", b"z"}, (
         f"the archive has a regular end, but of a and z it contains {sorted(whole)} only"
     )
     return entries

@@ -183,7 +183,7 @@ def _sync_in_a_view(graphdriver: Subject, disk: ImageDisk, survives: Survives) -
     with graphdriver.view(layer) as root:
         found = {name: _content(root / name) for name in wanted}
     lost = [name for name, content in wanted.items() if content != found[name]]
-    assert [] == lost, f"files that were synced in a view and lost in a power cut on {disk.type}"
+    assert lost == [], f"files that were synced in a view and lost in a power cut on {disk.type}"
 
 
 def _write_synced(path: Path, content: bytes) -> None:

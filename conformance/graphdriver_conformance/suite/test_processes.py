@@ -60,7 +60,7 @@ def _live_together(graphdriver: Subject, second: Driver, base: str) -> None:
     all_at_once([partial(create, who) for who in drivers])
     for who, driver in drivers.items():
         missing = [id for id in ids if not driver.exists(id)]
-        assert [] == missing, f"the {who} process does not see all layers"
+        assert missing == [], f"the {who} process does not see all layers"
 
     for writer, reader in (("first", "second"), ("second", "first")):
         id = own[writer][0]
@@ -73,7 +73,7 @@ def _live_together(graphdriver: Subject, second: Driver, base: str) -> None:
             tree = observe(Path(drivers[reader].get(shown)))
             drivers[reader].put(shown)
             assert_there([b"new"], tree, f"{shown} in the {reader} process")
-            assert writer.encode() == tree[b"new"].content, f"{shown} in the {reader} process"
+            assert tree[b"new"].content == writer.encode(), f"{shown} in the {reader} process"
         drivers[reader].remove(child)
     for id in ids[1:_COUNT] + ids[_COUNT + 1 :]:
         assert_same_tree(IMAGE, graphdriver.tree(id), f"{id} is incomplete")
@@ -87,7 +87,7 @@ def _live_together(graphdriver: Subject, second: Driver, base: str) -> None:
     all_at_once([partial(remove, driver, offset) for offset, driver in enumerate(drivers.values())])
     for who, driver in drivers.items():
         left = [id for id in ids if driver.exists(id)]
-        assert [] == left, f"the {who} process still sees removed layers"
+        assert left == [], f"the {who} process still sees removed layers"
 
 
 @verifies("CON-019")
@@ -103,10 +103,10 @@ def test_forked_child_leaves_the_parents_views(graphdriver: Subject) -> None:
 
     wanted = {*IMAGE, b"mine"}
     assert_same_names(wanted, observe(root), "the view of the parent process")
-    assert b"mine" == (root / "mine").read_bytes(), "the view of the parent process"
+    assert (root / "mine").read_bytes() == b"mine", "the view of the parent process"
     graphdriver.put(held)
     left = graphdriver.mounts()
-    assert [] == left, "mounts are left after the last put of the parent process"
+    assert left == [], "mounts are left after the last put of the parent process"
     assert_same_names(wanted, graphdriver.tree(held), "the layer of the parent process")
     assert_same_tree(IMAGE, graphdriver.tree(base), "the base")
 
@@ -118,7 +118,7 @@ def test_driver_works_in_a_forked_child(graphdriver: Subject) -> None:
     held = graphdriver.new_layer(base, writable=True)
     with graphdriver.view(held):
         trouble = _in_fork(graphdriver, base, held, "of-the-child")
-    assert "" == trouble, "the calls of the child"
+    assert trouble == "", "the calls of the child"
 
     assert_same_names({*IMAGE, b"new"}, graphdriver.tree("of-the-child"), "the child's layer")
     graphdriver.remove("of-the-child")

@@ -51,9 +51,9 @@ def test_size_is_held_to(graphdriver: Subject) -> None:
         rest = _written(limited / "rest", 16)
         beside = _written(unlimited / "file", 24)
 
-    assert 8 == half, f"only {half} MiB were written to a layer of 16 MiB"
+    assert half == 8, f"only {half} MiB were written to a layer of 16 MiB"
     assert rest < 9, f"{half + rest} MiB were written to a layer of 16 MiB"
-    assert 24 == beside, "a layer without a size is limited"
+    assert beside == 24, "a layer without a size is limited"
 
 
 @verifies("QUO-002")
@@ -71,7 +71,7 @@ def test_sizes_are_read_as_docker_reads_them(graphdriver: Subject, size: str) ->
 
     refusal = _refusal(graphdriver, size)
 
-    assert plain == refusal, f"size={size} is {refusal or 'accepted'}, a plain number is not"
+    assert refusal == plain, f"size={size} is {refusal or 'accepted'}, a plain number is not"
 
 
 def _refusal(graphdriver: Subject, size: str) -> str:
@@ -130,9 +130,9 @@ def test_sizes_hold_after_a_restart(graphdriver: Subject) -> None:
         rest = _written(one / "rest", 16)
         own = _written(two / "own", 12)
 
-    assert 8 == before, f"only {before} MiB were written to a layer of 16 MiB"
+    assert before == 8, f"only {before} MiB were written to a layer of 16 MiB"
     assert rest < 9, f"after a restart {before + rest} MiB were written to a layer of 16 MiB"
-    assert 12 == own, "the layer created after the restart shares the limit of the previous one"
+    assert own == 12, "the layer created after the restart shares the limit of the previous one"
 
 
 @verifies("QUO-006")
@@ -147,8 +147,8 @@ def test_only_the_layer_itself_counts(graphdriver: Subject) -> None:
         (root / "file").unlink()
         second = _written(root / "file", 12)
 
-    assert 12 == first, (
+    assert first == 12, (
         f"only {first} MiB were written to an empty layer of 16 MiB on a large parent"
     )
-    assert 12 == second, f"the space of deleted files was not freed: {second} MiB were written"
+    assert second == 12, f"the space of deleted files was not freed: {second} MiB were written"
     assert_same_tree(graphdriver.tree(layer), graphdriver.tree(graphdriver.new_layer(layer)))

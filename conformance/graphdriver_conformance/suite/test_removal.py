@@ -161,8 +161,8 @@ def test_bind_mount_in_a_layer_survives_its_removal(
             graphdriver.note(f"remove was refused: {error}")
 
         kept = {path.name for path in volume.iterdir()}
-    assert {"precious"} == kept, "remove deleted the files of the directory that was bind-mounted"
-    assert b"data" == (volume / "precious").read_bytes(), "remove changed the bind mount's source"
+    assert kept == {"precious"}, "remove deleted the files of the directory that was bind-mounted"
+    assert (volume / "precious").read_bytes() == b"data", "remove changed the bind mount's source"
 
 
 def _bytes(home: Path) -> int:

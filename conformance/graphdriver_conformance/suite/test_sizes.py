@@ -15,12 +15,12 @@ def test_size_grows_with_what_is_added(graphdriver: Subject) -> None:
     """For a base layer, from no files to many."""
     base = graphdriver.build(Tree.of({"below": b"x" * 1000}))
     layer = graphdriver.new_layer(base, writable=True)
-    assert 0 == graphdriver.diff_size(layer, base)
+    assert graphdriver.diff_size(layer, base) == 0
     tree, total = Tree.of({"below": b"x" * 1000}), 0
     for size in (1, 10, 5000):
         tree, total = tree.with_(b"f%d" % size, file(b"y" * size)), total + size
         graphdriver.fill(layer, tree)
-        assert total == graphdriver.diff_size(layer, base)
+        assert graphdriver.diff_size(layer, base) == total
 
 
 @verifies("SIZ-002")
@@ -47,7 +47,7 @@ def test_what_counts(graphdriver: Subject) -> None:
     tree = Tree.of({"kept": b"k", "d": directory(), "p1": pair, "d/p2": pair})
     layer = graphdriver.build(tree.canonical(), base)
 
-    assert 300 == graphdriver.diff_size(layer, base)
+    assert graphdriver.diff_size(layer, base) == 300
 
 
 @verifies("SIZ-005")
@@ -58,7 +58,7 @@ def test_sizes_of_more_than_32_bits(graphdriver: Subject) -> None:
     with graphdriver.view(layer) as root, (root / "large").open("wb") as opened:
         opened.truncate(5 << 30)
 
-    assert 5 << 30 == graphdriver.diff_size(layer, base)
+    assert graphdriver.diff_size(layer, base) == 5 << 30
 
 
 @verifies("SIZ-004")

@@ -140,7 +140,7 @@ def test_verbs_of_relatives_leave_a_held_view(graphdriver: Subject, held: str) -
 
     for id in holders:
         graphdriver.put(id)
-    assert [] == graphdriver.mounts(), "mounts are left after the last put"
+    assert graphdriver.mounts() == [], "mounts are left after the last put"
 
 
 @verifies("LIF-029")
@@ -268,11 +268,11 @@ def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
             root = graphdriver.get(layer)
             point = os.path.realpath(root)
             stacked = [str(row) for row in graphdriver.mount_table() if row.point == point]
-            assert 1 == len(stacked), f"after the {turn} get {len(stacked)} mounts at {root}"
+            assert len(stacked) == 1, f"after the {turn} get {len(stacked)} mounts at {root}"
             assert_same_tree(wanted, observe(root), f"after the {turn} get")
             graphdriver.put(layer)
             left = graphdriver.mounts()
-            assert [] == left, f"after the {turn} get and its put mounts are left"
+            assert left == [], f"after the {turn} get and its put mounts are left"
     graphdriver.remove(layer)
     assert not graphdriver.exists(layer), "remove left the layer"
 
@@ -302,7 +302,7 @@ def test_calls_on_layers_that_a_dead_holder_left(graphdriver: Subject) -> None:
         graphdriver.remove(id)
         assert not graphdriver.exists(id), f"remove left {id}"
     left = graphdriver.mounts()
-    assert [] == left, "mounts of layers are left that were removed"
+    assert left == [], "mounts of layers are left that were removed"
     graphdriver.create(removed, base)
     assert_same_tree(GROUND, graphdriver.tree(removed), "the layer that is made again")
 
@@ -397,7 +397,7 @@ def test_create_against_removal_of_the_parent(graphdriver: Subject) -> None:
             assert_same_tree(GROUND, graphdriver.tree(child), shown)
         for id in [child] * is_made + [parent] * (not is_removed):
             driver.remove(id)
-    assert [] == graphdriver.mounts(), "mounts are left"
+    assert graphdriver.mounts() == [], "mounts are left"
 
 
 @verifies("CON-016")
@@ -430,7 +430,7 @@ def test_archive_is_applied_while_a_child_is_made(graphdriver: Subject, depth: i
             graphdriver.put(child)
         wanted = GROUND if refused else changed
         assert_same_tree(wanted, graphdriver.tree(parent), f"apply_diff gave {applied!r}")
-    assert [] == graphdriver.mounts(), "mounts are left"
+    assert graphdriver.mounts() == [], "mounts are left"
 
 
 @verifies("CON-016")
@@ -481,11 +481,11 @@ def test_archive_is_applied_to_a_held_layer_whose_child_is_got(graphdriver: Subj
                     assert_same_tree(GROUND, shown, message)
                 # The tree may be exchanged between two of these looks.
                 last = added[len(added) - len(names) :]
-                assert last == names, "the view first had files that are not the last ones"
+                assert names == last, "the view first had files that are not the last ones"
                 graphdriver.put(child)
         graphdriver.remove(child)
         graphdriver.remove(parent)
-    assert [] == graphdriver.mounts(), "mounts are left"
+    assert graphdriver.mounts() == [], "mounts are left"
 
 
 @dataclass(slots=True)
@@ -598,7 +598,7 @@ def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -
         for id in reversed(ids):
             for verb in ("exists", "remove", "exists"):
                 history.make(verb, id)
-        assert [] == history.wrong_views(), "get returned incomplete views"
+        assert history.wrong_views() == [], "get returned incomplete views"
         calls = marked_busy(history.calls)
         shown = "\n  ".join(map(str, sorted(calls, key=lambda call: call.began)))
         start = FamilyModel(

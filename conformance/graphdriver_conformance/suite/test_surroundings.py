@@ -112,11 +112,11 @@ class _Life:
         carried = self._carried(base)
         self._held(carried)
         left = [str(row) for row in mounts_below(self.home) if row.point not in made_by_init]
-        assert [] == left, f"with {self.where}, mounts are left although every get was put"
+        assert left == [], f"with {self.where}, mounts are left although every get was put"
         self.graphdriver.remove(carried)
         assert not self.graphdriver.exists(carried), f"with {self.where}, remove left the layer"
         self.graphdriver.cleanup()
-        assert [] == list(map(str, mounts_below(self.home))), f"with {self.where}, mounts are left"
+        assert list(map(str, mounts_below(self.home))) == [], f"with {self.where}, mounts are left"
         self.graphdriver.use(own)
 
     def _base(self) -> str:
@@ -149,7 +149,7 @@ class _Life:
         for implied in (b"opt/app", b"made"):
             found = shown.get(implied)
             assert found is not None, f"with {self.where}, /{implied.decode()} is missing"
-            assert 0o755 == found.mode & 0o755, (
+            assert found.mode & 0o755 == 0o755, (
                 f"with {self.where}, the implied /{implied.decode()} has mode {found.mode:o}"
             )
             wanted = wanted.with_(implied, wanted[implied].but(mode=found.mode))
@@ -168,7 +168,7 @@ class _Life:
         """Hold a view twice; after one put it still exists."""
         first, again = self.graphdriver.get(layer), self.graphdriver.get(layer)
         self.graphdriver.put(layer)
-        assert first == again, f"with {self.where}, a second get returned another path"
+        assert again == first, f"with {self.where}, a second get returned another path"
         assert (again / "opt/data").exists(), f"with {self.where}, a held view does not exist"
         self.graphdriver.put(layer)
 
@@ -226,7 +226,7 @@ def test_temporary_files_on_another_file_system(graphdriver: Subject) -> None:
     ):
         graphdriver.program.line(f"TMPDIR={temporary}")
         _Life(graphdriver, place / "other", "TMPDIR on another file system").live()
-        assert [] == os.listdir(temporary), "files are left in TMPDIR"
+        assert os.listdir(temporary) == [], "files are left in TMPDIR"
 
 
 @verifies("INI-019")
@@ -316,7 +316,7 @@ def _mounts_of_others(home: Path) -> dict[int, str]:
 def _assert_there(theirs: dict[int, str], home: Path, verb: str) -> None:
     there = {row.id for row in mountinfo.read()}
     ended = [shown for number, shown in theirs.items() if number not in there]
-    assert [] == ended, f"{verb} has unmounted mounts that the driver did not make"
+    assert ended == [], f"{verb} has unmounted mounts that the driver did not make"
 
 
 def _use_disk(graphdriver: Subject, home: Path, what: str) -> None:
@@ -358,7 +358,7 @@ def _fill(graphdriver: Subject, disk: Path) -> None:
         for number in range(1000):
             os.mknod(disk / f"filler/{number}")
     found = os.statvfs(disk)
-    assert (0, 0) == (found.f_bavail, found.f_favail), "the suite could not fill its disk"
+    assert (found.f_bavail, found.f_favail) == (0, 0), "the suite could not fill its disk"
 
 
 def _written(graphdriver: Subject, count: int) -> list[str]:
@@ -398,7 +398,7 @@ def test_put_on_a_full_disk(graphdriver: Subject) -> None:
         graphdriver.put(layer)
 
         left = [str(row) for row in mounts_below(disk) if row.point not in made_by_init]
-        assert [] == left, "mounts are left after the last put"
+        assert left == [], "mounts are left after the last put"
         _assert_intact(graphdriver, disk, layer)
 
 
@@ -412,7 +412,7 @@ def test_cleanup_on_a_full_disk(graphdriver: Subject) -> None:
         graphdriver.cleanup()
 
         left = list(map(str, mounts_below(disk)))
-        assert [] == left, "mounts are left after cleanup"
+        assert left == [], "mounts are left after cleanup"
         _make_space(disk)
         # A driver is not used between cleanup and its next start.
         graphdriver.use(graphdriver.open_another(disk / "home"))

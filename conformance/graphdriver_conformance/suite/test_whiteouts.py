@@ -205,7 +205,7 @@ def test_new_file_where_one_was_deleted(graphdriver: Subject) -> None:
         (root / "d/a").unlink()
         as_user(lambda place: os.close(os.open(place / "a", create, 0o640)))(root / "d")
         made = (root / "d/a").lstat()
-    assert (0o640, USER, GROUP) == (stat.S_IMODE(made.st_mode), made.st_uid, made.st_gid)
+    assert (stat.S_IMODE(made.st_mode), made.st_uid, made.st_gid) == (0o640, USER, GROUP)
 
 
 @verifies("WHT-012")

@@ -83,7 +83,7 @@ def test_init_takes_id_maps(graphdriver: Subject) -> None:
 
     owner = Path(view).stat().st_uid
     _succeeds(raw.call("GraphDriver.Put", {"ID": "a"}), "Put")
-    assert 100000 == owner, "the layer's root is not owned by the mapped root"
+    assert owner == 100000, "the layer's root is not owned by the mapped root"
 
 
 @verifies("WIR-003")
@@ -132,7 +132,7 @@ def test_unknown_method_is_not_found(graphdriver: Subject, method: str) -> None:
     """Newer daemons use more methods."""
     reply = _raw(graphdriver).call(method, {})
 
-    assert 404 == reply.status, f"{method} was answered with {reply}"
+    assert reply.status == 404, f"{method} was answered with {reply}"
 
 
 @verifies("WIR-006")
@@ -165,7 +165,7 @@ def test_parent_may_be_left_out(graphdriver: Subject) -> None:
     for method in ("Changes", "DiffSize"):
         without = raw.call(f"GraphDriver.{method}", {"ID": id})
         empty = raw.call(f"GraphDriver.{method}", {"ID": id, "Parent": ""})
-        assert empty.json == without.json, (
+        assert without.json == empty.json, (
             f"{method} has different results for a missing and an empty Parent"
         )
     assert raw.call("GraphDriver.Diff", {"ID": id}).status == 200, "Diff without Parent failed"

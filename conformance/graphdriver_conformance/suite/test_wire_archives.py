@@ -62,7 +62,7 @@ def test_failed_diff_is_no_archive(graphdriver: Subject) -> None:
     """Upstream's own test plugin returns 200 and JSON, which Docker unpacks."""
     reply = _raw(graphdriver).call("GraphDriver.Diff", {"ID": "no-such-layer", "Parent": ""})
 
-    assert 200 != reply.status, f"Diff of an unknown layer was answered with {reply}"
+    assert reply.status != 200, f"Diff of an unknown layer was answered with {reply}"
 
 
 @verifies("WIR-010")
@@ -101,7 +101,7 @@ def test_hanging_up_releases_everything(graphdriver: Subject) -> None:
 
     raw.half_sent(head + b"1000\r\n" + ARCHIVE[:1000])
 
-    assert [] == graphdriver.mounts(), "mounts are left after the client hung up"
+    assert graphdriver.mounts() == [], "mounts are left after the client hung up"
     for id in (broken, child, layer):
         graphdriver.remove(id)
         assert not graphdriver.exists(id)
@@ -117,7 +117,7 @@ def test_bodies_of_any_chunks(graphdriver: Subject, size: int, expect: bool) -> 
 
     answer = _raw(graphdriver).half_sent(_apply(id, more) + _chunked(ARCHIVE, size) + b"0\r\n\r\n")
 
-    assert 200 == _status(answer), f"chunks of {size} bytes were answered with {answer[:200]!r}"
+    assert _status(answer) == 200, f"chunks of {size} bytes were answered with {answer[:200]!r}"
     assert_same_tree(LAYER, graphdriver.tree(id))
 
 
@@ -143,7 +143,7 @@ def test_body_that_ends_early_is_an_error(graphdriver: Subject, cut: int, chunk:
 
     answer = _raw(graphdriver).half_sent(head + body)
 
-    assert 200 != _status(answer) or b'"Err"' in answer, f"it was answered with {answer[-200:]!r}"
+    assert _status(answer) != 200 or b'"Err"' in answer, f"it was answered with {answer[-200:]!r}"
     graphdriver.remove(id)
     assert not graphdriver.exists(id)
 
@@ -204,8 +204,8 @@ def test_restarted_plugin_answers_the_same(graphdriver: Subject) -> None:
     graphdriver.get(layer)
     graphdriver.reopen(cleanup=False)
 
-    assert before == ended, "after a restart its answers differ"
-    assert before == _answers(graphdriver, layer, base), "after a kill its answers differ"
+    assert ended == before, "after a restart its answers differ"
+    assert _answers(graphdriver, layer, base) == before, "after a kill its answers differ"
     assert first != graphdriver.process, "the plugin was not started again"
 
 

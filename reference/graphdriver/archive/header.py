@@ -305,7 +305,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 def _split(name: bytes, records: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     """Return ustar's prefix and name for a path over 100 bytes; a record if it does not fit."""
     cut = name.rfind(b"/", 0, min(156, len(name) - 1))
-    if 0 < cut and len(name) - cut - 1 <= 100:
+    if cut > 0 and len(name) - cut - 1 <= 100:
         return name[:cut], name[cut + 1 :]
     records[b"path"] = name
     return b"", name[:100]

@@ -78,9 +78,9 @@ def test_messages_are_those_of_the_format() -> None:
     # A containerd.types.Descriptor, encoded by hand from the specification of protocol buffers.
     wire = b"\x0a\x01m\x12\x02ab\x18\xac\x02"
 
-    assert wire == Descriptor(media_type="m", digest="ab", size=300).SerializeToString()
+    assert Descriptor(media_type="m", digest="ab", size=300).SerializeToString() == wire
     unknown_fields = b"\x2a\x01?\x35\0\0\0\0"
-    assert 300 == Descriptor.FromString(wire + unknown_fields).size
+    assert Descriptor.FromString(wire + unknown_fields).size == 300
 
 
 def test_names_are_those_of_containerd() -> None:
@@ -112,7 +112,7 @@ def test_nobody_there_is_one_sentence(tmp_path: Path) -> None:
 
     result = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert 4 == result.returncode
+    assert result.returncode == 4
     assert "no containerd answers there" in result.stderr + result.stdout
     assert "Traceback" not in result.stderr + result.stdout
 
@@ -147,7 +147,7 @@ def test_archives_go_in_and_out(driver: Driver) -> None:
     driver.apply_diff("layer", "", io.BytesIO(archive))
 
     with driver.diff("layer") as stream:
-        assert [b"a"] == [entry.name for entry in read_archive(stream)]
+        assert [entry.name for entry in read_archive(stream)] == [b"a"]
 
 
 @pytest.mark.parametrize(("snapshotter", "follows"), [("native", True), ("overlayfs", False)])
@@ -216,8 +216,8 @@ def test_target_is_mounted_below_the_point(tmp_path: Path, point: Path) -> None:
         point,
     )
 
-    assert "one" == (point / "name").read_text()
-    assert "two" == (point / "inner" / "name").read_text()
+    assert (point / "name").read_text() == "one"
+    assert (point / "inner" / "name").read_text() == "two"
     with pytest.raises(OSError, match="Read-only"):
         (point / "inner" / "name").write_text("changed")
 
@@ -249,7 +249,7 @@ def test_lowers_that_another_namespace_mounts_cannot_be_judged(tmp_path: Path, p
     ) as daemon:
         assert daemon.stdout
         assert daemon.stdin
-        assert b"mounted\n" == daemon.stdout.readline()
+        assert daemon.stdout.readline() == b"mounted\n"
         mounts = [Mount(type="overlay", source="overlay", options=[f"lowerdir={lower}:{point}"])]
 
         with pytest.raises(PrerequisitesNotMet, match="is a different file for containerd"):

@@ -68,7 +68,7 @@ def test_paths_come_back_from_their_printed_form(raw: bytes) -> None:
     # What %q leaves as it is here, a reader has to accept quoted as well.
     quoted = b'"' + b"".join(b"\\x%02x" % byte for byte in raw) + b'"'
 
-    assert raw == unquoted(quoted)
+    assert unquoted(quoted) == raw
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_paths_come_back_from_their_printed_form(raw: bytes) -> None:
     ],
 )
 def test_printed_forms_as_go_makes_them(printed: bytes, path: bytes) -> None:
-    assert path == unquoted(printed)
+    assert unquoted(printed) == path
 
 
 @installed
@@ -98,7 +98,7 @@ class TestOnTheRealProgram:
         driver.put("layer")
 
         added = {Change(b"/" + name, ChangeKind.ADD) for name in names}
-        assert added == set(driver.changes("layer", "base"))
+        assert set(driver.changes("layer", "base")) == added
 
     def test_abbreviations_are_not_taken_for_ids(self, driver: ContainersStorageDriver) -> None:
         driver.create("layer-10")
@@ -161,7 +161,7 @@ def test_what_it_does_with_symlinks_of_lower_layers_is_tried(tmp_path: Path, nam
 def test_missing_program_is_one_sentence(tmp_path: Path) -> None:
     result = _check("containers-storage:overlay", PATH=str(tmp_path))
 
-    assert 4 == result.returncode
+    assert result.returncode == 4
     assert "apt-get install containers-storage" in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
 

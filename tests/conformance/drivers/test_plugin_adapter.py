@@ -258,7 +258,7 @@ def test_hanging_plugin_is_a_violation_that_names_the_verb(
         f"--driver={broken('hang', 'Create')}", "--requirement=LIF-001", "-p", "no:cacheprovider"
     )
 
-    assert 1 == result.ret
+    assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["VIOLATED  LIF-001*", "*GraphDriver.Create: no answer within 2 s*"]
     )
@@ -276,7 +276,7 @@ def test_stream_that_breaks_here_is_not_the_plugins_fault(
 
     with pytest.raises(OSError, match="the disk it came from"):
         driver.apply_diff("a", "", Breaking())
-    assert [] == driver.changes("a")
+    assert driver.changes("a") == []
 
 
 def test_process_is_kept_for_the_next_home_and_ends_with_the_run(
@@ -292,13 +292,13 @@ def test_process_is_kept_for_the_next_home_and_ends_with_the_run(
     second = found.make(tmp_path / "two", ())
     third = found.make(tmp_path / "one", ())
 
-    assert process == found.processes.process_of(second)
+    assert found.processes.process_of(second) == process
     assert process != found.processes.process_of(third), "two drivers at once share a process"
     assert not second.exists("a")
     assert third.exists("a")
     others = [found.processes.process_of(one) for one in (second, third)]
     found.processes.close()
-    assert [False, False] == [os.path.exists(f"/proc/{one}") for one in others]
+    assert [os.path.exists(f"/proc/{one}") for one in others] == [False, False]
 
 
 @contextmanager
@@ -324,10 +324,10 @@ def test_plugin_that_listens_takes_turns(
         one.create("a")
         two.create("b")
 
-        assert [True, False] == [one.exists(id) for id in "ab"]
-        assert [False, True] == [two.exists(id) for id in "ab"]
-        assert process == found.processes.process_of(one)
-        assert "x" == str(one)
+        assert [one.exists(id) for id in "ab"] == [True, False]
+        assert [two.exists(id) for id in "ab"] == [False, True]
+        assert found.processes.process_of(one) == process
+        assert str(one) == "x"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: the plugin mounts where we are")
@@ -342,7 +342,7 @@ def test_mounts_of_a_plugin_that_listens_are_seen(
         )  # fmt: skip
 
     result.stdout.fnmatch_lines(["*not provable here: WIR-018*", "MUST*2 met  1 not-provable*"])
-    assert 0 == result.ret
+    assert result.ret == 0
 
 
 def test_many_threads_use_one_plugin(source: Callable[[str], DriverSource], tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_many_threads_use_one_plugin(source: Callable[[str], DriverSource], tmp_
     for thread in threads:
         thread.join()
 
-    assert [True] * 16 == seen
+    assert seen == [True] * 16
 
 
 def test_plugin_that_listens_is_not_for_several_workers(
@@ -372,7 +372,7 @@ def test_plugin_that_listens_is_not_for_several_workers(
 
     result = pytester.runpytest_subprocess(f"--driver=plugin+unix://{tmp_path}/x.sock", "-n2")
 
-    assert 4 == result.ret
+    assert result.ret == 4
     result.stderr.fnmatch_lines(["*serves one home at a time*"])
 
 

@@ -22,4 +22,4 @@ def test_names_are_no_words(text: str, kind: type[DriverError]) -> None:
     found = refusal(text)
 
     assert kind is type(found)
-    assert text == str(found)
+    assert str(found) == text

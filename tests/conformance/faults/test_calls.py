@@ -32,11 +32,11 @@ def test_numbers_are_those_of_the_headers(machine: str) -> None:
         if getattr(row, machine) != number and not (number < 0 and row.x86_64 > _FIRST_SHARED)
     }
 
-    assert {} == wrong
+    assert wrong == {}
 
 
 def test_no_number_stands_twice() -> None:
     for machine in _HEADERS:
         numbers = [getattr(row, machine) for row in calls._TABLE if getattr(row, machine) >= 0]
 
-        assert len(numbers) == len(set(numbers))
+        assert len(set(numbers)) == len(numbers)

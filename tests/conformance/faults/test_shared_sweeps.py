@@ -49,8 +49,8 @@ def test_sweep_is_made_once(tmp_path: Path) -> None:
         subject = _subject(tmp_path)
         sweeps = list(shared_sweeps._of_acts(subject, "kill", ["create_base"], sweep))
 
-    assert ["create_child", "create_base"] == made
-    assert [found] == [one for sweep in sweeps for one in sweep.findings]
+    assert made == ["create_child", "create_base"]
+    assert [one for sweep in sweeps for one in sweep.findings] == [found]
 
 
 def test_nothing_is_proven_where_another_process_does_the_work(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_only_the_fault_that_is_asked_for_is_made(tmp_path: Path) -> None:
 
     (swept,) = shared_sweeps._of_acts(subject, "error", ["create_base"], sweep)
 
-    assert ("get", [repr(subject.only_fault)]) == (swept.act, swept.tried)
+    assert (swept.act, swept.tried) == ("get", [repr(subject.only_fault)])
 
 
 @pytest.mark.parametrize(("shrinks", "last"), [("no", "create_base"), ("yes", "get")])
@@ -91,4 +91,4 @@ def test_no_sweep_follows_a_finding_where_only_the_outcome_counts(
     with pytest.raises(FaultFound):
         shared_sweeps.assert_met(subject, "CRS-005", sweeps)
 
-    assert last == made[-1]
+    assert made[-1] == last

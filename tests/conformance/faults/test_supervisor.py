@@ -73,11 +73,15 @@ def test_calls_below_the_home_are_counted_in_order(home: Path) -> None:
         os.rename("f", "g")
 
     with Supervisor(home) as supervisor, supervisor.watching() as watched:
-        assert 0 == _in_child(supervisor, work)
+        assert _in_child(supervisor, work) == 0
 
-    assert ["mkdir d", "openat d/f", "write d/f", "symlinkat f d/link", "rename d/f d/g"] == _names(
-        watched, home
-    )
+    assert _names(watched, home) == [
+        "mkdir d",
+        "openat d/f",
+        "write d/f",
+        "symlinkat f d/link",
+        "rename d/f d/g",
+    ]
 
 
 def test_child_is_killed_before_the_call(home: Path) -> None:
@@ -86,11 +90,11 @@ def test_child_is_killed_before_the_call(home: Path) -> None:
             (home / name).mkdir()
 
     with Supervisor(home) as supervisor, supervisor.watching(2, kill) as watched:
-        assert -9 == _in_child(supervisor, work)
+        assert _in_child(supervisor, work) == -9
 
-    assert ["a"] == os.listdir(home)
+    assert os.listdir(home) == ["a"]
     assert watched.hit
-    assert "mkdir b" == watched.hit.shown(os.fsencode(home))
+    assert watched.hit.shown(os.fsencode(home)) == "mkdir b"
 
 
 def test_call_fails_once(home: Path) -> None:
@@ -100,9 +104,9 @@ def test_call_fails_once(home: Path) -> None:
         (home / "b").mkdir()
 
     with Supervisor(home) as supervisor, supervisor.watching(1, failing(errno.ENOSPC)):
-        assert 0 == _in_child(supervisor, work)
+        assert _in_child(supervisor, work) == 0
 
-    assert ["b"] == os.listdir(home)
+    assert os.listdir(home) == ["b"]
 
 
 def test_calls_of_threads_and_programs_are_counted_together(home: Path) -> None:
@@ -113,9 +117,9 @@ def test_calls_of_threads_and_programs_are_counted_together(home: Path) -> None:
         subprocess.run(["mkdir", home / "program"], check=True)
 
     with Supervisor(home) as supervisor, supervisor.watching() as watched:
-        assert 0 == _in_child(supervisor, work)
+        assert _in_child(supervisor, work) == 0
 
-    assert ["mkdir thread", "mkdir program"] == _names(watched, home)
+    assert _names(watched, home) == ["mkdir thread", "mkdir program"]
 
 
 def test_kill_reaches_children_in_sessions_of_their_own(home: Path) -> None:
@@ -127,7 +131,7 @@ def test_kill_reaches_children_in_sessions_of_their_own(home: Path) -> None:
         done.mkdir()
 
     with Supervisor(home) as supervisor, supervisor.watching(1, kill):
-        assert -9 == _in_child(supervisor, work)
+        assert _in_child(supervisor, work) == -9
 
     assert not done.exists()
 
@@ -140,10 +144,10 @@ def test_fault_acts_before_the_call(home: Path) -> None:
         return GO_ON
 
     with Supervisor(home) as supervisor, supervisor.watching(1, look):
-        assert 0 == _in_child(supervisor, (home / "a").mkdir)
+        assert _in_child(supervisor, (home / "a").mkdir) == 0
 
-    assert [[]] == seen
-    assert ["a"] == os.listdir(home)
+    assert seen == [[]]
+    assert os.listdir(home) == ["a"]
 
 
 def test_what_a_fault_raises_is_raised_by_whoever_watches(home: Path) -> None:
@@ -152,7 +156,7 @@ def test_what_a_fault_raises_is_raised_by_whoever_watches(home: Path) -> None:
 
     def watch() -> None:
         with Supervisor(home) as supervisor, supervisor.watching(1, broken):
-            assert 0 == _in_child(supervisor, (home / "a").mkdir)
+            assert _in_child(supervisor, (home / "a").mkdir) == 0
 
     with pytest.raises(RuntimeError, match="cannot cut the power"):
         watch()
@@ -167,9 +171,9 @@ def test_process_below_another_root_is_counted(home: Path) -> None:
         os.mkdir("/inside")
 
     with Supervisor(home) as supervisor, supervisor.watching() as watched:
-        assert 0 == _in_child(supervisor, work)
+        assert _in_child(supervisor, work) == 0
 
-    assert ["mkdir"] == [one.name for one in watched.calls]
+    assert [one.name for one in watched.calls] == ["mkdir"]
 
 
 @pytest.mark.parametrize(
@@ -187,9 +191,9 @@ def test_kinds_of_calls(home: Path, kinds: frozenset[CallKind], expected: list[s
         os.open(home / "f", os.O_RDONLY)
 
     with Supervisor(home, kinds) as supervisor, supervisor.watching() as watched:
-        assert 0 == _in_child(supervisor, work)
+        assert _in_child(supervisor, work) == 0
 
-    assert expected == [one.name for one in watched.calls if one.name in ("openat", "fsync")]
+    assert [one.name for one in watched.calls if one.name in ("openat", "fsync")] == expected
 
 
 def test_ioctls_that_change_a_file_are_counted(home: Path) -> None:
@@ -199,16 +203,16 @@ def test_ioctls_that_change_a_file_are_counted(home: Path) -> None:
         fcntl.ioctl(target, 0x40049409, source)  # FICLONE, which not every file system has
 
     with Supervisor(home) as supervisor, supervisor.watching(3, failing(errno.ENOSPC)) as watched:
-        assert errno.ENOSPC == _in_child(supervisor, work)
+        assert _in_child(supervisor, work) == errno.ENOSPC
 
-    assert ["openat f", "openat g", "ioctl g FICLONE"] == _names(watched, home)
+    assert _names(watched, home) == ["openat f", "openat g", "ioctl g FICLONE"]
 
 
 def test_io_uring_cannot_be_set_up(home: Path) -> None:
     with Supervisor(home) as supervisor:
         status = _in_child(supervisor, lambda: call("syscall", 425, 8, None))
 
-    assert errno.ENOSYS == status
+    assert status == errno.ENOSYS
 
 
 def test_second_listener_is_the_reason(home: Path) -> None:
@@ -217,7 +221,7 @@ def test_second_listener_is_the_reason(home: Path) -> None:
     with Supervisor(home) as supervisor:
         status = _in_child(supervisor, lambda: reasons.write_text(seccomp.why_impossible()))
 
-    assert 0 == status
+    assert status == 0
     assert "another supervisor" in reasons.read_text()
 
 
@@ -236,9 +240,9 @@ def test_flushes_that_are_skipped_succeed_and_are_not_made(
         Supervisor(home, kinds, skips_flushes=True) as supervisor,
         supervisor.watching() as watched,
     ):
-        assert 0 == _in_child(supervisor, work)
+        assert _in_child(supervisor, work) == 0
 
-    assert (["sync"] if kinds is WRITES else []) == [one.name for one in watched.calls]
+    assert [one.name for one in watched.calls] == (["sync"] if kinds is WRITES else [])
 
 
 def test_flush_that_would_be_skipped_can_fail(home: Path) -> None:
@@ -249,10 +253,10 @@ def test_flush_that_would_be_skipped_can_fail(home: Path) -> None:
         Supervisor(home, WRITES, skips_flushes=True) as supervisor,
         supervisor.watching(1, failing(errno.EIO)) as watched,
     ):
-        assert errno.EIO == _in_child(supervisor, work)
+        assert _in_child(supervisor, work) == errno.EIO
 
     assert watched.hit
-    assert "fsync" == watched.hit.name
+    assert watched.hit.name == "fsync"
 
 
 def test_process_without_flushes_makes_none() -> None:
@@ -265,4 +269,4 @@ def test_process_without_flushes_makes_none() -> None:
             status = 0
         finally:
             os._exit(status)
-    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -67,9 +67,9 @@ def test_same_points_with_the_same_names() -> None:
         _swept("overlay2", "create_child apply_child init", "remove_child", 3) for _ in "12"
     )
 
-    assert first == second
-    assert [[]] * 4 == [one["findings"] for one in first]
-    assert [5, 5, 5, 3] == [len(one["tried"]) for one in first]
+    assert second == first
+    assert [one["findings"] for one in first] == [[]] * 4
+    assert [len(one["tried"]) for one in first] == [5, 5, 5, 3]
     assert "(renameat2 .creating-LINK layer-11)" in first[0]["tried"][-1]
 
 
@@ -84,13 +84,13 @@ def test_second_archive_completes_what_the_first_left_in_a_layer_in_use(
         _swept(driver, "", "apply_held", 16)[0] for driver in ("overlay2", "only_once:OnlyOnce")
     )
 
-    assert [] == right["findings"]
-    assert {"CRS-043"} == {one["requirement"] for one in wrong["findings"]}
+    assert right["findings"] == []
+    assert {one["requirement"] for one in wrong["findings"]} == {"CRS-043"}
 
 
 def test_all_points_are_tried_where_they_are_few() -> None:
-    assert [1, 2, 3] == chosen_points(_calls("mkdir", "write", "rename"), 3)
-    assert [] == chosen_points([], 3)
+    assert chosen_points(_calls("mkdir", "write", "rename"), 3) == [1, 2, 3]
+    assert chosen_points([], 3) == []
 
 
 def test_points_around_renames_and_mounts_come_first() -> None:
@@ -99,14 +99,14 @@ def test_points_around_renames_and_mounts_come_first() -> None:
     points = chosen_points(calls, 12)
 
     assert {1, 41, 42, 82, 83, 122} <= set(points)
-    assert 12 == len(points)
-    assert points == chosen_points(calls, 12)
+    assert len(points) == 12
+    assert chosen_points(calls, 12) == points
 
 
 def test_random_parts_of_names_are_masked() -> None:
     text = "h/.creating-AAAABBBBCCCCDDDDEEEEFFFF23/l .probe-a1b2c3d4 .tmp-layers.json123456789"
 
-    assert "h/.creating-LINK/l .probe-RANDOM .tmp-layers.jsonNUMBER" == without_random_names(text)
+    assert without_random_names(text) == "h/.creating-LINK/l .probe-RANDOM .tmp-layers.jsonNUMBER"
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_findings_survive_the_file_between_processes() -> None:
     )
     swept = Swept("create_child", 9, ["one"], [found], ["a note"])
 
-    assert swept == Swept.from_data(json.loads(json.dumps(swept.to_data())))
+    assert Swept.from_data(json.loads(json.dumps(swept.to_data()))) == swept
 
 
 def test_ordinals() -> None:
     wanted = ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]
 
-    assert wanted == [ordinal(int(one[:-2])) for one in wanted]
+    assert [ordinal(int(one[:-2])) for one in wanted] == wanted

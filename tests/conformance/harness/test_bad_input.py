@@ -31,10 +31,10 @@ def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 def _assert_refused(done: pytest.RunResult, words: str) -> None:
     said = done.stdout.str() + done.stderr.str()
-    assert 4 == done.ret, said
+    assert done.ret == 4, said
     assert words in said
     assert "Traceback" not in said
-    assert 1 == len([line for line in said.splitlines() if line.strip()]), said
+    assert len([line for line in said.splitlines() if line.strip()]) == 1, said
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_bad_option_is_refused(pytester: pytest.Pytester, argument: str, words: 
     done = _run(pytester, "--driver=vfs", argument)
 
     said = done.stdout.str() + done.stderr.str()
-    assert 4 == done.ret, said
+    assert done.ret == 4, said
     assert words in said
     assert "Traceback" not in said
 
@@ -83,7 +83,7 @@ def test_claims_of_what_nobody_knows_are_refused(pytester: pytest.Pytester) -> N
 def test_driver_that_cannot_name_itself_is_judged_all_the_same(pytester: pytest.Pytester) -> None:
     done = _run(pytester, "--driver=mine:Silent")
 
-    assert 0 == done.ret
+    assert done.ret == 0
     done.stdout.fnmatch_lines(["mine:Silent: *"])
 
 
@@ -98,6 +98,6 @@ def test_too_little_disk_is_refused(tmp_path: Path) -> None:
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert 4 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 4, done.stdout + done.stderr
     assert "MiB are free" in done.stderr
     assert "Traceback" not in done.stderr

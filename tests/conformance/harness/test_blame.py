@@ -108,7 +108,7 @@ def test_answer_that_lacks_something_is_a_violation(
 ) -> None:
     row = _row(pytester, f"mine:{driver}", id)
 
-    assert "violated" == row["outcome"], row
+    assert row["outcome"] == "violated", row
     assert words in _said(row)
 
 
@@ -124,8 +124,8 @@ def test_call_that_left_the_home_is_named(
 ) -> None:
     row = _row(pytester, f"mine:{driver}", "LIF-013")
 
-    assert "violated" == row["outcome"], row
-    assert [] == [one for one in words if one not in _said(row)], row
+    assert row["outcome"] == "violated", row
+    assert [one for one in words if one not in _said(row)] == [], row
 
 
 def test_absolute_ids_stay_off_the_real_root(pytester: pytest.Pytester) -> None:
@@ -133,8 +133,8 @@ def test_absolute_ids_stay_off_the_real_root(pytester: pytest.Pytester) -> None:
 
     row = _row(pytester, "mine:Joins", "LIF-013")
 
-    assert "violated" == row["outcome"], row
-    assert before == set(os.listdir("/"))
+    assert row["outcome"] == "violated", row
+    assert set(os.listdir("/")) == before
 
 
 @pytest.mark.parametrize("id", ["MNT-009", "MNT-023", "INI-013", "KRN-001", "KRN-011", "KRN-012"])

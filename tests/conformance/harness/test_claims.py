@@ -45,30 +45,30 @@ def _row(pytester: pytest.Pytester, name: str) -> tuple[dict[str, str], pytest.R
 def test_what_works_although_not_claimed_is_told(pytester: pytest.Pytester) -> None:
     row, done = _row(pytester, "Modest")
 
-    assert ("not-claimed", "works although not claimed: user_xattrs") == (
+    assert (
         row["outcome"],
         row["detail"],
-    )
+    ) == ("not-claimed", "works although not claimed: user_xattrs")
     done.stdout.fnmatch_lines(["works although not claimed: user_xattrs (1 requirement)"])
-    assert 0 == done.ret
+    assert done.ret == 0
 
 
 def test_what_is_rightly_not_claimed_is_no_violation(pytester: pytest.Pytester) -> None:
     row, done = _row(pytester, "Rightly")
 
-    assert ("not-claimed", "the driver does not claim user_xattrs") == (
+    assert (
         row["outcome"],
         row["detail"],
-    )
+    ) == ("not-claimed", "the driver does not claim user_xattrs")
     done.stdout.no_fnmatch_line("works although*")
-    assert 0 == done.ret
+    assert done.ret == 0
 
 
 def test_what_is_claimed_and_broken_is_a_violation(pytester: pytest.Pytester) -> None:
     row, done = _row(pytester, "Boasting")
 
-    assert "violated" == row["outcome"]
-    assert 1 == done.ret
+    assert row["outcome"] == "violated"
+    assert done.ret == 1
 
 
 def test_terminal_shows_how_many_tests_are_left(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_terminal_shows_how_many_tests_are_left(tmp_path: Path) -> None:
             said += part
     os.close(ours)
 
-    assert 0 == process.returncode
+    assert process.returncode == 0
     assert b"LIF-001  " in said
     assert b" 0 tests left, " in said
     assert b"CONFORMANT" in said or b"INCONCLUSIVE" in said

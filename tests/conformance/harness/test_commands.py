@@ -32,33 +32,33 @@ def _graphdriver(
 def test_help_names_every_command_and_nonsense_is_refused() -> None:
     shown = _graphdriver("--help")
 
-    assert 0 == shown.returncode
-    assert [] == [one for one in (*COMMANDS, *PASSED_ON) if f"\n    {one}" not in shown.stdout]
+    assert shown.returncode == 0
+    assert [one for one in (*COMMANDS, *PASSED_ON) if f"\n    {one}" not in shown.stdout] == []
     refused = _graphdriver("nonsense")
-    assert 2 == refused.returncode
+    assert refused.returncode == 2
     assert refused.stderr.endswith("there is no command nonsense\n")
     assert "did you mean check?" in _graphdriver("chek").stderr
-    assert 2 == _graphdriver().returncode
+    assert _graphdriver().returncode == 2
 
 
 def test_version_is_that_of_the_package() -> None:
     version = importlib.metadata.version("graphdriver-conformance")
 
-    assert f"graphdriver {version}\n" == _graphdriver("--version").stdout
+    assert _graphdriver("--version").stdout == f"graphdriver {version}\n"
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *PASSED_ON])
 def test_every_command_has_a_help(name: str) -> None:
     shown = _graphdriver(name, "--help")
 
-    assert 0 == shown.returncode
+    assert shown.returncode == 0
     assert f"usage: graphdriver {name}" in shown.stdout
 
 
 def test_help_of_check_has_the_suites_options_and_points_to_pytests() -> None:
     shown = _graphdriver("check", "--help").stdout
 
-    assert [] == [name for name in OPTIONS if f"  {name}" not in shown]
+    assert [name for name in OPTIONS if f"  {name}" not in shown] == []
     assert "pytest --help" in " ".join(shown.split())
 
 
@@ -66,30 +66,30 @@ def test_list_is_in_order_and_chooses() -> None:
     ids = [line.split()[0] for line in _graphdriver("list").stdout.splitlines()]
     chosen = _graphdriver("list", "dif", "--level", "must", "--capability", "exact_diffs", "--json")
 
-    assert sorted(catalogue()) == ids
+    assert ids == sorted(catalogue())
     rows = json.loads(chosen.stdout)
     assert rows
-    assert {("DIF", "MUST")} == {(row["id"][:3], row["level"]) for row in rows}
-    assert [] == [row["id"] for row in rows if "exact_diffs" not in row["needs"]]
-    assert 4 == _graphdriver("list", "XYZ").returncode
-    assert 2 == _graphdriver("list", "--level", "perhaps").returncode
+    assert {(row["id"][:3], row["level"]) for row in rows} == {("DIF", "MUST")}
+    assert [row["id"] for row in rows if "exact_diffs" not in row["needs"]] == []
+    assert _graphdriver("list", "XYZ").returncode == 4
+    assert _graphdriver("list", "--level", "perhaps").returncode == 2
 
 
 def test_list_of_capabilities_counts_what_a_claim_is_asked() -> None:
     rows = json.loads(_graphdriver("list", "--capabilities", "--json").stdout)
     shown = _graphdriver("list", "--capabilities").stdout
 
-    assert [one.value for one in Capability] == [row["capability"] for row in rows]
-    assert [] == [row["capability"] for row in rows if not row["meaning"]]
+    assert [row["capability"] for row in rows] == [one.value for one in Capability]
+    assert [row["capability"] for row in rows if not row["meaning"]] == []
     layout = next(row for row in rows if row["capability"] == "overlay2_layout")
-    assert {id for id, one in catalogue().items() if "overlay2_layout" in one.needs} == set(
-        layout["requirements"]
-    )
-    assert 1 + len(rows) == len(shown.splitlines())
+    assert set(layout["requirements"]) == {
+        id for id, one in catalogue().items() if "overlay2_layout" in one.needs
+    }
+    assert len(shown.splitlines()) == 1 + len(rows)
 
 
 def test_page_of_capabilities_is_what_the_code_says() -> None:
-    assert document() == (ROOT / "docs" / "capabilities.md").read_text("utf-8"), (
+    assert (ROOT / "docs" / "capabilities.md").read_text("utf-8") == document(), (
         "python -m graphdriver_conformance.catalogue.capabilities > docs/capabilities.md"
     )
 
@@ -99,16 +99,16 @@ def test_explain_of_a_family_has_the_rule_and_the_reason_of_each() -> None:
     rows = json.loads(_graphdriver("explain", "IDM", "--json").stdout)
 
     family = {id: one for id, one in catalogue().items() if one.family == "IDM"}
-    assert [] == [
+    assert [
         id for id, one in family.items() if one.title not in shown or one.why not in shown
-    ]
-    assert sorted(family) == [row["id"] for row in rows]
+    ] == []
+    assert [row["id"] for row in rows] == sorted(family)
 
 
 def test_explain_as_data() -> None:
     found = json.loads(_graphdriver("explain", "lif-012", "--json").stdout)
 
-    assert (found["id"], found["rests_on"]) == ("LIF-012", [*catalogue()["LIF-012"].rests_on])
+    assert ("LIF-012", [*catalogue()["LIF-012"].rests_on]) == (found["id"], found["rests_on"])
     assert "https://github.com/moby/moby/issues/36161" in found["links"]
     assert "EmptyIdWipesHome" in [one["name"] for one in found["catches"]]
     assert found["tests"][0]["test"].endswith("test_lifecycle.py::test_empty_id_is_refused")
@@ -129,14 +129,14 @@ def test_waive_drafts_a_file_that_can_be_used(violated: Path, tmp_path: Path) ->
     shown = _graphdriver("waive", str(violated), "--until", "2999-01-31")
     written = _graphdriver("waive", str(violated), "-o", str(path))
 
-    assert (0, 0) == (shown.returncode, written.returncode)
-    assert ["DIF-002"] == [one.name for one in read_waivers(path)]
-    assert 1 == shown.stdout.count('until = "2999-01-31"')
+    assert (shown.returncode, written.returncode) == (0, 0)
+    assert [one.name for one in read_waivers(path)] == ["DIF-002"]
+    assert shown.stdout.count('until = "2999-01-31"') == 1
     again = _graphdriver("waive", str(violated), "-o", str(path))
-    assert (4, f"graphdriver waive: {path}: File exists\n") == (again.returncode, again.stderr)
-    assert 1 == _graphdriver("waive", str(violated.with_name("vfs.json"))).returncode
+    assert (again.returncode, again.stderr) == (4, f"graphdriver waive: {path}: File exists\n")
+    assert _graphdriver("waive", str(violated.with_name("vfs.json"))).returncode == 1
     path.write_text("{}")
-    assert 4 == _graphdriver("waive", str(path)).returncode
+    assert _graphdriver("waive", str(path)).returncode == 4
 
 
 def test_completion_knows_commands_options_and_ids() -> None:
@@ -149,29 +149,29 @@ def test_completion_knows_commands_options_and_ids() -> None:
         done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True)
         return set(done.stdout.split())
 
-    assert {"report"} == completed("re")
-    assert {*COMMANDS, *PASSED_ON, "--help", "--version"} == completed("''")
-    assert {"--graphdriver-home", "--graphdriver-html"} == completed("check", "--graphdriver-h")
+    assert completed("re") == {"report"}
+    assert completed("''") == {*COMMANDS, *PASSED_ON, "--help", "--version"}
+    assert completed("check", "--graphdriver-h") == {"--graphdriver-home", "--graphdriver-html"}
     assert {"IDM", "IDM-001"} <= completed("explain", "IDM")
 
 
 def test_explain_guesses_what_was_meant() -> None:
     done = _graphdriver("explain", "DIFF-001")
 
-    assert 4 == done.returncode
+    assert done.returncode == 4
     assert "did you mean DIF-001?" in done.stderr
 
 
 def test_every_requirement_has_tests_to_name() -> None:
-    assert [] == [id for id in catalogue() if not list(verifiers_of(id))]
+    assert [id for id in catalogue() if not list(verifiers_of(id))] == []
 
 
 def test_sources_lead_where_they_say() -> None:
-    assert ["https://github.com/moby/moby/issues/36161"] == links_of("moby #36161")
-    assert [
+    assert links_of("moby #36161") == ["https://github.com/moby/moby/issues/36161"]
+    assert links_of("CVE-2021-41091, containerd #2, containerd #2") == [
         "https://github.com/containerd/containerd/issues/2",
         "https://nvd.nist.gov/vuln/detail/CVE-2021-41091",
-    ] == links_of("CVE-2021-41091, containerd #2, containerd #2")
+    ]
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["matrix", "list"]])
@@ -183,7 +183,7 @@ def test_who_reads_no_further_sees_no_traceback(arguments: list[str]) -> None:
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
 
     os.close(write)
-    assert (128 + signal.SIGPIPE, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["matrix", "list"]])
@@ -194,7 +194,7 @@ def test_full_disk_is_one_sentence(arguments: list[str]) -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
 
     assert done.returncode in (2, 4)
-    assert f"graphdriver {arguments[0]}: standard output: No space left on device\n" == done.stderr
+    assert done.stderr == f"graphdriver {arguments[0]}: standard output: No space left on device\n"
 
 
 def test_doctor_counts_what_can_be_shown(tmp_path: Path) -> None:
@@ -203,22 +203,22 @@ def test_doctor_counts_what_can_be_shown(tmp_path: Path) -> None:
     assert done.returncode in (0, 1)
     must = sum(one.level == "MUST" for one in catalogue().values())
     assert f" of {must} requirements can be tested here" in done.stdout
-    assert [] == list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
     found = json.loads(_graphdriver("doctor", "--graphdriver-home", str(tmp_path), "--json").stdout)
-    assert must == found["requirements"]["MUST"]["all"]
-    assert done.returncode == bool(found["lacking"])
-    assert os.getuid() == found["environment"]["uid"]
+    assert found["requirements"]["MUST"]["all"] == must
+    assert bool(found["lacking"]) == done.returncode
+    assert found["environment"]["uid"] == os.getuid()
 
 
 def test_doctor_without_a_place_is_one_sentence() -> None:
     done = _graphdriver("doctor", "--graphdriver-home", "/no/such/place")
 
-    assert 4 == done.returncode
-    assert 1 == done.stderr.count("\n")
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
 
 
 def test_new_driver_runs_and_conforms_in_nothing(tmp_path: Path) -> None:
-    assert 0 == _graphdriver("new", "mydriver", cwd=tmp_path).returncode
+    assert _graphdriver("new", "mydriver", cwd=tmp_path).returncode == 0
     root = tmp_path / "mydriver"
     pytest_ = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "-q"]
 
@@ -231,9 +231,9 @@ def test_new_driver_runs_and_conforms_in_nothing(tmp_path: Path) -> None:
         cwd=root, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
-    assert 1 == ours.returncode
+    assert ours.returncode == 1
     assert "exists is not implemented; write it in mydriver/driver.py" in ours.stdout
-    assert 0 == own.returncode, own.stdout
+    assert own.returncode == 0, own.stdout
     assert "1 passed" in own.stdout
     assert "verdict" not in own.stdout
     assert "$" not in (root / "pyproject.toml").read_text() + (root / "README.md").read_text()
@@ -250,6 +250,6 @@ def test_new_refuses_bad_names(tmp_path: Path, name: str) -> None:
 
     done = _graphdriver("new", name, cwd=tmp_path)
 
-    assert 4 == done.returncode
-    assert 1 == done.stderr.count("\n")
-    assert ["there"] == [path.name for path in tmp_path.iterdir()]
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

@@ -59,20 +59,20 @@ def _outcomes(path: Path) -> dict[str, str]:
 def test_each_machine_has_a_verdict_and_a_file(pytester: pytest.Pytester) -> None:
     result = _run(pytester, BROKEN_ON_ONE, "--requirement=LIF-001", "--requirement=LIF-002")
 
-    assert 1 == result.ret
+    assert result.ret == 1
     result.stdout.fnmatch_lines(["*verdict on mine:Mine on gw0*", "*verdict on mine:Mine on gw1*"])
     sound, broken = (pytester.path / f"r-gw{number}.json" for number in (0, 1))
-    assert {"met"} == set(_outcomes(sound).values())
-    assert "violated" == _outcomes(broken)["LIF-001"]
-    assert _outcomes(sound).keys() == _outcomes(broken).keys()
-    assert ["mine:Mine · gw0", "mine:Mine · gw1"] == labels(read_results([sound, broken]))
+    assert set(_outcomes(sound).values()) == {"met"}
+    assert _outcomes(broken)["LIF-001"] == "violated"
+    assert _outcomes(broken).keys() == _outcomes(sound).keys()
+    assert labels(read_results([sound, broken])) == ["mine:Mine · gw0", "mine:Mine · gw1"]
 
 
 def test_machine_whose_worker_dies_has_the_violation(pytester: pytest.Pytester) -> None:
     result = _run(pytester, KILLS_ITS_WORKER_ON_ONE, "--requirement=LIF-001")
 
-    assert 1 == result.ret
-    assert {"LIF-001": "met"} == _outcomes(pytester.path / "r-gw0.json")
+    assert result.ret == 1
+    assert _outcomes(pytester.path / "r-gw0.json") == {"LIF-001": "met"}
     # It had reported nothing before: which tests it has is not known.
     result.stdout.fnmatch_lines(["FAILED*gw1: no test was reported*"])
 
@@ -80,8 +80,8 @@ def test_machine_whose_worker_dies_has_the_violation(pytester: pytest.Pytester) 
 def test_driver_that_one_machine_lacks_is_no_success_there(pytester: pytest.Pytester) -> None:
     result = _run(pytester, ABSENT_ON_ONE, "--requirement=LIF-001")
 
-    assert 1 == result.ret
-    assert {"LIF-001": "met"} == _outcomes(pytester.path / "r-gw0.json")
+    assert result.ret == 1
+    assert _outcomes(pytester.path / "r-gw0.json") == {"LIF-001": "met"}
     data = json.loads((pytester.path / "r-gw1.json").read_text())
-    assert "process-died" == data["driver"]["init_error"]["reason"]
-    assert "inconclusive" == data["verdict"] or "not-conformant" == data["verdict"]
+    assert data["driver"]["init_error"]["reason"] == "process-died"
+    assert data["verdict"] == "inconclusive" or data["verdict"] == "not-conformant"

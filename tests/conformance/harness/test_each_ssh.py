@@ -71,7 +71,7 @@ def _host(name: str) -> Iterator[int]:
     ) as process:
         assert process.stdin
         assert process.stdout
-        assert "ready\n" == process.stdout.readline()
+        assert process.stdout.readline() == "ready\n"
         yield process.pid
         process.stdin.close()
 
@@ -104,8 +104,8 @@ def test_each_host_has_a_verdict_and_a_file(ssh_config: Path, pytester: pytest.P
         *("--graphdriver-profile=quick", "--graphdriver-report=r.json", "-p", "no:cacheprovider"),
     )
 
-    assert 1 == result.ret
+    assert result.ret == 1
     result.stdout.fnmatch_lines([f"*verdict on mine:Mine on {name}*" for name in HOSTS])
     results = read_results([pytester.path / f"r-{name}.json" for name in HOSTS])
-    assert [f"mine:Mine · {name}" for name in HOSTS] == labels(results)
-    assert ["conformant", "not-conformant"] == [one.verdict for one in results]
+    assert labels(results) == [f"mine:Mine · {name}" for name in HOSTS]
+    assert [one.verdict for one in results] == ["conformant", "not-conformant"]

@@ -31,11 +31,11 @@ def test_check_that_cannot_run_says_why(driver: object, words: str) -> None:
 def test_factories_are_named_by_where_they_are() -> None:
     broken = MUTANTS["UnknownDiffIsEmpty"]
 
-    assert f"{broken.__module__}:UnknownDiffIsEmpty" == spec_of(broken)
+    assert spec_of(broken) == f"{broken.__module__}:UnknownDiffIsEmpty"
 
 
 def test_public_names_of_the_oracle_are_there() -> None:
-    assert [] == [name for name in oracle.__all__ if not hasattr(oracle, name)]
+    assert [name for name in oracle.__all__ if not hasattr(oracle, name)] == []
 
 
 def test_own_checks_use_fixture_and_oracle(pytester: pytest.Pytester) -> None:
@@ -60,4 +60,4 @@ def test_own_checks_use_fixture_and_oracle(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*of mine*", "*- /b: the file is missing*"])
     result.stdout.no_fnmatch_line("*verdict on*")
-    assert 1 == result.ret
+    assert result.ret == 1

@@ -56,7 +56,7 @@ def test_variable_of_somebody_else_is_not_believed(
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
 
-    assert ["False 0", "True 0"] == done.stdout.splitlines(), "entered once, and inherited"
+    assert done.stdout.splitlines() == ["False 0", "True 0"], "entered once, and inherited"
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def _enter_as_user(open_path: Path, programs: str, ranges: str, expected: str) -
         env={**os.environ, "PATH": f"{open_path}:{os.environ['PATH']}"},
     )  # fmt: skip
 
-    assert (0, expected) == (done.returncode, done.stdout), done.stderr
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
 
 
 @needs_root
@@ -112,4 +112,4 @@ def test_range_behind_malformed_lines_is_found(open_path: Path) -> None:
         open_path, f'echo "${{0##*/}} $2 $3 $4 $5 $6 $7" >> {log}; exit 3', ranges, OWN_ID_ONLY
     )
 
-    assert [f"newuidmap 0 {USER} 1 1 100000 65536"] == log.read_text().splitlines()
+    assert log.read_text().splitlines() == [f"newuidmap 0 {USER} 1 1 100000 65536"]

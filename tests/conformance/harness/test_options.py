@@ -33,13 +33,13 @@ def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 
 def test_names_begin_with_the_prefix() -> None:
-    assert [] == [name for name in OPTIONS if not name.startswith("--graphdriver")]
+    assert [name for name in OPTIONS if not name.startswith("--graphdriver")] == []
 
 
 def test_page_of_the_options_names_each_option_and_no_other() -> None:
     page = (Path(__file__).parents[3] / "docs/options.md").read_text("utf-8")
 
-    assert sorted(OPTIONS) == sorted(set(re.findall(r"(--graphdriver[a-z-]*)=?", page)))
+    assert sorted(set(re.findall(r"(--graphdriver[a-z-]*)=?", page))) == sorted(OPTIONS)
 
 
 @pytest.mark.parametrize("value", ["own-driver", "vfs", "pkg.mod:Driver"])
@@ -49,7 +49,7 @@ def test_project_that_owns_the_spellings_keeps_them(pytester: pytest.Pytester, v
 
     result = _run(pytester, "--strict-markers", "-s", f"--driver={value}", "--requirement", "REQ-7")
 
-    assert 0 == result.ret
+    assert result.ret == 0
     result.stdout.fnmatch_lines([f"*theirs: {value} REQ-7*"])
     result.stdout.no_fnmatch_line("*verdict*")
 
@@ -61,7 +61,7 @@ def test_project_that_owns_the_spellings_can_run_the_suite(pytester: pytest.Pyte
         pytester, "--graphdriver=vfs", "--graphdriver-requirement=lif-001", "--requirement=REQ-7"
     )
 
-    assert 0 == result.ret
+    assert result.ret == 0
     result.stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])
 
 
@@ -74,7 +74,7 @@ def test_check_keeps_its_options_where_a_project_owns_the_spellings(
     command = (sys.executable, "-m", "graphdriver_conformance", "check", "vfs", "-n0")
     result = pytester.run(*command, *option)
 
-    assert 0 == result.ret
+    assert result.ret == 0
     result.stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])
 
 
@@ -92,14 +92,14 @@ def test_spellings_without_a_driver_are_nobodys(pytester: pytest.Pytester) -> No
 
     result = _run(pytester, "--requirement=LIF-001")
 
-    assert 4 == result.ret
+    assert result.ret == 4
     result.stderr.fnmatch_lines(["*unrecognized arguments: --requirement=LIF-001*"])
 
 
 def test_requirements_are_found_in_lower_case(pytester: pytest.Pytester) -> None:
     result = _run(pytester, "--driver", "vfs", "--requirement", "lif-001")
 
-    assert 0 == result.ret
+    assert result.ret == 0
     result.stdout.fnmatch_lines(["MUST*1 met*"])
 
 
@@ -107,7 +107,7 @@ def test_requirements_are_found_in_lower_case(pytester: pytest.Pytester) -> None
 def test_deadline_is_a_positive_number(pytester: pytest.Pytester, value: str) -> None:
     result = _run(pytester, "--driver=vfs", f"--graphdriver-deadline={value}")
 
-    assert 4 == result.ret
+    assert result.ret == 4
     result.stderr.fnmatch_lines([f"*'{value}' is not a positive number of seconds*"])
 
 
@@ -132,7 +132,7 @@ def test_deadline_is_the_options_or_the_environments(
 
     config = pytester.parseconfig("--driver=vfs", *arguments)
 
-    assert expected == config.getoption("graphdriver_deadline")
+    assert config.getoption("graphdriver_deadline") == expected
 
 
 def test_deadline_of_the_environment_hurts_only_who_asks_for_the_suite(
@@ -141,9 +141,9 @@ def test_deadline_of_the_environment_hurts_only_who_asks_for_the_suite(
     monkeypatch.setenv("GRAPHDRIVER_DEADLINE", "soon")
     pytester.makepyfile("def test_it(): pass")
 
-    assert 0 == _run(pytester).ret
+    assert _run(pytester).ret == 0
     refused = _run(pytester, "--driver=vfs")
-    assert 4 == refused.ret
+    assert refused.ret == 4
     refused.stderr.fnmatch_lines(["*$GRAPHDRIVER_DEADLINE: 'soon' is not a positive number*"])
 
 

@@ -34,12 +34,12 @@ def test_driver_alone_runs_the_suite_from_anywhere(pytester: pytest.Pytester) ->
     result = _run(pytester, "--driver=vfs", "--requirement=LIF-001")
 
     result.stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])
-    assert 0 == result.ret
-    assert set() == _left(pytester), "the run left something behind"
+    assert result.ret == 0
+    assert _left(pytester) == set(), "the run left something behind"
 
 
 def test_option_and_value_may_be_two_words(pytester: pytest.Pytester) -> None:
-    assert 0 == _run(pytester, "--driver", "vfs", "--requirement=LIF-001").ret
+    assert _run(pytester, "--driver", "vfs", "--requirement=LIF-001").ret == 0
 
 
 def test_projects_own_settings_do_not_get_in_the_way(pytester: pytest.Pytester) -> None:
@@ -69,7 +69,7 @@ def test_conftest_that_owns_driver_keeps_it(pytester: pytest.Pytester) -> None:
     result = _run(pytester, "--driver=firefox", "-s")
 
     result.stdout.fnmatch_lines(["*driver is firefox*"])
-    assert 0 == result.ret
+    assert result.ret == 0
 
 
 def test_conftest_that_owns_driver_does_not_keep_ours(pytester: pytest.Pytester) -> None:
@@ -97,7 +97,7 @@ def test_plugin_that_owns_driver_lives_beside_us(pytester: pytest.Pytester, firs
 def test_misspelt_name_is_answered_with_the_right_one(pytester: pytest.Pytester) -> None:
     result = _run(pytester, "--driver=overlya2")
 
-    assert 4 == result.ret
+    assert result.ret == 4
     result.stderr.fnmatch_lines(["*no such driver; did you mean overlay2?*"])
 
 
@@ -128,15 +128,15 @@ def test_bad_spec_is_one_sentence(pytester: pytest.Pytester, spec: str, words: s
 
     result = _run(pytester, f"--driver={spec}")
 
-    assert 4 == result.ret
+    assert result.ret == 4
     text = result.stderr.str() + result.stdout.str()
     assert words in text
     assert "Traceback" not in text
 
 
 def test_unknown_requirement_and_missing_home_are_usage_errors(pytester: pytest.Pytester) -> None:
-    assert 4 == _run(pytester, "--driver=vfs", "--requirement=XYZ-1").ret
-    assert 4 == _run(pytester, "--driver=vfs", "--graphdriver-home=/no/such/place").ret
+    assert _run(pytester, "--driver=vfs", "--requirement=XYZ-1").ret == 4
+    assert _run(pytester, "--driver=vfs", "--graphdriver-home=/no/such/place").ret == 4
 
 
 def test_runs_without_a_driver_are_left_alone(pytester: pytest.Pytester) -> None:
@@ -169,13 +169,13 @@ def test_result_file_has_every_requirement(pytester: pytest.Pytester) -> None:
     result = json.loads((pytester.path / "r.json").read_text())
     outcomes = {row["id"]: row["outcome"] for row in result["requirements"]}
     keys = {"schema", "suite", "driver", "run", "environment", "started", "seconds", "verdict"}
-    assert set(result) == keys | {"counts", "requirements"}
+    assert keys | {"counts", "requirements"} == set(result)
     assert result["schema"] == 2
     assert outcomes["LIF-001"] == "met"
     assert outcomes["LNK-001"] == "not-claimed"
     assert outcomes["DIF-001"] == "not-selected"
     assert result["verdict"] == "conformant", "a selection has a verdict of its own"
-    assert len(outcomes) == sum(result["counts"].values())
+    assert sum(result["counts"].values()) == len(outcomes)
 
 
 def test_violation_reads_like_a_bug_report(pytester: pytest.Pytester) -> None:
@@ -183,7 +183,7 @@ def test_violation_reads_like_a_bug_report(pytester: pytest.Pytester) -> None:
 
     result = _run(pytester, f"--driver={spec}", "--requirement=DIF-008", "--junitxml=j.xml")
 
-    assert 1 == result.ret
+    assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
             "VIOLATED  DIF-008 (MUST)*",
@@ -204,13 +204,13 @@ def test_violation_reads_like_a_bug_report(pytester: pytest.Pytester) -> None:
 def test_level_decides_what_fails(pytester: pytest.Pytester) -> None:
     spec = "--driver=graphdriver_mutants:WhiteoutsLast"  # DIF-012 is a SHOULD
 
-    assert 0 == _run(pytester, spec, "--requirement=DIF-012", "--requirement=DIF-001").ret
+    assert _run(pytester, spec, "--requirement=DIF-012", "--requirement=DIF-001").ret == 0
     level = "--graphdriver-level=should"
-    assert 1 == _run(pytester, spec, level, "--requirement=DIF-012", "--requirement=DIF-001").ret
+    assert _run(pytester, spec, level, "--requirement=DIF-012", "--requirement=DIF-001").ret == 1
 
 
 def test_nothing_proven_is_a_failure(pytester: pytest.Pytester) -> None:
-    assert 1 == _run(pytester, "--driver=vfs", "--requirement=LNK").ret
+    assert _run(pytester, "--driver=vfs", "--requirement=LNK").ret == 1
 
 
 def test_broken_create_blocks_what_rests_on_it(pytester: pytest.Pytester) -> None:
@@ -228,7 +228,7 @@ def test_broken_create_blocks_what_rests_on_it(pytester: pytest.Pytester) -> Non
 
     rows = json.loads((pytester.path / "r.json").read_text())["requirements"]
     outcomes = {row["id"]: row["outcome"] for row in rows}
-    assert ("violated", "blocked") == (outcomes["LIF-001"], outcomes["LIF-014"])
+    assert (outcomes["LIF-001"], outcomes["LIF-014"]) == ("violated", "blocked")
     result.stdout.fnmatch_lines(["*blocked by LIF-001: *LIF-014*"])
 
 
@@ -245,7 +245,7 @@ def test_two_workers_and_two_drivers(pytester: pytest.Pytester) -> None:
     )
 
     result.stdout.fnmatch_lines(["*verdict on vfs*", "*verdict on overlay2*"])
-    assert {"r-vfs.json", "r-overlay2.json"} == _left(pytester)
+    assert _left(pytester) == {"r-vfs.json", "r-overlay2.json"}
 
 
 def test_same_seed_is_the_same_run(pytester: pytest.Pytester) -> None:
@@ -268,7 +268,7 @@ def test_same_seed_is_the_same_run(pytester: pytest.Pytester) -> None:
         _run(pytester, "--driver=mine:Mine", "--requirement=CHG-019", f"--graphdriver-seed={seed}")
         logs.append((pytester.path / "log").read_text())
 
-    assert logs[0] == logs[1]
+    assert logs[1] == logs[0]
     assert logs[0] != logs[2]
 
 
@@ -279,8 +279,8 @@ def test_command_line_lists_and_explains(pytester: pytest.Pytester) -> None:
 
     assert "LIF-001" in graphdriver("list", "LIF").stdout
     assert "moby #36161" in graphdriver("explain", "LNK-008").stdout
-    assert 4 == graphdriver("explain", "NOPE-1").returncode
-    assert 2 == graphdriver("nonsense").returncode
+    assert graphdriver("explain", "NOPE-1").returncode == 4
+    assert graphdriver("nonsense").returncode == 2
 
 
 def test_home_on_overlay_is_refused(pytester: pytest.Pytester, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_home_on_overlay_is_refused(pytester: pytest.Pytester, tmp_path: Path) -
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert 4 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 4, done.stdout + done.stderr
     assert "is on overlay" in done.stderr
 
 
@@ -310,10 +310,10 @@ def test_mounts_left_below_odd_names_do_not_end_the_run(
         "--graphdriver-report=r.json",
     )
 
-    assert 1 == result.ret
+    assert result.ret == 1
     rows = json.loads((pytester.path / "r.json").read_text())["requirements"]
-    assert "violated" == {row["id"]: row["outcome"] for row in rows}["CLN-009"]
-    assert [] == list(tmp_path.glob("graphdriver-*"))
+    assert {row["id"]: row["outcome"] for row in rows}["CLN-009"] == "violated"
+    assert list(tmp_path.glob("graphdriver-*")) == []
 
 
 def test_a_quick_run_judges_in_memory_unless_a_place_is_asked_for(
@@ -326,11 +326,11 @@ def test_a_quick_run_judges_in_memory_unless_a_place_is_asked_for(
         return str(json.loads((pytester.path / "r").read_text())["environment"]["filesystem"])
 
     with tempfile.TemporaryDirectory() as where:
-        assert filesystem_of(Path(where)) == judged_on()
-    assert "tmpfs" == judged_on("--graphdriver-profile=quick")
-    assert filesystem_of(tmp_path) == judged_on(
+        assert judged_on() == filesystem_of(Path(where))
+    assert judged_on("--graphdriver-profile=quick") == "tmpfs"
+    assert judged_on(
         "--graphdriver-profile=quick", f"--graphdriver-home={tmp_path}"
-    )
+    ) == filesystem_of(tmp_path)
 
 
 ALIVE = """
@@ -354,5 +354,5 @@ def test_drivers_of_earlier_tests_are_not_kept(pytester: pytest.Pytester) -> Non
         *("-p", "no:cacheprovider", "-p", "no:xdist"),
     )
 
-    assert 0 == result.ret
+    assert result.ret == 0
     assert result.parseoutcomes()["passed"] > 20

@@ -39,7 +39,7 @@ class _Elements(HTMLParser):
         self.found: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.feed(text)
-        assert [] == self.open
+        assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
@@ -47,7 +47,7 @@ class _Elements(HTMLParser):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        assert tag == self.open.pop()
+        assert self.open.pop() == tag
 
     def values(self, attribute: str) -> list[str]:
         return [value for _, attrs in self.found if (value := attrs.get(attribute))]
@@ -63,17 +63,17 @@ def test_page_has_a_section_for_each_cell_and_links_nowhere_else(
 ) -> None:
     done = _graphdriver("report", violated, violated.with_name("vfs.json"), "-o", tmp_path / "o")
 
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     text = (tmp_path / "o").read_text()
     elements = _Elements(text)
     ids = elements.values("id")
     rows = json.loads(violated.read_text())["requirements"]
     assert {f"{row['id']}.{run}" for row in rows for run in (1, 2)} <= set(ids)
-    assert len(ids) == len(set(ids))
+    assert len(set(ids)) == len(ids)
     targets = elements.values("href")
-    assert ["#requirements"] == targets[:1]
-    assert [] == [one for one in targets if one[1:] not in ids]
-    assert [] == elements.values("src")
+    assert targets[:1] == ["#requirements"]
+    assert [one for one in targets if one[1:] not in ids] == []
+    assert elements.values("src") == []
     assert not re.search(r"url\(|@import|https?://", text)
 
 
@@ -106,17 +106,17 @@ def test_twelve_runs_of_330_requirements_are_a_page_of_few_megabytes(
         for minor in range(12)
     ]
 
-    assert 3_000_000 > len(page(runs))
+    assert len(page(runs)) < 3_000_000
     assert "graphdriver_mutants:OpaqueDropped · 6.11" in labels(runs)
 
 
 def test_markdown_has_the_verdicts_and_the_failures(violated: Path) -> None:
     done = _graphdriver("report", "--markdown", violated, violated.with_name("vfs.json"))
 
-    assert 0 == done.returncode
+    assert done.returncode == 0
     assert "| graphdriver_mutants:OpaqueDropped | **not-conformant** |" in done.stdout
     assert "### DIF-002 (MUST) on graphdriver_mutants:OpaqueDropped" in done.stdout
-    assert done.stdout == markdown(read_results([violated, violated.with_name("vfs.json")]))
+    assert markdown(read_results([violated, violated.with_name("vfs.json")])) == done.stdout
 
 
 def test_run_writes_its_own_page(pytester: pytest.Pytester) -> None:
@@ -145,16 +145,16 @@ def test_foreign_file_is_one_sentence(tmp_path: Path, content: str | None, words
 
     done = _graphdriver("report", tmp_path / "r.json", "-o", tmp_path / "o.html")
 
-    assert (4, "") == (done.returncode, done.stdout)
+    assert (done.returncode, done.stdout) == (4, "")
     assert words in done.stderr
-    assert 1 == done.stderr.count("\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_page_that_cannot_be_written_is_one_sentence(violated: Path) -> None:
     done = _graphdriver("report", violated, "-o", "/no/such/place.html")
 
-    assert 4 == done.returncode
-    assert 1 == done.stderr.count("\n")
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
 
 
 def test_report_without_a_format_is_the_verdict_as_on_the_terminal(violated: Path) -> None:
@@ -163,7 +163,7 @@ def test_report_without_a_format_is_the_verdict_as_on_the_terminal(violated: Pat
     done = _graphdriver("report", *files)
 
     texts = ["".join(f"{line}\n" for line, _ in terminal.lines(run)) for run in read_results(files)]
-    assert (0, "\n".join(texts)) == (done.returncode, done.stdout)
+    assert (done.returncode, done.stdout) == (0, "\n".join(texts))
     assert "NOT CONFORMANT" in done.stdout.splitlines()[-1]
 
 
@@ -182,7 +182,7 @@ def test_terminal_gets_colours(violated: Path) -> None:
                 raise
     os.close(ours)
 
-    assert 0 == process.returncode
+    assert process.returncode == 0
     assert b"\x1b[31mVIOLATED  DIF-002" in shown
 
 
@@ -195,7 +195,7 @@ def test_text_that_no_terminal_can_show_is_escaped(result: dict[str, Any], tmp_p
     for arguments in (["report"], ["report", "--markdown"], ["report", "-o", tmp_path / "o.html"]):
         done = _graphdriver(*arguments, tmp_path / "r.json")
 
-        assert (0, "") == (done.returncode, done.stderr)
+        assert (done.returncode, done.stderr) == (0, "")
         text = done.stdout or (tmp_path / "o.html").read_text()
         assert r"\x1b[2J\udc80" in text
 
@@ -234,7 +234,7 @@ def test_journal_of_two_drivers_is_two_runs(
     marked = _graphdriver("report", "--markdown", path)
     made = _graphdriver("report", path, "-o", tmp_path / "o.html")
 
-    assert (0, 0, 0) == (text.returncode, marked.returncode, made.returncode), text.stderr
+    assert (text.returncode, marked.returncode, made.returncode) == (0, 0, 0), text.stderr
     assert "one: INCONCLUSIVE" in text.stdout
     assert "two: NOT CONFORMANT" in text.stdout
     assert f"the run was {ended}" in text.stdout
@@ -248,7 +248,7 @@ def test_files_of_other_drivers_cannot_be_compared(violated: Path, tmp_path: Pat
 
     done = _graphdriver("report", "--diff", violated, tmp_path / "run.jsonl")
 
-    assert 4 == done.returncode
+    assert done.returncode == 4
     assert "the newer one of one, two" in done.stderr
 
 
@@ -258,9 +258,9 @@ def test_broken_journal_is_one_sentence(tmp_path: Path, line: str) -> None:
 
     done = _graphdriver("report", tmp_path / "run.jsonl")
 
-    assert (4, "") == (done.returncode, done.stdout)
+    assert (done.returncode, done.stdout) == (4, "")
     assert "is not a whole journal" in done.stderr
-    assert 1 == done.stderr.count("\n")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "page"])
@@ -280,7 +280,7 @@ def test_difference_says_by_its_exit_code_whether_something_is_newly_violated(
     better = _graphdriver("report", "--diff", violated, sound, *extra)
     better_text = better.stdout or (tmp_path / "o.html").read_text()
 
-    assert (1, 0) == (worse.returncode, better.returncode), worse.stderr + better.stderr
+    assert (worse.returncode, better.returncode) == (1, 0), worse.stderr + better.stderr
     assert "1 newly violated" in worse_text
     assert "the sibling differs from the layer" in worse_text
     assert "0 newly violated, 1 newly met" in better_text
@@ -289,7 +289,7 @@ def test_difference_says_by_its_exit_code_whether_something_is_newly_violated(
 def test_a_file_does_not_differ_from_itself(violated: Path) -> None:
     done = _graphdriver("report", "--diff", violated, violated)
 
-    assert 0 == done.returncode
+    assert done.returncode == 0
     assert "0 newly violated, 0 newly met, 0 other changes, 0 changes" in done.stdout
 
 
@@ -297,7 +297,7 @@ def test_a_file_does_not_differ_from_itself(violated: Path) -> None:
 def test_difference_is_of_two_files(violated: Path, count: int) -> None:
     done = _graphdriver("report", "--diff", *[violated] * count)
 
-    assert (2, "") == (done.returncode, done.stdout)
+    assert (done.returncode, done.stdout) == (2, "")
     assert "--diff takes two files" in done.stderr
 
 
@@ -306,5 +306,5 @@ def test_difference_to_a_foreign_file_is_one_sentence(violated: Path, tmp_path: 
 
     done = _graphdriver("report", "--diff", violated, tmp_path / "r.json")
 
-    assert (4, "") == (done.returncode, done.stdout)
-    assert 1 == done.stderr.count("\n")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.count("\n") == 1

@@ -76,10 +76,10 @@ def test_script_reproduces_on_the_broken_driver_only(name: str, id: str, tmp_pat
     assert f"script:    python {script}\n" in said
     broken, sound = _run(script), _run(script, getattr(MUTANTS[name], "sound_name", "overlay2"))
 
-    assert 1 == broken.returncode, broken.stdout + broken.stderr
+    assert broken.returncode == 1, broken.stdout + broken.stderr
     assert "expected:" in broken.stdout
     assert "actual:" in broken.stdout
-    assert 0 == sound.returncode, sound.stdout + sound.stderr
+    assert sound.returncode == 0, sound.stdout + sound.stderr
     assert "not reproduced" in sound.stdout
 
 
@@ -91,7 +91,7 @@ def test_script_needs_neither_pytest_nor_the_suite(tmp_path: Path) -> None:
         line.strip() for line in text.splitlines() if line.strip()[:7] in ("import ", "from gr")
     ]
     ours = [line for line in imports if "graphdriver" in line]
-    assert ["# an adapter of the suite"] == [line.partition("  ")[2] for line in ours]
+    assert [line.partition("  ")[2] for line in ours] == ["# an adapter of the suite"]
     assert not any("pytest" in line or "hypothesis" in line for line in imports)
 
 
@@ -112,7 +112,7 @@ def test_script_makes_one_fault_of_the_many_that_were_tried(tmp_path: Path) -> N
     broken = _run(script)
 
     assert "fault=('remove_child', 'kill', " in script.read_text()
-    assert 1 == broken.returncode, broken.stdout + broken.stderr
+    assert broken.returncode == 1, broken.stdout + broken.stderr
     assert "broken at 1 of 2 points that were tried" in broken.stdout
     assert "killed before its" in said
 
@@ -155,7 +155,7 @@ def test_scripts_are_tried_where_the_homes_were(tmp_path: Path) -> None:
 def test_sound_driver_gets_no_scripts(tmp_path: Path) -> None:
     _judged("vfs", "LIF-001", tmp_path)
 
-    assert [] == list((tmp_path / "scripts").iterdir())
+    assert list((tmp_path / "scripts").iterdir()) == []
 
 
 def test_edits_tell_renames_and_directories_made_again(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_written_files_validate(pytester: pytest.Pytester, name: str, processes:
 
     jsonschema.validate(data, SCHEMA)
     assert data["run"]["ended"] == "finished"
-    assert to_data(result_of(data)) == data
+    assert data == to_data(result_of(data))
 
 
 def test_init_that_refuses_is_in_the_file(pytester: pytest.Pytester) -> None:
@@ -113,11 +113,11 @@ def test_documents_have_the_same_schema() -> None:
 def test_schema_names_every_value_of_the_closed_sets() -> None:
     row = SCHEMA["properties"]["requirements"]["items"]["properties"]
 
-    assert row["outcome"]["enum"] == [one.value for one in Outcome]
-    assert row["reason"]["enum"] == [*(one.value for one in Reason), None]
-    assert SCHEMA["properties"]["verdict"]["enum"] == [one.value for one in Verdict]
-    assert SCHEMA["properties"]["run"]["properties"]["ended"]["enum"] == [
-        one.value for one in Ended
+    assert [one.value for one in Outcome] == row["outcome"]["enum"]
+    assert [*(one.value for one in Reason), None] == row["reason"]["enum"]
+    assert [one.value for one in Verdict] == SCHEMA["properties"]["verdict"]["enum"]
+    assert [one.value for one in Ended] == SCHEMA["properties"]["run"]["properties"]["ended"][
+        "enum"
     ]
 
 
@@ -134,7 +134,7 @@ def test_result_survives_the_transport() -> None:
 
     carried = json.loads(json.dumps(TestResult("vfs", "test", result, ("text",)).to_data()))
 
-    assert TestResult.from_data(carried) == TestResult("vfs", "test", result, ("text",))
+    assert TestResult("vfs", "test", result, ("text",)) == TestResult.from_data(carried)
 
 
 def test_files_of_schema_1_are_read(tmp_path: Path) -> None:

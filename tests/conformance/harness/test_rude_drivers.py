@@ -180,7 +180,7 @@ def test_process_that_is_lost_is_a_violation(
 ) -> None:
     rows = _rows(pytester, name, processes, *[DEADLINE] * (name == "Hang"))
 
-    assert (rows["LIF-001"]["outcome"], rows["LIF-001"]["reason"]) == ("violated", reason)
+    assert ("violated", reason) == (rows["LIF-001"]["outcome"], rows["LIF-001"]["reason"])
     assert actual in rows["LIF-001"]["actual"]
     assert any("exists('" in line for line in rows["LIF-001"]["program"])
     assert rows["LIF-014"]["outcome"] == "blocked", "it rests on the requirement that died"
@@ -199,7 +199,7 @@ def test_rest_of_the_run_goes_on(pytester: pytest.Pytester, rude: Path) -> None:
     assert done.ret == 1
     assert rows["DIF-001"]["reason"] == "deadline"
     assert ".read() did not return within 20 s" in rows["DIF-001"]["actual"]
-    assert {rows[f"LIF-00{n}"]["outcome"] for n in range(1, 7)} == {"met"}
+    assert {"met"} == {rows[f"LIF-00{n}"]["outcome"] for n in range(1, 7)}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_answer_of_a_wrong_type_is_a_violation_in_words(
     result = check(f"rude:{name}", requirements=[id], profile="quick")
 
     (row,) = result.violations
-    assert (row.id, row.reason) == (id, Reason(reason))
+    assert (id, Reason(reason)) == (row.id, row.reason)
     assert expected in (row.expected or "")
     assert actual in (row.actual or "")
     assert not result.ok
@@ -242,7 +242,7 @@ def test_driver_that_would_end_the_test_is_a_violation(
     result = check(f"rude:{name}", requirements=["LIF-001"], profile="quick", deadline=20)
 
     (row,) = result.violations
-    assert (row.id, row.reason) == ("LIF-001", reason)
+    assert ("LIF-001", reason) == (row.id, row.reason)
     assert actual in (row.actual or "")
 
 
@@ -282,7 +282,7 @@ def test_part_of_its_tests_does_not_show_a_requirement(
         "not-provable",
         "not-reported",
     )
-    assert rows["LIF-014"]["detail"] == f"{count} of 5 tests were left out or did not report"
+    assert f"{count} of 5 tests were left out or did not report" == rows["LIF-014"]["detail"]
     assert rows["LIF-002"]["outcome"] == "not-selected"
 
 
@@ -410,7 +410,7 @@ def test_home_of_a_violation_is_kept(pytester: pytest.Pytester, rude: Path) -> N
     for name in ("Text", "Exit"):
         rows = _rows(pytester, name, "--graphdriver-keep=kept")
         kept = Path(rows["LIF-001"]["kept"])
-        assert kept.parent == rude / "kept"
+        assert rude / "kept" == kept.parent
         assert (kept / "home").is_dir()
 
 

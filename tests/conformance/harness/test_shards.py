@@ -28,8 +28,8 @@ def test_each_name_is_in_one_share_in_any_order(count: int) -> None:
 
     shares = [Shard(index, count).of(names) for index in range(1, count + 1)]
 
-    assert shares == [Shard(index, count).of(reversed(names)) for index in range(1, count + 1)]
-    assert sorted(names) == sorted(name for share in shares for name in share)
+    assert [Shard(index, count).of(reversed(names)) for index in range(1, count + 1)] == shares
+    assert sorted(name for share in shares for name in share) == sorted(names)
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/2", "1/2/3"])
@@ -65,20 +65,20 @@ def test_shards_are_disjoint_and_joined_complete(files: list[Path]) -> None:
     (run,) = joined([first, second])
 
     assert not _outcomes(first).keys() & _outcomes(second).keys()
-    assert set(IDS) == set(_outcomes(run))
+    assert set(_outcomes(run)) == set(IDS)
     assert Outcome.VIOLATED is run.requirements["LIF-001"].outcome
     # It rests on LIF-001, which may be in the other shard.
-    assert ("LIF-001",) == run.requirements["LIF-014"].blocked_by
-    assert (Verdict.NOT_CONFORMANT, None, True) == (run.verdict, run.run.shard, run.run.complete)
+    assert run.requirements["LIF-014"].blocked_by == ("LIF-001",)
+    assert (run.verdict, run.run.shard, run.run.complete) == (Verdict.NOT_CONFORMANT, None, True)
 
 
 def test_missing_shard_is_no_success(files: list[Path]) -> None:
     (run,) = joined(read_results(files[:1]))
 
     lacking = set(IDS) - set(_outcomes(read_results(files[:1])[0]))
-    assert lacking == {
+    assert {
         id for id, one in run.requirements.items() if one.reason is Reason.NOT_REPORTED
-    }
+    } == lacking
     assert not run.run.complete
 
 
@@ -86,8 +86,8 @@ def test_runs_that_are_no_shards_of_one_run_stay_apart(files: list[Path]) -> Non
     first, second = read_results(files)
     other = dataclasses.replace(first, where=dataclasses.replace(first.where, kernel="9.9"))
 
-    assert 2 == len(joined([second, other]))
-    assert 2 == len(joined([first, first]))
+    assert len(joined([second, other])) == 2
+    assert len(joined([first, first])) == 2
 
 
 def test_report_joins_them(files: list[Path]) -> None:
@@ -95,5 +95,5 @@ def test_report_joins_them(files: list[Path]) -> None:
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert (0, 1) == (done.returncode, done.stdout.count("NOT CONFORMANT")), done.stdout
-    assert "2/2" == json.loads(files[1].read_text())["run"]["shard"]
+    assert (done.returncode, done.stdout.count("NOT CONFORMANT")) == (0, 1), done.stdout
+    assert json.loads(files[1].read_text())["run"]["shard"] == "2/2"

@@ -46,7 +46,7 @@ def _waiver(id: str = "LIF-001") -> Waiver:
 def test_waived_violation_keeps_what_was_seen_and_the_driver_does_not_conform() -> None:
     after, wrong = apply_waivers(_results(Outcome.VIOLATED), [_waiver()], DAY)
 
-    assert [] == wrong
+    assert wrong == []
     waived = after["LIF-001"]
     assert (waived.outcome, waived.reason) == (Outcome.WAIVED, Reason.WAIVER)
     assert waived.detail == "waived until 2027-03-01: known (#17)"
@@ -59,14 +59,14 @@ def test_expired_waiver_waives_nothing() -> None:
 
     after, wrong = apply_waivers(_results(Outcome.VIOLATED), [_waiver()], tomorrow)
 
-    assert ["LIF-001: its waiver expired on 2027-03-01"] == wrong
+    assert wrong == ["LIF-001: its waiver expired on 2027-03-01"]
     assert Outcome.VIOLATED is after["LIF-001"].outcome
 
 
 def test_waiver_of_what_is_met_is_stale() -> None:
     _, wrong = apply_waivers(_results(Outcome.MET), [_waiver()], DAY)
 
-    assert ["LIF-001 is met; remove its waiver"] == wrong
+    assert wrong == ["LIF-001 is met; remove its waiver"]
 
 
 def _results_as(outcomes: dict[str, Outcome]) -> dict[str, RequirementResult]:
@@ -86,11 +86,11 @@ def test_pattern_waives_all_that_it_names_and_single_entries_come_before_it(tmp_
 
     after, wrong = apply_waivers(_results_as(outcomes), waivers, DAY)
 
-    assert [] == wrong
-    assert ["waived", "waived", "violated"] == [one.outcome for one in after.values()]
+    assert wrong == []
+    assert [one.outcome for one in after.values()] == ["waived", "waived", "violated"]
     assert "this one" in (after["DIF-008"].detail or "")
-    assert {id for id in catalogue() if id.startswith("DIF-")} == {
-        one.requirement for one in read_waivers(path)
+    assert {one.requirement for one in read_waivers(path)} == {
+        id for id in catalogue() if id.startswith("DIF-")
     }
 
 
@@ -109,16 +109,16 @@ def test_pattern_is_stale_when_nothing_can_need_it(second: Outcome, is_stale: bo
 
     _, wrong = apply_waivers(judged, waivers, DAY)
 
-    assert ["DIF-* is met; remove its waiver"] * is_stale == wrong
+    assert wrong == ["DIF-* is met; remove its waiver"] * is_stale
     late = DAY + datetime.timedelta(days=1)
-    assert ["DIF-*: its waiver expired on 2027-03-01"] == apply_waivers(judged, waivers, late)[1]
+    assert apply_waivers(judged, waivers, late)[1] == ["DIF-*: its waiver expired on 2027-03-01"]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_PROVABLE, Outcome.ERROR, Outcome.NOT_CLAIMED])
 def test_waiver_of_what_nobody_saw_changes_nothing(outcome: Outcome) -> None:
     before = _results(outcome)
 
-    assert (before, []) == apply_waivers(before, [_waiver()], DAY)
+    assert apply_waivers(before, [_waiver()], DAY) == (before, [])
 
 
 def test_baseline_waives_what_it_has_and_nothing_else() -> None:
@@ -126,8 +126,8 @@ def test_baseline_waives_what_it_has_and_nothing_else() -> None:
 
     waived = apply_baseline(before, {"LIF-001"})["LIF-001"]
     assert (waived.outcome, waived.reason) == (Outcome.WAIVED, Reason.BASELINE)
-    assert apply_baseline(before, {"LIF-002"}) == before
-    assert apply_baseline(before, ()) == before
+    assert before == apply_baseline(before, {"LIF-002"})
+    assert before == apply_baseline(before, ())
 
 
 @pytest.mark.parametrize(
@@ -173,21 +173,21 @@ def test_runs_obey_waivers_and_baselines(pytester: pytest.Pytester) -> None:
     waivers = "--graphdriver-waivers=w.toml"
     (pytester.path / "w.toml").write_text(ENTRY)
     waived = run(BROKEN, waivers, "--graphdriver-report=old.json")
-    assert 0 == waived.ret
+    assert waived.ret == 0
     waived.stdout.fnmatch_lines(
         ["WAIVED  DIF-008 (MUST)  waived until 2999-03-01: tracked upstream (https*", "*NOT CONF*"]
     )
     rows = json.loads((pytester.path / "old.json").read_text())
-    assert 1 == rows["counts"]["waived"]
+    assert rows["counts"]["waived"] == 1
 
-    assert 0 == run(BROKEN, "--graphdriver-baseline=old.json").ret
+    assert run(BROKEN, "--graphdriver-baseline=old.json").ret == 0
     stale = run("--driver=vfs", waivers)
-    assert 1 == stale.ret
+    assert stale.ret == 1
     stale.stdout.fnmatch_lines(["FAILED  DIF-008 is met; remove its waiver"])
     # It is needed by one of two drivers, so it is not stale.
-    assert 0 == run("--driver=vfs", BROKEN, waivers).ret
+    assert run("--driver=vfs", BROKEN, waivers).ret == 0
     (pytester.path / "w.toml").write_text("[[waive]]\n")
     bad = run(BROKEN, waivers)
-    assert 4 == bad.ret
+    assert bad.ret == 4
     bad.stderr.fnmatch_lines(["*w.toml: entry 1: must have*"])
-    assert 4 == run(BROKEN, "--graphdriver-baseline=w.toml").ret
+    assert run(BROKEN, "--graphdriver-baseline=w.toml").ret == 4

@@ -30,4 +30,4 @@ def test_times_are_read_whole_while_they_are_written() -> None:
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
 
-    assert [] == early
+    assert early == []

@@ -45,18 +45,18 @@ def test_row_has_its_fields() -> None:
 
     (found,) = parse(row + b"\n")
 
-    assert (36, 35, "98:0", "/mnt1", "/mnt 2\\") == (
+    assert (
         found.id, found.parent, found.device, found.root, found.point,
-    )  # fmt: skip
-    assert ("rw,noatime", "ext3", "/dev/ro\tot", "rw,errors=on") == (
+    ) == (36, 35, "98:0", "/mnt1", "/mnt 2\\")  # fmt: skip
+    assert (
         found.options, found.type, found.source, found.super_options,
-    )  # fmt: skip
+    ) == ("rw,noatime", "ext3", "/dev/ro\tot", "rw,errors=on")  # fmt: skip
 
 
 def test_row_may_lack_a_source() -> None:
     (found,) = parse(b"1 2 0:3 / /x rw - tmpfs  rw\n")
 
-    assert ("tmpfs", "", "rw") == (found.type, found.source, found.super_options)
+    assert (found.type, found.source, found.super_options) == ("tmpfs", "", "rw")
 
 
 def test_option_with_a_raw_newline_breaks_no_other_row() -> None:
@@ -64,7 +64,7 @@ def test_option_with_a_raw_newline_breaks_no_other_row() -> None:
         b"1 2 0:3 / /x rw - odd none rw,label=a\nb c d e f g - h\n3 2 0:4 / /y rw - tmpfs t rw\n"
     )
 
-    assert ["/x", "/y"] == [row.point for row in parse(table)]
+    assert [row.point for row in parse(table)] == ["/x", "/y"]
 
 
 @needs_root
@@ -74,14 +74,14 @@ def test_mount_point_may_have_any_name(place: Path, name: str) -> None:
     point.mkdir(parents=True)
     mount("tmpfs", point, "tmpfs", 0)
 
-    assert [str(point)] == [row.point for row in mounts_below(place)]
-    assert ["tmpfs"] == [row.type for row in mounts_at(point)]
-    assert "tmpfs" == filesystem_of(point)
-    assert [str(point)] == observe.mounts_below(place)
+    assert [row.point for row in mounts_below(place)] == [str(point)]
+    assert [row.type for row in mounts_at(point)] == ["tmpfs"]
+    assert filesystem_of(point) == "tmpfs"
+    assert observe.mounts_below(place) == [str(point)]
 
     umount_below(place)
 
-    assert [] == mounts_below(place)
+    assert mounts_below(place) == []
 
 
 @needs_root
@@ -102,4 +102,4 @@ def test_homes_name_is_no_violation(place: Path, name: str) -> None:
         check=False,
     )
 
-    assert 0 == done.returncode, done.stdout
+    assert done.returncode == 0, done.stdout

@@ -42,8 +42,11 @@ def test_layer_between_two_trees_turns_one_into_the_other(
 ) -> None:
     old, new = pair
 
-    assert [] == differences(
-        new, apply_layer(old, make_layer(old, new, use_opaque=use_opaque)), WITHOUT_LINKS
+    assert (
+        differences(
+            new, apply_layer(old, make_layer(old, new, use_opaque=use_opaque)), WITHOUT_LINKS
+        )
+        == []
     )
 
 
@@ -54,14 +57,14 @@ def test_order_of_whiteouts_does_not_matter(pair: tuple[Tree, Tree], random: obj
     markers = [entry for entry in layer if b".wh." in entry.name]
     content = [entry for entry in layer if b".wh." not in entry.name]
 
-    assert [] == differences(apply_layer(old, layer), apply_layer(old, content + markers))
+    assert differences(apply_layer(old, layer), apply_layer(old, content + markers)) == []
 
 
 @given(trees())
 def test_a_tree_does_not_differ_from_itself(tree: Tree) -> None:
-    assert [] == make_layer(tree, tree) or any(node.link for node in tree.values())
-    assert {} == expected_changes(tree, tree)
-    assert [] == differences(tree, tree, Aspect.ALL)
+    assert make_layer(tree, tree) == [] or any(node.link for node in tree.values())
+    assert expected_changes(tree, tree) == {}
+    assert differences(tree, tree, Aspect.ALL) == []
 
 
 @given(trees())
@@ -70,8 +73,8 @@ def test_archive_comes_back_as_it_was(tree: Tree) -> None:
 
     data = build_archive(entries)
 
-    assert [] == archive_findings(data)
-    assert [] == differences(tree, apply_layer(Tree(), read_archive(data)), WITHOUT_LINKS)
+    assert archive_findings(data) == []
+    assert differences(tree, apply_layer(Tree(), read_archive(data)), WITHOUT_LINKS) == []
 
 
 @on_disk
@@ -123,13 +126,14 @@ def test_whiteout_spares_what_its_own_layer_holds() -> None:
         below, [entry_of("d", directory()), entry_of("d/new", file(b"")), whiteout("d")]
     )
 
-    assert {b"", b"d", b"d/new"} == set(tree)
+    assert set(tree) == {b"", b"d", b"d/new"}
 
 
 def test_opaque_root_hides_everything_below() -> None:
-    assert {b"", b"new"} == set(
-        apply_layer(Tree.of({"old": b""}), [opaque(""), entry_of("new", file())])
-    )
+    assert set(apply_layer(Tree.of({"old": b""}), [opaque(""), entry_of("new", file())])) == {
+        b"",
+        b"new",
+    }
 
 
 GONE = Change(b"/gone", ChangeKind.DELETE)
@@ -158,7 +162,7 @@ def test_true_changes_have_no_findings() -> None:
         Change(b"/d/gone", ChangeKind.DELETE),
     ]
 
-    assert [] == change_findings(old, new, reported)
+    assert change_findings(old, new, reported) == []
 
 
 @pytest.mark.parametrize("member", [entry_of("l", file()), entry_of("l", file(), b"f")])
@@ -184,7 +188,7 @@ def test_marker_in_a_loop_of_symlinks_that_goes_deletes_nothing(
 ) -> None:
     below = Tree.of({"loop": "/loop", "x": b""})
 
-    assert left == set(apply_layer(below, entries))
+    assert set(apply_layer(below, entries)) == left
 
 
 def test_marker_in_a_loop_of_symlinks_that_stays_is_unreadable() -> None:

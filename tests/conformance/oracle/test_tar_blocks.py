@@ -43,8 +43,8 @@ def test_archive_in_any_dialect_comes_back_as_it_was(tree: Tree, dialect: Dialec
 
     found = read_archive(build_archive(entries, dialect))
 
-    assert [] == differences(tree, apply_layer(Tree(), found), Aspect.ALL & ~Aspect.HARDLINKS)
-    assert len(entries) == len(found)
+    assert differences(tree, apply_layer(Tree(), found), Aspect.ALL & ~Aspect.HARDLINKS) == []
+    assert len(found) == len(entries)
 
 
 @given(trees(), dialects())
@@ -57,8 +57,8 @@ def test_tarfile_lists_what_the_writer_wrote(tree: Tree, dialect: Dialect) -> No
     with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
         read = [(one.name.encode("utf-8", "surrogateescape"), one.size) for one in archive]
     wanted = [(e.name, 0 if e.hardlink is not None else len(e.node.content)) for e in entries]
-    assert [(_bare(name), size) for name, size in wanted] == [
-        (_bare(name), size) for name, size in read
+    assert [(_bare(name), size) for name, size in read] == [
+        (_bare(name), size) for name, size in wanted
     ]
 
 
@@ -81,7 +81,7 @@ def test_gnu_tar_unpacks_what_a_form_says(tmp_path: Path, form: Form) -> None:
 def test_holes_are_filled(form: Form) -> None:
     found = {entry.name: entry.node.content for entry in read_archive(form.blocks + END)}
 
-    assert {name: node.content for name, node in form.nodes.items()} == found
+    assert found == {name: node.content for name, node in form.nodes.items()}
 
 
 @given(st.integers(0, 2**40), st.sampled_from([Format.GNU, Format.STAR]))
@@ -90,14 +90,14 @@ def test_numbers_of_any_size_come_back(number: int, format: Format) -> None:
 
     (member,) = raw_members(block + END)
 
-    assert (number, -number) == (member.header.uid, member.header.mtime)
+    assert (member.header.uid, member.header.mtime) == (number, -number)
 
 
 @pytest.mark.parametrize("length", range(85, 110))
 def test_length_of_a_record_counts_its_own_digits(length: int) -> None:
     one = record(b"path", b"x" * length)
 
-    assert len(one) == int(one.split(b" ", 1)[0])
+    assert int(one.split(b" ", 1)[0]) == len(one)
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def test_what_no_field_has_room_for_is_no_header() -> None:
 
 
 def test_map_of_a_sparse_file_is_whole_blocks() -> None:
-    assert b"2\n0\n5\n9\n1\n".ljust(512, b"\0") == sparse_map([(0, 5), (9, 1)])
+    assert sparse_map([(0, 5), (9, 1)]) == b"2\n0\n5\n9\n1\n".ljust(512, b"\0")
 
 
 def test_attributes_come_back_in_any_dialect() -> None:
     node: Node = file(b"x", xattrs=frozenset({("user.a", b"\0=\n"), ("user.b", b"")}))
     for dialect in (Dialect(), Dialect(Format.GNU), Dialect(Format.V7), Dialect(Format.STAR)):
         (entry,) = read_archive(build_archive([LayerEntry(b"f", node)], dialect))
-        assert node == entry.node
+        assert entry.node == node

@@ -145,10 +145,10 @@ def _visible(browser: Chrome, id: str) -> WebElement:
 def test_page_opens_with_what_needs_a_look(browser: Chrome, show: Show, run: RunResult) -> None:
     show([run])
 
-    assert LOOK == _rows(browser)
-    assert LOOK == _sections(browser)
+    assert _rows(browser) == LOOK
+    assert _sections(browser) == LOOK
     count = browser.find_element(By.ID, "count").text
-    assert f"5 of {len(catalogue())} requirements" == count
+    assert count == f"5 of {len(catalogue())} requirements"
 
 
 def test_page_opens_with_all_when_nothing_needs_a_look(
@@ -156,7 +156,7 @@ def test_page_opens_with_all_when_nothing_needs_a_look(
 ) -> None:
     show([make_run()])
 
-    assert sorted(catalogue()) == _rows(browser)
+    assert _rows(browser) == sorted(catalogue())
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_filter_keeps_only_what_was_chosen(
 
     _choose(browser, name, value)
 
-    assert expected == _rows(browser)
-    assert expected == _sections(browser)
+    assert _rows(browser) == expected
+    assert _sections(browser) == expected
 
 
 def test_filter_shows_what_differs_between_runs(
@@ -186,7 +186,7 @@ def test_filter_shows_what_differs_between_runs(
     _choose(browser, "outcome", "differs")
 
     # One is violated in both; one was asked for in a single run.
-    assert sorted({*CHANGES} - {"DIF-002", "ARC-001"}) == sorted(_rows(browser))
+    assert sorted(_rows(browser)) == sorted({*CHANGES} - {"DIF-002", "ARC-001"})
 
 
 def test_search_finds_every_word_and_can_be_undone(
@@ -197,15 +197,15 @@ def test_search_finds_every_word_and_can_be_undone(
     search = browser.find_element(By.NAME, "text")
 
     search.send_keys(f"dif {title.split()[-1].upper()} 002")
-    assert ["DIF-002"] == _rows(browser)
+    assert _rows(browser) == ["DIF-002"]
 
     search.send_keys(" no such words")
-    assert [] == _rows(browser)
+    assert _rows(browser) == []
     assert not browser.find_element(By.CSS_SELECTOR, "tr.group").is_displayed()
-    assert f"0 of {len(catalogue())} requirements" == browser.find_element(By.ID, "count").text
+    assert browser.find_element(By.ID, "count").text == f"0 of {len(catalogue())} requirements"
 
     browser.find_element(By.CSS_SELECTOR, "#filters button").click()
-    assert len(catalogue()) == len(_rows(browser))
+    assert len(_rows(browser)) == len(catalogue())
 
 
 def test_links_of_the_table_show_the_sections(
@@ -241,9 +241,9 @@ def test_page_is_legible_without_its_script(browser: Chrome, show: Show, run: Ru
     show([run])
 
     rows = browser.find_elements(By.CSS_SELECTOR, "tr[data-id]")
-    assert len(catalogue()) == len(rows)
+    assert len(rows) == len(catalogue())
     assert rows[0].is_displayed()
-    assert "DIF-002" == rows[0].get_attribute("data-id")
+    assert rows[0].get_attribute("data-id") == "DIF-002"
     assert not browser.find_element(By.ID, "filters").is_displayed(), "filters need the script"
     assert "a tree without /d/a" in browser.find_element(By.ID, "DIF-002").text
 
@@ -285,8 +285,8 @@ def test_every_text_is_legible_in_light_and_dark(
     _choose(browser, "outcome", "")
 
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert ("rgb(255, 255, 255)" == ground) == (scheme == "light")
-    assert {} == browser.execute_script(_CONTRAST)
+    assert (scheme == "light") == (ground == "rgb(255, 255, 255)")
+    assert browser.execute_script(_CONTRAST) == {}
 
 
 _OUTSIDE = """
@@ -326,10 +326,10 @@ def test_page_never_scrolls_sideways(
         scroll, inner = browser.execute_script(
             "return [document.documentElement.scrollWidth, innerWidth]"
         )
-        assert width == inner
+        assert inner == width
         assert scroll <= width
         if width < 500:
-            assert [] == browser.execute_script(_OUTSIDE), f"cut off at a width of {width}"
+            assert browser.execute_script(_OUTSIDE) == [], f"cut off at a width of {width}"
 
 
 @pytest.mark.parametrize("kind", ["one", "fifteen"])
@@ -341,7 +341,7 @@ def test_narrow_table_has_titles_and_is_still_a_table(
 
     row = browser.find_element(By.CSS_SELECTOR, "tr[data-id='DIF-002']")
     assert catalogue()["DIF-002"].title in row.text
-    assert len(runs) == len(row.find_elements(By.CSS_SELECTOR, "td a"))
+    assert len(row.find_elements(By.CSS_SELECTOR, "td a")) == len(runs)
     tree = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     roles = [one["role"]["value"] for one in tree if not one["ignored"]]
     assert "table" in roles
@@ -361,7 +361,7 @@ def test_every_control_has_a_name(browser: Chrome, show: Show, fifteen: list[Run
         and one["role"]["value"] in controls
         and not one.get("name", {}).get("value")
     ]
-    assert [] == nameless
+    assert nameless == []
 
 
 def test_runs_are_one_row_each_in_natural_order(
@@ -370,13 +370,13 @@ def test_runs_are_one_row_each_in_natural_order(
     show(fifteen)
 
     rows = browser.find_elements(By.CSS_SELECTOR, "table.runs tbody tr")
-    assert [str(number) for number in range(1, 16)] == [row.text.split()[0] for row in rows]
+    assert [row.text.split()[0] for row in rows] == [str(number) for number in range(1, 16)]
     specs = [row.find_element(By.CSS_SELECTOR, "th").text for row in rows]
-    assert ["mine2"] * 3 + ["mine10"] * 3 + ["plugin+unix:///run/a.sock"] * 3 == specs[:9]
+    assert specs[:9] == ["mine2"] * 3 + ["mine10"] * 3 + ["plugin+unix:///run/a.sock"] * 3
     kernels = [row.find_element(By.CSS_SELECTOR, "[data-name='Kernel']").text for row in rows]
-    assert ["4.19", "5.10.0-33-amd64", "6.18.1"] == kernels[:3]
-    assert ["crashed"] == [
-        one.text for one in browser.find_elements(By.CSS_SELECTOR, ".short-trouble")
+    assert kernels[:3] == ["4.19", "5.10.0-33-amd64", "6.18.1"]
+    assert [one.text for one in browser.find_elements(By.CSS_SELECTOR, ".short-trouble")] == [
+        "crashed"
     ]
 
 
@@ -387,13 +387,13 @@ def test_keyboard_reaches_the_requirements_first(
 
     browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
     focused = browser.switch_to.active_element
-    assert "Skip to the requirements" == focused.text
-    assert "solid" == focused.value_of_css_property("outline-style")
+    assert focused.text == "Skip to the requirements"
+    assert focused.value_of_css_property("outline-style") == "solid"
 
     focused.send_keys(Keys.ENTER)
     assert browser.current_url.endswith("#requirements")
     browser.switch_to.active_element.send_keys(Keys.TAB)
-    assert "text" == browser.switch_to.active_element.get_attribute("name")
+    assert browser.switch_to.active_element.get_attribute("name") == "text"
 
 
 def test_print_has_no_filters_and_folds_nothing(
@@ -409,7 +409,7 @@ def test_print_has_no_filters_and_folds_nothing(
 
     assert not browser.find_element(By.ID, "filters").is_displayed()
     assert browser.execute_script(is_shown, output)
-    assert LOOK[:1] == _rows(browser)
+    assert _rows(browser) == LOOK[:1]
 
 
 def test_fifteen_runs_fit_on_paper(browser: Chrome, show: Show, fifteen: list[RunResult]) -> None:
@@ -430,12 +430,12 @@ def test_texts_of_drivers_run_nothing_and_load_nothing(
 
     show([make_run(HOSTILE, changes, options=(HOSTILE,)), make_run("vfs")])
 
-    assert ["DIF-002"] == _rows(browser), "our own script runs"
-    assert "owned" != browser.title
-    assert [] == browser.find_elements(By.TAG_NAME, "img")
+    assert _rows(browser) == ["DIF-002"], "our own script runs"
+    assert browser.title != "owned"
+    assert browser.find_elements(By.TAG_NAME, "img") == []
     assert HOSTILE in browser.find_element(By.CSS_SELECTOR, "[id='DIF-002.1'] pre").text
-    assert [] == browser.execute_script("return performance.getEntriesByType('resource')")
-    assert [] == _said(browser)
+    assert browser.execute_script("return performance.getEntriesByType('resource')") == []
+    assert _said(browser) == []
 
 
 def test_policy_of_the_page_runs_no_script_but_its_own(
@@ -447,6 +447,6 @@ def test_policy_of_the_page_runs_no_script_but_its_own(
 
     show(made)
 
-    assert LOOK == _rows(browser), "our own script runs"
-    assert "mine:Driver: not conformant" == browser.title
+    assert _rows(browser) == LOOK, "our own script runs"
+    assert browser.title == "mine:Driver: not conformant"
     assert _said(browser), "the browser says what it refused"

@@ -50,7 +50,7 @@ def test_change_has_its_place(make_run: MakeRun, old: str, new: str, expected: s
     (difference,) = compare(runs[:1], runs[1:])
 
     places = ("newly_violated", "newly_met", "others", "asked_before", "asked_now")
-    assert [expected] == [name for name in places if getattr(difference, name)]
+    assert [name for name in places if getattr(difference, name)] == [expected]
 
 
 @pytest.mark.parametrize("outcome", Outcome)
@@ -59,8 +59,8 @@ def test_equal_outcomes_are_no_change(make_run: MakeRun, outcome: Outcome) -> No
 
     (difference,) = compare([run], [run])
 
-    assert [] == difference.groups
-    assert () == difference.circumstances
+    assert difference.groups == []
+    assert difference.circumstances == ()
 
 
 def test_requirement_of_a_newer_suite_may_be_newly_violated(make_run: MakeRun) -> None:
@@ -70,7 +70,7 @@ def test_requirement_of_a_newer_suite_may_be_newly_violated(make_run: MakeRun) -
 
     (difference,) = compare([old], [new])
 
-    assert [("absent", "violated")] == [one.words for one in difference.newly_violated]
+    assert [one.words for one in difference.newly_violated] == [("absent", "violated")]
 
 
 def test_circumstances_come_first(make_run: MakeRun) -> None:
@@ -79,11 +79,11 @@ def test_circumstances_come_first(make_run: MakeRun) -> None:
 
     (difference,) = compare([old], [new])
 
-    assert (
+    assert difference.circumstances == (
         ("options", "none", "a=b"),
         ("kernel", "5.10", "6.18"),
         ("suite", "0.1.0", "0.2.0"),
-    ) == difference.circumstances
+    )
     text = "\n".join(line for line, _ in lines(difference))
     for made in (text, diff_markdown([difference]), diff_page([difference])):
         assert made.index("5.10") < made.index(ID)
@@ -118,7 +118,7 @@ def test_several_drivers_are_compared_each_with_itself(make_run: MakeRun) -> Non
 
     found = compare(old, new)
 
-    assert [("b", 1), ("a", 0)] == [(one.old.driver.spec, len(one.newly_violated)) for one in found]
+    assert [(one.old.driver.spec, len(one.newly_violated)) for one in found] == [("b", 1), ("a", 0)]
 
 
 def test_runs_of_other_drivers_are_not_compared(make_run: MakeRun) -> None:

@@ -58,7 +58,7 @@ def _with_init_error(run: RunResult) -> RunResult:
 def test_a_run_is_called_by_its_spec(make_run: MakeRun) -> None:
     run = make_run("mine:Driver")
 
-    assert ["mine:Driver"] == labels([run])
+    assert labels([run]) == ["mine:Driver"]
     assert "<h1>mine:Driver</h1>" in page([run])
 
 
@@ -78,17 +78,17 @@ def test_runs_of_one_driver_can_be_told_apart(
 ) -> None:
     runs = [make_run("mine:Driver", **one), make_run("mine:Driver", **other)]
 
-    assert [f"mine:Driver · {text}" for text in expected] == labels(runs)
+    assert labels(runs) == [f"mine:Driver · {text}" for text in expected]
 
 
 def test_only_runs_of_one_driver_are_called_by_more_than_the_spec(make_run: MakeRun) -> None:
     runs = [make_run("vfs"), make_run("mine"), make_run("mine", kernel="5.10")]
 
-    assert ["vfs", "mine · 6.18.1", "mine · 5.10"] == labels(runs)
+    assert labels(runs) == ["vfs", "mine · 6.18.1", "mine · 5.10"]
 
 
 def test_one_file_twice_gives_two_names(make_run: MakeRun) -> None:
-    assert ["mine", "mine (2)"] == labels([make_run("mine"), make_run("mine")])
+    assert labels([make_run("mine"), make_run("mine")]) == ["mine", "mine (2)"]
 
 
 def test_runs_are_in_the_order_of_numbers_and_older_ones_first(make_run: MakeRun) -> None:
@@ -98,10 +98,15 @@ def test_runs_are_in_the_order_of_numbers_and_older_ones_first(make_run: MakeRun
 
     ordered = in_order(runs)
 
-    assert ["mine0", "mine1", "mine2", "mine2", "mine10", "mine11"] == [
-        run.driver.spec for run in ordered
+    assert [run.driver.spec for run in ordered] == [
+        "mine0",
+        "mine1",
+        "mine2",
+        "mine2",
+        "mine10",
+        "mine11",
     ]
-    assert "2026-11-26T10:00:00Z" == ordered[2].started
+    assert ordered[2].started == "2026-11-26T10:00:00Z"
 
 
 def test_rows_that_need_a_look_come_first_and_causes_before_effects(make_run: MakeRun) -> None:
@@ -120,9 +125,9 @@ def test_rows_that_need_a_look_come_first_and_causes_before_effects(make_run: Ma
 
     ids = [row.id for row in rows_of([make_run(changes=changes)])]
 
-    assert ["LIF-002", "DIF-002", "LIF-003", "MET-001"] == ids[:4]
-    assert "ARC-001" == ids[-1]
-    assert sorted(ids[4:-1]) == ids[4:-1]
+    assert ids[:4] == ["LIF-002", "DIF-002", "LIF-003", "MET-001"]
+    assert ids[-1] == "ARC-001"
+    assert ids[4:-1] == sorted(ids[4:-1])
 
 
 def test_page_shows_every_part_of_a_violation(make_run: MakeRun) -> None:
@@ -145,7 +150,7 @@ def test_page_shows_every_part_of_a_violation(make_run: MakeRun) -> None:
         for text in lines
         if text not in shown
     ]
-    assert [] == missing
+    assert missing == []
     assert "deadline, 0.01 s, 9 examples" in shown
     assert "2 more tests of this requirement failed" in shown
 
@@ -154,7 +159,7 @@ def test_violated_comes_first_on_the_page_and_in_markdown(make_run: MakeRun) -> 
     run = make_run(changes={"WHT-001": VIOLATED})
 
     table = page([run]).partition('class="matrix')[2]
-    assert "WHT-001" == re.findall(r'data-id="(.*?)"', table)[0]
+    assert re.findall(r'data-id="(.*?)"', table)[0] == "WHT-001"
     assert re.search(r"### WHT-001 \(MUST\) on mine:Driver", markdown([run]))
 
 
@@ -168,9 +173,9 @@ def test_equal_findings_of_several_runs_are_shown_once(make_run: MakeRun) -> Non
 
     made = page(runs)
 
-    assert 1 == made.count("a tree without /d/a")
-    assert 1 == made.count("no tree at all")
-    assert [1, 1, 1] == [made.count(f'id="DIF-002.{number}"') for number in (1, 2, 3)]
+    assert made.count("a tree without /d/a") == 1
+    assert made.count("no tree at all") == 1
+    assert [made.count(f'id="DIF-002.{number}"') for number in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_init_that_failed_is_at_the_top(make_run: MakeRun) -> None:
@@ -213,15 +218,16 @@ def test_texts_of_drivers_are_escaped(make_run: MakeRun) -> None:
     for runs in ([run], [run, make_run(f"{HOSTILE}2", changes)]):
         made = page(runs)
         made.encode()
-        assert 1 == Text(made).tags.count("script"), "only our own"
+        assert Text(made).tags.count("script") == 1, "only our own"
         assert "img" not in Text(made).tags
         assert "\x1b" not in made
         assert printable(HOSTILE) in Text(made).text
 
 
 def test_text_that_cannot_be_printed_is_shown_as_python_would_escape_it() -> None:
-    assert r"a\x1b[1m\udc80\u202e\x85\x00" + "\n\tä漢" == printable(
-        "a\x1b[1m\udc80\u202e\x85\x00\n\tä漢"
+    assert (
+        printable("a\x1b[1m\udc80\u202e\x85\x00\n\tä漢")
+        == r"a\x1b[1m\udc80\u202e\x85\x00" + "\n\tä漢"
     )
 
 

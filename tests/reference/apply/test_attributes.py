@@ -109,9 +109,9 @@ def test_members_do_not_inherit_a_default_acl(
     found = view / path
 
     assert [key for key in os.listxattr(found) if key in (ACCESS, DEFAULT)] == []
-    assert found.stat().st_mode & 0o7777 == NODES[name].mode
+    assert NODES[name].mode == found.stat().st_mode & 0o7777
     if where != "implied":
-        assert os.getxattr(found.parent, DEFAULT) == _acl(7, 8)
+        assert _acl(7, 8) == os.getxattr(found.parent, DEFAULT)
 
 
 def test_copies_for_hard_links_do_not_inherit_either(driver: Overlay2 | Vfs) -> None:
@@ -135,13 +135,13 @@ def test_ids_in_attributes_are_mapped_with_the_owners(driver: Overlay2 | Vfs, si
 
     view = _apply(driver, "top", "", *tree)
 
-    assert os.getxattr(view / "d/tool", CAPABILITY) == _capability(100_000)
-    assert os.getxattr(view / "d/tool", ACCESS) == _acl(100_007, 200_008)
-    assert os.getxattr(view / "d", DEFAULT) == _acl(100_009, 200_010)
+    assert _capability(100_000) == os.getxattr(view / "d/tool", CAPABILITY)
+    assert _acl(100_007, 200_008) == os.getxattr(view / "d/tool", ACCESS)
+    assert _acl(100_009, 200_010) == os.getxattr(view / "d", DEFAULT)
     with driver.diff("top", "") as stream:
         found = {e.name.rstrip(b"/"): dict(e.node.xattrs) for e in read_archive(stream)}
-    assert dict(tool.xattrs) == found[b"d/tool"]
-    assert {DEFAULT: _acl(9, 10), ACCESS: _acl(7, 8)} == found[b"d"]
+    assert found[b"d/tool"] == dict(tool.xattrs)
+    assert found[b"d"] == {DEFAULT: _acl(9, 10), ACCESS: _acl(7, 8)}
 
 
 @MAPPED
@@ -150,7 +150,7 @@ def test_capability_of_version_2_has_no_id_and_stays(driver: Overlay2 | Vfs) -> 
         driver, "top", "", entry_of("tool", _with(file(b"x"), **{CAPABILITY: _capability(None)}))
     )
 
-    assert os.getxattr(view / "tool", CAPABILITY) == _capability(None)
+    assert _capability(None) == os.getxattr(view / "tool", CAPABILITY)
 
 
 @MAPPED

@@ -109,19 +109,19 @@ def test_tarfile_reads_what_the_writer_wrote(
 
     with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
         found = archive.getmembers()
-        assert len(members) == len(found)
+        assert len(found) == len(members)
         for (entry, content), info in zip(members, found, strict=True):
-            assert (entry.name, entry.linkname) == _names(info)
-            assert _TYPES[entry.kind] == info.type
-            assert (entry.mode, entry.uid, entry.gid) == (info.mode, info.uid, info.gid)
-            assert entry.mtime == int(info.mtime)
-            assert (entry.major, entry.minor) == (info.devmajor, info.devminor)
+            assert _names(info) == (entry.name, entry.linkname)
+            assert info.type == _TYPES[entry.kind]
+            assert (info.mode, info.uid, info.gid) == (entry.mode, entry.uid, entry.gid)
+            assert int(info.mtime) == entry.mtime
+            assert (info.devmajor, info.devminor) == (entry.major, entry.minor)
             assert content == ((info.isreg() and archive.extractfile(info).read()) or b"")  # type: ignore[union-attr]
-            assert dict(entry.xattrs) == {
+            assert {
                 os.fsencode(key.removeprefix("SCHILY.xattr.")): os.fsencode(value)
                 for key, value in info.pax_headers.items()
                 if key.startswith("SCHILY.xattr.")
-            }
+            } == dict(entry.xattrs)
 
 
 @on_disk
@@ -131,7 +131,7 @@ def test_reader_reads_what_the_writer_wrote(
 ) -> None:
     reader = Reader(io.BytesIO(_packed(members, directory)))
 
-    assert members == [(member.entry, reader.read()) for member in reader]
+    assert [(member.entry, reader.read()) for member in reader] == members
 
 
 @on_disk
@@ -162,7 +162,7 @@ def test_reader_reads_what_tarfile_wrote(members: list[tuple[Entry, bytes]], for
     buffer.seek(0)
     reader = Reader(buffer)
 
-    assert written == [(member.entry, reader.read()) for member in reader]
+    assert [(member.entry, reader.read()) for member in reader] == written
 
 
 def _info(entry: Entry) -> tarfile.TarInfo:
@@ -204,12 +204,12 @@ def test_reader_reads_what_gnu_tar_wrote(tmp_path: Path, format: str) -> None:
 
     assert Kind.DIRECTORY is found[b""][0].entry.kind
     member, data = found[b"dir/file"]
-    assert (b"content\n" * 1000, 1_000_000_000) == (data, member.entry.mtime)
-    assert (Kind.SYMLINK, b"dir/file") == _kind_and_link(found[b"link"][0].entry)
-    assert (Kind.HARDLINK, b"dir/file") == _kind_and_link(found[b"hard"][0].entry)
+    assert (data, member.entry.mtime) == (b"content\n" * 1000, 1_000_000_000)
+    assert _kind_and_link(found[b"link"][0].entry) == (Kind.SYMLINK, b"dir/file")
+    assert _kind_and_link(found[b"hard"][0].entry) == (Kind.HARDLINK, b"dir/file")
     if format not in ("v7", "ustar"):
-        assert b"long" == found[b"n" * 200][1]
-        assert 10 << 20 == found[b"sparse"][0].entry.size
+        assert found[b"n" * 200][1] == b"long"
+        assert found[b"sparse"][0].entry.size == 10 << 20
         assert b"middle" in found[b"sparse"][1]
 
 
@@ -229,9 +229,9 @@ def test_gnu_tar_lists_what_the_writer_wrote(
         check=False,
     )
 
-    assert (0, b"") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, b"")
     names = [entry.name + b"/" * (entry.kind is Kind.DIRECTORY) + b"\n" for entry, _ in members]
-    assert b"".join(names) == done.stdout
+    assert done.stdout == b"".join(names)
 
 
 def test_attribute_that_no_record_can_hold_ends_the_diff(tmp_path: Path) -> None:
@@ -248,4 +248,4 @@ def test_attribute_that_no_record_can_hold_ends_the_diff(tmp_path: Path) -> None
 def test_first_name_may_begin_as_a_compressed_stream(name: bytes) -> None:
     archive = encode(Entry(name, Kind.FILE)) + bytes(1024)
 
-    assert [name] == [member.entry.name for member in Reader(io.BytesIO(archive))]
+    assert [member.entry.name for member in Reader(io.BytesIO(archive))] == [name]

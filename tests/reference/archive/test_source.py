@@ -44,7 +44,7 @@ def _copied(stream: BinaryIO, target: Path) -> None:
     assert source.take(len(BEFORE)) == BEFORE
     with target.open("wb") as file:
         source.copy(SIZE, file.fileno())
-    assert source.offset == len(BEFORE) + SIZE
+    assert len(BEFORE) + SIZE == source.offset
     assert source.take(100) == b"after"
 
 
@@ -55,8 +55,8 @@ def test_copy_takes_what_is_wanted(
     with opened(archive) as stream:
         _copied(stream, tmp_path / "target")
 
-        assert stream.tell() == archive.stat().st_size
-    assert (tmp_path / "target").read_bytes() == DATA[:SIZE]
+        assert archive.stat().st_size == stream.tell()
+    assert DATA[:SIZE] == (tmp_path / "target").read_bytes()
 
 
 @pytest.mark.parametrize("opened", [_buffered, _raw])
@@ -81,8 +81,8 @@ def test_copy_where_the_kernel_cannot(
     with opened(archive) as stream:
         _copied(stream, tmp_path / "target")
 
-    assert len(calls) == after + 1
-    assert (tmp_path / "target").read_bytes() == DATA[:SIZE]
+    assert after + 1 == len(calls)
+    assert DATA[:SIZE] == (tmp_path / "target").read_bytes()
 
 
 def test_disk_full_is_raised(

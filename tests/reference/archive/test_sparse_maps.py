@@ -83,15 +83,15 @@ def _read(segments: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Segment]
         found, length = sparse.from_pax(
             {b"GNU.sparse.major": b"1"}, cast(Source, _Blocks(text, work)), len(text)
         )
-    assert length == len(text)
+    assert len(text) == length
     return found, work.bytes // len(text)
 
 
 def test_map_is_read_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     found, small = _read(500, monkeypatch)
-    assert found == _segments(500)
+    assert _segments(500) == found
     found, large = _read(50_000, monkeypatch)
-    assert found == _segments(50_000)
+    assert _segments(50_000) == found
 
     assert 0 < large <= 2 * small, "a map a hundred times as long takes more for each byte of it"
 

@@ -86,7 +86,7 @@ def test_small_pieces_are_taken_without_copying_the_rest() -> None:
             tracemalloc.stop()
 
     assert peak < 1 << 18, "the rest of the buffer, 1 MiB, was copied"
-    assert b"".join(written) == (bytes(range(256)) * 2)[1:301]
+    assert (bytes(range(256)) * 2)[1:301] == b"".join(written)
     assert source.offset == 301
 
 

@@ -42,19 +42,20 @@ def driver(tmp_path: Path) -> Directories:
 
 
 def test_four_verbs_need_get_and_put_only(driver: Directories) -> None:
-    assert [Change(b"/gone", ChangeKind.DELETE), Change(b"/new", ChangeKind.ADD)] == driver.changes(
-        "layer", "base"
-    )
-    assert len("added") == driver.diff_size("layer", "base")
+    assert driver.changes("layer", "base") == [
+        Change(b"/gone", ChangeKind.DELETE),
+        Change(b"/new", ChangeKind.ADD),
+    ]
+    assert driver.diff_size("layer", "base") == len("added")
     with driver.diff("layer", "base") as archive:
         driver.apply_diff("sibling", "base", io.BytesIO(archive.read()))
 
-    assert ["kept", "new"] == sorted(path.name for path in (driver.home / "sibling").iterdir())
-    assert [] == driver.held
+    assert sorted(path.name for path in (driver.home / "sibling").iterdir()) == ["kept", "new"]
+    assert driver.held == []
 
 
 def test_a_layer_that_cannot_be_shown_holds_nothing(driver: Directories) -> None:
     with pytest.raises(FileNotFoundError):
         driver.changes("layer", "nope")
 
-    assert [] == driver.held
+    assert driver.held == []

@@ -16,9 +16,9 @@ from graphdriver.linux.architecture import ioctl_read, ioctl_write, syscall_numb
     ],
 )
 def test_ioctls(machine: str, fsgetxattr: int, fssetxattr: int, ficlone: int) -> None:
-    assert ioctl_read("X", 31, 28, machine) == fsgetxattr
-    assert ioctl_write("X", 32, 28, machine) == fssetxattr
-    assert ioctl_write(0x94, 9, 4, machine) == ficlone
+    assert fsgetxattr == ioctl_read("X", 31, 28, machine)
+    assert fssetxattr == ioctl_write("X", 32, 28, machine)
+    assert ficlone == ioctl_write(0x94, 9, 4, machine)
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ def test_ioctls(machine: str, fsgetxattr: int, fssetxattr: int, ficlone: int) ->
     ],
 )
 def test_system_calls(machine: str, word: int, openat2: int) -> None:
-    assert syscall_number(437, machine, word) == openat2
+    assert openat2 == syscall_number(437, machine, word)

@@ -73,11 +73,11 @@ def test_files_that_are_left_alone_keep_their_inodes(
         _apply(driver, SECOND)
 
     root = _root(driver)
-    assert (before.st_ino, before.st_mtime_ns, 1) == (
+    assert (
         (root / "kept").stat().st_ino,
         (root / "kept").stat().st_mtime_ns,
         (root / "kept").stat().st_nlink,
-    )
+    ) == (before.st_ino, before.st_mtime_ns, 1)
     assert _links(root) == {
         "kept": 1,
         "linked": 3,
@@ -99,7 +99,7 @@ def test_archive_that_fails_leaves_every_file_as_it_was(driver: Overlay2 | Vfs) 
         driver.apply_diff("layer", "", io.BytesIO(cut))
 
     assert_same_tree(tree, observe(_root(driver)))
-    assert links == _links(_root(driver))
+    assert _links(_root(driver)) == links
 
 
 def test_file_that_cannot_have_another_name_is_copied(
@@ -121,5 +121,5 @@ def test_file_that_cannot_have_another_name_is_copied(
     tree = observe(_root(driver))
     for name, node in expected.items():
         if name:
-            assert (node.content, node.mode) == (tree[name].content, tree[name].mode)
+            assert (tree[name].content, tree[name].mode) == (node.content, node.mode)
     assert _links(_root(driver))["linked"] == 3

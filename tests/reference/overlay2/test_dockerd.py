@@ -33,7 +33,7 @@ def _daemon(base: Path) -> Iterator[Docker]:
         done = subprocess.run(
             ["docker", "-H", address, *arguments], input=feed, capture_output=True, check=False
         )
-        assert 0 == done.returncode, f"docker {' '.join(arguments)}: {done.stderr.decode()}"
+        assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.decode()}"
         return done.stdout
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -113,9 +113,9 @@ def test_each_reads_the_others_layers(base: Path) -> None:
 
     # Ours on dockerd's home.
     driver = Driver(base / "root" / "overlay2")
-    assert by_docker == _viewed(driver, image)
+    assert _viewed(driver, image) == by_docker
     paths = {str(change) for change in driver.changes(image, lower)}
-    assert {"C /data", "C /data/changed", "A /data/added"} == paths
+    assert paths == {"C /data", "C /data/changed", "A /data/added"}
 
     # The image's layer again, under its name, made by us.
     with driver.diff(image, lower) as stream:
@@ -131,9 +131,11 @@ def test_each_reads_the_others_layers(base: Path) -> None:
     # dockerd on ours.
     with _daemon(base) as docker:
         third = docker("create", "two", "sh").decode().strip()
-        assert {"data/kept": b"kept", "data/changed": b"new", "data/added": b"a"} == _exported(
-            docker, third
-        )
+        assert _exported(docker, third) == {
+            "data/kept": b"kept",
+            "data/changed": b"new",
+            "data/added": b"a",
+        }
         docker("rm", third)
         docker("rmi", "--force", "two")
     assert not (base / "root/overlay2" / image).exists(), "dockerd could not remove our layer"

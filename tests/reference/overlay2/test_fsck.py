@@ -36,7 +36,7 @@ def _all(home: Path) -> dict[str, tuple[int, int]]:
 def test_sound_home_has_no_findings(home: Path) -> None:
     done = _fsck(home)
 
-    assert (0, f"{home}: 3 layer(s), 0 finding(s)\n") == (done.returncode, done.stdout)
+    assert (done.returncode, done.stdout) == (0, f"{home}: 3 layer(s), 0 finding(s)\n")
 
 
 def test_advice_for_an_emptied_link_file_brings_the_layer_back(home: Path) -> None:
@@ -47,7 +47,7 @@ def test_advice_for_an_emptied_link_file_brings_the_layer_back(home: Path) -> No
     _, link, _, _ = finding.hint.split()
     (home / "base/link").write_text(link)
 
-    assert [] == findings(home)
+    assert findings(home) == []
 
 
 def _link(home: Path, id: str) -> Path:
@@ -112,8 +112,8 @@ def test_damage_is_found_and_left_alone(
 
     done = _fsck(home)
 
-    assert before == _all(home)
-    assert 1 == done.returncode
+    assert _all(home) == before
+    assert done.returncode == 1
     assert any(
         line.startswith(f"{name}: ") and words in line for line in done.stdout.splitlines()
     ), done.stdout
@@ -129,8 +129,8 @@ def test_link_that_leads_out_of_the_home(home: Path) -> None:
 def test_what_is_no_home_is_one_sentence(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nowhere"):
         done = _fsck(place)
-        assert 4 == done.returncode
-        assert 1 == done.stderr.count("\n")
+        assert done.returncode == 4
+        assert done.stderr.count("\n") == 1
 
 
 def test_crash_of_a_driver_is_found_and_mended_by_the_next(home: Path) -> None:
@@ -138,4 +138,4 @@ def test_crash_of_a_driver_is_found_and_mended_by_the_next(home: Path) -> None:
 
     assert {".removed-X"} <= {one.name for one in findings(home)}
     Driver(home).cleanup()
-    assert [] == findings(home)
+    assert findings(home) == []

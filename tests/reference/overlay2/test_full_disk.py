@@ -50,9 +50,9 @@ def test_apply_that_fills_the_disk_leaves_the_layer_as_it_was(
     for id in ("layer", "empty"):
         with pytest.raises(OSError, match="No space left") as caught:
             driver.apply_diff(id, "base", io.BytesIO(TOO_LARGE))
-        assert errno.ENOSPC == caught.value.errno
+        assert caught.value.errno == errno.ENOSPC
 
-    assert files == sorted((small / "home").rglob("*"))
+    assert sorted((small / "home").rglob("*")) == files
     for id, tree in before.items():
         assert_same_tree(tree, observe(driver.get(id)), f"in {id}")
         driver.put(id)
@@ -85,7 +85,7 @@ def test_create_on_a_full_disk_leaves_nothing(small: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         driver.create("layer", "base")
 
-    assert before == sorted((small / "home").rglob("*"))
+    assert sorted((small / "home").rglob("*")) == before
     (small / "filler").unlink()
     driver.create("layer", "base")
 

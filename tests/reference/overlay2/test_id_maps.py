@@ -45,8 +45,8 @@ def test_what_is_created_belongs_to_the_mapped_root(driver: Driver) -> None:
     driver.create_read_write("child", "base")
     view = driver.get("child")
 
-    assert (100_000, 200_000) == _owner(driver.get("base"))
-    assert (100_000, 200_000) == _owner(view)
+    assert _owner(driver.get("base")) == (100_000, 200_000)
+    assert _owner(view) == (100_000, 200_000)
 
 
 def test_archives_hold_inside_ids(driver: Driver) -> None:
@@ -55,11 +55,11 @@ def test_archives_hold_inside_ids(driver: Driver) -> None:
 
     driver.apply_diff("child", "base", _archive(7, 8))
 
-    assert (100_007, 200_008) == _owner(driver.get("child") / "implied/f")
-    assert (100_000, 200_000) == _owner(driver.get("child") / "implied")
+    assert _owner(driver.get("child") / "implied/f") == (100_007, 200_008)
+    assert _owner(driver.get("child") / "implied") == (100_000, 200_000)
     with driver.diff("child", "base") as stream, tarfile.open(fileobj=stream, mode="r|") as read:
         found = {info.name: (info.uid, info.gid) for info in read}
-    assert {"implied": (0, 0), "implied/f": (7, 8)} == found
+    assert found == {"implied": (0, 0), "implied/f": (7, 8)}
 
 
 def test_unmapped_id_in_an_archive_leaves_the_layer_as_it_was(driver: Driver) -> None:
@@ -68,7 +68,7 @@ def test_unmapped_id_in_an_archive_leaves_the_layer_as_it_was(driver: Driver) ->
     with pytest.raises(errors.UnmappedId, match="1000"):
         driver.apply_diff("a", "", _archive(1000, 0))
 
-    assert [] == os.listdir(driver.get("a"))
+    assert os.listdir(driver.get("a")) == []
 
 
 def test_unmapped_owner_on_disk_ends_the_diff(driver: Driver) -> None:

@@ -34,7 +34,7 @@ def test_kernel_below_4_is_not_supported(tmp_path: Path) -> None:
 
     assert "NotSupported: overlay2 needs Linux 4.0, this is 2.6" in refused.stderr
     assert not (tmp_path / "a").exists()
-    assert 0 == overridden.returncode
+    assert overridden.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_overlay_on_overlay_is_incompatible(tmp_path: Path, mounted: Path) -> No
     with pytest.raises(errors.IncompatibleFS, match="overlayfs"):
         Driver(mounted / "home")
 
-    assert [] == os.listdir(mounted)
+    assert os.listdir(mounted) == []
 
 
 def test_nfs_is_incompatible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_nfs_is_incompatible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(errors.IncompatibleFS, match="nfs"):
         Driver(tmp_path / "home")
 
-    assert [] == os.listdir(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_xfs_without_file_types_is_incompatible(tmp_path: Path, mounted: Path) -> None:
@@ -89,7 +89,7 @@ def test_xfs_without_file_types_is_incompatible(tmp_path: Path, mounted: Path) -
     with pytest.raises(errors.IncompatibleFS, match="d_type"):
         Driver(mounted / "home")
 
-    assert [] == os.listdir(mounted)
+    assert os.listdir(mounted) == []
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_bad_options_are_named_and_nothing_is_made(tmp_path: Path, option: str, 
     with pytest.raises(errors.PrerequisitesNotMet, match=words):
         Driver(tmp_path / "home", [option])
 
-    assert [] == os.listdir(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_keys_are_in_any_case_and_booleans_as_go_spells_them() -> None:
@@ -129,7 +129,7 @@ def test_keys_are_in_any_case_and_booleans_as_go_spells_them() -> None:
     ],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert size == parse_size("size", text)
+    assert parse_size("size", text) == size
 
 
 @pytest.mark.parametrize("text", ["", "-1", "0", "1x", "9" * 30, "9" * 400, "1.2.3", "k", "٣"])
@@ -143,7 +143,7 @@ def test_home_and_layers_are_closed_to_others(tmp_path: Path) -> None:
     driver.create("a")
 
     for path in (tmp_path / "home", tmp_path / "home" / "l", tmp_path / "home" / "a"):
-        assert 0 == path.stat().st_mode & 0o007, path
+        assert path.stat().st_mode & 0o007 == 0, path
 
 
 def test_maps_own_what_is_made_and_not_the_directories_above(tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ def test_maps_own_what_is_made_and_not_the_directories_above(tmp_path: Path) -> 
     home = tmp_path / "home"
 
     for name in ("base/diff", "child/diff", "child/work", "child/work/work", "child/merged"):
-        assert (100_000, 100_000) == ((home / name).stat().st_uid, (home / name).stat().st_gid), (
+        assert ((home / name).stat().st_uid, (home / name).stat().st_gid) == (100_000, 100_000), (
             name
         )
-    assert (0, 0) == (home.stat().st_uid, (home / "child").stat().st_uid)
+    assert (home.stat().st_uid, (home / "child").stat().st_uid) == (0, 0)
     driver.cleanup()

@@ -58,7 +58,7 @@ def test_tree_below_a_held_layer_is_not_exchanged(driver: Driver) -> None:
     driver.put("c")
     _apply(driver, "a")
 
-    assert seen == [f"old{n}" for n in range(5)]
+    assert [f"old{n}" for n in range(5)] == seen
     assert not (driver._home.path / "a" / ".applying").exists()
 
 
@@ -123,9 +123,9 @@ def test_layer_that_is_got_while_an_archive_is_unpacked_below_keeps_its_view(
     with pytest.raises(errors.LayerInUse, match="below layer b"):
         driver.apply_diff("a", "", Stream(NEW))
 
-    assert sorted(os.listdir(views[0])) == [f"old{n}" for n in range(5)]
+    assert [f"old{n}" for n in range(5)] == sorted(os.listdir(views[0]))
     driver.put("b")
-    assert sorted(os.listdir(driver.get("a"))) == [f"old{n}" for n in range(5)]
+    assert [f"old{n}" for n in range(5)] == sorted(os.listdir(driver.get("a")))
 
 
 def test_parent_is_not_removed_while_a_child_is_made(

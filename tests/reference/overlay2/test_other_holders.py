@@ -127,7 +127,7 @@ def test_archive_is_applied_in_place_below_another_process(home: Path) -> None:
     with OtherProcess("overlay2", home) as other:
         assert other.call("get", "base") == "ok"
         driver.apply_diff("base", "", io.BytesIO(ARCHIVE))
-        assert (home / "base/diff").stat().st_ino == inode
+        assert inode == (home / "base/diff").stat().st_ino
         assert set(os.listdir(home / "base/diff")) == FILES
         assert other.call("put", "base") == "ok"
 
@@ -163,7 +163,7 @@ def test_a_thousand_layers_are_held_with_one_descriptor(tmp_path: Path) -> None:
     for number in range(1000):
         uses.set(Use.HOLDS, f"layer-{number}")
 
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert opened == len(os.listdir("/proc/self/fd"))
     same = Uses(other)
     assert same.is_set(Use.HOLDS, "layer-999")
     assert not same.is_set_elsewhere(Use.HOLDS, "layer-999"), "the process is the same"

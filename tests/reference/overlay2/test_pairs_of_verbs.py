@@ -156,9 +156,9 @@ def _observe(driver: DriverProtocol, held: frozenset[str], rules: Rules) -> Stat
     for id in PARENTS:
         if driver.exists(id):
             shown = _view(driver, id)
-            assert _archived(driver, id) == shown
+            assert shown == _archived(driver, id)
             content[id] = shown if rules.copies else shown & {id}
-            assert shown == State(content).shown(id, rules), f"{id} shows {sorted(shown)}"
+            assert State(content).shown(id, rules) == shown, f"{id} shows {sorted(shown)}"
     return State(content, held & content.keys())
 
 
@@ -182,7 +182,7 @@ def _prepare(driver: DriverProtocol, setup: str, rules: Rules) -> State:
     for word in setup.split():
         verb = Verb(*word.split("-"))
         outcome, state = _expect(state, verb, rules)
-        assert _do(driver, verb) == outcome
+        assert outcome == _do(driver, verb)
     return state
 
 

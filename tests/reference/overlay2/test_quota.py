@@ -71,7 +71,7 @@ def test_size_holds_for_its_layer_only(quota_filesystem: Path) -> None:
         driver.cleanup()
 
     assert small in (errno.ENOSPC, errno.EDQUOT)
-    assert 0 == free
+    assert free == 0
 
 
 def test_default_size_and_a_driver_opened_again(quota_filesystem: Path) -> None:
@@ -87,7 +87,7 @@ def test_default_size_and_a_driver_opened_again(quota_filesystem: Path) -> None:
     finally:
         second.cleanup()
 
-    assert [0, 0] == outcomes, "two layers share one project, and so one size"
+    assert outcomes == [0, 0], "two layers share one project, and so one size"
     assert full in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -156,7 +156,7 @@ def test_project_in_use_anywhere_on_the_file_system_is_not_taken(
         assert Capability.QUOTA in driver.capabilities
         driver.create_read_write("layer", "", "", {"size": f"{ord(name)}k"})
 
-    assert sorted(kernel.limits.values()) == [2 * ord(name) for name in "abc"]
+    assert [2 * ord(name) for name in "abc"] == sorted(kernel.limits.values())
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_limit_is_the_next_whole_block(
 ) -> None:
     Driver(tmp_path / "home").create_read_write("layer", "", "", {"size": size})
 
-    assert list(kernel.limits.values()) == [blocks]
+    assert [blocks] == list(kernel.limits.values())
 
 
 def test_asking_for_capabilities_changes_nothing(kernel: _Kernel, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_asking_for_capabilities_changes_nothing(kernel: _Kernel, tmp_path: Path
     assert Capability.QUOTA in driver.capabilities
 
     assert kernel.limits == {}
-    assert (tmp_path / "home").stat().st_mtime_ns == before
+    assert before == (tmp_path / "home").stat().st_mtime_ns
 
 
 def test_quota_that_only_counts_is_not_claimed(kernel: _Kernel, tmp_path: Path) -> None:

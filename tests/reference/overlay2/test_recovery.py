@@ -225,8 +225,8 @@ def test_create_that_cannot_be_made_durable_is_undone(
         with pytest.raises(OSError) as caught:
             driver.create("new", "base")
 
-    assert caught.value.errno == number
-    assert sorted(home.rglob("*")) == before
+    assert number == caught.value.errno
+    assert before == sorted(home.rglob("*"))
     driver.create("new", "base")
     driver.remove("new")
 
@@ -286,7 +286,7 @@ def test_error_of_the_disk_is_no_missing_layer(
         with pytest.raises(OSError) as caught:
             verb(driver)
 
-    assert caught.value.errno == number
+    assert number == caught.value.errno
     assert driver.exists("child")
     assert not driver.exists("new")
 
@@ -316,7 +316,7 @@ def test_start_does_not_remove_short_names_that_it_cannot_look_at(
             patch.setattr(os, name, failing)
         Driver(home)
 
-    assert sorted(os.listdir(home / "l")) == links
+    assert links == sorted(os.listdir(home / "l"))
 
 
 def test_start_looks_into_no_layer_that_is_whole(
@@ -356,7 +356,7 @@ def test_probe_that_cannot_be_unmounted_at_once_leaves_no_mount(
 
     Driver(home)
 
-    assert calls[0] == calls[1]
+    assert calls[1] == calls[0]
     assert _mounts(home) == []
 
 
@@ -440,4 +440,4 @@ def test_what_a_killed_dockerd_leaves_is_known(home: Path) -> None:
     found = {one.name: one.what for one in findings(home)}
 
     what = "the probe of a dockerd that was killed"
-    assert found == {"check-overlayfs-support123": what, "opaque-bug-check456": what}
+    assert {"check-overlayfs-support123": what, "opaque-bug-check456": what} == found

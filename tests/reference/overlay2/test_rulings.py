@@ -70,7 +70,7 @@ def test_every_verb_refuses_what_is_no_id(driver: Driver, call: object, id: str)
         call(driver, id)  # type: ignore[operator]
 
     assert not driver.exists(id)
-    assert before == sorted(driver._home.path.rglob("*"))
+    assert sorted(driver._home.path.rglob("*")) == before
 
 
 def test_parent_and_held_layers_are_in_use(driver: Driver) -> None:
@@ -106,8 +106,8 @@ def test_mounts_of_a_dead_process_are_taken_over(driver: Driver, tmp_path: Path)
     mounted_once = Path("/proc/self/mountinfo").read_text().count(f"{view} ")
     second.put("child")
 
-    assert view == adopted
-    assert 1 == mounted_once
+    assert adopted == view
+    assert mounted_once == 1
     assert not os.path.ismount(view)
 
 
@@ -160,7 +160,7 @@ def test_length_of_options_is_exact(spare: int) -> None:
         with pytest.raises(errors.MountOptionsTooLong):
             mount_data("id", lowers, "x" * (room + spare))
     else:
-        assert PAGE_SIZE - 1 == len(mount_data("id", lowers, "x" * room))
+        assert len(mount_data("id", lowers, "x" * room)) == PAGE_SIZE - 1
 
 
 def test_label_is_quoted() -> None:
@@ -188,8 +188,8 @@ def test_bad_archives_leave_the_layer_as_it_was(driver: Driver, stream: bytes, w
     with pytest.raises(errors.BadArchive, match=words):
         driver.apply_diff("a", "", io.BytesIO(stream))
 
-    assert ["kept"] == os.listdir(driver.get("a"))
-    assert {"diff", "link"} == set(os.listdir(driver.get("a").parent))
+    assert os.listdir(driver.get("a")) == ["kept"]
+    assert set(os.listdir(driver.get("a").parent)) == {"diff", "link"}
 
 
 def test_size_without_project_quota_is_quota_not_supported(driver: Driver) -> None:
@@ -197,16 +197,16 @@ def test_size_without_project_quota_is_quota_not_supported(driver: Driver) -> No
         driver.create_read_write("a", "", "", {"size": "10M"})
 
     assert "no project quota here" in str(caught.value)
-    assert ["l"] == os.listdir(driver._home.path)
+    assert os.listdir(driver._home.path) == ["l"]
 
 
 def test_metadata_and_status(driver: Driver) -> None:
     driver.create("base")
     driver.create("child", "base")
 
-    assert {"UpperDir", "WorkDir", "MergedDir"} == set(driver.get_metadata("base"))
-    assert driver.get_metadata("base")["UpperDir"] == driver.get_metadata("child")["LowerDir"]
-    assert "Backing Filesystem" == driver.status()[0][0]
+    assert set(driver.get_metadata("base")) == {"UpperDir", "WorkDir", "MergedDir"}
+    assert driver.get_metadata("child")["LowerDir"] == driver.get_metadata("base")["UpperDir"]
+    assert driver.status()[0][0] == "Backing Filesystem"
 
 
 def test_crash_remnants_go_at_the_next_start(tmp_path: Path) -> None:
@@ -218,8 +218,8 @@ def test_crash_remnants_go_at_the_next_start(tmp_path: Path) -> None:
 
     Driver(home)
 
-    assert {"l", "whole"} == set(os.listdir(home))
-    assert 1 == len(os.listdir(home / "l"))
+    assert set(os.listdir(home)) == {"l", "whole"}
+    assert len(os.listdir(home / "l")) == 1
 
 
 def test_start_beside_a_living_driver_leaves_its_stages_alone(
@@ -255,7 +255,7 @@ def test_lost_short_names_come_back_at_the_next_start(driver: Driver, tmp_path: 
 
     Driver(tmp_path / "home")
 
-    assert before == {link.name: os.readlink(link) for link in links.iterdir()}
+    assert {link.name: os.readlink(link) for link in links.iterdir()} == before
 
 
 def test_empty_remnant_does_not_block_its_id(driver: Driver, tmp_path: Path) -> None:
@@ -284,4 +284,4 @@ def test_last_put_leaves_a_fresh_mount_point(driver: Driver, tmp_path: Path) -> 
 
     os.close(held)
     assert before != merged.stat().st_ino
-    assert 0o700 == merged.stat().st_mode & 0o777
+    assert merged.stat().st_mode & 0o777 == 0o700

@@ -20,8 +20,8 @@ def test_chunks_come_back_as_one_body(pieces: list[bytes], step: int) -> None:
 
     data = b"".join(iter(lambda: body.read(step), b""))
 
-    assert b"".join(pieces) == data
-    assert b"NEXT" == source.read()
+    assert data == b"".join(pieces)
+    assert source.read() == b"NEXT"
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=4), st.data())
@@ -42,6 +42,6 @@ def test_nonsense_instead_of_a_chunk_raises(head: bytes) -> None:
 def test_sized_body_ends_at_its_length_or_raises() -> None:
     source = io.BytesIO(b"abcdef")
 
-    assert b"abcd" == SizedBody(source, 4).read(100)
+    assert SizedBody(source, 4).read(100) == b"abcd"
     with pytest.raises(TruncatedBody, match="lacks 3 bytes"):
         SizedBody(source, 5).drain()

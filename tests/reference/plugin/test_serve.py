@@ -61,19 +61,19 @@ def test_life_of_a_layer_over_the_socket(served: tuple[Client, object], tmp_path
     client, _ = served
     home = tmp_path / "home"
 
-    assert {"Implements": ["GraphDriver"]} == client.ask("Plugin.Activate")
+    assert client.ask("Plugin.Activate") == {"Implements": ["GraphDriver"]}
     assert not client.ask("GraphDriver.Init", {"Home": str(home), "Opts": None}).get("Err")
     assert not client.ask("GraphDriver.Create", {"ID": "a", "Parent": ""}).get("Err")
     client.request("POST", "/GraphDriver.ApplyDiff?id=a&parent=", _archive("f", b"data"))
-    assert 4 == json.loads(client.getresponse().read())["Size"]
+    assert json.loads(client.getresponse().read())["Size"] == 4
     view = client.ask("GraphDriver.Get", {"ID": "a", "MountLabel": ""})["Dir"]
-    assert b"data" == (Path(view) / "f").read_bytes()
+    assert (Path(view) / "f").read_bytes() == b"data"
     assert not client.ask("GraphDriver.Put", {"ID": "a"}).get("Err")
     changes = client.ask("GraphDriver.Changes", {"ID": "a", "Parent": ""})["Changes"]
-    assert [{"Path": "/f", "Kind": 1}] == changes
+    assert changes == [{"Path": "/f", "Kind": 1}]
     client.request("POST", "/GraphDriver.Diff", json.dumps({"ID": "a", "Parent": ""}))
     with tarfile.open(fileobj=io.BytesIO(client.getresponse().read())) as archive:
-        assert ["f"] == archive.getnames()
+        assert archive.getnames() == ["f"]
     assert client.ask("GraphDriver.Exists", {"ID": "a"})["Exists"]
     assert not client.ask("GraphDriver.Remove", {"ID": "a"}).get("Err")
     assert not client.ask("GraphDriver.Exists", {"ID": "a"})["Exists"]
@@ -88,7 +88,7 @@ def test_errors_are_told_and_the_server_lives(
     assert "no layer nope" in client.ask("GraphDriver.Get", {"ID": "nope"})["Err"]
     assert client.ask("GraphDriver.Create", {"ID": "../x", "Parent": ""})["Err"]
     client.request("POST", "/GraphDriver.Nonsense", "{}")
-    assert 404 == client.getresponse().status
+    assert client.getresponse().status == 404
     client.close()
     assert not client.ask("GraphDriver.Create", {"ID": "a", "Parent": ""}).get("Err")
 
@@ -118,13 +118,13 @@ def test_archives_stream_both_ways_at_constant_memory(
     before = _memory(process.pid)
 
     client.request("POST", "/GraphDriver.ApplyDiff?id=a&parent=", _bigger(64), encode_chunked=True)
-    assert {"Size": 64 << 20} == json.loads(client.getresponse().read())
+    assert json.loads(client.getresponse().read()) == {"Size": 64 << 20}
     client.request("POST", "/GraphDriver.Diff", json.dumps({"ID": "a"}))
     response = client.getresponse()
     length = sum(len(piece) for piece in iter(lambda: response.read(1 << 20), b""))
 
-    assert 64 << 20 < length
-    assert 24 << 20 > _memory(process.pid) - before
+    assert length > 64 << 20
+    assert _memory(process.pid) - before < 24 << 20
 
 
 def test_refused_archive_is_read_to_its_end_and_the_connection_goes_on(
@@ -138,7 +138,7 @@ def test_refused_archive_is_read_to_its_end_and_the_connection_goes_on(
     )
     assert "no layer nope" in json.loads(client.getresponse().read())["Err"]
 
-    assert {"Exists": False} == client.ask("GraphDriver.Exists", {"ID": "nope"})
+    assert client.ask("GraphDriver.Exists", {"ID": "nope"}) == {"Exists": False}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["ended", "killed"])
@@ -152,7 +152,7 @@ def test_next_process_goes_on_without_init(
     process.send_signal(number)
     process.wait(10)
     path = tmp_path / "plugin.sock"
-    assert 0o600 == path.with_name("plugin.sock.init").stat().st_mode & 0o777
+    assert path.with_name("plugin.sock.init").stat().st_mode & 0o777 == 0o600
 
     found = {}
     for driver in ("vfs", "overlay2"):
@@ -164,7 +164,7 @@ def test_next_process_goes_on_without_init(
             client.close()
             after.terminate()
 
-    assert {"Exists": True} == found["vfs"]
+    assert found["vfs"] == {"Exists": True}
     assert "call GraphDriver.Init first" in found["overlay2"]["Err"], "another driver's Init"
 
 
@@ -187,10 +187,10 @@ def test_running_calls_end_before_the_process(
         os.sched_yield()
     whole = first + response.read()
 
-    assert 0 == process.wait(10)
+    assert process.wait(10) == 0
     idle.close()
     with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
-        assert [8 << 20] == [member.size for member in archive]
+        assert [member.size for member in archive] == [8 << 20]
 
 
 def test_termination_takes_the_socket_away(
@@ -202,7 +202,7 @@ def test_termination_takes_the_socket_away(
 
     process.send_signal(signal.SIGTERM)
 
-    assert 0 == process.wait(10)
+    assert process.wait(10) == 0
     assert not (tmp_path / "plugin.sock").exists()
 
 

@@ -26,7 +26,7 @@ def test_deep_trees_are_removed_on_btrfs(btrfs: Path) -> None:
     finally:
         os.close(parent)
 
-    assert [] == os.listdir(btrfs)
+    assert os.listdir(btrfs) == []
 
 
 def _make_deep(parent: int) -> None:

@@ -63,21 +63,21 @@ def test_ways_end_at_their_real_path(
     place = resolver.directory(name)
 
     assert place is not None
-    assert path == place.path
-    assert (tmp_path / "root" / os.fsdecode(path)).stat().st_ino == os.fstat(place.dir_fd).st_ino
-    assert ["e"] == os.listdir(tmp_path / "outside")
+    assert place.path == path
+    assert os.fstat(place.dir_fd).st_ino == (tmp_path / "root" / os.fsdecode(path)).stat().st_ino
+    assert os.listdir(tmp_path / "outside") == ["e"]
 
 
 def test_nothing_is_made_when_it_is_only_asked_for(resolver: Resolver, tmp_path: Path) -> None:
     assert resolver.directory(b"lib/no/where", Make.NOTHING) is None
-    assert ["deep"] == os.listdir(tmp_path / "root/usr/lib")
+    assert os.listdir(tmp_path / "root/usr/lib") == ["deep"]
 
 
 def test_absolute_symlink_out_is_made_inside(resolver: Resolver, tmp_path: Path) -> None:
     place = resolver.directory(b"abs-out/e")
 
     assert place is not None
-    assert os.fsencode(tmp_path)[1:] + b"/outside/e" == place.path
+    assert place.path == os.fsencode(tmp_path)[1:] + b"/outside/e"
 
 
 def test_loop_is_refused(resolver: Resolver) -> None:

@@ -31,7 +31,7 @@ def test_power_cut_after_create(disk: Path, flag: int) -> None:
 
     driver = Driver(disk / "home")
     files = {path.name: path.read_bytes() for path in driver.get("child").glob("d/*")}
-    assert files == {f"f{n}": b"content %d" % n for n in range(20)}
+    assert {f"f{n}": b"content %d" % n for n in range(20)} == files
     assert os.listdir(driver.get("empty")) == []
     assert driver.changes("child", "base") == []
     driver.create("grandchild", "child")
@@ -62,7 +62,7 @@ def test_layer_that_cannot_be_made_durable_is_not_made(
                 driver.create("child", "base")
         assert driver.exists("child") is (calls < failing_at)
         if not driver.exists("child"):
-            assert sorted(tmp_path.rglob("*")) == before
+            assert before == sorted(tmp_path.rglob("*"))
         failing_at += 1
 
     assert calls > 0

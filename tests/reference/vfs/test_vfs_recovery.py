@@ -61,7 +61,7 @@ def test_remnant_does_not_keep_the_parent(tmp_path: Path, damage: str, restart: 
     if restart:
         del driver
         driver = Driver(home)
-        assert _listing(home) == before
+        assert before == _listing(home)
 
     driver.create("child", "base")
     driver.remove("child")
@@ -104,7 +104,7 @@ def test_killed_while_an_archive_is_applied_in_place(tmp_path: Path) -> None:
 
     driver = Driver(home)
 
-    assert _listing(home) == before
+    assert before == _listing(home)
     driver.apply_diff("a", "", io.BytesIO(NEW))
     assert sorted(os.listdir(driver.get("a"))) == ["last", "new", "old"]
 

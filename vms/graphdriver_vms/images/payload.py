@@ -73,7 +73,7 @@ def broken_drivers() -> Path | None:
 
 def _compile(target: Path) -> None:
     """Compile on the host, which is ten times as fast, if it has the guests' Python version."""
-    if GUEST_PYTHON == f"{sys.version_info[0]}.{sys.version_info[1]}":
+    if f"{sys.version_info[0]}.{sys.version_info[1]}" == GUEST_PYTHON:
         subprocess.run(
             [sys.executable, "-m", "compileall", "-q", "-s", target, target],
             stdout=subprocess.DEVNULL,

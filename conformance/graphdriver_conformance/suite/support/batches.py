@@ -272,12 +272,12 @@ def _assert_alone(
 def _seen(graphdriver: Subject, layer: str, names: Iterable[bytes]) -> Tree:
     with graphdriver.program.folded(f"look({layer!r})"), graphdriver.view(layer) as root:
         ghosts = _ghosts(os.fsencode(root))
-        assert [] == ghosts, f"{ghosts} are listed, but lstat fails"
+        assert ghosts == [], f"{ghosts} are listed, but lstat fails"
         tree = observe(root)
         top = os.fsencode(root) + b"/"
         missing = [one for one in names if one not in tree and not _is_behind_symlink(tree, one)]
         found = sorted(one for one in missing if os.path.lexists(top + one))
-        assert [] == found, f"{found} are not listed, but lstat succeeds"
+        assert found == [], f"{found} are not listed, but lstat succeeds"
     return tree
 
 

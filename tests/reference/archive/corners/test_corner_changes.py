@@ -33,10 +33,10 @@ def test_c37_same_size_and_time_but_other_content(layers: Layers) -> None:
 
     changes, layer, base = _edited(layers, edit)
 
-    assert ["C /top"] == changes
-    assert b"pot" == next(e for e in layers.entries(layer, base) if e.name == b"top").node.content
+    assert changes == ["C /top"]
+    assert next(e for e in layers.entries(layer, base) if e.name == b"top").node.content == b"pot"
     layers.assert_travels(layer, base)
-    assert 3 == layers.driver.diff_size(layer, base)
+    assert layers.driver.diff_size(layer, base) == 3
 
 
 @pytest.mark.parametrize("nanoseconds", [0, 1, 500_000_000, 999_999_998, 999_999_999])
@@ -47,7 +47,7 @@ def test_c38_edits_within_one_second(layers: Layers, nanoseconds: int) -> None:
 
     changes, layer, base = _edited(layers, edit)
 
-    assert ["C /top"] == changes
+    assert changes == ["C /top"]
     layers.assert_travels(layer, base)
 
 
@@ -59,7 +59,7 @@ def test_c39_symlink_that_leads_elsewhere(layers: Layers) -> None:
 
     changes, layer, base = _edited(layers, edit)
 
-    assert ["C /s"] == changes
+    assert changes == ["C /s"]
     layers.assert_travels(layer, base)
 
 
@@ -72,16 +72,16 @@ def test_c40_mode_or_owner_alone(layers: Layers) -> None:
 
     changes, layer, base = _edited(layers, edit)
 
-    assert ["C /d", "C /d/a", "C /d/sub", "C /s", "C /top"] == changes
-    assert [b"d", b"d/a", b"d/sub", b"s", b"top"] == layers.names(layer, base)
+    assert changes == ["C /d", "C /d/a", "C /d/sub", "C /s", "C /top"]
+    assert layers.names(layer, base) == [b"d", b"d/a", b"d/sub", b"s", b"top"]
     layers.assert_travels(layer, base)
 
 
 def test_c41_time_of_a_directory_alone_is_no_change(layers: Layers) -> None:
     changes, layer, base = _edited(layers, lambda root: _keep_time(root / "d", 1_000_000_000))
 
-    assert [] == changes
-    assert [] == layers.names(layer, base)
+    assert changes == []
+    assert layers.names(layer, base) == []
 
 
 def test_c42_opening_for_writing_is_no_change(layers: Layers) -> None:
@@ -91,9 +91,9 @@ def test_c42_opening_for_writing_is_no_change(layers: Layers) -> None:
 
     changes, layer, base = _edited(layers, edit)
 
-    assert [] == changes
-    assert [] == layers.names(layer, base)
-    assert 0 == layers.driver.diff_size(layer, base)
+    assert changes == []
+    assert layers.names(layer, base) == []
+    assert layers.driver.diff_size(layer, base) == 0
     assert (layers.upper(layer) / "top").exists(), "it was copied up"
 
 
@@ -105,8 +105,8 @@ def test_c43_moving_away_and_back_is_no_change(layers: Layers) -> None:
 
     changes, layer, base = _edited(layers, edit)
 
-    assert [] == changes
-    assert [] == layers.names(layer, base)
+    assert changes == []
+    assert layers.names(layer, base) == []
 
 
 def test_c44_renamed_directories_are_whole(layers: Layers) -> None:
@@ -121,13 +121,13 @@ def test_c44_renamed_directories_are_whole(layers: Layers) -> None:
     changes, layer, base = _edited(layers, edit)
 
     wanted = ["D /d", "A /moved", "A /moved/b", "A /new", "A /new/d", "A /new/d/a", "A /new/d/more"]
-    assert wanted == changes
+    assert changes == wanted
     assert {b"moved/b", b"new/d/a", b"new/d/more", b".wh.d"} <= set(layers.names(layer, base))
     layers.assert_travels(layer, base)
     child = layers.new(layer)
     layers.fill(child, layers.tree(child).without(b"new/d/a"))
     layers.assert_travels(child, layer)
-    assert ["C /new", "C /new/d", "D /new/d/a"] == layers.shown(child, layer)
+    assert layers.shown(child, layer) == ["C /new", "C /new/d", "D /new/d/a"]
 
 
 def test_c45_data_of_a_file_whose_metadata_alone_was_copied_up(layers: Layers) -> None:
@@ -142,6 +142,6 @@ def test_c45_data_of_a_file_whose_metadata_alone_was_copied_up(layers: Layers) -
 
     for id, parent in ((layer, base), (above, layer), (above, base)):
         entry = next(e for e in layers.entries(id, parent) if e.name == b"tool")
-        assert content == entry.node.content
+        assert entry.node.content == content
     layers.assert_travels(layer, base)
     layers.assert_travels(above, layer)

@@ -12,4 +12,4 @@ def test_each_of_the_seventy_rows_has_a_test_with_its_number() -> None:
 
     tested = {int(number) for number in re.findall(r"def test_c(\d\d)_", tests)}
 
-    assert set() == ROWS - tested
+    assert ROWS - tested == set()

@@ -41,7 +41,7 @@ def test_c19_hard_links_of_a_layer_are_one_file_again(layers: Layers) -> None:
     layer = layers.built(Tree({**IMAGE, **tree.canonical()}), base)
 
     layers.assert_travels(layer, base)
-    assert len(b"three") + len(b"top") == layers.driver.diff_size(layer, base)
+    assert layers.driver.diff_size(layer, base) == len(b"three") + len(b"top")
 
 
 def _group(name: bytes) -> bytes:
@@ -59,7 +59,7 @@ def test_c20_new_name_for_a_lower_file_keeps_its_content(layers: Layers) -> None
 
     for id in (layer, sibling):
         tree = layers.tree(id)
-        assert (b"top", b"top") == (tree[b"top"].content, tree[b"d/again"].content)
+        assert (tree[b"top"].content, tree[b"d/again"].content) == (b"top", b"top")
         assert tree[b"top"].link == tree[b"d/again"].link == b"d/again"
 
 
@@ -69,7 +69,7 @@ def test_c21_hard_link_to_a_lower_file_copies_it_up(layers: Layers) -> None:
     layers.apply(layer, [entry_of("new/name", file(), b"d/a")])
 
     tree = layers.tree(layer)
-    assert b"a" == tree[b"new/name"].content
+    assert tree[b"new/name"].content == b"a"
     assert tree[b"d/a"].link == tree[b"new/name"].link != b""
 
 
@@ -91,8 +91,8 @@ def test_c23_writing_one_name_of_a_lower_pair(layers: Layers) -> None:
 
     tree = layers.tree(layer)
 
-    assert b"one and two" == while_mounted[0]
-    assert while_mounted == (tree[b"a"].content, tree[b"b"].content)
+    assert while_mounted[0] == b"one and two"
+    assert (tree[b"a"].content, tree[b"b"].content) == while_mounted
     layers.assert_travels(layer, base)
 
 
@@ -110,12 +110,12 @@ def test_c24_holes_stay_holes(layers: Layers) -> None:
 
     assert len(archive) < 1 << 20, "the archive of 1 TiB of nothing is small"
     with layers.view(sibling) as root, (root / "sparse").open("rb") as opened:
-        assert 1 << 40 == os.fstat(opened.fileno()).st_size
+        assert os.fstat(opened.fileno()).st_size == 1 << 40
         assert os.fstat(opened.fileno()).st_blocks < 1000
         for place in (0, 64 << 20, (1 << 40) - 4):
             opened.seek(place)
-            assert b"data" == opened.read(4)
-    assert [] == layers.changes(sibling, layer)
+            assert opened.read(4) == b"data"
+    assert layers.changes(sibling, layer) == []
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_c25_every_form_of_sparse_members_is_read(
     layers.apply(layer, archive)
 
     with layers.view(layer) as root:
-        assert wanted == (root / "sparse").read_bytes()
+        assert (root / "sparse").read_bytes() == wanted
         assert (root / "sparse").stat().st_blocks * 512 < 1 << 20
 
 
@@ -166,8 +166,8 @@ def test_c26_device_in_a_directory_of_many_is_not_deleted(layers: Layers) -> Non
     base = layers.built(old)
     layer = layers.built(old.with_(b"new", file()), base)
 
-    assert ["A /new"] == layers.shown(layer, base)
-    assert [b"new"] == layers.names(layer, base)
+    assert layers.shown(layer, base) == ["A /new"]
+    assert layers.names(layer, base) == [b"new"]
 
 
 def test_c27_character_device_0_0_is_refused(layers: Layers) -> None:
@@ -189,9 +189,9 @@ def test_c28_sockets_stay_behind(layers: Layers) -> None:
 
     layers.apply(sibling, layers.archive(layer, middle))
 
-    assert set(layers.tree(middle)) == set(layers.tree(sibling))
-    assert [b"d/a", b"top"] == [n for n in layers.names(layer) if n not in (b"d", b".")]
-    assert [f"A /socket-{layer}"] == layers.shown(layer, middle)
+    assert set(layers.tree(sibling)) == set(layers.tree(middle))
+    assert [n for n in layers.names(layer) if n not in (b"d", b".")] == [b"d/a", b"top"]
+    assert layers.shown(layer, middle) == [f"A /socket-{layer}"]
 
 
 def _bind(root: Path, name: str) -> None:
@@ -212,7 +212,7 @@ def test_c29_capabilities_of_files_survive_their_owner(layers: Layers, version: 
     with layers.view(layer) as root:
         os.setxattr(root / "ping", "security.capability", capability)
 
-    assert (("security.capability", capability),) == tuple(layers.tree(layer)[b"ping"].xattrs)
+    assert tuple(layers.tree(layer)[b"ping"].xattrs) == (("security.capability", capability),)
     layers.assert_travels(layer, base)
 
 
@@ -226,8 +226,8 @@ def test_c30_user_attributes_travel_and_count_as_changes(layers: Layers) -> None
             os.setxattr(root / "top", name, value)
             os.setxattr(root / "d", name, value)
 
-    assert ["C /d", "C /top"] == layers.shown(layer, base)
-    assert attributes == layers.tree(layer)[b"top"].xattrs
+    assert layers.shown(layer, base) == ["C /d", "C /top"]
+    assert layers.tree(layer)[b"top"].xattrs == attributes
     layers.assert_travels(layer, base)
 
 
@@ -238,7 +238,7 @@ def test_c30_attribute_that_is_taken_away_is_gone(layers: Layers) -> None:
     new = Tree.of({"f": marked.but(xattrs=left), "d": directory(xattrs=left)})
     layer = layers.built(new, base)
 
-    assert ["C /d", "C /f"] == layers.shown(layer, base)
+    assert layers.shown(layer, base) == ["C /d", "C /f"]
     layers.assert_travels(layer, base)
 
 
@@ -261,8 +261,8 @@ def test_c31_marks_of_overlay_in_an_archive_mean_nothing(layers: Layers, space: 
     )
 
     tree = layers.tree(layer)
-    assert {b"d", b"d/secret", b"e", b"e/kept", b"e/new", b"f", b"g"} == set(tree) - {b""}
-    assert b"" == tree[b"f"].content
+    assert set(tree) - {b""} == {b"d", b"d/secret", b"e", b"e/kept", b"e/new", b"f", b"g"}
+    assert tree[b"f"].content == b""
     upper = layers.upper(layer)
     names = {n for p in (upper, *upper.rglob("*")) for n in os.listxattr(p, follow_symlinks=False)}
     assert not {n for n in names if n.startswith(space) and n.endswith(("redirect", "whiteout"))}
@@ -275,7 +275,7 @@ def test_c32_labels_belong_to_the_host(layers: Layers) -> None:
     layers.apply(layer, [entry_of("f", file(b"x", xattrs=label))])
 
     with layers.view(layer) as root:
-        assert [] == os.listxattr(root / "f")
+        assert os.listxattr(root / "f") == []
 
 
 def test_c33_access_control_lists_survive(layers: Layers) -> None:
@@ -289,7 +289,7 @@ def test_c33_access_control_lists_survive(layers: Layers) -> None:
         os.setxattr(root / "e", "system.posix_acl_default", acl)
         os.setxattr(root / "d", "system.posix_acl_access", acl)
 
-    assert 0o674 == layers.tree(layer)[b"f"].mode, "the group's bits show the mask"
+    assert layers.tree(layer)[b"f"].mode == 0o674, "the group's bits show the mask"
     layers.assert_travels(layer, base)
 
 
@@ -316,12 +316,12 @@ def test_c35_times_are_whole_seconds(layers: Layers, time: int) -> None:
 
     layers.apply(sibling, layers.archive(layer, base))
 
-    assert {time} == {
-        entry.node.mtime for entry in layers.entries(layer, base) if entry.name != b"./"
+    assert {entry.node.mtime for entry in layers.entries(layer, base) if entry.name != b"./"} == {
+        time
     }
     with layers.view(sibling) as root:
         found = {(root / name).lstat().st_mtime_ns for name in ("f", "e/f", "s", "p", "e")}
-    assert {time * 1_000_000_000} == found
+    assert found == {time * 1_000_000_000}
 
 
 def test_c36_reading_a_file_changes_nothing_in_its_archive(layers: Layers) -> None:
@@ -331,7 +331,7 @@ def test_c36_reading_a_file_changes_nothing_in_its_archive(layers: Layers) -> No
     with layers.view(layer) as root:
         os.utime(root / "f", ns=(1, EPOCH * 1_000_000_000))  # the atime, and with it the ctime
 
-    assert before == layers.archive(layer, base)
+    assert layers.archive(layer, base) == before
     assert b"atime" not in before
     assert b"ctime" not in before
 

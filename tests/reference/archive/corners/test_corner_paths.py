@@ -29,18 +29,18 @@ def _swaps(layers: Layers, old: Tree, new: Tree) -> list[str]:
 def test_c13_file_becomes_a_directory(layers: Layers) -> None:
     new = IMAGE.without(b"top").with_(b"top", directory(0o750)).with_(b"top/in", file(b"in"))
 
-    assert ["C /top", "A /top/in"] == _swaps(layers, IMAGE, new)
+    assert _swaps(layers, IMAGE, new) == ["C /top", "A /top/in"]
 
 
 def test_c14_directory_becomes_a_file(layers: Layers) -> None:
-    assert ["C /d"] == _swaps(layers, IMAGE, IMAGE.with_(b"d", file(b"now a file")))
+    assert _swaps(layers, IMAGE, IMAGE.with_(b"d", file(b"now a file"))) == ["C /d"]
 
 
 def test_c15_directory_and_symlink_change_places(layers: Layers) -> None:
     old = Tree.of({"d/a": b"a", "other/a": b"kept", "s": symlink("other")})
     new = Tree.of({"d": symlink("other"), "other/a": b"kept", "s/a": b"in s"})
 
-    assert ["C /d", "C /s", "A /s/a"] == _swaps(layers, old, new)
+    assert _swaps(layers, old, new) == ["C /d", "C /s", "A /s/a"]
 
 
 def test_c15_directory_entry_over_a_symlink_writes_nothing_through_it(layers: Layers) -> None:
@@ -48,7 +48,7 @@ def test_c15_directory_entry_over_a_symlink_writes_nothing_through_it(layers: La
 
     tree = layers.applied(below, [entry_of("s", directory()), entry_of("s/a", file(b"in s"))])
 
-    assert (b"kept", b"in s") == (tree[b"other/a"].content, tree[b"s/a"].content)
+    assert (tree[b"other/a"].content, tree[b"s/a"].content) == (b"kept", b"in s")
     assert tree[b"s"].is_directory
 
 
@@ -72,7 +72,7 @@ def test_c17_implied_directories(layers: Layers) -> None:
     wanted = Tree({**below, b"d/sub/new": file(), b"x": tree[b"x"], b"x/y": tree[b"x/y"]})
     assert_same_tree(wanted.with_(b"x/y/z", file()), tree, "", aspects)
     for name in (b"x", b"x/y"):
-        assert (0o755, 0, 0) == (tree[name].mode, tree[name].uid, tree[name].gid)
+        assert (tree[name].mode, tree[name].uid, tree[name].gid) == (0o755, 0, 0)
 
 
 def test_c18_dot_entry_sets_the_metadata_of_the_root(layers: Layers) -> None:
@@ -85,8 +85,8 @@ def test_c18_dot_entry_sets_the_metadata_of_the_root(layers: Layers) -> None:
 
     for id in (layer, child):
         found = layers.tree(id)[b""].but(mtime=root.mtime if id == child else None)
-        assert root.but(mtime=found.mtime) == found
-    assert 1_000_000_000 == layers.tree(layer)[b""].mtime
+        assert found == root.but(mtime=found.mtime)
+    assert layers.tree(layer)[b""].mtime == 1_000_000_000
     assert b"." in layers.names(layer, layers.driver.get_metadata(layer)["LowerDir"].split("/")[-2])
 
 
@@ -115,9 +115,9 @@ def test_c46_paths_beyond_path_max(layers: Layers) -> None:
 
     for id, content in ((base, b"lower"), (layer, b"upper"), (sibling, b"upper")):
         with layers.view(id) as root:
-            assert content == _read_deep(root, parts)
-    assert "C /" + os.fsdecode(b"/".join([*parts, b"f"])) == layers.shown(layer, base)[-1]
-    assert 5 == layers.driver.diff_size(layer, base)
+            assert _read_deep(root, parts) == content
+    assert layers.shown(layer, base)[-1] == "C /" + os.fsdecode(b"/".join([*parts, b"f"]))
+    assert layers.driver.diff_size(layer, base) == 5
     for id in (sibling, layer, base):
         layers.driver.remove(id)
 
@@ -166,8 +166,12 @@ def _assert_name_travels(layers: Layers, name: bytes) -> None:
     layer = layers.built(new, base)
 
     layers.assert_travels(layer, base)
-    assert {b"/" + name, b"/d", b"/d/" + name, b"/gone", b"/gone/" + name} == {
-        change.path for change in layers.changes(layer, base)
+    assert {change.path for change in layers.changes(layer, base)} == {
+        b"/" + name,
+        b"/d",
+        b"/d/" + name,
+        b"/gone",
+        b"/gone/" + name,
     }
 
 
@@ -196,8 +200,8 @@ def test_c52_last_of_two_entries_counts(layers: Layers) -> None:
     size = layers.apply(layer, [*first, *last])
 
     tree = layers.tree(layer)
-    assert {name.encode(): pair[1] for name, pair in twice.items()} == {
-        name: tree[name] for name in (b"f", b"t", b"u")
+    assert {name: tree[name] for name in (b"f", b"t", b"u")} == {
+        name.encode(): pair[1] for name, pair in twice.items()
     }
     assert 4 == size == layers.driver.diff_size(layer, "") - 5
 
@@ -210,7 +214,7 @@ def test_c53_names_with_dots_are_refused(layers: Layers, name: bytes) -> None:
 def test_c53_absolute_names_are_inside(layers: Layers) -> None:
     tree = layers.applied(IMAGE, [LayerEntry(b"//d//./new", file(b"x"))])
 
-    assert b"x" == tree[b"d/new"].content
+    assert tree[b"d/new"].content == b"x"
 
 
 OUTSIDE = Tree.of({"secret": file(b"secret", 0o600)})
@@ -273,7 +277,7 @@ def test_c66_directory_of_many_entries(layers: Layers) -> None:
             (root / f"d/new{number}").touch()
 
     layers.assert_travels(layer, base)
-    assert 2501 == len(layers.changes(layer, base))
+    assert len(layers.changes(layer, base)) == 2501
 
 
 @pytest.fixture
@@ -297,8 +301,8 @@ def test_c66_more_levels_than_descriptors(layers: Layers) -> None:
 
     layers.apply(sibling, layers.archive(layer, base), base)
 
-    assert 1501 == len(layers.changes(sibling, base))
-    assert [] == layers.driver.changes(sibling, layer)
+    assert len(layers.changes(sibling, base)) == 1501
+    assert layers.driver.changes(sibling, layer) == []
     for id in (sibling, layer):
         layers.driver.remove(id)
 
@@ -310,5 +314,5 @@ def test_c66_ten_thousand_levels_in_one_name(layers: Layers) -> None:
 
     layers.apply(layer, [LayerEntry(b"d/" * 10_000 + b"f", file(b"x"))])
 
-    assert 6 == layers.driver.diff_size(layer, "")
+    assert layers.driver.diff_size(layer, "") == 6
     layers.driver.remove(layer)

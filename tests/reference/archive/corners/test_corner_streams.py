@@ -40,7 +40,7 @@ def test_c58_owner_without_a_map_ends_diff_and_apply(layers: Layers, tmp_path: P
         driver.apply_diff(
             "layer", "base", io.BytesIO(build_archive([entry_of("f", file(uid=1000))]))
         )
-    assert [] == os.listdir(tmp_path / "mapped/layer/diff")
+    assert os.listdir(tmp_path / "mapped/layer/diff") == []
     (tmp_path / "mapped/layer/diff/f").touch()  # root's, outside of the maps
     with driver.diff("layer", "base") as stream, pytest.raises(UnmappedId, match="uid 0 on disk"):
         stream.read()
@@ -59,7 +59,7 @@ def test_c58_whiteouts_survive_the_maps(layers: Layers, tmp_path: Path) -> None:
     with driver.diff("layer", "base") as stream:
         driver.apply_diff("sibling", "base", stream)
 
-    assert [] == os.listdir(driver.get("sibling"))
+    assert os.listdir(driver.get("sibling")) == []
     driver.cleanup()
 
 
@@ -68,9 +68,9 @@ def test_c59_nothing_is_an_empty_layer(layers: Layers, length: int) -> None:
     base = layers.built(IMAGE)
     layer = layers.new(base)
 
-    assert 0 == layers.apply(layer, bytes(length))
-    assert [] == layers.changes(layer, base)
-    assert bytes(1024) == layers.archive(layer, base)
+    assert layers.apply(layer, bytes(length)) == 0
+    assert layers.changes(layer, base) == []
+    assert layers.archive(layer, base) == bytes(1024)
 
 
 def test_c60_zeros_after_the_end_are_read_and_junk_is_refused(layers: Layers) -> None:
@@ -79,7 +79,7 @@ def test_c60_zeros_after_the_end_are_read_and_junk_is_refused(layers: Layers) ->
 
     layers.driver.apply_diff(layer, "", stream)
 
-    assert b"" == stream.read()
+    assert stream.read() == b""
     layers.refuses(BadArchive, "follows the archive's end", ARCHIVE + bytes(512) + b"junk")
 
 
@@ -133,8 +133,8 @@ def test_c63_global_headers_are_passed_over(layers: Layers) -> None:
 
     tree = layers.applied(IMAGE, buffer.getvalue())
 
-    assert {b"d", b"d/a", b"f", b"top"} == set(tree) - {b""}
-    assert 0 == tree[b"f"].uid
+    assert set(tree) - {b""} == {b"d", b"d/a", b"f", b"top"}
+    assert tree[b"f"].uid == 0
 
 
 def _moves(layers: Layers, edit: Callable[[Path], object], words: str, size: int) -> None:
@@ -152,7 +152,7 @@ def _moves(layers: Layers, edit: Callable[[Path], object], words: str, size: int
             with pytest.raises(OSError, match=words):
                 stream.read()
         layers.fill(layer, tree)
-    assert [] == mountinfo(layers.home), "a failed diff keeps nothing mounted"
+    assert mountinfo(layers.home) == [], "a failed diff keeps nothing mounted"
 
 
 @pytest.mark.parametrize("size", [3000, 300_000])
@@ -194,7 +194,7 @@ def test_c69_immutable_files_can_be_removed(layers: Layers, marked: str, flag: s
     layers.driver.remove(marked)
 
     assert not layers.driver.exists(marked)
-    assert [] == [path.name for path in layers.home.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in layers.home.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("held", [True, False], ids=["held", "put"])
@@ -217,6 +217,6 @@ def test_c70_mounts_of_others_in_a_layer_are_not_deleted_through(
         Driver(layers.home).remove(layer)
     layers.driver.remove(base)
 
-    assert ["precious"] == os.listdir(victim)
-    assert {b"", b"precious"} == set(observe(victim))
-    assert [] == mountinfo(layers.home)
+    assert os.listdir(victim) == ["precious"]
+    assert set(observe(victim)) == {b"", b"precious"}
+    assert mountinfo(layers.home) == []

@@ -28,8 +28,8 @@ def test_c01_deleted_file_is_an_empty_file_named_wh(layers: Layers) -> None:
 
     entry = next(e for e in layers.entries(layer, base) if b".wh." in e.name)
 
-    assert b"d/.wh.a" == entry.name
-    assert (NodeKind.FILE, b"", None) == (entry.node.kind, entry.node.content, entry.hardlink)
+    assert entry.name == b"d/.wh.a"
+    assert (entry.node.kind, entry.node.content, entry.hardlink) == (NodeKind.FILE, b"", None)
     layers.assert_travels(layer, base)
 
 
@@ -37,8 +37,8 @@ def test_c02_deleted_directory_is_one_whiteout_and_one_row(layers: Layers) -> No
     base = layers.built(IMAGE)
     layer = layers.built(IMAGE.without(b"d"), base)
 
-    assert [b".wh.d"] == layers.names(layer, base)
-    assert ["D /d"] == layers.shown(layer, base)
+    assert layers.names(layer, base) == [b".wh.d"]
+    assert layers.shown(layer, base) == ["D /d"]
 
 
 def test_c03_directory_deleted_and_made_again_hides_what_it_held(layers: Layers) -> None:
@@ -49,9 +49,9 @@ def test_c03_directory_deleted_and_made_again_hides_what_it_held(layers: Layers)
         (root / "d").mkdir(mode=0o700)
         (root / "d/new").write_bytes(b"new")
 
-    assert {b"d", b"d/new", b"top"} == set(layers.tree(layer)) - {b""}
+    assert set(layers.tree(layer)) - {b""} == {b"d", b"d/new", b"top"}
     layers.assert_travels(layer, base)
-    assert ["C /d", "D /d/a", "A /d/new", "D /d/sub"] == layers.shown(layer, base)
+    assert layers.shown(layer, base) == ["C /d", "D /d/a", "A /d/new", "D /d/sub"]
 
 
 def test_c04_opaque_mark_over_nothing_is_not_exported(layers: Layers) -> None:
@@ -63,8 +63,8 @@ def test_c04_opaque_mark_over_nothing_is_not_exported(layers: Layers) -> None:
         (root / "fresh/file").touch()
     os.setxattr(layers.upper(layer) / "fresh", "trusted.overlay.opaque", b"y")
 
-    assert [b"fresh", b"fresh/file"] == layers.names(layer, base)
-    assert ["A /fresh", "A /fresh/file"] == layers.shown(layer, base)
+    assert layers.names(layer, base) == [b"fresh", b"fresh/file"]
+    assert layers.shown(layer, base) == ["A /fresh", "A /fresh/file"]
     layers.assert_travels(layer, base)
 
 
@@ -76,21 +76,21 @@ def test_c05_whiteout_beside_its_directory_hides_the_lower_one(
 
     tree = layers.applied(IMAGE, _ordered([whiteout("d")], content, marker_first))
 
-    assert {b"d", b"d/new", b"top"} == set(tree) - {b""}
+    assert set(tree) - {b""} == {b"d", b"d/new", b"top"}
 
 
 @BOTH_ORDERS
 def test_c06_whiteout_beside_its_file_spares_it(layers: Layers, marker_first: bool) -> None:
     entries = _ordered([whiteout("top")], [entry_of("top", file(b"new"))], marker_first)
 
-    assert b"new" == layers.applied(IMAGE, entries)[b"top"].content
+    assert layers.applied(IMAGE, entries)[b"top"].content == b"new"
 
 
 @BOTH_ORDERS
 def test_c07_whiteout_below_a_whiteout_is_no_error(layers: Layers, marker_first: bool) -> None:
     entries = _ordered([whiteout("d")], [whiteout("d/a"), whiteout("d/sub/b")], marker_first)
 
-    assert {b"top"} == set(layers.applied(IMAGE, entries)) - {b""}
+    assert set(layers.applied(IMAGE, entries)) - {b""} == {b"top"}
 
 
 def test_c08_whiteout_of_nothing_leaves_no_trace(layers: Layers) -> None:
@@ -99,8 +99,8 @@ def test_c08_whiteout_of_nothing_leaves_no_trace(layers: Layers) -> None:
 
     layers.apply(layer, [whiteout("nope"), whiteout("d/nope"), whiteout("no/such"), opaque("no")])
 
-    assert [] == layers.changes(layer, base)
-    assert [] == [p for p in layers.upper(layer).rglob("*") if stat.S_ISCHR(p.lstat().st_mode)]
+    assert layers.changes(layer, base) == []
+    assert [p for p in layers.upper(layer).rglob("*") if stat.S_ISCHR(p.lstat().st_mode)] == []
     assert_same_tree(IMAGE, layers.tree(layer))
 
 
@@ -124,7 +124,7 @@ def test_c11_opaque_marker_counts_wherever_it_stands(layers: Layers, place: int)
 
     tree = layers.applied(IMAGE, [*content[:place], opaque("d"), *content[place:]])
 
-    assert {b"d", b"d/new", b"d/sub", b"d/sub/x", b"top"} == set(tree) - {b""}
+    assert set(tree) - {b""} == {b"d", b"d/new", b"d/sub", b"d/sub/x", b"top"}
 
 
 @BOTH_ORDERS
@@ -135,7 +135,7 @@ def test_c12_opaque_root_hides_everything_below(layers: Layers, marker_first: bo
 
     layers.apply(layer, _ordered([opaque("")], content, marker_first))
 
-    assert {b"d", b"d/new"} == set(layers.tree(layer)) - {b""}
+    assert set(layers.tree(layer)) - {b""} == {b"d", b"d/new"}
     layers.assert_travels(layer, base)
 
 
@@ -167,8 +167,8 @@ def test_c67_whiteouts_that_share_an_inode_are_files_of_their_own(layers: Layers
 
     found = [e for e in layers.entries(layer, base) if b".wh." in e.name]
 
-    assert 1 == len(inodes), "this kernel shares them"
-    assert [(NodeKind.FILE, None)] * 5 == [(e.node.kind, e.hardlink) for e in found]
+    assert len(inodes) == 1, "this kernel shares them"
+    assert [(e.node.kind, e.hardlink) for e in found] == [(NodeKind.FILE, None)] * 5
     layers.assert_travels(layer, base)
 
 
@@ -186,5 +186,5 @@ def test_c68_whiteout_by_attribute_counts_as_one(layers: Layers) -> None:
             pytest.skip("this kernel has no whiteouts by attribute, it is older than 6.7")
         (root / "d/a").write_bytes(b"anew")
 
-    assert ["C /d", "A /d/a"] == layers.shown(layer, middle)
-    assert {b"d", b"d/a"} == set(layers.names(layer, middle))
+    assert layers.shown(layer, middle) == ["C /d", "A /d/a"]
+    assert set(layers.names(layer, middle)) == {b"d", b"d/a"}

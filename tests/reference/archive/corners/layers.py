@@ -92,7 +92,7 @@ class Layers:
     def refuses(
         self, error: type[DriverError], words: str, what: bytes | Sequence[LayerEntry]
     ) -> None:
-        """Assert that applying fails so, on a layer and on what is below it without a trace."""
+        """Assert that apply_diff fails with the error, and changes no layer."""
         below, content = Tree.of({"d/kept": b"kept", "top": b"top"}), Tree.of({"d/own": b"own"})
         base = self.built(below)
         layer = self.built(Tree({**below, **content}), base)

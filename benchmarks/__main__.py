@@ -1,4 +1,4 @@
-"""Run the contests, print the table of aims, write the result file and the page made of it."""
+"""Run the contests, print the table of aims, write the result file and its page."""
 
 import argparse
 import platform

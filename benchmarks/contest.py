@@ -34,7 +34,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """At most `ratio` times the time of `against`, or less than `milliseconds`, for `who`."""
+    """The limit for `who`: `ratio` times the time of `against`, or `milliseconds`."""
 
     who: str
     against: str = ""
@@ -69,7 +69,7 @@ class Row:
     seconds: dict[str, tuple[float, ...]]
     aims: tuple[Aim, ...] = ()
     reason: str = ""
-    """Why nothing was measured, if so."""
+    """The reason for a row without measurements, otherwise empty."""
 
     def median(self, name: str) -> float | None:
         """Return the median of a contestant, None if it has no times."""

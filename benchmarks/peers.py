@@ -120,7 +120,7 @@ class ContainersStorage:
         return cls(root) if shutil.which("containers-storage") else None
 
     def create(self, layer: str, parent: str = "") -> None:
-        """Make an empty layer."""
+        """Create an empty layer."""
         self._run("create-layer", "-i", layer, *([parent] if parent else []))
 
     def apply(self, layer: str, archive: Path) -> None:

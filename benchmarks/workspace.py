@@ -42,7 +42,7 @@ FULL = Sizes(
     image="12G",
     room="15G",
 )
-"""What docs/performance.md shows."""
+"""The amount of work for docs/performance.md."""
 
 SMALL = Sizes(
     files=100,
@@ -55,7 +55,7 @@ SMALL = Sizes(
     image="512M",
     room="1G",
 )
-"""Enough to prove that each contest works."""
+"""The minimum that runs each contest."""
 
 
 @dataclass(slots=True)

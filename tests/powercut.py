@@ -16,8 +16,8 @@ __all__ = ["CUTS", "cut_power", "end_power", "mounted_disk", "start_again"]
 _SHUTDOWN = ioctl_read("X", 125, 4)
 
 CUTS = [1, 2]
-"""Flags: the journal is written before, so that names survive and data does not; nothing survives
-that was not synced."""
+"""Flags: the journal is written first, so that names survive but data does not; only synced data
+survives."""
 
 
 @contextmanager

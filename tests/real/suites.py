@@ -23,7 +23,7 @@ from graphdriver_vms.images.apt import KEYRING, archive_of
 __all__ = ["SUITES", "Suite", "short"]
 
 SUITES = ("bookworm", "trixie", "sid")
-"""From the oldest to the newest; sid moves, so that the page has the versions."""
+"""From the oldest to the newest; sid changes, so the page lists the versions."""
 
 _BUILD_DOCKER = (
     *("golang-github-docker-docker-dev", "golang-github-vbatts-tar-split-dev", "golang-go"),

@@ -1,4 +1,4 @@
-"""One home, two drivers: dockerd's overlay2 and ours are interoperable. Requires docker.io."""
+"""One home, two drivers: dockerd's overlay2 and the reference overlay2. Requires docker.io."""
 
 import io
 import os

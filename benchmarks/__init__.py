@@ -1,11 +1,12 @@
-"""How fast the reference drivers are, beside Docker, containerd, containers-storage and tar.
+"""Speed of the reference drivers compared with Docker, containerd, containers-storage and tar.
 
     python -m benchmarks --json docs/performance.json --page docs/performance.md
 
-prints the table of aims, and writes the page from the result file. Everything happens on ext4 in a
-loop image on tmpfs, in a mount namespace of its own, with a warm page cache. Only ratios within one
-run mean anything: the machine's speed drifts, so contestants take part in rotated order, and a run
-on a machine that was too uneven says so. Docker's overlay2 and containerd's archive package are
-programs of go/, which time their verbs inside; they are built where Debian's packages with their
-sources and Go are installed (docs/performance.md). `--small --rounds 2 --only GROUP` tries a group.
+This command prints the table of aims, and writes the page from the result file. All measurements
+use ext4 in a loop image on tmpfs, in a private mount namespace, with a warm page cache. Only ratios
+within one run are meaningful: the speed of the machine drifts, so contestants run in rotated order,
+and the result of a run on a machine with uneven speed contains a warning. Docker's overlay2 and
+containerd's archive package are called by programs of go/, which measure the time of each verb;
+they are built if Debian's packages with their sources and Go are installed (docs/performance.md).
+`--small --rounds 2 --only GROUP` tests a group.
 """

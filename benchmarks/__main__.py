@@ -1,4 +1,4 @@
-"""Run the contests, print the table of aims, write the result file and the page made of it."""
+"""Run the contests, print the table of aims, write the result file and its page."""
 
 import argparse
 import platform
@@ -37,7 +37,7 @@ _GROUPS: dict[str, Callable[[Workspace, Record], None]] = {
 
 
 def main() -> int:
-    """Return 0; a missed aim is a figure, not a failure."""
+    """Return 0; a missed aim is a result, not a failure."""
     options = _parse()
     if options.render:
         page.update(read(options.render), options.page)
@@ -51,7 +51,7 @@ def main() -> int:
         try:
             _hold(options.only or list(_GROUPS), ext4, spare, sizes, record)
         finally:
-            # The image is busy until the loop mount goes; both go before the directory can.
+            # The image is in use until the loop mount is removed, and the directory until both are.
             for mount in (ext4, spare):
                 subprocess.run(["umount", "--recursive", "--lazy", str(mount)], check=False)
     result = Result(
@@ -93,7 +93,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _setup() -> dict[str, str]:
-    """Return the versions of what took part, as far as this machine's packages tell."""
+    """Return the versions of the contestants, as far as this machine's packages provide them."""
     found = {"Linux": platform.release(), "Python": platform.python_version()}
     for name, package in (
         ("Docker", "golang-github-docker-docker-dev"),

@@ -1,4 +1,4 @@
-"""Cost as work grows: the number of layers in a home, and of mounts on the host."""
+"""Cost by size: the number of layers in a home, and of mounts on the host."""
 
 import itertools
 import subprocess
@@ -15,12 +15,12 @@ from graphdriver.overlay2 import Driver
 
 __all__ = ["layers", "mounts"]
 
-# Layers of a home stand on each other in chains of this length.
+# Layers of a home form chains of this length.
 _CHAIN = 20
 
 
 def layers(workspace: Workspace, record: Record) -> None:
-    """Init, and the cycle, in homes of more and more layers."""
+    """Init, and the cycle, in homes with an increasing number of layers."""
     points = workspace.sizes.layers
     lines: dict[str, list[float]] = {}
     made = 0
@@ -44,7 +44,7 @@ def layers(workspace: Workspace, record: Record) -> None:
 
 
 def mounts(workspace: Workspace, record: Record) -> None:
-    """Remove, while more and more is mounted on the host."""
+    """Remove, with an increasing number of mounts on the host."""
     points, lines = workspace.sizes.mounts, dict[str, list[float]]()
     workspace.driver.create("base")
     if workspace.docker:
@@ -88,7 +88,7 @@ def _removals(workspace: Workspace, count: int) -> Contest:
 
 
 def _grow(workspace: Workspace, made: int, count: int) -> int:
-    """Make layers until there are `count`."""
+    """Create layers until there are `count`."""
     with unsynced():
         for number in range(made, count):
             name = f"layer{number + 1}"
@@ -101,7 +101,7 @@ def _grow(workspace: Workspace, made: int, count: int) -> int:
 
 @contextmanager
 def _mounted(point: Path, count: int) -> Iterator[None]:
-    """Have `count` bind mounts for the block."""
+    """Create `count` bind mounts for the duration of the block."""
     made = []
     try:
         for number in range(count):

@@ -1,4 +1,4 @@
-"""Charts as SVG that loads nothing: bars for a row, lines for an axis."""
+"""Charts as self-contained SVG: bars for a row, lines for an axis."""
 
 import math
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def bars(rows: Sequence[Row]) -> str:
 
 
 def lines(axis: Axis) -> str:
-    """Return both scales logarithmic: what does not depend on the number of points is level."""
+    """Return lines on two logarithmic scales: constant cost is a horizontal line."""
     times = [time for line in axis.lines.values() for time in line]
     low, high = math.floor(math.log10(min(times))), math.ceil(math.log10(max(times)))
     width, height = _PLOT
@@ -82,7 +82,7 @@ def lines(axis: Axis) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Return a time with two or three digits that count."""
+    """Return a time with two or three significant digits."""
     value = seconds * 1000
     return f"{value:,.0f} ms" if value >= 10 else f"{value:.3g} ms"
 

@@ -1,4 +1,4 @@
-"""Let contestants do the same work in rotated order, and keep every time."""
+"""Run contestants on the same work in rotated order, and store every time."""
 
 import statistics
 import time
@@ -13,7 +13,7 @@ __all__ = ["Aim", "Contest", "Contestant", "Ratio", "Row", "Verdict", "hold"]
 
 
 class Verdict(StrEnum):
-    """How a row stands to an aim."""
+    """The result of a row compared with an aim."""
 
     MET = "met"
     MISSED = "missed"
@@ -22,9 +22,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """Someone who does the work: `run` is timed, `around` (making and removing a layer) is not.
+    """A contestant: `run` is timed, `around` (creating and removing a layer) is not.
 
-    A contestant that measures itself, in a process of its own, returns its seconds from `run`.
+    A contestant that measures itself, in a separate process, returns its seconds from `run`.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """At most `ratio` times what `against` takes, or less than `milliseconds`, for `who`."""
+    """The limit for `who`: `ratio` times the time of `against`, or `milliseconds`."""
 
     who: str
     against: str = ""
@@ -42,7 +42,7 @@ class Aim:
     milliseconds: float = 0.0
 
     def __str__(self) -> str:
-        """Return it as the table has it."""
+        """Return the aim in the form of the table."""
         if self.milliseconds:
             return f"under {self.milliseconds:g} ms"
         return f"{self.ratio:g}x {self.against}"
@@ -50,34 +50,34 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The median of the rounds' ratios, and the quartiles on its sides."""
+    """The median of the rounds' ratios, and the quartiles below and above it."""
 
     low: float
     median: float
     high: float
 
     def __str__(self) -> str:
-        """Return it with its spread."""
+        """Return the ratio with its quartiles."""
         return f"{self.median:.2f}x ({self.low:.2f} to {self.high:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was measured: the times of each contestant in seconds, one for each round."""
+    """The measured times of each contestant in seconds, one for each round."""
 
     title: str
     seconds: dict[str, tuple[float, ...]]
     aims: tuple[Aim, ...] = ()
     reason: str = ""
-    """Why nothing was measured, if so."""
+    """The reason for a row without measurements, otherwise empty."""
 
     def median(self, name: str) -> float | None:
-        """Return the median of a contestant, None for one that took no part."""
+        """Return the median of a contestant, None if it has no times."""
         times = self.seconds.get(name)
         return statistics.median(times) if times else None
 
     def ratio(self, name: str, against: str) -> Ratio | None:
-        """Compare two contestants, round by round; None when one of them took no part."""
+        """Compare two contestants, round by round; None if one of them has no times."""
         ours, theirs = self.seconds.get(name, ()), self.seconds.get(against, ())
         if not ours or not theirs:
             return None
@@ -88,7 +88,7 @@ class Row:
         return Ratio(low, statistics.median(ratios), high)
 
     def verdict(self, aim: Aim) -> Verdict:
-        """Say whether an aim is met."""
+        """Return whether an aim is met."""
         if aim.milliseconds:
             median = self.median(aim.who)
             if median is None:
@@ -102,14 +102,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """One row of the table: the work, who takes part, and the aims. The first one is ours."""
+    """One row of the table: the work, the contestants, and the aims. The reference is first."""
 
     title: str
     contestants: Sequence[Contestant]
     aims: tuple[Aim, ...] = ()
 
     def hold(self, rounds: int, watch: Watch) -> Row:
-        """Measure: one round to warm up, then `rounds`, each begun by another contestant."""
+        """Measure one warm-up round, then `rounds`, each with another contestant first."""
         seconds: dict[str, list[float]] = {one.name: [] for one in self.contestants}
         for number in range(rounds + 1):
             first = number % len(self.contestants)
@@ -126,7 +126,7 @@ class Contest:
 
 @contextmanager
 def hold(before: Callable[[], object], after: Callable[[], object]) -> Iterator[None]:
-    """Do `before` and `after` around the timed part."""
+    """Call `before` and `after` around the timed part."""
     before()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The contests: the work, who does it, and the aims."""
+"""The contests: the work, the contestants, and the aims."""
 
 import itertools
 import os
@@ -73,7 +73,7 @@ def diff_and_apply(workspace: Workspace, record: Record) -> None:
 
 
 def sources(workspace: Workspace, record: Record) -> None:
-    """Apply of a large file that comes through a pipe, and through a socket."""
+    """Apply of a large file from a pipe, and from a socket."""
     _, archive = workspace.archive(partial(trees.big, size=workspace.sizes.big))
     fresh, docker = _fresh_layer(workspace.driver), workspace.docker
     for name, feed, path in (
@@ -91,7 +91,7 @@ def sources(workspace: Workspace, record: Record) -> None:
 
 
 def synced(workspace: Workspace, record: Record) -> None:
-    """Apply that is on the disk when it returns."""
+    """Apply with a sync of the layer before the return."""
     driver = Driver(workspace.place / "synced", ["overlay2.sync=true"])
     target = workspace.place / "target"
     for title, plant in (
@@ -159,7 +159,7 @@ def cycle(workspace: Workspace, record: Record) -> None:
 
 
 def cycle_contest(workspace: Workspace, title: str, parent: str) -> Contest:
-    """Return the contest of the cycle on `parent`, with the same durability as Docker's."""
+    """Return the contest of the cycle on `parent`, with the durability of Docker's driver."""
     docker, count = workspace.docker, workspace.sizes.repeats
     numbers = itertools.count()
 
@@ -194,7 +194,7 @@ def cycle_contest(workspace: Workspace, title: str, parent: str) -> Contest:
 
 
 def grown(workspace: Workspace, record: Record) -> None:
-    """Apply of a small archive to layers that have something already."""
+    """Apply of a small archive to layers with existing content."""
     driver, docker, sizes = workspace.driver, workspace.docker, workspace.sizes
     full = {
         f"{sizes.files:,} files": partial(trees.many, files=sizes.files),
@@ -226,7 +226,7 @@ def grown(workspace: Workspace, record: Record) -> None:
 def diff_contest(
     workspace: Workspace, title: str, tree: Path, archive: Path, aims: tuple[Aim, ...]
 ) -> Contest:
-    """Return the contest of packing a base layer."""
+    """Return the contest of exporting a base layer."""
     driver, docker, storage = workspace.driver, workspace.docker, workspace.storage
     driver.remove("packed")
     driver.create("packed")
@@ -281,7 +281,7 @@ def apply_contest(
 
 @contextmanager
 def unsynced() -> Iterator[None]:
-    """Let the driver's fsync(2) do nothing in the block, as dockerd 20.10 makes none."""
+    """Disable the driver's fsync(2) in the block, because dockerd 20.10 does not call it."""
     nothing = patch.multiple(os, fsync=lambda _: None, posix_fadvise=lambda *_: None)
     with nothing:
         yield
@@ -380,7 +380,7 @@ def _listener(archive: Path, path: Path) -> Iterator[str]:
 
 
 def shell(command: str) -> None:
-    """Run a command of the shell."""
+    """Run a shell command."""
     subprocess.run(command, shell=True, check=True)
 
 

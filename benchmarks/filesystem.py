@@ -1,4 +1,4 @@
-"""The file system of all measurements: ext4 in a loop image on tmpfs, gone when the process is."""
+"""The file system of all measurements: ext4 in a loop image on tmpfs, until the process ends."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ _INSIDE = "GRAPHDRIVER_BENCHMARKS_INSIDE"
 
 
 def enter_private_namespace() -> None:
-    """Start over in a mount namespace of our own, so that every mount dies with the process."""
+    """Restart in a private mount namespace, so that every mount ends with the process."""
     if os.environ.get(_INSIDE):
         return
     os.environ[_INSIDE] = "1"
@@ -20,9 +20,9 @@ def enter_private_namespace() -> None:
 
 
 def ext4_on_tmpfs(base: Path, size: str, room: str) -> tuple[Path, Path]:
-    """Mount tmpfs of `room` at `base`, and ext4 from an image in it; return (ext4, tmpfs).
+    """Mount tmpfs of size `room` at `base`, and ext4 from an image in it; return (ext4, tmpfs).
 
-    On a disk's ext4 the same work took 1 to 9 s from run to run; here it varies by a third.
+    On ext4 of a disk the same work took 1 to 9 s in different runs; here it varies by a third.
     """
     _run("mount", "-t", "tmpfs", "-o", f"size={room}", "none", str(base))
     image, point = base / "image", base / "ext4"

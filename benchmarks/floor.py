@@ -1,7 +1,7 @@
 """The lower bound of the cycle in plain Python: the driver's system calls in order, nothing else.
 
-No locks between threads, no index of children, no undo after an error. The driver cannot be faster
-than this without calling the kernel less often.
+It has no locks between threads, no index of children, and no undo after an error. The driver cannot
+be faster than this with the same number of system calls.
 """
 
 import fcntl
@@ -28,14 +28,14 @@ class SystemCalls:
     """The system calls of create_read_write, get, put and remove, on layers of a driver's home."""
 
     def __init__(self, home: Path, parent: str) -> None:
-        """`parent` is the layer below."""
+        """`parent` is the parent layer."""
         self._home = os.fspath(home)
         self._parent = parent
         self._directory = -1
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Have the home open in the block."""
+        """Open the home for the duration of the block."""
         self._directory = os.open(self._home, _DIRECTORY)
         try:
             yield
@@ -43,7 +43,7 @@ class SystemCalls:
             os.close(self._directory)
 
     def cycle(self, id: str) -> None:
-        """Make the calls of all four verbs for one layer."""
+        """Call all four verbs for one layer."""
         self._create(id)
         self._get(id)
         self._put(id)
@@ -98,8 +98,8 @@ class SystemCalls:
         os.lstat(f"{layer}/merged")
         os.lstat(layer)
         data = f"index=off,lowerdir={lowers},upperdir={layer}/diff,workdir={layer}/work"
-        # The driver's options are relative to the home, which a thread makes its directory; where
-        # absolute ones exceed a page, only the topmost lowers are mounted here.
+        # The driver's options are relative to the home, which is the working directory of a thread;
+        # if absolute paths exceed a page, only the topmost lowers are mounted here.
         if len(data) > os.sysconf("SC_PAGE_SIZE") - 1:
             lowers = ":".join(lowers.split(":")[:10])
             data = f"index=off,lowerdir={lowers},upperdir={layer}/diff,workdir={layer}/work"
@@ -126,7 +126,7 @@ class SystemCalls:
         file = self._locked(f"{id}/link", fcntl.LOCK_EX, _READ)
         self._ask(1)
         layer = self._locked(id, _ALONE)
-        with suppress(OSError):  # nothing is mounted
+        with suppress(OSError):  # no mount exists
             umount2(f"{self._home}/{id}/merged", _LAZILY)
         link = self._read(f"{id}/link")
         os.readlink(f"l/{link}", dir_fd=home)

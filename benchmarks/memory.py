@@ -1,4 +1,4 @@
-"""How much memory a verb takes at its peak, above an idle interpreter with the driver loaded."""
+"""Peak memory of verbs, above that of an idle interpreter with the driver loaded."""
 
 import os
 import sys
@@ -43,12 +43,12 @@ def peak_above_idle(home: Path, work: Callable[[Driver], object]) -> float:
 
 
 def _peak(home: Path, work: Callable[[Driver], object]) -> int:
-    """Return ru_maxrss in KiB of a child that opens the home and does `work`."""
+    """Return ru_maxrss in KiB of a child that opens the home and runs `work`."""
     child = os.fork()
     if not child:
         status = 1
         try:
-            # A fork inherits the parent's high-water mark; writing 5 resets it to the present.
+            # A fork inherits the parent's peak; writing 5 resets it to the current value.
             Path("/proc/self/clear_refs").write_text("5")
             work(Driver(home))
             status = 0

@@ -1,4 +1,4 @@
-"""How long the conformance suite takes on overlay2."""
+"""Duration of the conformance suite on overlay2."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ from benchmarks.workspace import Record, Workspace
 
 __all__ = ["suite"]
 
-# A run takes long enough for three to tell.
+# A run is long enough for three to be sufficient.
 _ROUNDS = 3
 
 
 def suite(workspace: Workspace, record: Record) -> None:
-    """The quick profile in memory, and the default one on ext4."""
+    """The quick profile on tmpfs, and the default one on ext4."""
     for profile, home, seconds in (
         ("quick", workspace.spare / "suite", 8),
         ("default", workspace.place / "suite", 45),

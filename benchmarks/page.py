@@ -1,4 +1,4 @@
-"""The table and the charts of docs/performance.md, made of a result file and of nothing else."""
+"""The table and the charts of docs/performance.md, generated from a result file only."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ _MEMORY = 8.0
 
 
 def update(result: Result, page: Path) -> None:
-    """Replace what is between the marks of the page, and write the charts beside it."""
+    """Replace the text between the markers of the page, and write the charts beside it."""
     text = page.read_text()
     before, _, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -57,7 +57,7 @@ def table(result: Result) -> Iterator[str]:
 
 
 def terminal(row: Row) -> str:
-    """Return a row as lines of a terminal."""
+    """Return a row as lines for a terminal."""
     if row.reason:
         return f"{row.title}\n    not measured: {row.reason}"
     times = "  ".join(
@@ -68,7 +68,7 @@ def terminal(row: Row) -> str:
 
 
 def _aims(row: Row) -> Iterator[tuple[str, str, str]]:
-    """Yield each aim of a row, what was measured, and the verdict; one empty one for no aims."""
+    """Yield each aim of a row, the measured value and the verdict; one empty aim if it has none."""
     for aim in row.aims:
         ratio = row.ratio(aim.who, aim.against)
         median = row.median(aim.who)

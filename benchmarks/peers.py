@@ -18,7 +18,7 @@ _BUILD = _HERE.parent / "tests" / "gdserve" / "build"
 
 
 def build(name: str, package: str, directory: Path) -> Path | None:
-    """Build a program of go/ against Debian's source of `package`; None where that is missing."""
+    """Build a program of go/ with Debian's source of `package`; None if that is not installed."""
     if not (_SOURCES / package).is_dir() or not shutil.which("go"):
         return None
     out = directory / name
@@ -32,7 +32,7 @@ def build(name: str, package: str, directory: Path) -> Path | None:
 
 
 class _Program:
-    """A program that answers a line with the nanoseconds that a verb took, and its result."""
+    """A program that replies to a line with the nanoseconds of a verb, and its result."""
 
     def __init__(self, *command: str | Path) -> None:
         self._process = subprocess.Popen(
@@ -40,7 +40,7 @@ class _Program:
         )
 
     def call(self, *words: str | Path) -> tuple[float, str]:
-        """Return seconds and result of a verb."""
+        """Call a verb; return its seconds and its result."""
         assert self._process.stdin
         assert self._process.stdout
         print(*words, sep="\t", file=self._process.stdin, flush=True)
@@ -59,21 +59,21 @@ class _Program:
 
 
 class Docker(_Program):
-    """Docker's overlay2 on a home of its own."""
+    """Docker's overlay2 on a separate home."""
 
     def __init__(self, program: Path, home: Path) -> None:
         super().__init__(program, home)
 
     @staticmethod
     def syncs() -> bool:
-        """Say whether its create writes to the disk; 20.10 does not."""
+        """Return whether its create syncs to the disk; 20.10 does not."""
         source = _SOURCES / "docker/docker/daemon/graphdriver/overlay2/overlay.go"
         return "tomicW" in source.read_text()  # AtomicWriteFile, later atomicwriter.WriteFile
 
     @classmethod
     @contextmanager
     def running(cls, directory: Path, home: Path) -> Iterator["Docker | None"]:
-        """Yield it, or None where it cannot be built."""
+        """Yield the driver, or None if it cannot be built."""
         program = build("dockerbench", "docker/docker/daemon/graphdriver", directory)
         if not program:
             yield None
@@ -91,7 +91,7 @@ class Containerd(_Program):
     @classmethod
     @contextmanager
     def running(cls, directory: Path) -> Iterator["Containerd | None"]:
-        """Yield it, or None where it cannot be built."""
+        """Yield the package, or None if it cannot be built."""
         program = build("containerdbench", "containerd/containerd/archive", directory)
         if not program:
             yield None
@@ -104,7 +104,7 @@ class Containerd(_Program):
 
 
 class ContainersStorage:
-    """Its overlay driver, on a store of its own; each verb is one process of about 6 ms."""
+    """The overlay driver of containers-storage, on a separate store; a verb is a 6 ms process."""
 
     def __init__(self, root: Path) -> None:
         self._command = (
@@ -116,11 +116,11 @@ class ContainersStorage:
 
     @classmethod
     def if_installed(cls, root: Path) -> "ContainersStorage | None":
-        """Return it, or None where the program is missing."""
+        """Return the driver, or None if the program is not installed."""
         return cls(root) if shutil.which("containers-storage") else None
 
     def create(self, layer: str, parent: str = "") -> None:
-        """Make an empty layer."""
+        """Create an empty layer."""
         self._run("create-layer", "-i", layer, *([parent] if parent else []))
 
     def apply(self, layer: str, archive: Path) -> None:
@@ -128,19 +128,19 @@ class ContainersStorage:
         self._run("applydiff", "-f", os.fspath(archive), layer)
 
     def diff(self, layer: str) -> None:
-        """Write a layer's uncompressed archive to nowhere."""
+        """Read a layer's uncompressed archive and discard it."""
         self._run("diff", "-u", "-f", "/dev/null", layer)
 
     def changes(self, layer: str) -> None:
-        """List what differs from the parent."""
+        """List the changes to the parent."""
         self._run("changes", "-j", layer)
 
     def mount(self, layer: str) -> Path:
-        """Mount a layer and return where."""
+        """Mount a layer and return the mount point."""
         return Path(json.loads(self._run("mount", "-j", layer))[0]["mountpoint"])
 
     def unmount(self, layer: str) -> None:
-        """Undo mount."""
+        """Unmount a layer."""
         self._run("unmount", layer)
 
     def delete(self, layer: str) -> None:

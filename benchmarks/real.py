@@ -1,7 +1,8 @@
-"""A real root file system: Debian's minimal one with a compiler, and its upgrade as a second layer.
+"""A real root file system: minimal Debian with a compiler, and its upgrade as a second layer.
 
-The archives are made once, with mmdebstrap, and kept: $XDG_CACHE_HOME/graphdriver-benchmarks. The
-upgrade is what differs, by content, between the root file systems of two releases of Debian.
+The archives are created once, with mmdebstrap, and cached in
+$XDG_CACHE_HOME/graphdriver-benchmarks. The upgrade is the difference, by content, between the root
+file systems of two Debian releases.
 """
 
 import os
@@ -96,7 +97,7 @@ def root_filesystem(workspace: Workspace, record: Record) -> None:
 
 
 def _archives(workspace: Workspace) -> tuple[Path, Path]:
-    """Return the archives of the base layer and of the upgrade. Raises if they cannot be made."""
+    """Return the archives of the base layer and of the upgrade. Raises if it cannot create them."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     directory = cache / "graphdriver-benchmarks"
     directory.mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,7 @@ def _archives(workspace: Workspace) -> tuple[Path, Path]:
             driver.create(release)
             apply_file(driver, release, "", archive)
         part = upgrade.with_suffix(".part")
-        # Neither is the parent of the other, so that they are compared by content.
+        # Neither is the parent of the other, so they are compared by content.
         with driver.diff(_RELEASES[1], _RELEASES[0]) as stream, part.open("wb") as file:
             shutil.copyfileobj(stream, file)
         part.rename(upgrade)
@@ -124,7 +125,7 @@ def _root(release: str, directory: Path) -> Path:
         part = directory / f"{release}.part.tar"
         source = f"deb [signed-by={KEYRING}] {archive_of(release)} {release} main"
         command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"]
-        # A mirror may be a copy of some weeks ago.
+        # A mirror may be some weeks old.
         command += ['--aptopt=Acquire::Check-Valid-Until "false"', f"--include={_PACKAGES}"]
         subprocess.run([*command, release, part, source], check=True)
         part.rename(archive)

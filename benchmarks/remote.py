@@ -1,6 +1,6 @@
-"""The plugin server beside the driver in this process: `graphdriver serve` on a socket.
+"""The plugin server compared with the driver in this process: `graphdriver serve` on a socket.
 
-The client sends and reads as dockerd does, in chunks of 32 KiB.
+The client sends and reads in chunks of 32 KiB, as dockerd does.
 """
 
 import http.client
@@ -27,7 +27,7 @@ _DEADLINE = 60.0
 
 
 def through_socket(workspace: Workspace, record: Record) -> None:
-    """Exists, diff and apply through the socket, and without it."""
+    """exists, diff and apply through the socket, and in this process."""
     driver = workspace.driver
     _, archive = workspace.archive(partial(trees.big, size=workspace.sizes.big))
     driver.create("packed")
@@ -61,7 +61,7 @@ def through_socket(workspace: Workspace, record: Record) -> None:
 
 
 class _Client:
-    """One connection to a plugin."""
+    """A connection to a plugin."""
 
     def __init__(self, path: Path) -> None:
         self._connection = http.client.HTTPConnection("plugin")
@@ -69,7 +69,7 @@ class _Client:
         self._connection.sock.connect(str(path))
 
     def call(self, verb: str, **body: str) -> Mapping[str, object]:
-        """Call a verb that answers in JSON."""
+        """Call a verb with a JSON response."""
         self._connection.request("POST", f"/GraphDriver.{verb}", json.dumps(body).encode())
         return self._answer()
 
@@ -99,7 +99,7 @@ class _Client:
         return answer
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._connection.close()
 
 

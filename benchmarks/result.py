@@ -1,4 +1,4 @@
-"""The result of a run as a JSON file: every time, so that the page can be made from it alone."""
+"""The result of a run as a JSON file with every time, the only input of the page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ __all__ = ["Axis", "Result", "read", "write"]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Cost as work grows: for each line of the chart the median seconds at each of `points`."""
+    """Cost by size: for each line of the chart the median seconds at each of `points`."""
 
     title: str
     unit: str
@@ -35,12 +35,12 @@ class Result:
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the file; times in whole microseconds."""
+    """Write the file, with times in whole microseconds."""
     path.write_text(json.dumps(_rounded(asdict(result)), indent=1) + "\n")
 
 
 def read(path: Path) -> Result:
-    """Read it again."""
+    """Read the file."""
     data = json.loads(path.read_text())
     return Result(
         data["setup"],

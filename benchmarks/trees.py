@@ -19,7 +19,7 @@ def many(root: Path, files: int = 10_000, directories: int = 100, size: int = 10
 
 
 def big(root: Path, size: int = 1 << 30) -> None:
-    """Write one file of `size` bytes, no holes."""
+    """Write one file of `size` bytes, without holes."""
     block = random.Random(_SEED).randbytes(1 << 20)
     with (root / "big").open("wb") as file:
         for _ in range(size >> 20):

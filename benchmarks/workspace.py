@@ -1,4 +1,4 @@
-"""Where a group of contests happens: homes of their own for all contestants, removed afterwards."""
+"""The homes of all contestants of a group of contests; removed afterwards."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ __all__ = ["FULL", "SMALL", "Record", "Sizes", "Workspace"]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much work each contest is."""
+    """The amount of work of each contest."""
 
     files: int
     big: int
@@ -42,7 +42,7 @@ FULL = Sizes(
     image="12G",
     room="15G",
 )
-"""What docs/performance.md shows."""
+"""The amount of work for docs/performance.md."""
 
 SMALL = Sizes(
     files=100,
@@ -55,12 +55,12 @@ SMALL = Sizes(
     image="512M",
     room="1G",
 )
-"""Enough to prove that each contest works."""
+"""The minimum that runs each contest."""
 
 
 @dataclass(slots=True)
 class Record:
-    """Holds contests, prints each row, and keeps them all."""
+    """Runs contests, prints each row, and stores all rows."""
 
     rounds: int
     watch: Watch = field(default_factory=Watch)
@@ -70,7 +70,7 @@ class Record:
     show: Callable[[Row], object] = print
 
     def hold(self, contest: Contest, rounds: int = 0, *, keep: bool = True) -> Row:
-        """Measure a contest; `keep` it as a row of the table."""
+        """Measure a contest; `keep` stores it as a row of the table."""
         row = contest.hold(rounds or self.rounds, self.watch)
         self.show(row)
         if keep:
@@ -78,7 +78,7 @@ class Record:
         return row
 
     def leave_out(self, title: str, reason: str) -> None:
-        """Keep a row that could not be measured, with the reason."""
+        """Store a row that could not be measured, with the reason."""
         row = Row(title, {}, reason=reason)
         self.show(row)
         self.rows.append(row)
@@ -86,7 +86,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """`place` is on ext4 and the group's own, `spare` on tmpfs; peers are None where missing."""
+    """`place` is on ext4 and exclusive to the group, `spare` on tmpfs; missing peers are None."""
 
     place: Path
     spare: Path
@@ -99,7 +99,7 @@ class Workspace:
     @classmethod
     @contextmanager
     def fresh(cls, ext4: Path, spare: Path, sizes: Sizes) -> Iterator["Workspace"]:
-        """Make one, and remove all that is in it after the block."""
+        """Create a workspace, and remove all files in it after the block."""
         place = ext4 / "workspace"
         place.mkdir()
         try:
@@ -119,7 +119,7 @@ class Workspace:
             shutil.rmtree(place)
 
     def archive(self, plant: Callable[[Path], object]) -> tuple[Path, Path]:
-        """Return a new tree on ext4, filled by `plant`, and its archive on tmpfs."""
+        """Return a new tree on ext4, created by `plant`, and its archive on tmpfs."""
         tree = self.place / "tree"
         if tree.exists():
             shutil.rmtree(tree)

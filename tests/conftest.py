@@ -1,4 +1,4 @@
-"""Setup for all tests of the project."""
+"""Common setup of the project's tests."""
 
 import os
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# An example has no deadline: a shared machine may be slow.
+# Examples have no deadline: a shared machine may be slow.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the processes that tests start import the broken drivers, as the tests themselves do."""
+    """Make the broken drivers importable in processes that tests start, as in the tests."""
     here = str(Path(__file__).parent)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if here not in paths:

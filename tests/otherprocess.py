@@ -1,4 +1,4 @@
-"""A driver in a process of its own: `OtherProcess("overlay2", home).call("create", "child")`."""
+"""A driver in a separate process: `OtherProcess("overlay2", home).call("create", "child")`."""
 
 import base64
 import importlib
@@ -14,7 +14,7 @@ __all__ = ["OtherProcess"]
 
 
 class OtherProcess:
-    """Does one verb for each call, until the block ends or the process is killed."""
+    """Executes one verb for each call, until the block ends or the process is killed."""
 
     def __init__(self, driver: str, home: Path) -> None:
         command = [sys.executable, __file__, driver, str(home)]
@@ -23,7 +23,7 @@ class OtherProcess:
         )
 
     def call(self, verb: str, *arguments: str | bytes) -> str:
-        """Return "ok", or the name of the error's class, and what it says when it is no refusal."""
+        """Return "ok", or the class of the error, with the message unless it is a refusal."""
         coded = [
             {"archive": base64.b64encode(one).decode()} if isinstance(one, bytes) else one
             for one in arguments
@@ -35,7 +35,7 @@ class OtherProcess:
         return str(json.loads(self._process.stdout.readline()))
 
     def kill(self) -> None:
-        """Kill it, and wait until it is dead."""
+        """Kill the process, and wait for its end."""
         self._process.kill()
         self._process.wait(timeout=60)
 
@@ -55,7 +55,7 @@ def _serve(name: str, home: str) -> None:
     from graphdriver.errors import DriverError
 
     driver = importlib.import_module(f"graphdriver.{name}").Driver(home)
-    kept = None  # a diff stays open until the next verb has answered
+    kept = None  # a diff stays open until the next verb has returned
     for line in sys.stdin:
         verb, *coded = json.loads(line)
         arguments = [

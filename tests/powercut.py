@@ -1,4 +1,4 @@
-"""Power cuts: an ext4 on a loop device that loses what is in memory, and is mounted again."""
+"""Power cuts: an ext4 on a loop device that loses its unwritten data, and is mounted again."""
 
 import fcntl
 import os
@@ -12,17 +12,17 @@ from graphdriver.linux.architecture import ioctl_read
 
 __all__ = ["CUTS", "cut_power", "end_power", "mounted_disk", "start_again"]
 
-# include/uapi/linux/fs.h, FS_IOC_SHUTDOWN: the disk gets no more of what is in memory.
+# include/uapi/linux/fs.h, FS_IOC_SHUTDOWN: no more of the cached data is written to the disk.
 _SHUTDOWN = ioctl_read("X", 125, 4)
 
 CUTS = [1, 2]
-"""Flags: the journal is written before, so that names survive and data does not; nothing survives
-that was not synced."""
+"""Flags: the journal is written first, so that names survive but data does not; only synced data
+survives."""
 
 
 @contextmanager
 def mounted_disk(directory: Path) -> Iterator[Path]:
-    """Mount an ext4 in `directory` that writes nothing by itself for as long as a test takes."""
+    """Mount an ext4 in `directory` that writes no data by itself during a test."""
     image, mounted = directory / "image", directory / "disk"
     with image.open("wb") as made:
         made.truncate(64 << 20)
@@ -36,13 +36,13 @@ def mounted_disk(directory: Path) -> Iterator[Path]:
 
 
 def cut_power(disk: Path, flag: int) -> None:
-    """Cut the power, and start again."""
+    """Cut the power, and mount the disk again."""
     end_power(disk, flag)
     start_again(disk)
 
 
 def end_power(disk: Path, flag: int) -> None:
-    """Let nothing more reach the disk: every call on it fails from now on."""
+    """Write no more data to the disk: every call on it fails from now on."""
     descriptor = os.open(disk, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("i", flag))
@@ -51,7 +51,7 @@ def end_power(disk: Path, flag: int) -> None:
 
 
 def start_again(disk: Path) -> None:
-    """Mount the disk as it is; no process may have it open."""
+    """Mount the disk as it is; no process may have files on it open."""
     subprocess.run(["umount", "-R", disk], check=True)
     _mount(disk)
 

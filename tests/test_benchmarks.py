@@ -1,4 +1,4 @@
-"""The benchmarks measure, judge and report; no time is asserted."""
+"""The benchmarks measure, evaluate and report; no test asserts a time."""
 
 import os
 import shutil

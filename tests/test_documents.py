@@ -1,4 +1,4 @@
-"""What the documents say of files and commands is there."""
+"""Files and commands that the documents name exist."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The map of the repository, held against the code."""
+"""The architecture: allowed imports between packages, compared with the code."""
 
 import ast
 import re
@@ -13,13 +13,13 @@ SOURCE_ROOTS = {
     "graphdriver_conformance": ROOT / "conformance",
     "graphdriver_vms": ROOT / "vms",
 }
-# What each package may import of ours. The oracle must not share code with what it judges.
+# The project packages that each package may import. The oracle must not share code with drivers.
 ALLOWED = {
     "graphdriver": r"graphdriver(\..*)?",
     "graphdriver_conformance": r"graphdriver_conformance(\..*)?|graphdriver(\.(contract|errors))?",
     "graphdriver_vms": r"graphdriver_vms(\..*)?",
 }
-# Names that `graphdriver` itself exports; anything else from it would be the driver's own code.
+# Names that `graphdriver` itself exports; all others are internal to the driver.
 CONTRACT = {
     "Capability",
     "Change",
@@ -91,7 +91,7 @@ def test_only_the_linux_package_of_the_reference_touches_ctypes() -> None:
 
 
 def test_packages_of_the_reference_import_each_other_one_way_only() -> None:
-    """A package is a folder of `graphdriver`; its root modules are the lowest level."""
+    """A package is a directory of `graphdriver`; its root modules are the lowest level."""
     root = SOURCE_ROOTS["graphdriver"] / "graphdriver"
     packages = {path.name for path in root.iterdir() if (path / "__init__.py").exists()}
     uses: dict[str, set[str]] = {package: set() for package in packages}
@@ -129,7 +129,7 @@ def test_stdlib_tarfile_stays_out_of_the_reference() -> None:
 
 @pytest.mark.parametrize("root", SOURCE_ROOTS.values(), ids=lambda root: str(root.name))
 def test_source_roots_hold_no_stray_modules(root: Path) -> None:
-    """An editable install puts the root on sys.path: a stray module would be importable by all."""
+    """An editable install puts the root on sys.path: every project could import a stray module."""
     assert sorted(root.glob("*.py")) == []
 
 

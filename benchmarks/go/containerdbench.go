@@ -3,7 +3,7 @@
 //
 //	containerdbench
 //
-// It reads one command for each line, with tabs between the words, and answers each with one line:
+// It reads one command for each line, separated by tabs, and answers each with one line:
 // the nanoseconds of the call, or "error" and a message. Commands: diff LOWER UPPER, which compares
 // two directories as containerd's walking differ does, LOWER empty for none; apply ROOT FILE, as its
 // overlay applier unpacks a layer. Built by tests/gdserve/build.
@@ -24,7 +24,7 @@ import (
 func call(words []string) error {
 	switch words[0] {
 	case "diff":
-		// A writer of archives that costs nothing, as for the other contestants.
+		// A destination of archives without cost, as for the other contestants.
 		return archive.WriteDiff(context.Background(), struct{ io.Writer }{io.Discard}, words[1], words[2])
 	case "apply":
 		stream, err := os.Open(words[2])

@@ -2,14 +2,14 @@
 //
 //	dockerbench HOME
 //
-// It reads one command for each line, with tabs between the words, and answers each with one line:
-// the nanoseconds of the verb and what it returned, or "error" and a message. Commands: create,
+// It reads one command for each line, separated by tabs, and answers each with one line:
+// the nanoseconds of the verb and its result, or "error" and a message. Commands: create,
 // remove, put (ID [PARENT]); get ID, which returns the path; init, a second Init on the same home;
 // diff and changes (ID PARENT), read to the end, which return the number of bytes or of changes;
 // apply ID PARENT FILE, or SOCKET with a leading "@";
 // cycle ID PARENT COUNT, which is create, get, put and remove COUNT times.
-// Built by tests/gdserve/build against Docker 20.10, 26.1 and 28.5, whose Init and Get differ in
-// their types; hence reflect.
+// Built by tests/gdserve/build with Docker 20.10, 26.1 and 28.5, whose Init and Get have different
+// types; therefore reflect is used.
 package main
 
 import (

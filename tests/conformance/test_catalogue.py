@@ -1,4 +1,4 @@
-"""Registry and tests match, both ways."""
+"""The catalogue and the tests match in both directions."""
 
 import ast
 from collections import Counter

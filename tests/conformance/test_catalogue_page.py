@@ -1,4 +1,4 @@
-"""docs/catalogue.md is what the code says, and its table of other suites leads somewhere."""
+"""docs/catalogue.md is up to date, and the links in its table of other suites are valid."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Disks that tests of the suite fill, and whose power they cut."""
+"""Test disks that tests of the suite fill, or on which they simulate a power cut."""
 
 import os
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def test_power_cut_loses_what_was_not_synced(disk: ImageDisk, survives: Survives
 
 @pytest.mark.parametrize("survives", Survives)
 def test_image_that_is_kept_is_that_of_a_power_cut(disk: ImageDisk, survives: Survives) -> None:
-    """A sweep keeps images of a disk that goes on: each has to be what FS_IOC_SHUTDOWN leaves."""
+    """Images that a sweep keeps of a disk in use must equal the result of FS_IOC_SHUTDOWN."""
     _write_two(disk.point)
     kept = disk.as_after_a_cut(survives)
     disk.cut(survives)
@@ -164,7 +164,7 @@ def test_small_disk_leaves_what_was_asked(
 
 
 def test_disk_whose_free_blocks_are_scattered_is_filled(tmp_path: Path) -> None:
-    """With some numbers of pieces one block is too little for a piece and its place in the list."""
+    """With some numbers of chunks, one block is too small for a chunk and its extent record."""
     try:
         disk = small_disk("ext4", tmp_path)
     except CannotMake as error:

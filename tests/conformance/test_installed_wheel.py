@@ -20,7 +20,7 @@ _RECENT = "import sys, venv, ensurepip; assert sys.version_info >= (3, 11)"
 pytestmark = pytest.mark.xdist_group("installed-wheel")
 
 
-# Not below pytest's own temporary directory: that one is closed to the ordinary user.
+# Not below the temporary directory of pytest, which the ordinary user cannot enter.
 def _open_to_all(mode: int) -> Iterator[Path]:
     base = Path(tempfile.mkdtemp(prefix="graphdriver-wheel-"))
     base.chmod(mode)
@@ -30,19 +30,19 @@ def _open_to_all(mode: int) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[Path]:
-    """Yield a directory that anyone may enter."""
+    """Yield a directory that every user may enter."""
     yield from _open_to_all(0o755)
 
 
 @pytest.fixture
 def empty() -> Iterator[Path]:
-    """Yield an empty directory that anyone may enter and write."""
+    """Yield an empty directory that every user may enter and write."""
     yield from _open_to_all(0o777)
 
 
 @pytest.fixture(scope="module")
 def installed(here: Path) -> Path:
-    """Return the bin directory of a virtual environment that holds only the wheel."""
+    """Return the bin directory of a virtual environment that contains only the wheel."""
     built = here / "dist"
     _run(sys.executable, "-m", "build", "--wheel", "--outdir", str(built), str(ROOT))
     (wheel,) = built.glob("*.whl")
@@ -53,7 +53,7 @@ def installed(here: Path) -> Path:
 
 
 def _interpreter() -> str:
-    """Return a Python that an ordinary user can run, too: one in root's home they cannot."""
+    """Return a Python that an ordinary user can also run: one in root's home is not accessible."""
     system = "/usr/bin/python3"
     above = Path(os.path.realpath(sys.executable)).parents
     if all(directory.stat().st_mode & 0o001 for directory in above):
@@ -63,7 +63,7 @@ def _interpreter() -> str:
 
 
 def _run(*command: str, cwd: Path | None = None) -> str:
-    # PYTHONPATH and tox's own variables would let the checkout leak into the environment.
+    # PYTHONPATH and the variables of tox would make the checkout importable in the environment.
     keep = {"PATH", "HOME", "TMPDIR", "LANG", "PIP_INDEX_URL", "PIP_CONFIG_FILE"}
     environment = {key: value for key, value in os.environ.items() if key in keep}
     done = subprocess.run(
@@ -147,7 +147,7 @@ def test_ordinary_user_gets_a_verdict(installed: Path, empty: Path, driver: str)
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become an ordinary user")
 def test_doctor_says_what_would_help(installed: Path, empty: Path) -> None:
-    """An ordinary user without subordinate ids: as in most containers."""
+    """An ordinary user without subordinate ids, as in most containers."""
     command = ["setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups"]
     command += [str(installed / "graphdriver"), "doctor"]
     environment = {"TMPDIR": "/tmp", "PATH": "/usr/bin:/bin"}
@@ -181,7 +181,7 @@ def test_commands_that_read_the_packages_own_files(installed: Path, empty: Path)
 
 
 def test_matrix_doctor_names_what_is_missing(installed: Path, empty: Path) -> None:
-    """In an environment without python-vagrant, which the extra [vms] brings."""
+    """The environment lacks python-vagrant, which the extra [vms] installs."""
     done = subprocess.run(
         [str(installed / "graphdriver"), "matrix", "doctor"],
         cwd=empty,
@@ -215,7 +215,7 @@ def test_module_attribute_in_the_current_directory_is_a_driver(
 
 
 def test_selenium_keeps_its_driver_option(installed: Path, empty: Path) -> None:
-    """pytest-selenium registers --driver with its browsers for choices; the last test here."""
+    """pytest-selenium registers --driver with browsers as choices. This must be the last test."""
     _run(str(installed / "pip"), "install", "-q", "pytest-selenium")
     (empty / "test_theirs.py").write_text(
         "def test_x(request): print('browser', request.config.getoption('driver'))\n"

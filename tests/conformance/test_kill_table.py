@@ -1,4 +1,4 @@
-"""Every requirement of level MUST catches a broken driver."""
+"""Every requirement of level MUST detects a broken driver."""
 
 from graphdriver_conformance.catalogue.requirement import Level, catalogue
 from graphdriver_mutants import kills

@@ -1,4 +1,4 @@
-"""docs/levels.md has a reason for every requirement that is no MUST, and for no other."""
+"""docs/levels.md has a reason for each requirement below MUST, and for no other."""
 
 import re
 from pathlib import Path

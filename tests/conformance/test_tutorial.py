@@ -1,4 +1,4 @@
-"""docs/tutorial.md, followed line by line: each command is run, each file and patch is applied."""
+"""docs/tutorial.md, step by step: each command is run, each file and patch is applied."""
 
 import os
 import re
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the tutorial is follow
 
 
 class Reader:
-    """Somebody who follows the page in a directory; `printed` is the output of each command."""
+    """A reader of the page in a directory; `printed` is the output of each command."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.printed: list[str] = []
 
     def follow(self, language: str, title: str, text: str) -> None:
-        """Do what a block says; blocks without a language are output to compare with."""
+        """Execute a block of the page; blocks without a language are output to compare with."""
         if language == "console":
             for command in text.splitlines():
                 self._run(shlex.split(command.removeprefix("$ ")))
@@ -42,7 +42,8 @@ class Reader:
             return
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": path}
-        # The whole suite runs once, at the end; before that, the families that the page speaks of.
+        # The whole suite runs once, at the end; earlier runs are limited to the families of the
+        # page.
         is_whole = command[0] == "pytest" and not any("requirement" in word for word in command)
         if is_whole and "user_xattrs" not in (self.directory / "mydriver/driver.py").read_text():
             environment["PYTEST_ADDOPTS"] = FEW
@@ -59,7 +60,7 @@ class Reader:
 
     def _compare(self, shown: str) -> None:
         for line in shown.splitlines():
-            # "..." is left out of the page, and figures differ with the part that is run.
+            # "..." marks an omission on the page, and figures depend on the selected tests.
             start = re.split(r"\.\.\.|\(all|\(in the", line)[0].rstrip()
             if not start.startswith("works although"):
                 assert start in self.printed[-1]

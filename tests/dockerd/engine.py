@@ -1,7 +1,8 @@
-"""A dockerd whose storage is a driver of ours behind the plugin socket.
+"""A dockerd whose storage driver is a graphdriver of this project, as a plugin.
 
-Debian's docker.io 20.10 with `--experimental`; newer than 27 no longer has the protocol. dockerd
-looks for plugins in /run/docker/plugins, so the socket's name there is one of this process.
+Debian's docker.io 20.10 with `--experimental`; versions above 27 no longer have the protocol.
+dockerd searches /run/docker/plugins for plugins, so the name of the socket contains the pid of this
+process.
 """
 
 import io
@@ -24,7 +25,7 @@ _PLUGINS = Path("/run/docker/plugins")
 
 
 class Engine:
-    """A daemon and its plugin below `base`, whose name is short: sun_path has 108 bytes."""
+    """A daemon and its plugin below `base`, a short path: sun_path is limited to 108 bytes."""
 
     def __init__(self, driver: str) -> None:
         self._driver = driver
@@ -39,7 +40,7 @@ class Engine:
         self._said: list[str] = []
 
     def start_plugin(self) -> None:
-        """Serve the driver; return when it listens."""
+        """Serve the driver; return when its socket listens."""
         _PLUGINS.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "graphdriver.plugin", self._driver]
         self._plugin = subprocess.Popen(
@@ -50,14 +51,14 @@ class Engine:
         assert "listens" in said, said
 
     def end_plugin(self, number: int = signal.SIGTERM) -> None:
-        """End the plugin, by default as an update of it would."""
+        """End the plugin, by default with the signal that an update sends."""
         if self._plugin and self._plugin.stderr:
             self._plugin.send_signal(number)
             self._plugin.communicate(timeout=30)
             self._plugin = None
 
     def start(self) -> None:
-        """Start dockerd; return when it answers."""
+        """Start dockerd; return when its API responds."""
         base = self.base
         command = ["dockerd", f"--config-file={base}/daemon.json", f"--data-root={base}/root"]
         command += [f"--exec-root={base}/exec", f"--pidfile={base}/pid", "-H", self._address]
@@ -74,7 +75,7 @@ class Engine:
         assert self._daemon.poll() is None, f"dockerd ended: {''.join(self._said[-20:])}"
 
     def _read(self, daemon: "subprocess.Popen[str]", listens: threading.Event) -> None:
-        """Read what the daemon says, to its end: it stops when the pipe is full."""
+        """Read the daemon's output until its end: the daemon blocks when the pipe is full."""
         assert daemon.stderr
         with daemon.stderr as said:
             for line in said:
@@ -85,7 +86,7 @@ class Engine:
         listens.set()
 
     def stop(self) -> None:
-        """End dockerd and its containers."""
+        """Stop dockerd and its containers."""
         if self._daemon:
             self._daemon.terminate()
             self._daemon.wait(60)
@@ -93,7 +94,7 @@ class Engine:
             self._daemon = None
 
     def close(self) -> None:
-        """End everything and remove it."""
+        """Stop all processes and remove all files."""
         self.stop()
         self.end_plugin()
         for row in reversed(self.mounts()):
@@ -103,7 +104,7 @@ class Engine:
             left.unlink(missing_ok=True)
 
     def docker(self, *arguments: str, feed: bytes = b"") -> bytes:
-        """Run a docker command that has to succeed and return what it prints."""
+        """Run a docker command, which must succeed, and return its output."""
         environment = {**os.environ, "DOCKER_BUILDKIT": "0", "DOCKER_CLI_HINTS": "0"}
         done = subprocess.run(
             ["docker", "-H", self._address, *arguments],
@@ -113,7 +114,7 @@ class Engine:
         return done.stdout
 
     def mounts(self) -> list[str]:
-        """Return the mount points below the base."""
+        """Return the mount points below `base`."""
         return [row.point for row in mounts_below(self.base)]
 
     def layers(self) -> list[str]:

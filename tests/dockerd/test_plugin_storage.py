@@ -1,4 +1,4 @@
-"""A real Docker on `graphdriver serve overlay2`: what its users do, restarts and kills included."""
+"""A real Docker on `graphdriver serve overlay2`: common commands, restarts and kills."""
 
 import io
 import os
@@ -101,7 +101,7 @@ def test_plugin_is_restarted_while_a_container_runs(engine: Engine, number: int)
     process = engine.docker("inspect", "-f", "{{.State.Pid}}", "work").decode().strip()
 
     engine.end_plugin(number)
-    # docker exec asks the plugin; the container itself does not.
+    # docker exec calls the plugin; the container itself does not.
     with Path(f"/proc/{process}/root/data/new").open("a") as new:
         new.write("between\n")
     engine.start_plugin()

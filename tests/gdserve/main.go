@@ -1,8 +1,8 @@
-// gdserve serves one of Docker's own storage drivers on a plugin socket, so that the suite can judge
+// gdserve serves one of Docker's own storage drivers on a plugin socket, so that the suite can test
 // it: gdserve overlay2|vfs|btrfs|fuse-overlayfs [SOCKET]; without SOCKET, $GRAPHDRIVER_SOCKET.
 //
-// It adds nothing to the driver and hides nothing of it. What differs between the versions of Docker
-// is in moby20.go, moby26.go and moby28.go, of which one is compiled.
+// It does not change the behaviour of the driver. Differences between the versions of Docker are in
+// moby20.go, moby26.go and moby28.go, of which one is compiled.
 package main
 
 import (
@@ -26,15 +26,15 @@ import (
 	"github.com/docker/docker/daemon/graphdriver/vfs"
 )
 
-// kind is a driver: how it is made, and what it claims (graphdriver.contract.Capability).
+// kind is a driver: its constructor, and its claims (graphdriver.contract.Capability).
 type kind struct {
 	init   graphdriver.InitFunc
 	claims []string
 	limit  int
 }
 
-// What all of them can do. pkg/archive of 20.10 carries neither user.* attributes nor ACLs, fills
-// holes and cuts mtimes to seconds. Of quotas only the control of btrfs is in Debian's source.
+// The claims of all drivers. pkg/archive of 20.10 preserves no user.* attributes and no ACLs, fills
+// holes and truncates mtimes to seconds. Debian's source supports quotas for btrfs only.
 var always = []string{"idmap", "restartable", "root_metadata", "hardlink_identity", "flattened_diff",
 	"changes", "diff_size", "home"}
 
@@ -65,7 +65,7 @@ type request struct {
 
 type answer map[string]interface{}
 
-// plugin has the driver that the last Init made.
+// plugin has the driver that the last Init created.
 type plugin struct {
 	kind   kind
 	driver atomic.Value
@@ -142,7 +142,7 @@ func activate(graphdriver.Driver, request) (answer, error) {
 	return answer{"Implements": []string{"GraphDriver"}}, nil
 }
 
-// handle answers a verb; one that needs no driver is called with none.
+// handle answers a verb; the driver is nil for verbs that do not need one.
 func (p *plugin) handle(call verb, needsDriver bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, ok := read(w, r)
@@ -191,7 +191,7 @@ func (p *plugin) applyDiff(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
 		size, err = driver.ApplyDiff(query.Get("id"), query.Get("parent"), r.Body)
 	}
-	// Whatever came of it, the rest is read, and what it lacks is an error.
+	// The rest is read in every case; a truncated body is an error.
 	if _, rest := io.Copy(io.Discard, r.Body); err == nil {
 		err = rest
 	}
@@ -250,7 +250,7 @@ func serve(p *plugin, path string) error {
 }
 
 func main() {
-	// Docker's drivers call their own program again, to unpack and to mount.
+	// Docker's drivers execute their own program again, to unpack and to mount.
 	if isReexec() {
 		return
 	}

@@ -1,7 +1,7 @@
 // Docker's own graphtest, run over a graphdriver plugin that listens on $GRAPHDRIVER_SOCKET.
 //
 // The checks, the plugin client and the proxy are Docker's, unchanged. The order is that of Docker's
-// own test of overlay2; Changes stands last, because that test skips it.
+// own test of overlay2; Changes is last, because that test skips it.
 package graphtest
 
 import (
@@ -21,7 +21,7 @@ import (
 
 const name = "foreign"
 
-// plugin is what Docker's plugin store would have found.
+// plugin is the plugin that Docker's plugin store would return.
 type plugin struct{ client *plugins.Client }
 
 func (p plugin) Name() string                  { return name }
@@ -29,7 +29,7 @@ func (p plugin) IsV1() bool                    { return true }
 func (p plugin) ScopedPath(path string) string { return path }
 func (p plugin) Client() *plugins.Client       { return p.client }
 
-// store has one plugin.
+// store contains one plugin.
 type store struct{ plugingetter.PluginGetter }
 
 func (store) Get(string, string, int) (plugingetter.CompatPlugin, error) {

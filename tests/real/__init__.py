@@ -1,7 +1,7 @@
-"""Drivers that other people wrote, judged: run, compared with what is known of them, published.
+"""Third-party drivers: run, compared with their known violations, published.
 
-    python -m tests.real                            all of them; writes docs/real-drivers.md
-    python -m tests.real --check NAME ...           those, compared with tests/real/expectations
+    python -m tests.real                            all drivers; writes docs/real-drivers.md
+    python -m tests.real --check NAME ...           the named ones; fails on unexpected outcomes
 
-Not a test of pytest's: a run takes minutes, and starts daemons.
+Not run by pytest: a run takes minutes, and starts daemons.
 """

@@ -1,4 +1,4 @@
-"""Run the suite on the drivers; see the package."""
+"""Run the suite on the drivers; see the documentation of the package."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ _CALLS = 40
 
 
 def main() -> int:
-    """Judge the targets that are named, and return 1 when something is not as known."""
+    """Run the suite on the named targets; return 1 if a result differs from the known one."""
     parser = argparse.ArgumentParser("python -m tests.real")
     parser.add_argument("target", nargs="*", help=f"of {', '.join(TARGETS)}; default: all")
     parser.add_argument("--check", action="store_true", help="compare only, write no page")
@@ -46,14 +46,15 @@ def main() -> int:
             judged = judge(target, options.profile, options.processes)
             _say(target.name, judged)
             record["targets"][target.name] = judged
-            if not options.check:  # each at once: a run of all takes hours
+            if not options.check:  # each result at once: a run of all targets takes hours
                 _write({target.name: judged})
     if not options.check:
         _write({})
     failed = False
     for name in options.target or record["targets"]:
         outcomes = record["targets"][name]["outcomes"]
-        # What is newer than the record was read by nobody yet, and fails nothing.
+        # Violations of requirements that are newer than the record are not reviewed yet: no
+        # failure.
         old = before["targets"].get(name, {}).get("outcomes", {}) if options.check else outcomes
         for id in sorted(outcomes.keys() - old.keys()):
             print(f"{name}: {id} is new to the record: {outcomes[id]}")
@@ -64,7 +65,7 @@ def main() -> int:
 
 
 def judge(target: Target, profile: str, processes: int) -> dict[str, Any]:
-    """Run the suite on one target and return what came of it."""
+    """Run the suite on one target and return the record of the run."""
     with tempfile.TemporaryDirectory(prefix="real-") as scratch:
         place = Path(scratch)
         report = _RESULTS / f"{target.name}.json"
@@ -74,7 +75,7 @@ def judge(target: Target, profile: str, processes: int) -> dict[str, Any]:
             command = [sys.executable, "-m", "graphdriver_conformance", "check", *found.arguments]
             command += [f"--graphdriver-profile={profile}", f"--graphdriver-report={report}"]
             command += ["-n", str(processes)]
-            # Shrinking takes longer than all the rest where each verb is a process.
+            # Shrinking takes longer than all other phases if each verb is a process.
             environment = {**found.environment, SHRINK_VARIABLE: "no"}
             done = subprocess.run(
                 command, capture_output=True, text=True, env=environment, check=False
@@ -105,7 +106,7 @@ def judge(target: Target, profile: str, processes: int) -> dict[str, Any]:
 
 @contextmanager
 def _path(path: str) -> Iterator[None]:
-    """Look for programs in `path` for as long as the block runs."""
+    """Use `path` as the search path of programs for the duration of the block."""
     before = os.environ["PATH"]
     os.environ["PATH"] = path
     try:
@@ -115,7 +116,7 @@ def _path(path: str) -> Iterator[None]:
 
 
 def _call_ms(arguments: list[str], home: Path) -> float:
-    """Return what a call costs that has nothing to do, in milliseconds."""
+    """Return the time of a call without work, in milliseconds."""
     source = resolve(arguments[0])
     flag = "--graphdriver-option="
     options = tuple(one.removeprefix(flag) for one in arguments if one.startswith(flag))
@@ -133,7 +134,7 @@ def _call_ms(arguments: list[str], home: Path) -> float:
 
 
 def _write(judged: dict[str, Any]) -> None:
-    record = _recorded()  # again: another process may judge other targets meanwhile
+    record = _recorded()  # another process may have added targets
     record["targets"] |= judged
     (_DOCS / "real-drivers.json").write_text(json.dumps(record, indent=1) + "\n")
     (_DOCS / "real-drivers.md").write_text(document(record))

@@ -1,8 +1,8 @@
-"""How many of the broken drivers Docker's own graphtest catches: docs/comparison.md.
+"""The broken drivers that Docker's own graphtest detects: docs/comparison.md.
 
-    python -m tests.real.comparison             runs it over those that are not in the record yet
-    python -m tests.real.comparison NAME ...    over those again
-    python -m tests.real.comparison --page      writes the page again, runs nothing
+    python -m tests.real.comparison             run it on the drivers that are not in the record yet
+    python -m tests.real.comparison NAME ...    run it on these drivers again
+    python -m tests.real.comparison --page      write the page from the record, run nothing
 
 graphtest, its plugin client and its proxy are Docker 20.10's, from Debian's source package,
 unchanged (tests/graphtest). Each broken driver is served on a plugin socket.
@@ -35,7 +35,7 @@ _PAGE = _RECORD.with_suffix(".md")
 _TESTS = _ROOT / "tests" / "graphtest" / "graphtest_test.go"
 _SKIPPED_UPSTREAM = {"TestChanges"}
 _PATIENCE = 600
-sys.path.insert(0, str(_ROOT / "tests"))  # the broken drivers are a package there
+sys.path.insert(0, str(_ROOT / "tests"))  # the package of broken drivers is in that directory
 
 _HEAD = """# Compared with Docker's graphtest
 
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def page_of(record: Mapping[str, list[str]]) -> str:
-    """Return the page, without drivers that are no more."""
+    """Return the page, without drivers that no longer exist."""
     return _document({name: record[name] for name, _ in _commands() if name in record})
 
 
@@ -129,7 +129,7 @@ def _commands() -> Iterator[tuple[str, list[str]]]:
     specs = {name: name for name in ("overlay2", "vfs")}
     specs |= {name: f"graphdriver_mutants.variants:{name}" for name in VARIANTS}
     for name, one in MUTANTS.items():
-        if one.needs != "project_quota":  # which no machine of ours has had so far
+        if one.needs != "project_quota":  # which no test machine has had so far
             specs[name] = one.spec()
     for name, spec in specs.items():
         scheme, _, command = spec.partition(":")
@@ -141,7 +141,7 @@ def _commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def _run(program: Path, command: list[str], scratch: Path) -> list[str]:
-    """Serve a driver, run graphtest on it, and return the checks that fail."""
+    """Serve a driver, run graphtest on it, and return the failed checks."""
     place = Path(tempfile.mkdtemp(dir=scratch))
     socket = place / "s"
     environment = {
@@ -167,7 +167,7 @@ def _run(program: Path, command: list[str], scratch: Path) -> list[str]:
                     time.sleep(0.05)
                 return _failed(program, environment)
             finally:
-                with contextlib.suppress(ProcessLookupError):  # it may have died of a check
+                with contextlib.suppress(ProcessLookupError):  # a check may have killed it
                     os.killpg(server.pid, signal.SIGKILL)
     finally:
         umount_below(place)

@@ -1,4 +1,4 @@
-"""What is known of the drivers, and how a run differs from it."""
+"""The known violations of the drivers, and the differences of a run from them."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _KINDS = ("bug", "difference")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One requirement that a driver is known to break, in the versions of `suites`."""
+    """A requirement with a known violation, in the versions of `suites`."""
 
     kind: str
     note: str
@@ -27,7 +27,7 @@ class Known:
 
 
 def known_of(name: str) -> dict[str, Known]:
-    """Return what the target DRIVER or DRIVER@SUITE is known to break, by requirement id.
+    """Return the known violations of the target DRIVER or DRIVER@SUITE, by requirement id.
 
     Raises ValueError.
     """
@@ -45,7 +45,7 @@ def known_of(name: str) -> dict[str, Known]:
 
 
 def surprises(name: str, outcomes: Mapping[str, str]) -> list[str]:
-    """Return a line for each requirement whose outcome is not the known one."""
+    """Return a line for each requirement whose outcome differs from the known one."""
     known = known_of(name)
     lines = []
     for id, outcome in sorted(outcomes.items()):

@@ -1,10 +1,10 @@
-"""Findings in the drivers of others, each reproduced by a script that needs nothing of ours.
+"""Findings in third-party drivers, each reproduced by a script independent of this project.
 
     python -m tests.real.findings                    run all in all versions; write docs/findings
-    python -m tests.real.findings --check NAME ...   run those; compare with what is recorded
+    python -m tests.real.findings --check NAME ...   run these; compare with the recorded output
 
-A script of docs/findings prints what is expected and what happens. It runs in a mount namespace of
-its own, with the programs of one Debian suite after the other.
+A script of docs/findings prints the expected and the actual behaviour. It runs in its own mount
+namespace, with the programs of one Debian suite after the other.
 """
 
 import argparse
@@ -26,9 +26,9 @@ _DIRECTORY = Path(__file__).parents[2] / "docs" / "findings"
 _RESULTS = _DIRECTORY / "results.json"
 _NEWER = SUITES[1:]
 _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    # the first word of a script's name: packages, programs, suites that have them
+    # the first word of a script's name: packages, programs, and the suites that contain them
     "containers": (("containers-storage",), ("containers-storage",), SUITES),
-    "containerd": (("containerd",), ("containerd", "ctr"), _NEWER),  # blockfile came with 1.7
+    "containerd": (("containerd",), ("containerd", "ctr"), _NEWER),  # blockfile exists since 1.7
     "docker": (("golang-github-docker-docker-dev",), (), SUITES),
     "fuse": (("fuse-overlayfs",), ("fuse-overlayfs",), SUITES),
     "nydus": (
@@ -63,7 +63,7 @@ class Finding:
 
     @property
     def suites(self) -> tuple[str, ...]:
-        """Return the suites that have what the script needs."""
+        """Return the suites that contain the programs of the script."""
         return self._kind[2]
 
     @property
@@ -102,7 +102,7 @@ _Results = dict[str, dict[str, dict[str, str]]]
 
 
 def main() -> int:
-    """Run scripts; return 1 when one prints something else than is recorded."""
+    """Run scripts; return 1 if one prints other output than the recorded one."""
     parser = argparse.ArgumentParser("python -m tests.real.findings")
     parser.add_argument("name", nargs="*", help="default: all")
     parser.add_argument("--suite", action="append", choices=SUITES, help="default: all")
@@ -131,7 +131,7 @@ def main() -> int:
 
 
 def pages(recorded: Mapping[str, Mapping[str, Mapping[str, str]]]) -> dict[Path, str]:
-    """Return each page, and the index, with what was recorded in its blocks."""
+    """Return each page, and the index, with the recorded output in its blocks."""
     made = {}
     for name, finding in FINDINGS.items():
         text = finding.page.read_text()

@@ -1,8 +1,8 @@
-"""Debian suites, unpacked: each holds one version of what is judged, and what builds it.
+"""Debian suites, unpacked: each contains one version of the drivers, and its build dependencies.
 
-The packages come through a private apt root (mmdebstrap), so that nothing on the machine is
-upgraded; no script of a package is run. A suite that the machine itself runs is taken from there
-when the packages are installed.
+The packages are downloaded through a private apt root (mmdebstrap), so that no package of the
+machine is upgraded; maintainer scripts are not run. If the machine itself runs the suite and has
+the packages installed, these are used.
 
     PATH=$(python -m tests.real.suites trixie dockerd containerd):$PATH pytest tests/dockerd
 """
@@ -23,7 +23,7 @@ from graphdriver_vms.images.apt import KEYRING, archive_of
 __all__ = ["SUITES", "Suite", "short"]
 
 SUITES = ("bookworm", "trixie", "sid")
-"""From the oldest to the newest; sid moves, so that the page has the versions."""
+"""From the oldest to the newest; sid changes, so the page lists the versions."""
 
 _BUILD_DOCKER = (
     *("golang-github-docker-docker-dev", "golang-github-vbatts-tar-split-dev", "golang-go"),
@@ -39,7 +39,7 @@ _LOADER = "lib64/ld-linux-x86-64.so.2"
 
 
 class Suite:
-    """A suite by its code name; its root is made when it is first asked for."""
+    """A suite by its code name; its root is created at the first use."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -51,13 +51,13 @@ class Suite:
         return platform.freedesktop_os_release().get("VERSION_CODENAME") == self.name
 
     def provide(self, programs: Sequence[str], packages: Sequence[str]) -> Path | None:
-        """Return a directory that holds the programs, None where they are the machine's own."""
+        """Return a directory with the programs, None if the installed ones are used."""
         if self.is_here and all(_version(package) for package in packages):
             return None
         return self.directory(programs)
 
     def directory(self, programs: Sequence[str]) -> Path:
-        """Return a directory that holds programs of the suite."""
+        """Return a directory with programs of the suite."""
         self._make()
         directory = self._root / "programs"
         directory.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ class Suite:
         return directory
 
     def docker(self, source: Path | None = None) -> Path:
-        """Return gdserve, or the program of `source`, built against the suite's Docker."""
+        """Return gdserve, or the program of `source`, built with Docker of the suite."""
         self._make()
         build = Path(__file__).parents[1] / "gdserve" / "build"
         program = self._root / "programs" / (source.stem if source else "gdserve")
@@ -78,7 +78,7 @@ class Suite:
         return program
 
     def version(self, package: str) -> str:
-        """Return the version of a package: as dpkg has it, or by the change log in the root."""
+        """Return the version of a package, from dpkg or from the changelog in the root."""
         return (_version(package) if self.is_here else "") or self._logged_version(package)
 
     def _logged_version(self, package: str) -> str:
@@ -91,7 +91,7 @@ class Suite:
         return "?"
 
     def _make(self) -> None:
-        """Unpack the packages, unless they are there; half a root is never taken for a whole."""
+        """Unpack the packages unless this is done; an incomplete root is never used."""
         if self._root.is_dir():
             return
         part = self._root.with_suffix(".part")
@@ -102,7 +102,7 @@ class Suite:
         subprocess.run(
             [
                 *("mmdebstrap", "--quiet", "--variant=extract", "--mode=root"),
-                # A mirror may be a copy of some weeks ago.
+                # A mirror may be some weeks old.
                 '--aptopt=Acquire::Check-Valid-Until "false"',
                 *(f"--include={','.join(packages)}", self.name, part, source),
             ],
@@ -114,10 +114,11 @@ class Suite:
         part.rename(self._root)
 
     def _adapt(self, name: str, copy: Path) -> None:
-        """Copy a program; where this machine's libraries are too old for it, let it load its own.
+        """Copy a program; if this machine's libraries are too old, make it load its suite's.
 
-        It is not called through the loader: Go programs call /proc/self/exe again. What runs as it
-        is stays so, as patchelf breaks some programs of Go.
+        It is not started through the loader, because Go programs execute /proc/self/exe again.
+        Programs that run with the installed libraries are not changed, as patchelf breaks some Go
+        programs.
         """
         found = [self._root / place / name for place in ("usr/bin", "usr/sbin")]
         shutil.copy2(next(path for path in found if path.exists()), copy)
@@ -133,7 +134,7 @@ class Suite:
 
 
 def short(version: str) -> str:
-    """Return the part of a package's version that names the release: 26.1 of 26.1.5+dfsg1-9."""
+    """Return the upstream release in a package version: 26.1 of 26.1.5+dfsg1-9."""
     found = re.match(r"(?:\d+:)?(\d+\.\d+)", version)
     return found[1] if found else version
 
@@ -152,7 +153,7 @@ def _version(package: str) -> str:
 
 
 def main() -> int:
-    """Print the directory that holds programs of a suite: SUITE PROGRAM ..."""
+    """Print the directory with programs of a suite: SUITE PROGRAM ..."""
     suite, *programs = sys.argv[1:]
     print(Suite(suite).directory(programs))
     return 0

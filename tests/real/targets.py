@@ -1,4 +1,4 @@
-"""The drivers, each in the versions of several Debian suites, and what has to run for them."""
+"""The drivers, each in the versions of several Debian suites, and the daemons that they need."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 [ttrpc]
   address = "{0}/ttrpc.sock"
 """
-# What one snapshotter needs; containerd 2 does not start with another's section half fulfilled.
+# Configuration of one snapshotter; containerd 2 fails to start if that of another is incomplete.
 _SECTIONS = {
     "btrfs": """
 [plugins."io.containerd.snapshotter.v1.btrfs"]
@@ -47,7 +47,7 @@ _PROXY = """
 """
 _PROXIES: dict[str, tuple[str, ...]] = {
     "soci": ("soci-snapshotter-grpc", "-address", "{0}/soci.sock", "-root", "{0}/soci"),
-    # Without images to fetch lazily nydusd has nothing to do; the snapshotter asks for one.
+    # nydusd is not used without lazily fetched images; the snapshotter requires the program.
     "nydus": (
         *("containerd-nydus-grpc", "--address", "{0}/nydus.sock", "--root", "{0}/nydus"),
         *("--daemon-mode", "none", "--nydusd", "/bin/true", "--nydusd-config", "{0}/nydusd.json"),
@@ -63,8 +63,8 @@ _BLOCKS = 64 << 20
 class Target:
     """A driver in the version of a suite; its version is that of `packages`.
 
-    `spec` has {socket} where a daemon's goes, {gdserve} for the program that serves Docker's own
-    drivers and {fuse} for fuse-overlayfs.
+    In `spec`, {socket} stands for the socket of a daemon, {gdserve} for the program that serves
+    Docker's own drivers, and {fuse} for fuse-overlayfs.
     """
 
     driver: str
@@ -78,22 +78,22 @@ class Target:
 
     @property
     def name(self) -> str:
-        """Return the name on the command line; the oldest suite needs no mark."""
+        """Return the name on the command line; the oldest suite has no suffix."""
         return self.driver if self.suite == SUITES[0] else f"{self.driver}@{self.suite}"
 
     @property
     def snapshotter(self) -> str:
-        """Return the snapshotter of containerd that is judged, an empty name for none."""
+        """Return the snapshotter of containerd under test, an empty name for other drivers."""
         return self.spec.partition("snapshotter=")[2]
 
     def version(self) -> str:
-        """Return the versions of its packages; ours is in none."""
+        """Return the versions of its packages; the reference driver is in no package."""
         suite = Suite(self.suite)
         found = ", ".join(f"{package} {suite.version(package)}" for package in self.packages)
         return found or "this repository's"
 
     def release(self) -> str:
-        """Return the version as a column has it."""
+        """Return the version as in the column header."""
         return short(Suite(self.suite).version(self.packages[0])) if self.packages else "here"
 
 
@@ -179,7 +179,7 @@ TARGETS: dict[str, Target] = {target.name: target for target in _targets()}
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A target that can be judged: what `graphdriver check` is given, in which environment."""
+    """A prepared target: the arguments of `graphdriver check`, and the environment."""
 
     arguments: list[str]
     environment: dict[str, str]
@@ -187,7 +187,7 @@ class Ready:
 
 @contextmanager
 def ready(target: Target, place: Path) -> Iterator[Ready]:
-    """Yield the target while everything that it needs is there."""
+    """Yield the target while all processes that it needs are running."""
     with ExitStack() as stack:
         programs = Suite(target.suite).provide(target.programs, target.packages)
         environment = dict(os.environ)
@@ -223,7 +223,7 @@ def _btrfs(image: Path, point: Path) -> Iterator[None]:
 
 @contextmanager
 def _containerd(target: Target, place: Path, environment: dict[str, str]) -> Iterator[Path]:
-    """Run a containerd of our own below `place`, and the snapshotter's own daemon before it."""
+    """Run a private containerd below `place`, after the snapshotter's own daemon."""
     for directory in ("btrfs", "blockfile"):
         (place / directory).mkdir(parents=True)
     name = target.snapshotter
@@ -246,7 +246,7 @@ def _containerd(target: Target, place: Path, environment: dict[str, str]) -> Ite
 
 
 def _scratch(image: Path) -> None:
-    """Make the file system that each block image starts as, without lost+found."""
+    """Create the template file system of block images, without lost+found."""
     image.touch()
     os.truncate(image, _BLOCKS)
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
@@ -255,9 +255,9 @@ def _scratch(image: Path) -> None:
 
 @contextmanager
 def _daemon(command: Sequence[str], socket: Path, environment: dict[str, str]) -> Iterator[None]:
-    """Run a program until the block ends, once it listens on its socket."""
+    """Run a program, from the time it listens on its socket to the end of the block."""
     log = socket.with_suffix(".log")
-    # Looked up here: Popen looks in our own PATH, not in the environment's.
+    # Resolved here, because Popen uses the PATH of this process, not that of the environment.
     program = shutil.which(command[0], path=environment["PATH"]) or command[0]
     with (
         log.open("wb") as output,
@@ -279,7 +279,7 @@ def _daemon(command: Sequence[str], socket: Path, environment: dict[str, str]) -
 
 
 def programs_missing(targets: Sequence[Target]) -> list[str]:
-    """Return which programs the targets need of this machine and are not installed."""
+    """Return the programs that the targets require and that are not installed."""
     needed = {"mount"}
     for target in targets:
         if target.packages and not Suite(target.suite).is_here:

@@ -1,4 +1,4 @@
-"""What is stored of other people's drivers is complete, and the pages say the same."""
+"""The records of third-party drivers are complete, and the pages match them."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_surprises_are_told_both_ways() -> None:
 
 
 def test_violations_are_known_for_some_suites_only() -> None:
-    """delete-layer of the vfs driver spares bind mounts in Debian 12's version."""
+    """delete-layer of the vfs driver keeps bind mounts in the version of Debian 12."""
     assert "LIF-022" not in known_of("containers-storage-vfs")
     assert "LIF-022" in known_of("containers-storage-vfs@sid")
 

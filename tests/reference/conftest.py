@@ -1,4 +1,4 @@
-"""The reference's tests mount in a namespace of their own."""
+"""The reference tests mount in a private mount namespace."""
 
 import os
 import subprocess
@@ -15,9 +15,9 @@ CLONE_NEWNS = 0x00020000  # include/uapi/linux/sched.h
 
 @pytest.fixture(scope="session", autouse=True)
 def _mounts_of_our_own() -> None:
-    """Keep processes that copy the mount table from holding our mounts.
+    """Prevent processes that copy the mount table from holding the mounts of tests.
 
-    With index=on the kernel refuses an upper (EBUSY) while a copy of its last mount is anywhere.
+    With index=on the kernel refuses an upper (EBUSY) while a copy of its last mount exists.
     """
     if os.getuid() == 0:
         unshare(CLONE_NEWNS)
@@ -26,7 +26,7 @@ def _mounts_of_our_own() -> None:
 
 @pytest.fixture
 def btrfs(tmp_path: Path) -> Iterator[Path]:
-    """A btrfs of its own; needs root."""
+    """A separate btrfs; requires root."""
     image, mounted = tmp_path / "image", tmp_path / "btrfs"
     with image.open("wb") as made:
         made.truncate(256 << 20)
@@ -39,6 +39,6 @@ def btrfs(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """An ext4 whose power can be cut; needs root."""
+    """An ext4 with simulated power cuts; requires root."""
     with mounted_disk(tmp_path) as mounted:
         yield mounted

@@ -1,4 +1,4 @@
-"""The contract as its users rely on it."""
+"""The contract as its users depend on it."""
 
 import pickle
 

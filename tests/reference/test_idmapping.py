@@ -1,4 +1,4 @@
-"""Owners between archive and disk."""
+"""Mapping of owners between archive and disk."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A power cut while an archive is applied to a layer that is held: what was on the disk stays."""
+"""A power cut during apply_diff to a held layer: data that was on the disk is kept."""
 
 import io
 import os
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: a loop mou
 OLD = build_archive([entry_of(f"f{n}", file(b"old %d" % n)) for n in range(20)])
 NEW = build_archive([entry_of(f"f{n}", file(b"new %d" % n * 1000)) for n in range(10)])
 
-# In a process of its own, which has the disk open no longer when it has ended.
+# In a separate process, whose end closes all files on the disk.
 CUT_IN_PLACE = """
 import io, os, sys
 from pathlib import Path
@@ -44,7 +44,7 @@ driver.apply_diff("layer", "", Cutting(open(archive, "rb").read()[:-1024]))
 def test_content_that_was_on_the_disk_is_brought_back(
     disk: Path, flag: int, factory: type[Overlay2] | type[Vfs]
 ) -> None:
-    """Recovery takes a copy for the tree: one that was not written back would be empty files."""
+    """Recovery replaces the tree by a copy: without a sync of it, files would be empty."""
     driver = factory(disk / "home")
     name = str(driver)
     driver.create("layer")

@@ -1,4 +1,4 @@
-"""Every ruling names what tests it, and what it names is there."""
+"""Every ruling names its tests, and these exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""broken_kernels.toml, and how broken kernels are judged."""
+"""broken_kernels.toml, and the evaluation of broken kernels."""
 
 import subprocess
 import sys

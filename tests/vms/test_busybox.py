@@ -1,4 +1,4 @@
-"""busybox of the initrds comes out of the guests' suite, not from the host."""
+"""busybox of the initrds is taken from the guests' suite, not from the host."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg
 
 
 def _package(program: bytes, directory: Path) -> None:
-    """Make a Debian package with this program as busybox."""
+    """Create a Debian package with this program as busybox."""
     tree = directory / "tree"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN/control").write_text(

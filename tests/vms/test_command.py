@@ -1,4 +1,4 @@
-"""`graphdriver matrix` as its user calls it, where no machine is needed."""
+"""`graphdriver matrix` on the command line, as far as no machine is needed."""
 
 import argparse
 import os
@@ -74,7 +74,7 @@ def test_clean_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_run_replaces_its_own_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the kernels which a broken-off run did not reach can be run after it."""
+    """The kernels that an interrupted run did not reach can be run later."""
     monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "virtualbox")
     out = tmp_path / "out"
     for name in ("6.1", "7.3"):
@@ -89,7 +89,7 @@ def test_a_run_replaces_its_own_rows_only(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_another_process_told_of_is_not_left(capsys: pytest.CaptureFixture[str]) -> None:
-    """Machines run in a process of their own, the host's row here."""
+    """The machines run in another process, the row of the host in this one."""
     progress = Progress(["5.10", "7.3", "host"])
 
     progress.remove(["5.10", "7.3"])
@@ -101,12 +101,12 @@ def test_what_another_process_told_of_is_not_left(capsys: pytest.CaptureFixture[
 def test_shards_of_a_run_are_joined_by_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # On VirtualBox these kernels cannot be had, so that their rows need no machine.
+    # These kernels are not available on VirtualBox, so their rows need no machine.
     monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "virtualbox")
     shares = [tmp_path / str(index) for index in (1, 2, 3)]
     for index, out in enumerate(shares, 1):
         arguments = ["7.3", "6.18", f"--shard={index}/3", f"--out={out}", f"--cache={tmp_path}/c"]
-        # The third has no kernel: that is no failure, while kernels that cannot be run are.
+        # The third has no kernel: this is not a failure, unlike kernels that cannot be run.
         assert main(["run", *arguments]) == (0 if index == 3 else 2)
 
     rows = [sorted(path.name for path in out.glob("*") if path.is_dir()) for out in shares]

@@ -1,4 +1,4 @@
-"""kernels.toml and cells.toml, as Python and the Vagrantfile's Ruby read them."""
+"""kernels.toml and cells.toml, as parsed by Python and by the Vagrantfile's Ruby code."""
 
 import json
 import os
@@ -51,7 +51,7 @@ needs_ruby = pytest.mark.skipif(
 
 
 def _of_the_vagrantfile(expression: str, **variables: str) -> Any:
-    """Return what the functions of the Vagrantfile say, as JSON has it."""
+    """Return the results of functions of the Vagrantfile, as JSON data."""
     program = (
         "source = File.read(ARGV[0]).split('Vagrant.configure').first;"
         f"eval(source, binding, ARGV[0]); puts({expression}.to_json)"
@@ -68,7 +68,7 @@ def _of_the_vagrantfile(expression: str, **variables: str) -> Any:
 
 @needs_ruby
 def test_the_vagrantfile_reads_the_same_kernels() -> None:
-    """It has no TOML parser, only a few lines; what they cannot read must not be written."""
+    """It has a parser for a subset of TOML only; the file must not use more than that."""
     expected = [
         {"name": one.name, "suite": one.suite, "package": one.package, "box": one.box}
         for one in load_kernels().values()
@@ -134,7 +134,7 @@ def test_on_a_kernel_that_init_must_refuse_all_cells_expect_it() -> None:
 
     made = plan(cells, "overlay2", frozenset(), "quick", "NotSupported")
 
-    expected = {"vfs": CONFORMANT}  # copying takes no overlay
+    expected = {"vfs": CONFORMANT}  # copying needs no overlayfs
     assert {
         one["driver"]: one["expect"] for one in made["cells"] if one["expect"] != "NotSupported"
     } == expected

@@ -1,4 +1,4 @@
-"""A kernel that is booted directly, with a shell script for the kernel."""
+"""A kernel that is booted directly, with a shell script in place of the kernel."""
 
 import os
 import sys

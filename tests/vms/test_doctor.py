@@ -1,4 +1,4 @@
-"""What doctor finds on a host that lacks something."""
+"""The findings of doctor on a host with missing prerequisites."""
 
 import errno
 import os

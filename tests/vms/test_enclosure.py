@@ -1,4 +1,4 @@
-"""A private libvirtd: it answers inside, and is gone with the run, however that ends."""
+"""A private libvirtd responds inside, and ends with the run in every case."""
 
 import os
 import select
@@ -49,24 +49,24 @@ def state(tmp_path: Path) -> Iterator[Path]:
 
 
 def _left(state: Path) -> list[str]:
-    """Return the command lines of the processes that still have something below `state` open."""
+    """Return the command lines of the processes that still have files below `state` open."""
     found = []
     for process in _holders(state):
-        with suppress(OSError):  # it ended meanwhile
+        with suppress(OSError):  # the process has ended meanwhile
             found.append((process / "cmdline").read_text())
     return found
 
 
 def _holders(state: Path) -> Iterator[Path]:
-    """Yield the places in /proc of the processes that have something below `state` open."""
+    """Yield the /proc directories of the processes that have files below `state` open."""
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended meanwhile
+        with suppress(OSError):  # the process has ended meanwhile
             if any(one.startswith(str(state)) for one in _opened(process)):
                 yield process
 
 
 def _opened(process: Path) -> Iterator[str]:
-    """Yield what a process has open; what it closes meanwhile is left out."""
+    """Yield the open files of a process; files that it closes meanwhile are omitted."""
     for descriptor in (process / "fd").iterdir():
         with suppress(OSError):
             yield os.readlink(descriptor)
@@ -76,7 +76,7 @@ def _first_beside(member: Path) -> int:
     """Return a pidfd of the first process in the pid namespace of `member`."""
     namespace = os.readlink(member / "ns/pid")
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended meanwhile
+        with suppress(OSError):  # the process has ended meanwhile
             inside = (process / "status").read_text().split("NSpid:")[1].splitlines()[0].split()
             if inside[-1] == "1" and os.readlink(process / "ns/pid") == namespace:
                 return os.pidfd_open(int(process.name))
@@ -99,7 +99,7 @@ def test_the_exit_code_is_that_of_the_work(state: Path) -> None:
 
 
 def test_work_that_is_killed_is_no_success(state: Path) -> None:
-    """The kernel kills it when memory runs out."""
+    """The kernel kills the process when memory is exhausted."""
     process = _start(state, "killed")
 
     assert process.communicate(timeout=60)[0] == ""
@@ -120,8 +120,8 @@ def test_a_killed_run_takes_everything_with_it(state: Path) -> None:
     first = _first_beside(next(_holders(state)))
     process.kill()
 
-    # libvirtd has no part in the pipe, and outlives it for a moment. The kernel lets the first
-    # process of a namespace end once all others have.
+    # libvirtd does not use the pipe, and may end later. The kernel ends the first process of a
+    # namespace after all others.
     with open(first):
         assert select.select([first], [], [], 60)[0] == [first]
     assert process.communicate(timeout=60)[0] == ""

@@ -1,4 +1,4 @@
-"""The file system of a cell, on this host's kernel: loop devices, mounts."""
+"""The file system of a cell, on the kernel of this host: loop devices, mounts."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def _type(filesystem: Path) -> str:
 
 
 def test_what_a_kernel_cannot_mount_is_made_as_in_its_time() -> None:
-    # Nothing that is made is nothing that a kernel can mount.
+    # `true` creates no file system: no kernel can mount the image.
     with mounted_filesystem(_cell(["true"], EXT4)) as filesystem:
         assert _type(filesystem) == "ext2/ext3"
     assert not filesystem.exists()
@@ -52,5 +52,5 @@ def test_the_older_ways_are_ways(name: str) -> None:
             assert _type(filesystem) == cell.make[0].removeprefix("mkfs.")
     except CannotPrepare as error:
         if cell.make[0] in str(error) and "failed" in str(error):
-            raise  # options that mkfs does not know
+            raise  # options that are invalid for mkfs
         pytest.skip(f"shown only where there is such a file system: {error}")

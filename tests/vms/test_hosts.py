@@ -1,4 +1,4 @@
-"""libvirt on other hosts, and the machines that run at a time; virsh is a script here."""
+"""libvirt on other hosts, and the number of concurrent machines; virsh is replaced by a script."""
 
 import os
 import threading
@@ -38,7 +38,7 @@ esac
 
 @pytest.fixture
 def virsh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A virsh(1) whose pool is a directory; return that."""
+    """A virsh(1) whose pool is a directory; return that directory."""
     program = tmp_path / "bin/virsh"
     program.parent.mkdir()
     program.write_text(VIRSH.format(place=tmp_path))
@@ -118,7 +118,7 @@ def test_machines_alternate_between_hosts(
 
     def boot() -> None:
         with engine.booted(Task(KERNEL, "", tmp_path, print, print)):
-            # Every machine runs: there is a lane for each.
+            # All machines run at the same time: each has its own lane.
             together.wait(60)
 
     threads = [threading.Thread(target=boot) for _ in range(4)]
@@ -156,7 +156,7 @@ def test_other_hosts_are_for_virtual_machines(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_machine_is_a_place_of_xdist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's name, and with it that of the result file, is the kernel's."""
+    """The host name, which is part of the name of the result file, is that of the kernel."""
     execnet = pytest.importorskip("execnet")
     monkeypatch.setattr(Machine, "_ssh", lambda *_: "")
     place = Machine("7.3", Surroundings(tmp_path, tmp_path, tmp_path)).join()

@@ -1,4 +1,4 @@
-"""What comes of cells and rows, from records as guests write them."""
+"""The evaluation of cells and rows, from records as guests write them."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def result(**outcomes: str) -> Result:
 
 
 def _verdict(outcomes: dict[str, str]) -> str:
-    """Return the verdict that the suite writes for these outcomes."""
+    """Return the verdict of the suite for these outcomes."""
     must = [outcome for id, outcome in outcomes.items() if not id.startswith("S")]
     if {"violated", "blocked"} & set(must):
         return "not-conformant"
@@ -88,7 +88,7 @@ def test_a_run_that_did_not_finish_is_different(ended: str) -> None:
 
 
 def test_the_verdict_is_that_of_the_suite() -> None:
-    """The matrix must not reach its own from the outcomes: rules of the suite may change."""
+    """The matrix must not derive a verdict from the outcomes: rules of the suite may change."""
     data = _data({"A_1": "met"}) | {"verdict": "not-conformant"}
 
     cell = judge_cell(record(), {}, parse_result(data))
@@ -228,7 +228,7 @@ def test_a_broken_driver_has_to_be_caught(outcomes: dict[str, str], state: State
 
 
 def test_what_a_kernel_cannot_is_not_provable_and_no_violation() -> None:
-    """Linux 5.10 mounts no overlay in user namespaces; the probe says so, not the version."""
+    """Linux 5.10 mounts no overlay in user namespaces; the probe finds this, not the version."""
     user = record(requires="userns.overlay", exit=4)
 
     cell = judge_cell(user, {"userns.overlay": "EPERM"}, REFUSED)

@@ -23,7 +23,7 @@ KERNEL = Kernel("6.1", "works", "why", suite="bookworm", package="linux-image-6.
 
 @contextmanager
 def _other_run(cache: Path, name: str) -> Iterator[None]:
-    """Let another process hold a shared lock."""
+    """Hold a shared lock in another process."""
     ready, told = os.pipe()
     ended, end = os.pipe()
     child = os.fork()
@@ -75,7 +75,7 @@ def test_a_lock_excludes_other_threads_and_is_released(tmp_path: Path) -> None:
 
 
 def test_a_lock_of_a_removed_file_excludes_nobody(tmp_path: Path) -> None:
-    """`matrix clean` removes the cache with its locks; who waited must take the new file."""
+    """`matrix clean` removes the cache with its locks; a waiting process must lock the new file."""
     entered = threading.Event()
 
     def wait() -> None:

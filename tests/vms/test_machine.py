@@ -1,4 +1,4 @@
-"""What a machine does with ssh and Vagrant, with a shell for ssh and no machine."""
+"""Commands of a machine for ssh and Vagrant, with a shell in place of ssh and without a machine."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from graphdriver_vms.run import Order, run_kernels
 
 
 def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Machine:
-    """Return a machine whose ssh runs this script; `ssh.pid` then has its process."""
+    """Return a machine whose ssh runs this script; `ssh.pid` then contains its pid."""
     command = ["sh", "-c", f"echo $$ > {tmp_path}/ssh.pid; {script}", "ssh"]
     monkeypatch.setattr(Machine, "_ssh_command", lambda self: command)
     return Machine("7.3", Surroundings(tmp_path, tmp_path, tmp_path))

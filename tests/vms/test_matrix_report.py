@@ -1,4 +1,4 @@
-"""Rows laid side by side, in each form."""
+"""Comparison of rows, in each format of the report."""
 
 from dataclasses import replace
 from html.parser import HTMLParser

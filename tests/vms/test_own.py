@@ -1,4 +1,4 @@
-"""A kernel of one's own: what the file is, its modules, and the comparison with a base."""
+"""A kernel of the user's own: its file format, its modules, and the comparison with a base."""
 
 import json
 import shutil
@@ -138,7 +138,7 @@ def test_only_what_the_base_does_not_violate_is_worse(
 
 
 class _Engine:
-    """Leaves a result, or does not boot."""
+    """Writes a result, or fails to boot."""
 
     def __init__(self, outcomes: dict[str, str] | None) -> None:
         self._outcomes = outcomes
@@ -181,7 +181,7 @@ def test_exit_code_is_one_for_git_bisect(
 def test_kernel_that_cannot_be_had_stops_git_bisect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As every code above 127 does: 1 would make the commit bad, 125 skip all of them."""
+    """Every code above 127 stops it: 1 would mark the commit as bad, 125 would skip all commits."""
     monkeypatch.setattr(own_run, "static_busybox", shutil.which)
     monkeypatch.setattr(cli, "findings", lambda *_, **__: iter(()))
 

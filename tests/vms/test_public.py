@@ -1,4 +1,4 @@
-"""Public boxes: who takes one, which kernel is theirs, what is said of one that cannot be had."""
+"""Public boxes: the providers that use them, their kernels, and errors for unavailable ones."""
 
 import os
 import shutil
@@ -83,7 +83,7 @@ def test_a_kernel_that_was_built_must_answer_itself() -> None:
 def test_a_box_that_cannot_be_had_is_told_in_vagrants_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A port that nobody listens at, as good as no internet.
+    # A port without a listener, equivalent to a host without internet access.
     monkeypatch.setenv("VAGRANT_SERVER_URL", "http://127.0.0.1:9")
     monkeypatch.delenv("http_proxy", raising=False)
     state, logs = tmp_path / "state", tmp_path / "logs"
@@ -116,7 +116,7 @@ def test_doctor_asks_for_what_the_provider_takes(
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts")
 def test_the_guests_part_sees_our_root_only_and_may_make_user_namespaces(tmp_path: Path) -> None:
-    """Who is in a chroot may not, so the script pivots; here into this host's own programs."""
+    """chroot would forbid user namespaces, so the script pivots; here into this host's programs."""
     root = tmp_path / "root"
     for name in ("usr", "proc", "sys", "dev", "run", "tmp"):
         (root / name).mkdir(parents=True)

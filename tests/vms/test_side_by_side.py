@@ -1,4 +1,4 @@
-"""Cells that run side by side in a guest with several processors."""
+"""Cells that run concurrently in a guest with several processors."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_one_processor_runs_them_in_sequence() -> None:
 
 
 def test_two_processors_run_two(tmp_path: Path) -> None:
-    """Each waits for the other: in sequence, neither would end."""
+    """Each cell waits for the other: in sequence, neither would end."""
     for name in "ab":
         os.mkfifo(tmp_path / name)
 
@@ -111,7 +111,7 @@ def test_a_cell_whose_process_dies_has_no_result_and_the_others_run() -> None:
 def test_records_are_in_the_order_of_the_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cells end in any order; reports list them in that of cells.toml."""
+    """Cells end in any order; reports list them in the order of cells.toml."""
     started = tmp_path / "started"
 
     def run_cell(cell: _Data, *_: object) -> _Data:

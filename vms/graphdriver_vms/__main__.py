@@ -1,4 +1,4 @@
-"""`python -m graphdriver_vms`: what `graphdriver matrix` runs."""
+"""`python -m graphdriver_vms`: the implementation of `graphdriver matrix`."""
 
 import os
 import signal

@@ -16,7 +16,7 @@ _NETWORK = "vagrant-libvirt"
 
 
 def clean(cache: Path) -> Iterator[str]:
-    """Remove everything and yield what was removed."""
+    """Remove all of them and yield a description of each removed item."""
     if system_libvirtd_answers():
         yield from _clean_libvirt()
     if cache.is_dir():

@@ -336,7 +336,7 @@ def cells_of(options: argparse.Namespace) -> tuple[Cell, ...]:
 
 
 def _is_of(kernel: Kernel, engine: EngineName) -> bool:
-    """Whether an engine supports a kernel on some provider."""
+    """Return whether an engine supports a kernel with some provider."""
     return bool(kernel.uml if engine is EngineName.UML else kernel.package or kernel.box)
 
 

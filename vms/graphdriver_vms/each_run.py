@@ -18,7 +18,7 @@ from graphdriver_vms.progress import Progress
 __all__ = ["XDIST", "command_of", "run_each"]
 
 XDIST = "pytest-xdist"
-"""What the guests need besides the suite."""
+"""The packages that the guests need in addition to the suite."""
 
 _HOME = "/var/tmp"
 

@@ -49,7 +49,7 @@ def _held(cache: Path, name: str, operation: int, *, make: bool = True) -> Itera
         descriptor = os.open(place, flags, 0o644)
         try:
             fcntl.flock(descriptor, operation)
-            # `matrix clean` removes the file: a lock of the removed file excludes nobody.
+            # `matrix clean` removes the file: a lock of the removed file has no effect.
             is_current = _is_same(descriptor, place)
         except BaseException:
             os.close(descriptor)

@@ -32,7 +32,7 @@ class Progress:
         self.say(name, text + left)
 
     def remove(self, names: Collection[str]) -> None:
-        """Count `names` as done; another process has reported them."""
+        """Count `names` as done, because another process has reported them."""
         with self._lock:
             self._left = [one for one in self._left if one not in names]
 

@@ -1,4 +1,4 @@
-"""The containerd adapter: its messages, its mounts, and a real containerd."""
+"""The containerd adapter: its messages, its mounts, and a run with a real containerd."""
 
 import io
 import os
@@ -45,7 +45,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverSource]:
-    """Start a containerd of our own."""
+    """Start a private containerd."""
     if os.geteuid() or not shutil.which("containerd"):
         pytest.skip("needs root and containerd")
     place = tmp_path_factory.mktemp("containerd")
@@ -75,7 +75,7 @@ def driver(source: DriverSource, tmp_path: Path) -> Iterator[Driver]:
 
 
 def test_messages_are_those_of_the_format() -> None:
-    # A containerd.types.Descriptor, encoded by hand from the specification of protocol buffers.
+    # A containerd.types.Descriptor, encoded by hand according to the protocol buffers encoding.
     wire = b"\x0a\x01m\x12\x02ab\x18\xac\x02"
 
     assert Descriptor(media_type="m", digest="ab", size=300).SerializeToString() == wire
@@ -179,7 +179,7 @@ def test_released_home_leaves_nothing_in_containerd(source: DriverSource, tmp_pa
 
 @pytest.fixture
 def point(tmp_path: Path) -> Iterator[Path]:
-    """Return a directory to mount at; the end of the test unmounts everything there."""
+    """Return a directory to mount at; all mounts on it are unmounted at the end of the test."""
     if os.geteuid():
         pytest.skip("needs root")
     point = tmp_path / "point"
@@ -189,7 +189,7 @@ def point(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_image_is_mounted_through_a_loop_device(tmp_path: Path, point: Path) -> None:
-    """As blockfile and erofs answer: an image as the source, and `loop` among the options."""
+    """blockfile and erofs return an image as the source, and `loop` among the options."""
     image = tmp_path / "image"
     image.write_bytes(b"")
     os.truncate(image, 8 << 20)
@@ -240,7 +240,7 @@ def test_what_cannot_be_mounted_is_named_and_leaves_nothing(
 
 
 def test_lowers_that_another_namespace_mounts_cannot_be_judged(tmp_path: Path, point: Path) -> None:
-    """A daemon that mounts lowers in its own namespace: here they are empty directories."""
+    """A daemon mounts the lowers in its own namespace: in this one they are empty directories."""
     lower = tmp_path / "lower"
     lower.mkdir()
     script = f"mount -t tmpfs none {lower} && echo mounted && read -r line"

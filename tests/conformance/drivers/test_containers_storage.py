@@ -1,4 +1,4 @@
-"""The containers-storage adapter on the real program, and on one that is missing, hangs or dies."""
+"""The containers-storage adapter: the real program, and missing, hanging and crashing ones."""
 
 import io
 import os
@@ -41,7 +41,7 @@ def driver(tmp_path: Path) -> Iterator[ContainersStorageDriver]:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Return what puts a shell script in the program's place."""
+    """Return a function that replaces the program by a shell script."""
 
     def put(script: str) -> None:
         place = tmp_path / "containers-storage"
@@ -65,7 +65,7 @@ def _check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 @given(raw=st.binary(max_size=40))
 def test_paths_come_back_from_their_printed_form(raw: bytes) -> None:
-    # What %q leaves as it is here, a reader has to accept quoted as well.
+    # Bytes that Go's %q does not escape must also be accepted in escaped form.
     quoted = b'"' + b"".join(b"\\x%02x" % byte for byte in raw) + b'"'
 
     assert unquoted(quoted) == raw
@@ -147,7 +147,7 @@ class TestOnTheRealProgram:
 @as_root
 @pytest.mark.parametrize("name", ["vfs", "overlay"])
 def test_what_it_does_with_symlinks_of_lower_layers_is_tried(tmp_path: Path, name: str) -> None:
-    """The claim is what the driver does, whatever its name is."""
+    """The claim depends on the behaviour of the driver, not on its name."""
     factory = resolve(f"containers-storage:{name}").factory
     driver = factory(tmp_path / "home")
     try:

@@ -1,4 +1,4 @@
-"""Plugins that are not there, speak nonsense, hang or die: one clear sentence each, and no hang."""
+"""Missing, malformed, hanging and crashing plugins: each is one clear error, without a hang."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, resol
 REFUSALS = (DriverError, OSError)
 pytest_plugins = ["pytester"]
 
-# A plugin that answers everything with {}, and the call CALL as HOW says.
+# A plugin that answers every call with {}, except CALL, which it answers according to HOW.
 BROKEN = """
 import http.server, json, os, socketserver, sys, threading
 
@@ -76,7 +76,7 @@ Plugin = Callable[..., str]
 
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
-    """Return a function that names a plugin which breaks in one call."""
+    """Return a function that creates the spec of a plugin with a failure in one call."""
     script = tmp_path / "broken.py"
     script.write_text(BROKEN)
     monkeypatch.setenv("GRAPHDRIVER_DEADLINE", "2")
@@ -89,7 +89,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
 
 @pytest.fixture
 def source(request: pytest.FixtureRequest) -> Iterator[Callable[[str], DriverSource]]:
-    """Return a function that resolves a spec; what it started is gone afterwards."""
+    """Return a function that resolves a spec; processes that it starts are ended afterwards."""
     resolved: list[DriverSource] = []
 
     def resolving(spec: str) -> DriverSource:
@@ -303,12 +303,12 @@ def test_process_is_kept_for_the_next_home_and_ends_with_the_run(
 
 @contextmanager
 def _listening(driver: str, path: Path) -> Iterator[int]:
-    """Serve `driver` on `path` for as long as the block runs; yield the process."""
+    """Serve `driver` on `path` for the duration of the block; yield the process."""
     command = [sys.executable, "-m", "graphdriver.plugin", driver, "--socket", str(path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         try:
             assert process.stderr
-            process.stderr.readline()  # it says when it listens
+            process.stderr.readline()  # printed when the socket listens
             yield process.pid
         finally:
             process.terminate()

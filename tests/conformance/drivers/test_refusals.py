@@ -1,4 +1,4 @@
-"""Words of a program become the error that they stand for, whatever layers and homes are called."""
+"""Error messages of programs are mapped to error classes, for all names of layers and homes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The table of system calls against the kernel's own headers, where they are installed."""
+"""The table of system calls is compared with the kernel headers, where these are installed."""
 
 import re
 from pathlib import Path
@@ -7,13 +7,14 @@ import pytest
 
 from graphdriver_conformance.faults import calls
 
-# New calls have one number everywhere, and may be newer than the headers.
+# Newer system calls, from this number on, have the same number on all architectures, and may be
+# missing in the headers.
 _FIRST_SHARED = 424
 _HEADERS = {
     "x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
     "aarch64": "/usr/include/asm-generic/unistd.h",
 }
-# In the generic header this call has an older name, under which other machines know it.
+# The generic header, which the other architectures use, has an older name for this call.
 _GENERIC_NAMES = {"newfstatat": "fstatat"}
 
 

@@ -1,4 +1,4 @@
-"""Sweeps are made once in a run, and prove nothing where another process does the work."""
+"""Sweeps run once per session, and are not provable if another process does the work."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The supervisor counts, kills and fails the calls that it is asked to, and no others."""
+"""The supervisor counts, kills and fails exactly the requested system calls."""
 
 import errno
 import fcntl
@@ -33,9 +33,9 @@ pytestmark = pytest.mark.skipif(
 
 
 def _in_child(supervisor: Supervisor, work: Callable[[], object]) -> int:
-    """Do `work` in a supervised child; return its exit status, negative for a signal.
+    """Run `work` in a supervised child; return its exit status, negative for a signal.
 
-    0 when it returned, the errno when it raised one.
+    The status is 0 if `work` returned, and the errno if it raised an OSError.
     """
     child = os.fork()
     if not child:
@@ -200,7 +200,7 @@ def test_ioctls_that_change_a_file_are_counted(home: Path) -> None:
     def work() -> None:
         source = os.open(home / "f", os.O_RDWR | os.O_CREAT)
         target = os.open(home / "g", os.O_RDWR | os.O_CREAT)
-        fcntl.ioctl(target, 0x40049409, source)  # FICLONE, which not every file system has
+        fcntl.ioctl(target, 0x40049409, source)  # FICLONE, which not every file system supports
 
     with Supervisor(home) as supervisor, supervisor.watching(3, failing(errno.ENOSPC)) as watched:
         assert _in_child(supervisor, work) == errno.ENOSPC
@@ -229,7 +229,7 @@ def test_second_listener_is_the_reason(home: Path) -> None:
 def test_flushes_that_are_skipped_succeed_and_are_not_made(
     home: Path, kinds: frozenset[CallKind]
 ) -> None:
-    """An fsync of what is no descriptor would fail if it were made."""
+    """fsync of an invalid descriptor would fail if it were executed."""
 
     def work() -> None:
         os.fsync(999)

@@ -1,4 +1,4 @@
-"""Sweeps try the same points with the same names each time, and say where they cannot."""
+"""Sweeps use the same points with the same names in each run, and report if they cannot run."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ subject.close()
 homes.discard_all()
 """
 
-# Fails where a part of the archive is there, which only an error in a layer in use leaves.
+# Fails if a part of the archive exists, which only an error in a layer in use leaves behind.
 ONLY_ONCE = """
 import os
 from graphdriver.errors import DriverError
@@ -115,7 +115,7 @@ def test_random_parts_of_names_are_masked() -> None:
 def test_driver_that_others_started_cannot_be_supervised(spec: str) -> None:
     try:
         source = resolve(spec)
-    except BadSpec as error:  # a package that only containerd needs
+    except BadSpec as error:  # a package that only the containerd adapter requires
         pytest.skip(str(error))
 
     assert "the suite did not start the driver" in cannot_start(source)

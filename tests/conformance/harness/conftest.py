@@ -1,4 +1,4 @@
-"""One run of the suite that has a violation, for the tests that look at what is made of it."""
+"""One run of the suite with a violation, shared by the tests of its outputs."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def violated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the result file of a broken driver, and in the same directory that of a sound one."""
+    """Return the result file of a broken driver; that of a correct one is in the same directory."""
     directory = tmp_path_factory.mktemp("results")
     for name, spec in (("vfs", "vfs"), ("broken", "graphdriver_mutants:OpaqueDropped")):
         command = [sys.executable, "-m", "pytest", f"--driver={spec}", "-q", "-p", "no:xdist"]
@@ -24,6 +24,6 @@ def violated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def result(violated: Path) -> dict[str, Any]:
-    """Return its content."""
+    """Return the content of the result file."""
     data: dict[str, Any] = json.loads(violated.read_text())
     return data

@@ -1,4 +1,4 @@
-"""Bad input is one sentence that says what to do, exit code 4, and no traceback."""
+"""Bad input is reported in one sentence with the remedy, exit code 4 and no traceback."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A driver's fault is a violation, told in words; a fault of the suite or the machine is none."""
+"""Errors of a driver are violations with an explanation; errors of the suite or host are not."""
 
 import errno
 import json
@@ -88,7 +88,7 @@ def _row(pytester: pytest.Pytester, name: str, id: str, *more: str) -> dict[str,
 
 
 def _said(row: dict[str, Any]) -> str:
-    """Return all that the result says of a requirement."""
+    """Return the whole text of the result about a requirement."""
     return json.dumps(row, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""What drivers answer and raise, as tests get it: of plain types, and nothing that ends a test."""
+"""Return values and exceptions of drivers: converted to plain types, and none ends a test."""
 
 import io
 import os
@@ -30,7 +30,7 @@ class _Unchangeable(Exception):
 
 
 class _Equal:
-    """Compares as equal to everything."""
+    """An object that is equal to every other one."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -55,7 +55,7 @@ class _Number(_Equal, int):
 
 
 class _Proxy(_Equal):
-    """Says that it is of another class, as lazy proxies do."""
+    """An object that reports another class, as lazy proxies do."""
 
     def __init__(self, kind: type) -> None:
         self._kind = kind
@@ -85,7 +85,7 @@ class _PathOfBytes:
 
 
 class _Answers:
-    """A driver whose verbs all answer the same, or raise it."""
+    """A driver whose verbs all return the same value, or raise the same exception."""
 
     def __init__(self, answer: object) -> None:
         self._answer = answer

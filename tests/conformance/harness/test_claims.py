@@ -1,4 +1,4 @@
-"""What a driver claims is verified both ways; and what is shown while that runs."""
+"""Claims of drivers are verified in both directions; and the progress display of the run."""
 
 import json
 import os
@@ -91,5 +91,5 @@ def test_terminal_shows_how_many_tests_are_left(tmp_path: Path) -> None:
 def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 4096)
-    except OSError:  # EIO: nobody writes any more
+    except OSError:  # EIO: all writers are closed
         return b""

@@ -1,4 +1,4 @@
-"""The commands: list, explain, waive, doctor, new, completion, and what is said of wrong ones."""
+"""The commands list, explain, waive, doctor, new and completion, and errors for wrong ones."""
 
 import importlib.metadata
 import json

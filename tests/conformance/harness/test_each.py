@@ -1,6 +1,6 @@
-"""`--dist each`: every machine runs the suite, and has a verdict and a result file of its own.
+"""`--dist each`: every machine runs the suite, with a verdict and a result file of its own.
 
-The machines are processes of this one, which the drivers here tell apart by xdist's variable.
+The machines are local processes, which the drivers distinguish by an environment variable of xdist.
 """
 
 import json
@@ -73,7 +73,7 @@ def test_machine_whose_worker_dies_has_the_violation(pytester: pytest.Pytester) 
 
     assert result.ret == 1
     assert _outcomes(pytester.path / "r-gw0.json") == {"LIF-001": "met"}
-    # It had reported nothing before: which tests it has is not known.
+    # It had not reported its collection, so its tests are unknown.
     result.stdout.fnmatch_lines(["FAILED*gw1: no test was reported*"])
 
 

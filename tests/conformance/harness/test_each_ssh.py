@@ -1,7 +1,7 @@
-"""`--dist each --tx ssh=...`: machines that are reached by ssh.
+"""`--dist each --tx ssh=...`: machines that are connected by ssh.
 
-Two hosts: each has a host name, network and mount namespace of its own, in which ssh(1) starts sshd
-through nsenter(1), so that no address of the real host is needed.
+Two hosts, each with its own host name, network and mount namespace, in which ssh(1) starts sshd
+through nsenter(1). No address of the real host is needed.
 """
 
 import shutil
@@ -49,7 +49,7 @@ Host {name}
     LogLevel ERROR
     ProxyCommand nsenter --target {pid} --net --uts --mount {sshd} -i -f {place}/server
 """
-# sshd without PAM refuses root where its account is locked.
+# sshd without PAM rejects root if the account is locked.
 HOST = """
 set -e
 hostname {name}
@@ -64,7 +64,7 @@ read _
 
 @contextmanager
 def _host(name: str) -> Iterator[int]:
-    """Yield the pid of a process in the namespaces of a host, which are gone after the block."""
+    """Yield the pid of a process in the namespaces of a host, which end after the block."""
     command = ["unshare", "--net", "--uts", "--mount", "sh", "-c", HOST.format(name=name)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -78,7 +78,7 @@ def _host(name: str) -> Iterator[int]:
 
 @pytest.fixture
 def ssh_config(tmp_path: Path) -> Iterator[Path]:
-    """A configuration of ssh(1) that knows two hosts, `one` and `two`."""
+    """A configuration of ssh(1) with two hosts, `one` and `two`."""
     for key in ("host", "user"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / key)]
         subprocess.run(command, check=True)

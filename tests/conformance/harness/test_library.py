@@ -1,4 +1,4 @@
-"""The suite as a library, and as fixtures for an author's own checks."""
+"""The suite as a library, and as fixtures for additional checks of a driver author."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The namespaces of a run: entered once, not taken on trust, and entered whatever the host has."""
+"""The namespaces of a run: entered once, verified, and entered on every kind of host."""
 
 import json
 import os
@@ -22,7 +22,7 @@ print(before == os.readlink("/proc/self/ns/mnt"), privileges.uid, flush=True)
 if sys.argv[1:] == ["twice"]:
     subprocess.run([sys.executable, __file__], check=True)
 """
-# Drops root's rights after the imports: the user may have no way to the interpreter's files.
+# Drops root's privileges after the imports: the user may have no access to the interpreter.
 ENTERS_AS_USER = f"""
 import ctypes, os
 from graphdriver_conformance.host import namespaces
@@ -61,7 +61,7 @@ def test_variable_of_somebody_else_is_not_believed(
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:
-    """Yield a directory that the ordinary user may enter: pytest's own is closed to them."""
+    """Yield a directory that the ordinary user may enter: the one of pytest is not accessible."""
     path = Path(tempfile.mkdtemp(prefix="graphdriver-namespaces-"))
     path.chmod(0o755)
     yield path
@@ -69,7 +69,7 @@ def open_path() -> Iterator[Path]:
 
 
 def _enter_as_user(open_path: Path, programs: str, ranges: str, expected: str) -> None:
-    """Enter as an ordinary user, with these for newuidmap and newgidmap, and for /etc/subuid."""
+    """Enter as an ordinary user, with replacements for newuidmap, newgidmap and /etc/subuid."""
     for name in ("newuidmap", "newgidmap"):
         (open_path / name).write_text(f"#!/bin/sh\n{programs}\n")
         (open_path / name).chmod(0o755)

@@ -1,4 +1,4 @@
-"""Whose an option is: ours begin with `graphdriver`, and the short spellings may be others'."""
+"""Option names: those of the suite begin with `graphdriver`; short ones may belong to others."""
 
 import re
 import sys

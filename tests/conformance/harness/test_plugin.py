@@ -1,4 +1,4 @@
-"""The plugin's door: whose --driver it is, what comes of bad ones, and what it costs others."""
+"""The pytest plugin: ownership of --driver, invalid drivers, and effects on other test suites."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 
 def _left(pytester: pytest.Pytester) -> set[str]:
-    """Return what a run left, besides what pytester itself makes."""
+    """Return the files that a run left, except those of pytester itself."""
     names = {path.name for path in pytester.path.iterdir()}
     return {name for name in names if not name.startswith(("runpytest", "stdout", "stderr"))}
 
@@ -347,7 +347,7 @@ class Driver(Vfs):
 
 
 def test_drivers_of_earlier_tests_are_not_kept(pytester: pytest.Pytester) -> None:
-    """Each has descriptors: without xdist those of the whole suite exceeded a limit of 1024."""
+    """Each has open descriptors: without xdist, the whole suite exceeded a limit of 1024."""
     pytester.makepyfile(mine=ALIVE)
     result = pytester.runpytest_subprocess(
         *("--driver=mine:Driver", "--requirement=LIF", "--graphdriver-profile=quick"),

@@ -30,7 +30,7 @@ pytest_plugins = ["pytester"]
 
 
 class _Elements(HTMLParser):
-    """Every element's tag and attributes; complains of ends that close nothing."""
+    """Collects tag and attributes of every element; fails on end tags without a start tag."""
 
     VOID = ("meta", "input")
 
@@ -178,7 +178,7 @@ def test_terminal_gets_colours(violated: Path) -> None:
             while found := os.read(ours, 65536):
                 shown += found
         except OSError as error:
-            if error.errno != errno.EIO:  # the end of a terminal
+            if error.errno != errno.EIO:  # EIO: the other end of the terminal is closed
                 raise
     os.close(ours)
 
@@ -201,7 +201,7 @@ def test_text_that_no_terminal_can_show_is_escaped(result: dict[str, Any], tmp_p
 
 
 def _journal(path: Path, result: dict[str, Any], *, is_ended: bool) -> None:
-    """Write the journal of a run of two drivers, in which one test of each reported."""
+    """Write the journal of a run of two drivers, in which one test of each was reported."""
     journal = Journal(path)
     heads = [
         result_of({**result, "driver": {**result["driver"], "spec": spec}})

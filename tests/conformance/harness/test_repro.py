@@ -1,4 +1,4 @@
-"""The scripts of violations: they reproduce on the broken driver, and not on the sound one."""
+"""Scripts of violations: they reproduce on the broken driver, and not on the correct one."""
 
 import subprocess
 import sys
@@ -51,20 +51,20 @@ def _run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "id"),
     [
-        ("OpaqueDropped", "DIF-002"),  # archive carried over, a directory made again
-        ("WhiteoutsMissing", "DIF-003"),  # the smallest example of a property
-        ("UnknownDiffIsEmpty", "DIF-008"),  # no error where there has to be one
-        ("RemovesThroughMount", "LIF-020"),  # what a view shows afterwards
-        ("LinkLeaked", "LIF-008"),  # what is left in the home
-        ("MountLeaked", "MNT-004"),  # what is left mounted
+        ("OpaqueDropped", "DIF-002"),  # apply_diff of an exported archive, a recreated directory
+        ("WhiteoutsMissing", "DIF-003"),  # the minimal example of a property
+        ("UnknownDiffIsEmpty", "DIF-008"),  # a missing error
+        ("RemovesThroughMount", "LIF-020"),  # the content of a view afterwards
+        ("LinkLeaked", "LIF-008"),  # files left in the home
+        ("MountLeaked", "MNT-004"),  # mounts left behind
         ("ModesNotCompared", "CHG-010"),  # an edit of metadata only
         ("LayersForgotten", "LIF-023"),  # a second driver on the same home
         ("CountsWithoutLock", "CON-003"),  # threads
-        ("DescriptorsLeaked", "CLN-005"),  # the driver's own process
-        ("MountsSoughtByGivenPath", "INI-014"),  # a home by another name
-        ("OtherBytesEachTime", "DIF-006"),  # another answer each time
-        ("NameChanges", "INI-001"),  # what is no verb
-        ("KernelNotChecked", "INI-004"),  # a thread that sees another host
+        ("DescriptorsLeaked", "CLN-005"),  # the process of the driver itself
+        ("MountsSoughtByGivenPath", "INI-014"),  # a home given by another path
+        ("OtherBytesEachTime", "DIF-006"),  # output that differs each time
+        ("NameChanges", "INI-001"),  # a call that is not a verb
+        ("KernelNotChecked", "INI-004"),  # a thread with a modified view of the host
         ("CreatesInPlace", "CRS-005"),  # a kill inside a verb
         ("HidesTheCause", "CRS-044"),  # an error of one system call
     ],
@@ -166,7 +166,7 @@ def test_edits_tell_renames_and_directories_made_again(tmp_path: Path) -> None:
     (tmp_path / "moved").rename(tmp_path / "new")
     (tmp_path / "again" / "file").unlink()
     (tmp_path / "again").rmdir()
-    (tmp_path / "other").touch()  # keeps the inode number from being used again
+    (tmp_path / "other").touch()  # prevents reuse of the inode number
     (tmp_path / "again").mkdir()
     (tmp_path / "gone" / "file").write_bytes(b"y")
 

@@ -1,4 +1,4 @@
-"""Result files: every one that is written validates against the published schema."""
+"""Result files: every file that is written validates against the published schema."""
 
 import json
 from importlib.resources import files

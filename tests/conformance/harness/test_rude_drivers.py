@@ -1,6 +1,6 @@
-"""Drivers that kill their process, exit, hang or answer nonsense are violated, and say why.
+"""Drivers that kill their process, exit, hang or return garbage are violated, with a reason.
 
-The rest of the run goes on, and nothing is left.
+The rest of the run continues, and no files or processes are left.
 """
 
 import json
@@ -140,7 +140,7 @@ DEADLINE = "--graphdriver-deadline=20"
 
 @pytest.fixture
 def rude(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return the directory of the drivers; what runs leave in TMPDIR is a failure."""
+    """Return the directory of the drivers; the test fails if runs leave files in TMPDIR."""
     pytester.makepyfile(rude=RUDE)
     place = pytester.path / "tmp"
     place.mkdir()
@@ -256,7 +256,7 @@ def test_attributes_of_a_driver_are_checked(rude: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", ["-n0", "-n2"])
-# -k is not sensitive to case, and the ids have abc as well.
+# -k ignores case, and the ids also contain "abc".
 @pytest.mark.parametrize(("by", "count"), [("option", 3), ("conftest", 1)])
 def test_part_of_its_tests_does_not_show_a_requirement(
     pytester: pytest.Pytester, by: str, count: int, processes: str
@@ -322,7 +322,7 @@ def test_process_that_does_not_end_is_past_the_deadline(rude: Path) -> None:
 def test_warnings_of_a_driver_are_in_the_summary(
     pytester: pytest.Pytester, rude: Path, processes: str
 ) -> None:
-    """The class of a driver's own is known in the supervised process only."""
+    """The class of a driver's own warning exists in the supervised process only."""
     done = pytester.runpytest_subprocess(
         "--driver=rude:Warns", "--requirement=LIF-001", "--graphdriver-profile=quick",
         "-p", "no:cacheprovider", processes,
@@ -366,7 +366,7 @@ def test_command_reports_a_run_that_is_killed_with_its_driver(rude: Path) -> Non
 def test_interrupted_run_has_a_verdict_and_leaves_nothing(
     rude: Path, number: signal.Signals, processes: str
 ) -> None:
-    """Interrupted while a verb hangs; the journal says when."""
+    """The interrupt is sent while a verb hangs; the journal shows when that is."""
     command = [sys.executable, "-m", "pytest", "--driver=rude:Hang", processes, "-q"]
     command += ["--requirement=LIF-001", "--requirement=INI-001", "-p", "no:cacheprovider"]
     command += ["--graphdriver-report=r.json", "--graphdriver-journal=j.jsonl"]
@@ -396,7 +396,7 @@ def test_journal_of_a_killed_run_can_be_reported(rude: Path) -> None:
     command += ["-p", "no:xdist", "--graphdriver-report=r.json"]
     subprocess.run(command, cwd=rude, capture_output=True, check=False)
     (place,) = (rude / "tmp").glob("graphdriver-*")
-    place.rename(rude / "left")  # nobody is there any more who could remove it
+    place.rename(rude / "left")  # no process is left that could remove it
 
     (result,) = read_results([rude / "r.journal.jsonl"])
 

@@ -1,4 +1,4 @@
-"""Shards of a run: complete, disjoint, and joined by `graphdriver report`."""
+"""Shards of a run: complete, disjoint, and merged by `graphdriver report`."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def test_what_is_no_share_is_refused(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return the result files of two shards of a driver whose exists() is broken."""
+    """Return the result files of two shards of a driver with a broken exists()."""
     directory = tmp_path_factory.mktemp("shards")
     (directory / "mine.py").write_text(BROKEN)
     found = []
@@ -67,7 +67,7 @@ def test_shards_are_disjoint_and_joined_complete(files: list[Path]) -> None:
     assert not _outcomes(first).keys() & _outcomes(second).keys()
     assert set(_outcomes(run)) == set(IDS)
     assert Outcome.VIOLATED is run.requirements["LIF-001"].outcome
-    # It rests on LIF-001, which may be in the other shard.
+    # It depends on LIF-001, which may be in the other shard.
     assert run.requirements["LIF-014"].blocked_by == ("LIF-001",)
     assert (run.verdict, run.run.shard, run.run.complete) == (Verdict.NOT_CONFORMANT, None, True)
 

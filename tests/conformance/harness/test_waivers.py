@@ -1,4 +1,4 @@
-"""Waivers let a known violation pass for a time, baselines what was there before."""
+"""Waivers accept a known violation until a date; baselines accept the existing violations."""
 
 import datetime
 import json
@@ -184,7 +184,7 @@ def test_runs_obey_waivers_and_baselines(pytester: pytest.Pytester) -> None:
     stale = run("--driver=vfs", waivers)
     assert stale.ret == 1
     stale.stdout.fnmatch_lines(["FAILED  DIF-008 is met; remove its waiver"])
-    # It is needed by one of two drivers, so it is not stale.
+    # One of two drivers needs it, so it is not stale.
     assert run("--driver=vfs", BROKEN, waivers).ret == 0
     (pytester.path / "w.toml").write_text("[[waive]]\n")
     bad = run(BROKEN, waivers)

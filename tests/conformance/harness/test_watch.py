@@ -1,4 +1,4 @@
-"""What another process reads of the table of verbs that run."""
+"""Reads of the table of running verbs by another process."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ _READS = 20_000
 
 
 def test_times_are_read_whole_while_they_are_written() -> None:
-    """A reader took half-written times for calls of hours ago, and the run for one that hung."""
+    """Half-written times looked like calls of hours ago, and the run like one that hangs."""
     watch = Watch()
     watch.start_program()
     started = time.monotonic_ns() - 10**9

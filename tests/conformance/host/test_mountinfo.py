@@ -1,4 +1,4 @@
-"""The mount table is read right, whatever bytes the mount points of the host have."""
+"""The mount table is parsed correctly, whatever bytes the mount points of the host contain."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from graphdriver_conformance.host.syscalls import mount
 from graphdriver_conformance.repro import observe
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
-# Blanks that str.split() cuts at, ends of lines that splitlines() knows, and the kernel's escapes.
+# Blanks that split str.split(), line ends of splitlines(), and the escapes of the kernel.
 NAMES = [
     "with blank",
     "tab\there",
@@ -35,7 +35,7 @@ NAMES = [
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    leave()  # so that nobody else on this machine meets the mounts with odd names
+    leave()  # so that mounts with unusual names are not visible to other processes of this machine
     yield tmp_path
     umount_below(tmp_path)
 

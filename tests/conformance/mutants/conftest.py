@@ -1,4 +1,4 @@
-"""`pytest tests/conformance/mutants --shard I/N` runs a share of the broken drivers."""
+"""`pytest tests/conformance/mutants --shard I/N` runs one share of the broken drivers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What mutants of FUSE views are made from is sound: they are caught for their bugs only."""
+"""The common base of FUSE mutants is correct: they are detected only because of their bugs."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Every broken driver is caught by the requirements it breaks; the sound ones are conformant."""
+"""Each broken driver violates the requirements it breaks; the correct drivers are conformant."""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def test_mutant_is_caught(name: str, judges: Judge) -> None:
         pytest.skip(f"needs {needs}, which this machine lacks, or keeps from us")
 
     broken = MUTANTS[name]
-    # What quick catches needs no second look; the rest is a matter of more examples.
+    # Drivers that quick detects need no second run; the others need more examples.
     outcomes = judges.submit(judge, broken.spec(), breaks, "quick", broken.deadline).result()
     if rest := [id for id in breaks if outcomes[id] != "violated"]:
         more = judges.submit(judge, broken.spec(), rest, "default", broken.deadline).result()
@@ -40,7 +40,7 @@ def test_mutant_is_caught(name: str, judges: Judge) -> None:
 def test_sound_driver_is_conformant(driver: str, judges: Judge) -> None:
     outcomes = judges.submit(judge, driver, (), "quick").result()
 
-    # Of what only some machines can show, no disk of these is made everywhere.
+    # These requirements need test disks that cannot be created on every machine.
     rare = {id: outcomes.pop(id) for id in ("INI-020", "INI-021")}
     assert set(outcomes.values()) <= {"met", "not-claimed"}
     assert set(rare.values()) <= {"met", "not-provable"}

@@ -1,4 +1,4 @@
-"""Drivers that use the freedom they have are conformant: no false alarm."""
+"""Legal variants of drivers are conformant: no false positives."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Histories of layers that stand on each other: what fits an order, and what does not."""
+"""Histories of concurrent verbs on layers and their parents: linearizable ones and others."""
 
 import pytest
 

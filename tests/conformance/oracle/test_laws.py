@@ -1,4 +1,4 @@
-"""The oracle is judged by laws, and by GNU tar and a real directory, never by a driver."""
+"""The oracle is tested by laws, with GNU tar and with a real directory, never with a driver."""
 
 import itertools
 import os
@@ -114,7 +114,7 @@ def test_gnu_tar_unpacks_what_the_model_says(tmp_path: Path, tree: Tree) -> None
 
 
 def _mine(tree: Tree) -> Tree:
-    """Return the tree owned by whoever runs the test, who may not be root."""
+    """Return the tree with the owner replaced by the user of the test, who may not be root."""
     uid, gid = os.getuid(), os.getgid()
     return Tree({name: node.but(uid=uid, gid=gid) for name, node in tree.items()})
 

@@ -1,4 +1,4 @@
-"""The oracle's writer and reader of tar are judged by GNU tar, Python's tarfile and each other."""
+"""Writer and reader of tar in the oracle are tested with GNU tar, tarfile and each other."""
 
 import io
 import subprocess
@@ -50,7 +50,7 @@ def test_archive_in_any_dialect_comes_back_as_it_was(tree: Tree, dialect: Dialec
 @given(trees(), dialects())
 def test_tarfile_lists_what_the_writer_wrote(tree: Tree, dialect: Dialect) -> None:
     entries = make_layer(Tree(), tree)
-    assume(entries)  # tarfile refuses an archive of a global header alone
+    assume(entries)  # tarfile rejects an archive that contains only a global header
 
     data = build_archive(entries, dialect)
 

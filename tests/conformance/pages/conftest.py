@@ -1,4 +1,4 @@
-"""Runs made up for the report: whole catalogues of results, without a driver."""
+"""Synthetic runs for the report: results of the whole catalogue, without a driver."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -41,7 +41,7 @@ def _make_run(
     options: tuple[str, ...] = (),
     **run: Any,
 ) -> RunResult:
-    """Return a run in which all is met but what `changes` says of requirements, by id."""
+    """Return a run in which every requirement is met except `changes`, by requirement id."""
     rows = {
         id: RequirementResult.of(one, Outcome.MET, examples=1, seconds=0.01)
         for id, one in catalogue().items()
@@ -62,5 +62,5 @@ def _make_run(
 
 @pytest.fixture(scope="session")
 def make_run() -> MakeRun:
-    """Return a maker of runs."""
+    """Return the function that creates runs."""
     return _make_run

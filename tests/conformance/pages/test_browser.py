@@ -69,7 +69,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture
 def show(browser: Chrome, tmp_path: Path) -> Iterator[Show]:
-    """Return what opens a page of runs; `width` and `scheme` are the screen's."""
+    """Return a function that opens the page of runs; `width` and `scheme` apply to the screen."""
 
     def show_(
         text: str | list[RunResult], *, width: int = 1280, scheme: str = "light", at: str = ""
@@ -95,7 +95,7 @@ def run(make_run: MakeRun) -> RunResult:
 
 @pytest.fixture
 def fifteen(make_run: MakeRun) -> list[RunResult]:
-    """Return runs of five drivers on three kernels each, not in order; one was killed."""
+    """Return unordered runs of five drivers on three kernels each; one run was killed."""
     runs = [
         make_run(spec, CHANGES if n % 2 else {}, kernel=kernel)
         for n, spec in enumerate(("mine10", "mine2", "vfs", "plugin+unix:///run/a.sock", "zfs"))
@@ -105,13 +105,13 @@ def fifteen(make_run: MakeRun) -> list[RunResult]:
 
 
 def _said(browser: Chrome) -> list[dict[str, Any]]:
-    """Return what the browser wrote to its console."""
+    """Return the messages on the console of the browser."""
     found: list[dict[str, Any]] = browser.get_log("browser")  # type: ignore[no-untyped-call]
     return found
 
 
 def _rows(browser: Chrome) -> list[str]:
-    """Return the ids of the rows that are shown."""
+    """Return the ids of the visible rows."""
     found: list[str] = browser.execute_script(
         "return [...document.querySelectorAll('tr[data-id]')]"
         ".filter((one) => one.checkVisibility()).map((one) => one.dataset.id)"
@@ -120,7 +120,7 @@ def _rows(browser: Chrome) -> list[str]:
 
 
 def _sections(browser: Chrome) -> list[str]:
-    """Return the ids of the sections that are shown."""
+    """Return the ids of the visible sections."""
     found: list[str] = browser.execute_script(
         "return [...document.querySelectorAll('section[data-id]')]"
         ".filter((one) => !one.hidden).map((one) => one.id)"
@@ -133,7 +133,7 @@ def _choose(browser: Chrome, name: str, value: str) -> None:
 
 
 def _visible(browser: Chrome, id: str) -> WebElement:
-    """Wait until the element is in view, and return it."""
+    """Wait until the element is in the viewport, and return it."""
     inside = (
         "const box = document.getElementById(arguments[0]).getBoundingClientRect();"
         "return box.height > 0 && box.top >= 0 && box.top < innerHeight;"
@@ -185,7 +185,7 @@ def test_filter_shows_what_differs_between_runs(
 
     _choose(browser, "outcome", "differs")
 
-    # One is violated in both; one was asked for in a single run.
+    # One is violated in both runs; one was selected in one run only.
     assert sorted(_rows(browser)) == sorted({*CHANGES} - {"DIF-002", "ARC-001"})
 
 
@@ -280,7 +280,7 @@ return found;
 def test_every_text_is_legible_in_light_and_dark(
     browser: Chrome, show: Show, run: RunResult, make_run: MakeRun, scheme: str
 ) -> None:
-    """The contrast is at least 4.5, as WCAG AA has it."""
+    """The contrast is at least 4.5, the minimum of WCAG level AA."""
     show([run, make_run("vfs", ended=Ended.CRASHED)], scheme=scheme)
     _choose(browser, "outcome", "")
 
@@ -441,7 +441,7 @@ def test_texts_of_drivers_run_nothing_and_load_nothing(
 def test_policy_of_the_page_runs_no_script_but_its_own(
     browser: Chrome, show: Show, run: RunResult
 ) -> None:
-    """A second defence, should a text ever not be escaped."""
+    """A second defence in case a text is not escaped."""
     made = page([run]).replace("<main>", f"<main>{HOSTILE}")
     assert HOSTILE in made
 

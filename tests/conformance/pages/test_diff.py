@@ -1,4 +1,4 @@
-"""The difference between two runs: newly violated, newly met, other changes, circumstances."""
+"""The difference between two runs: newly violated, newly met, other changes, environment."""
 
 from typing import Any
 

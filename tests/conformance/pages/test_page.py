@@ -1,4 +1,4 @@
-"""The page and the Markdown: names of runs, their order, all that is known of a violation."""
+"""The page and the Markdown: names and order of runs, and all fields of a violation."""
 
 import dataclasses
 import re
@@ -25,7 +25,7 @@ HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\
 
 
 class Text(HTMLParser):
-    """The text of a page as a reader sees it, and its tags."""
+    """The visible text of a page, and its tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def test_rows_that_need_a_look_come_first_and_causes_before_effects(make_run: Ma
 
 
 def test_page_shows_every_part_of_a_violation(make_run: MakeRun) -> None:
-    """A field that is added to the model is to be shown as well."""
+    """A field that is added to the model must be displayed as well."""
     kinds = {field.name: field for field in dataclasses.fields(RequirementResult)}
     known = {"id", "level", "title", "outcome", "reason", "works", "examples", "seconds"}
     values: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Rulings 34, 35, 37: attributes that are inherited, hold ids, or belong to someone else."""
+"""Rulings 34, 35, 37: attributes that are inherited, contain ids, or have a foreign namespace."""
 
 import io
 import os
@@ -38,14 +38,14 @@ MAPPED = pytest.mark.parametrize("driver", [(UIDS, GIDS)], indirect=True, ids=["
 
 
 def _acl(uid: int, gid: int) -> bytes:
-    """Return an ACL that names a user and a group; include/uapi/linux/posix_acl_xattr.h."""
+    """Return an ACL with entries for a user and a group; include/uapi/linux/posix_acl_xattr.h."""
     entries = [(1, 7, NOBODY), (2, 6, uid), (4, 5, NOBODY), (8, 4, gid), (16, 7, NOBODY)]
     entries.append((32, 0, NOBODY))
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 def _capability(root: int | None) -> bytes:
-    """Return CAP_NET_RAW, permitted and effective; of version 3 where a root id is given."""
+    """Return CAP_NET_RAW, permitted and effective; version 3 if a root id is given."""
     if root is None:
         return struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
     return struct.pack("<IIIIII", 0x03000001, 1 << 13, 0, 0, 0, root)
@@ -94,7 +94,7 @@ NODES = {
 def test_members_do_not_inherit_a_default_acl(
     driver: Overlay2 | Vfs, name: str, where: str
 ) -> None:
-    """As those of /var/log/journal, which systemd gives one."""
+    """For example the default ACL of /var/log/journal, set by systemd."""
     giver = entry_of("" if where == "root" else "d", _with(directory(), **{DEFAULT: _acl(7, 8)}))
     path = name if where == "root" else f"d/sub/{name}" if where == "implied" else f"d/{name}"
     member = entry_of(path, NODES[name])

@@ -1,4 +1,4 @@
-"""Archives that are damaged or impossible: BadArchive that names the member, and no trace of it."""
+"""Damaged or invalid archives: BadArchive names the member, and the layer is unchanged."""
 
 import io
 import itertools

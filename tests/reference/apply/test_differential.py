@@ -1,7 +1,7 @@
-"""Random archives, layer on layer: overlay2, vfs and the oracle come to the same tree.
+"""Random archives, applied to a chain of layers: overlay2, vfs and the oracle have the same tree.
 
-Markers, symlinks, hard links, changes of type and parents without an entry, in any order. A driver
-may refuse an archive only where paths go through symlinks or what a hard link is to has gone.
+Markers, symlinks, hard links, changes of type and implied parents, in any order. A driver may
+refuse an archive only if paths pass through symlinks or the target of a hard link is deleted.
 """
 
 import io
@@ -55,7 +55,7 @@ nodes = st.one_of(
 
 @st.composite
 def chains(draw: st.DrawFn) -> list[list[LayerEntry]]:
-    """Draw a base layer and up to two on top of it, whose entries meet at few names."""
+    """Draw a base layer and up to two on top of it, with entries from a small set of names."""
     known: list[str] = []
 
     def name() -> str:
@@ -119,7 +119,7 @@ def test_drivers_and_oracle_agree(
 def _compare(
     driver: Overlay2 | Vfs, chain: list[list[LayerEntry]], expected: list[Tree], in_one_layer: bool
 ) -> None:
-    """Apply the first archive to a layer, the others to one each on top, or all to the second."""
+    """Apply each archive to a layer of its own, or all but the first to the second layer."""
     prefix, parent = f"layer-{next(numbers)}", ""
     made: list[str] = []
     try:
@@ -140,12 +140,13 @@ def _compare(
                 assert_same_tree(expected[number], tree, "it is refused, but a part stays")
                 return
             linked = any(entry.hardlink is not None for below in chain[:number] for entry in below)
-            # A copy-up of one name leaves the lower file's other names behind, as in the kernel.
+            # As in the kernel, copy-up of one name separates it from the other names of the lower
+            # file.
             without = Aspect.DIRECTORY_MTIME | (Aspect.HARDLINKS if linked else Aspect(0))
             aspects = Aspect.ALL & ~without
             tree = _tree(driver, id)
             assert_same_tree(expected[number + 1], tree, f"layer {number} on {driver}", aspects)
-            # A file like the one below is in the archive, but is no change.
+            # The archive may contain a file that equals the lower one, which is not a change.
             assert not is_new or driver.diff_size(id, parent) <= size
             _assert_travels(driver, id, parent, tree, f"{prefix}-sibling-{number}", made)
             parent = id if number == 0 or not in_one_layer else parent
@@ -157,7 +158,7 @@ def _compare(
 def _assert_travels(
     driver: Overlay2 | Vfs, id: str, parent: str, tree: Tree, sibling: str, made: list[str]
 ) -> None:
-    """Assert that the layer's own archive makes the same of the parent."""
+    """Assert that the layer's own archive creates the same tree on the parent."""
     with driver.diff(id, parent) as stream:
         archive = stream.read()
     driver.create(sibling, parent)
@@ -176,7 +177,7 @@ def _tree(driver: Overlay2 | Vfs, id: str) -> Tree:
 
 
 def _may_refuse(below: Tree, entries: list[LayerEntry]) -> bool:
-    """Say whether the rulings let a driver refuse such an archive (31 to 33, corner case 55)."""
+    """Return whether rulings allow a driver to refuse the archive (31 to 33, corner case 55)."""
     symlinks = {name for name, node in below.items() if node.kind is NodeKind.SYMLINK}
     symlinks |= {entry.name for entry in entries if entry.node.kind is NodeKind.SYMLINK}
     solid = {
@@ -184,7 +185,7 @@ def _may_refuse(below: Tree, entries: list[LayerEntry]) -> bool:
         for entry in entries
         if not entry.node.is_directory and not entry.name.rpartition(b"/")[2].startswith(b".wh.")
     }
-    # What a hard link is to cannot be made a directory on the way to another member.
+    # The target of a hard link cannot be replaced by a parent directory of another member.
     solid |= {entry.hardlink for entry in entries if entry.hardlink is not None}
     for entry in entries:
         if entry.hardlink == entry.name:

@@ -1,4 +1,4 @@
-"""Rulings 14 to 16, 31 to 33, 38: markers, and what they meet, in every order, on both drivers."""
+"""Rulings 14 to 16, 31 to 33, 38: markers and their targets, in every order, on both drivers."""
 
 import io
 import itertools
@@ -51,7 +51,7 @@ def _link(name: str, target: str) -> LayerEntry:
 
 
 DIRECTORY = directory()
-# What order the members are in does not matter to any of these.
+# The result of these does not depend on the order of the members.
 IN_ANY_ORDER: dict[str, tuple[list[LayerEntry], Tree]] = {
     "opaque root and whiteout": ([opaque(""), whiteout("b")], NOTHING),
     "opaque root and deep whiteout": ([opaque(""), whiteout("d/e/z"), whiteout("d")], NOTHING),
@@ -109,7 +109,7 @@ IN_ANY_ORDER: dict[str, tuple[list[LayerEntry], Tree]] = {
     "links and an opaque root": ([_link("h", "a/x"), opaque("")], Tree.of({"h": b"ax"})),
     "whiteouts of nothing": ([whiteout("no/such"), opaque("no"), whiteout("top/x")], LOW),
 }
-# Here a member may come before the marker that deletes the symlink it goes through.
+# Here a member may precede the marker that deletes a symlink in its path.
 OR_REFUSED: dict[str, tuple[list[LayerEntry], list[Tree]]] = {
     "member in a deleted symlink": (
         [_file("s/n"), whiteout("s")],
@@ -136,7 +136,7 @@ OR_REFUSED: dict[str, tuple[list[LayerEntry], list[Tree]]] = {
 
 
 class _Held(Overlay2):
-    """overlay2 whose layers are held while archives are applied: through their views, then."""
+    """overlay2 with layers held during apply_diff: archives are applied through the views."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         self.get(id)
@@ -216,7 +216,7 @@ def test_member_after_its_symlink_was_replaced_is_in_the_directory(driver: Overl
 
 
 def test_hard_link_through_the_symlink_that_it_replaces(driver: Overlay2 | Vfs) -> None:
-    """Found by the differential test: the path stayed resolved, and later members went along it."""
+    """Found by the differential test: the cached path was used for later members."""
     link = _link("s", "s/x")
 
     assert _applied(driver, "n", [_file("s/n"), link])[b"s"].content == b"bx"
@@ -233,7 +233,7 @@ def test_hard_link_through_a_deleted_symlink(driver: Overlay2 | Vfs) -> None:
 def test_hard_link_takes_the_place_of_a_lower_symlink_on_its_own_path(
     driver: Overlay2 | Vfs,
 ) -> None:
-    """Found by the differential test: members after it went through the old symlink."""
+    """Found by the differential test: later members were resolved through the old symlink."""
     base = [entry_of("b/s", symlink(".")), entry_of("b/a", symlink("/d")), _dir("d")]
     driver.create("base")
     driver.apply_diff("base", "", io.BytesIO(build_archive(base)))
@@ -283,7 +283,7 @@ def test_time_of_a_directory_that_became_a_symlink_is_not_that_of_its_target(
 
 
 def test_marker_of_a_second_archive_spares_what_that_places(driver: Overlay2 | Vfs) -> None:
-    """An earlier archive's content counts as below."""
+    """Content of an earlier archive is treated like that of a lower layer."""
     driver.create("n", "low")
     first = [_file("a/one"), _file("two"), whiteout("top")]
     second = [opaque("a"), _file("a/three"), whiteout("two"), _file("top")]

@@ -1,4 +1,4 @@
-"""Headers of archives, byte by byte, and what damage makes of a whole one."""
+"""Headers of archives, byte by byte, and damaged variants of a valid archive."""
 
 import tarfile
 
@@ -23,7 +23,7 @@ END = bytes(1024)
 
 
 def block(name: str, **fields: object) -> bytes:
-    """Return the ustar block of a file, or of what `fields` of tarfile's TarInfo make of it."""
+    """Return the ustar block of a file, with `fields` of tarfile's TarInfo replaced."""
     info = tarfile.TarInfo(name)
     for field, value in fields.items():
         setattr(info, field, value)
@@ -31,7 +31,7 @@ def block(name: str, **fields: object) -> bytes:
 
 
 def changed(header: bytes, **at: bytes) -> bytes:
-    """Return the block with bytes put at offsets, `at` being _OFFSET=bytes, and its checksum."""
+    """Return the block with bytes replaced at offsets (`_OFFSET=bytes`) and a new checksum."""
     raw = bytearray(header)
     for offset, value in at.items():
         start = int(offset.removeprefix("_"))
@@ -49,7 +49,7 @@ def record(key: bytes, value: bytes) -> bytes:
 
 
 def extended(data: bytes, flag: bytes = b"x") -> bytes:
-    """Return a header that speaks of the next member."""
+    """Return a header with data for the next member."""
     padded = data + bytes(-len(data) % 512)
     return block("PaxHeaders/x", type=flag, size=len(data)) + padded
 
@@ -60,12 +60,12 @@ def pax(*records: tuple[bytes, bytes]) -> bytes:
 
 
 def long(name: bytes, flag: bytes = b"L") -> bytes:
-    """Return GNU's header for a long name; flag K is for the target of a link."""
+    """Return GNU's header for a long name; flag K is for link targets."""
     return extended(name + b"\0", flag)
 
 
 def _sample() -> bytes:
-    """Return an archive with one of everything, to be damaged."""
+    """Return an archive with members of every kind, to be damaged."""
     entries = [
         entry_of("d", directory()),
         entry_of("d/" + "n" * 150, file(b"data" * 200)),
@@ -90,7 +90,7 @@ _SUMS = [at for at in range(0, len(SAMPLE) - 1024, 512) if SAMPLE[at + 257 : at 
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """Draw the sample with a few bytes changed; checksums are right, so that they get past them."""
+    """Draw the sample with a few bytes replaced; checksums are updated, so that they match."""
     raw = bytearray(SAMPLE)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(raw) - 1))

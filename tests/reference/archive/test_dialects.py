@@ -1,4 +1,4 @@
-"""Ruling 36: headers as GNU tar and Go read them; what no reader takes is refused by its name."""
+"""Ruling 36: headers are read like GNU tar and Go do; invalid ones are refused by name."""
 
 import io
 import os
@@ -61,7 +61,7 @@ def test_later_of_two_records_wins() -> None:
 
 
 def test_second_extended_header_replaces_the_first() -> None:
-    """As in Go and GNU tar; a record of the first says nothing of the member."""
+    """As in Go and GNU tar; records of the first header do not apply to the member."""
     entry = _one(pax((b"path", b"one"), (b"uid", b"5")) + pax((b"gid", b"6")) + F)
 
     assert (entry.name, entry.uid, entry.gid) == (b"f", 0, 6)
@@ -139,13 +139,13 @@ def test_malformed_records_are_refused(data: bytes) -> None:
 def test_name_of_a_directory_ends_with_a_slash_wherever_it_is_said(
     flag: bytes, front: bytes
 ) -> None:
-    """tar before POSIX.1-1988 had no flag for directories (cpython #141707)."""
+    """tar before POSIX.1-1988 had no type flag for directories (cpython #141707)."""
     assert _one(front + changed(F, _156=flag)).kind is Kind.DIRECTORY
 
 
 @pytest.mark.parametrize("flag", [b"\0", b"0", b"7"])
 def test_cut_name_that_ends_with_a_slash_makes_no_directory(flag: bytes) -> None:
-    """The header of a long name holds its first hundred bytes, which may end anywhere."""
+    """The header of a long name contains its first hundred bytes, which may end with a slash."""
     header = changed(block("d" * 99 + "/"), _156=flag)
 
     assert _one(long(b"d" * 99 + b"/file") + header).kind is Kind.FILE
@@ -163,7 +163,7 @@ def test_last_of_several_long_names_counts() -> None:
 
 
 def test_names_of_go_before_1_8_have_a_prefix_in_gnu_headers() -> None:
-    """golang #12594: elsewhere there are two times, which are no part of the name."""
+    """golang #12594: other writers store two times there, which are not part of the name."""
     gnu = changed(F, _257=b"ustar  \0")
 
     assert _one(changed(gnu, _345=b"00000000017\000000000017\0")).name == b"f"
@@ -241,7 +241,7 @@ def test_symlink_to_nowhere_is_refused() -> None:
 
 @pytest.mark.parametrize("flag", [b"1", b"2", b"5", b"6"])
 def test_what_holds_no_data_has_none_in_the_archive(flag: bytes) -> None:
-    """As in Go: the size is that of the file that is linked to, or means nothing."""
+    """As in Go: the size is that of the link target, or undefined."""
     archive = block("n", type=flag, linkname="t", size=700) + F
 
     assert [entry.name for entry, _ in _read(archive)] == [b"n", b"f"]
@@ -255,7 +255,7 @@ def test_sparse_map_of_what_is_no_file_is_refused(flag: bytes) -> None:
 
 
 class _Endless:
-    """A stream of extended headers of 1 MiB, made as they are read, and a file."""
+    """A stream of extended headers of 1 MiB, generated on demand, and a file."""
 
     def __init__(self, count: int) -> None:
         self._pieces = self._made(count)
@@ -271,7 +271,7 @@ class _Endless:
 
 
 def test_extended_headers_take_bounded_memory() -> None:
-    """They were all kept: 400 MiB of them took 372 MiB."""
+    """All of them were kept: headers of 400 MiB took 372 MiB."""
     tracemalloc.start()
     try:
         names = [member.entry.name for member in Reader(cast(BinaryIO, _Endless(100)))]
@@ -286,7 +286,7 @@ def test_extended_headers_take_bounded_memory() -> None:
 @settings(max_examples=int(os.environ.get("DAMAGE_EXAMPLES", "400")), deadline=None)
 @given(st.data())
 def test_damaged_archives_end_in_bad_archive_and_nothing_else(data: st.DataObject) -> None:
-    """Checksums are made right again, so that the damage gets past them."""
+    """Checksums are updated, so that the damage is not detected by them."""
     reader = Reader(io.BytesIO(data.draw(damaged())))
     with suppress(BadArchive):
         for member in reader:
@@ -304,7 +304,7 @@ def test_global_header_may_stand_alone() -> None:
 
 @pytest.mark.parametrize("ahead", [pax((b"path", b"lost")), long(b"lost")])
 def test_extended_header_without_a_member_is_refused_by_the_name_that_it_has(ahead: bytes) -> None:
-    """It was reported as cut short, which sends its reader after the network."""
+    """The error was "cut short", which suggests a network problem."""
     with pytest.raises(BadArchive, match="belongs to no member: b'lost'"):
         _read(F + ahead)
     with pytest.raises(BadArchive, match="too early"):

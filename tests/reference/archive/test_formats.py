@@ -1,4 +1,4 @@
-"""What the writer writes, tarfile and GNU tar read; what those write, the reader reads."""
+"""Archives of the writer are read by tarfile and GNU tar; theirs are read by the reader."""
 
 import io
 import os
@@ -39,8 +39,8 @@ parts = st.binary(min_size=1, max_size=255).map(
 paths = st.lists(parts.filter(lambda part: part not in _UNMEANT), min_size=1, max_size=5).map(
     b"/".join
 )
-# A PAX value may hold anything but is read as UTF-8 by others; raw bytes go through
-# surrogateescape.
+# A PAX value may contain any bytes, but other readers decode it as UTF-8; raw bytes are preserved
+# by surrogateescape.
 xattrs = st.dictionaries(
     st.sampled_from([b"user.a", b"user.long.name", b"security.capability"]),
     st.binary(max_size=300),
@@ -81,7 +81,7 @@ def directory(tmp_path: Path) -> Iterator[int]:
 
 
 def _packed(members: list[tuple[Entry, bytes]], directory: int) -> bytes:
-    """Return the writer's archive, the data being in files 0, 1, ... of `directory`."""
+    """Return the writer's archive of data from files 0, 1, ... of `directory`."""
 
     def records() -> Iterator[Record]:
         for number, (entry, data) in enumerate(members):
@@ -155,7 +155,7 @@ def test_reader_reads_what_tarfile_wrote(members: list[tuple[Entry, bytes]], for
             with_xattrs = entry if format == tarfile.PAX_FORMAT else entry._replace(xattrs={})
             try:
                 archive.addfile(_info(with_xattrs), io.BytesIO(data))
-            except ValueError:  # ustar has no room for it, GNU none for times before 1970
+            except ValueError:  # ustar cannot store it, GNU cannot store times before 1970
                 continue
             written.append((with_xattrs, data))
 

@@ -1,4 +1,4 @@
-"""What diff writes, apply_diff reads, also where a file has more than archives have room for."""
+"""apply_diff reads every archive of diff, also of files that exceed the limits of headers."""
 
 import os
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_file_of_more_segments_than_a_map_may_have(
 def test_attributes_that_no_header_holds_are_refused_by_diff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """xfs and btrfs keep megabytes of them; the archive was refused by whoever read it."""
+    """xfs and btrfs store megabytes of them; every reader refused the archive."""
     monkeypatch.setattr(header, "LARGEST_HEADER", 1000)
     driver = Driver(tmp_path / "home")
     driver.create("a")

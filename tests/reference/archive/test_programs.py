@@ -1,4 +1,4 @@
-"""Archives that other programs write come out as the tree they were made of."""
+"""Archives of other programs are read as the tree that was packed."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from graphdriver_conformance.oracle.observe import observe
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: owners")
 
 ALL = Aspect.ALL & ~Aspect.ROOT
-# 7z knows no owners, and as PAX no hard links.
+# 7z stores no owners, and in PAX format no hard links.
 UNOWNED = ALL & ~Aspect.OWNER
 _GNU = "tar -cf - --numeric-owner --format"
 _NAMES = "find . | sort |"
@@ -45,7 +45,7 @@ COMMANDS: dict[str, tuple[str, Aspect]] = {
     "7z, GNU": ("7z a -ttar -snl -snh -so dummy .", UNOWNED),
     "7z, PAX": ("7z a -ttar -mm=pax -snl -so dummy .", UNOWNED & ~Aspect.HARDLINKS),
 }
-# These have room for a hundred bytes, or for that and a directory's name.
+# These formats store a hundred bytes, or a hundred and the name of a directory.
 SHORT = ("v7", "ustar", "cpio")
 SPARSE = [name for name in COMMANDS if "sparse" in name]
 
@@ -58,7 +58,7 @@ def _plant(root: Path, name: str) -> None:
     os.link(root / "d/f", root / "h")
     (root / "s").symlink_to("d/f")
     (root / "empty").touch(0o600)
-    if not name.startswith("bsdtar"):  # which warns of names that are no UTF-8
+    if not name.startswith("bsdtar"):  # which warns of names that are not UTF-8
         (root / "d/caf\udce9").write_bytes(b"no UTF-8")
     if not any(one in name for one in SHORT):
         (root / "d" / ("n" * 200)).write_bytes(b"long name")

@@ -1,4 +1,4 @@
-"""Data that goes from the stream to a file: by the kernel where the stream is a file."""
+"""Data copied from the stream to a file, by the kernel if the stream is a file."""
 
 import errno
 import io
@@ -12,7 +12,7 @@ import pytest
 from graphdriver.archive.source import Source
 from graphdriver.errors import BadArchive
 
-# More than a buffer of the source and a piece of the kernel's, and aligned to nothing.
+# Larger than the buffer of the source and a chunk of the kernel, and not aligned.
 SIZE = (40 << 20) + 511
 DATA = os.urandom(1 << 20) * 41
 BEFORE = b"h" * 513
@@ -38,7 +38,7 @@ def _in_memory(path: Path) -> BinaryIO:
 
 
 def _copied(stream: BinaryIO, target: Path) -> None:
-    """Copy the data that follows BEFORE, from a stream that does not start at its beginning."""
+    """Copy the data after BEFORE, from a stream whose position is not its beginning."""
     stream.read(len(b"skipped"))
     source = Source(stream)
     assert source.take(len(BEFORE)) == BEFORE
@@ -68,7 +68,7 @@ def test_copy_where_the_kernel_cannot(
     opened: Callable[[Path], BinaryIO],
     after: int,
 ) -> None:
-    """A file system without splice(2) says so at the first call; the rest is read and written."""
+    """A file system without splice(2) fails at the first call; the rest is read and written."""
     sendfile, calls = os.sendfile, list[int]()
 
     def failing(target: int, source: int, offset: int, count: int) -> int:

@@ -1,7 +1,7 @@
-"""The map of a sparse member is read in time that grows with it, not with its square.
+"""The map of a sparse member is read in time linear in its size.
 
-No clock takes part: types that count are put in the place of bytes and bytearray, and note how many
-bytes each operation looks at or copies.
+The test measures no time: counting subclasses replace bytes and bytearray, and record the number of
+bytes that each operation reads or copies.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ _OPERATIONS = (
 
 
 class Work:
-    """The bytes that operations have handled."""
+    """The number of bytes that operations have processed."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -42,7 +42,8 @@ def _counting(base: type[bytes | bytearray], work: Work) -> Any:
     def counted(name: str) -> Callable[..., Any]:
         def operation(self: Any, *arguments: Any) -> Any:
             found = getattr(base, name)(self, *arguments)
-            # A slice costs what it copies, everything else may look at the whole.
+            # A slice costs the bytes that it copies, all other operations may read the whole
+            # object.
             work.bytes += len(found) if isinstance(found, base) else len(self)
             return made(found) if type(found) is base else found
 
@@ -58,7 +59,7 @@ def _counting(base: type[bytes | bytearray], work: Work) -> Any:
 
 
 class _Blocks:
-    """A source that hands out blocks that count."""
+    """A source that returns counting blocks."""
 
     def __init__(self, text: bytes, work: Work) -> None:
         self._text = text
@@ -75,7 +76,7 @@ def _segments(count: int) -> list[Segment]:
 
 
 def _read(segments: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Segment], int]:
-    """Read a map; return what it says, and the bytes handled for each byte of it."""
+    """Read a map; return its segments, and the bytes processed for each byte of it."""
     work, text = Work(), sparse.map_block(_segments(segments))
     with monkeypatch.context() as patch:
         for base in (bytes, bytearray):
@@ -97,7 +98,7 @@ def test_map_is_read_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _in_square_time(source: Source, stored: int) -> tuple[list[Segment], int]:
-    """Read a map as the first release did: all that is there is searched after each block."""
+    """Read a map like the first release: the whole buffer is searched after each block."""
     text = b""
     while text.count(b"\n") < 1 or text.count(b"\n") < 1 + 2 * int(text.split(b"\n")[0]):
         text += source.exactly(BLOCK)

@@ -1,4 +1,4 @@
-"""The stream of an archive: an error stays, and keeps nothing alive."""
+"""The stream of an archive: errors are permanent, and keep no objects alive."""
 
 import gc
 import io
@@ -18,7 +18,7 @@ from graphdriver.errors import DriverError
 
 
 class _Strange(Exception):
-    """An exception that cannot be made of its arguments."""
+    """An exception that cannot be constructed from its arguments."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(one + two)
@@ -30,7 +30,7 @@ def _failing(error: BaseException) -> Iterator[Record]:
 
 
 def _breaking() -> Iterator[Record]:
-    """Fail as a disk does; the error is in no variable, which would keep it alive by itself."""
+    """Fail like a disk; no variable refers to the error, which would keep it alive."""
     yield Record(Entry(b"f", Kind.FILE))
     raise OSError(5, "broken")
 
@@ -49,7 +49,7 @@ def test_error_is_raised_again_with_its_notes(error: Exception) -> None:
 
 
 def test_stream_that_has_failed_is_released_with_its_last_reference() -> None:
-    """A kept traceback made a circle: the collector closed it, in whichever thread it ran."""
+    """The stored traceback formed a cycle, which the collector freed in an arbitrary thread."""
     released = []
     stream = open_stream(_breaking(), lambda: released.append(True))
     dead = weakref.ref(stream)
@@ -91,7 +91,7 @@ def test_small_pieces_are_taken_without_copying_the_rest() -> None:
 
 
 def test_close_by_another_thread_waits_for_the_read() -> None:
-    """Closing a generator that runs is a ValueError, and what it held stayed open."""
+    """close() of a running generator is a ValueError, and its resources stayed open."""
     making, go_on = threading.Event(), threading.Event()
     ended = []
 

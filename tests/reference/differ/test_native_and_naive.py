@@ -1,4 +1,4 @@
-"""Reading an upper directory and comparing two views come to the same, on real overlay mounts."""
+"""Reading the upper directory and comparing two views have the same result, on overlay mounts."""
 
 import io
 import itertools
@@ -160,7 +160,7 @@ def test_file_copied_up_without_a_change_is_no_change(driver: Driver) -> None:
 
 
 def test_name_that_joins_a_group_of_links_brings_the_whole_group(tmp_path: Path) -> None:
-    """The group has two names before and after: counting links does not show it."""
+    """The group has two names before and after: the link count does not show the change."""
     old, new = tmp_path / "old", tmp_path / "new"
     for root, second in ((old, "dir/x"), (new, "dir")):
         root.mkdir()

@@ -1,4 +1,4 @@
-"""An archive that is being read is of one tree: nobody changes the layer in place meanwhile."""
+"""An archive is consistent: while it is read, the layer cannot be changed in place."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The naive differ over somebody else's get and put, as docs/driver-authors.md has it."""
+"""The naive differ on third-party get and put, as in docs/driver-authors.md."""
 
 import io
 import shutil
@@ -11,7 +11,7 @@ from graphdriver.differ.naive import NaiveDiffer
 
 
 class Directories:
-    """All that the differ needs of a driver: layers that can be shown, and are given back."""
+    """The minimal driver for the differ: layers that can be mounted and released."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

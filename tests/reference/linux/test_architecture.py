@@ -1,4 +1,4 @@
-"""Numbers of ioctls and system calls, as the headers of each architecture have them."""
+"""Numbers of ioctls and system calls are those in the headers of each architecture."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Work in a thread with a directory of its own, when a signal comes meanwhile."""
+"""Work in a thread with its own working directory, interrupted by a signal."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from graphdriver.linux.mounts import with_own_directory
 
 
 class Interrupted(Exception):
-    """What the handler of the signal raises."""
+    """The exception that the signal handler raises."""
 
 
 def test_signal_waits_for_the_end_of_the_work(tmp_path: Path) -> None:
-    """The caller closes the directory: a file opened next would have its number."""
+    """The caller closes the directory: the next file to be opened would reuse its number."""
     begun, ended = threading.Event(), threading.Event()
     handled = threading.Event()
 
@@ -43,7 +43,7 @@ def test_signal_waits_for_the_end_of_the_work(tmp_path: Path) -> None:
 
 
 def test_signal_at_any_point_is_raised_after_the_work(tmp_path: Path) -> None:
-    """Right before the thread was started, or after its end, it made the caller wait for ever."""
+    """Directly before the start of the thread, or after its end, it blocked the caller for ever."""
     points = sum(1 for _ in _interrupted_at(tmp_path, -1))
     assert points > 10
 
@@ -53,9 +53,9 @@ def test_signal_at_any_point_is_raised_after_the_work(tmp_path: Path) -> None:
 
 
 def _interrupted_at(directory: Path, point: int) -> list[str]:
-    """Raise at the given opcode of with_own_directory, as a signal's handler would.
+    """Raise at the given opcode of with_own_directory, as a signal handler would.
 
-    Returns one word for each opcode, and last how it ended.
+    Returns one word for each opcode, and its outcome as the last one.
     """
     seen: list[str] = []
     worked: list[bool] = []

@@ -1,4 +1,4 @@
-"""A second archive for a layer: files that it leaves alone are neither read nor copied."""
+"""A second archive for a layer: files that it does not contain are neither read nor copied."""
 
 import errno
 import io
@@ -105,7 +105,7 @@ def test_archive_that_fails_leaves_every_file_as_it_was(driver: Overlay2 | Vfs) 
 def test_file_that_cannot_have_another_name_is_copied(
     driver: Overlay2 | Vfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An immutable file, or one with as many names as the file system allows."""
+    """An immutable file, or one with the maximum number of links of the file system."""
     real = os.link
 
     def refuse_first(source: bytes, target: bytes, **named: int) -> None:

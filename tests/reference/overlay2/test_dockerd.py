@@ -1,4 +1,4 @@
-"""One home, two drivers: dockerd's overlay2 and ours read what the other wrote. Needs docker.io."""
+"""One home, two drivers: dockerd's overlay2 and the reference overlay2. Requires docker.io."""
 
 import io
 import os
@@ -23,7 +23,7 @@ Docker = Callable[..., bytes]
 
 @contextmanager
 def _daemon(base: Path) -> Iterator[Docker]:
-    """Run dockerd without network on `base`/root for as long as the block runs."""
+    """Run dockerd without network on `base`/root for the duration of the block."""
     address = f"unix://{base}/sock"
     command = ["dockerd", "--storage-driver=overlay2", "--iptables=false", "--bridge=none"]
     command += ["--data-root", f"{base}/root", "--exec-root", f"{base}/exec"]
@@ -55,7 +55,7 @@ def _daemon(base: Path) -> Iterator[Docker]:
 
 @pytest.fixture
 def base() -> Iterator[Path]:
-    """Yield a directory with a short name: the path of a unix socket has 107 bytes at most."""
+    """Yield a directory with a short path: a unix socket has at most 107 bytes."""
     made = Path("/tmp") / f"graphdriver-dockerd-{os.getpid()}"
     made.mkdir()
     yield made
@@ -76,7 +76,7 @@ def _tar(files: dict[str, bytes]) -> bytes:
 
 
 def _exported(docker: Docker, container: str) -> dict[str, bytes]:
-    """Return the files of a container's view that are ours, as dockerd sees them."""
+    """Return the files of this test in a container's view, as dockerd exports them."""
     with tarfile.open(fileobj=io.BytesIO(docker("export", container))) as archive:
         opened = {m.name: archive.extractfile(m) for m in archive if m.name.startswith("data/")}
     return {name: file.read() for name, file in opened.items() if file}
@@ -111,13 +111,13 @@ def test_each_reads_the_others_layers(base: Path) -> None:
 
     assert findings(base / "root" / "overlay2") == []
 
-    # Ours on dockerd's home.
+    # The reference driver on dockerd's home.
     driver = Driver(base / "root" / "overlay2")
     assert _viewed(driver, image) == by_docker
     paths = {str(change) for change in driver.changes(image, lower)}
     assert paths == {"C /data", "C /data/changed", "A /data/added"}
 
-    # The image's layer again, under its name, made by us.
+    # The image's layer, recreated by the reference driver under the same id.
     with driver.diff(image, lower) as stream:
         archive = stream.read()
     driver.remove(image)
@@ -128,7 +128,7 @@ def test_each_reads_the_others_layers(base: Path) -> None:
     driver.put(image)
     driver.cleanup()
 
-    # dockerd on ours.
+    # dockerd on the home of the reference driver.
     with _daemon(base) as docker:
         third = docker("create", "two", "sh").decode().strip()
         assert _exported(docker, third) == {

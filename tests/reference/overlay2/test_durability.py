@@ -1,4 +1,4 @@
-"""overlay2.sync: a power cut after apply_diff has returned loses nothing of it."""
+"""overlay2.sync: a power cut after apply_diff has returned loses no content."""
 
 import errno
 import io
@@ -58,7 +58,7 @@ def test_power_cut_after_apply_diff_in_place(disk: Path, flag: int) -> None:
 
 @pytest.mark.parametrize("flag", CUTS)
 def test_power_cut_after_create(disk: Path, flag: int) -> None:
-    """create is durable without an option; its short name is made again."""
+    """create is durable without an option; its short name is recreated."""
     driver = Driver(disk / "home")
     driver.create("base")
     driver.create("child", "base")

@@ -1,4 +1,4 @@
-"""A process that has used all its descriptors (RLIMIT_NOFILE) gets EMFILE, and leaves nothing."""
+"""A process at its descriptor limit (RLIMIT_NOFILE) gets EMFILE, and no remnants are left."""
 
 import errno
 import io
@@ -29,14 +29,14 @@ def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
     made.create("base")
     made.apply_diff("base", "", io.BytesIO(ARCHIVE))
     made.create("child", "base")
-    made.diff_size("child", "base")  # what is tried once has been
+    made.diff_size("child", "base")  # the one-time probes are done
     yield made
     made.cleanup()
 
 
 @contextmanager
 def _free_descriptors(count: int) -> Iterator[None]:
-    """Let the block open so many files at a time; numbers that are free below stay so."""
+    """Limit the block to `count` new descriptors; the numbers of those in use do not change."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = set(map(int, os.listdir("/proc/self/fd")))
     free = [number for number in range(soft) if number not in used]

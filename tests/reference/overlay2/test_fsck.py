@@ -1,4 +1,4 @@
-"""fsck finds what is wrong with a home, and changes nothing."""
+"""fsck reports the defects of a home without changing it."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def test_sound_home_has_no_findings(home: Path) -> None:
 
 
 def test_advice_for_an_emptied_link_file_brings_the_layer_back(home: Path) -> None:
-    """moby #42964: the name is lost in one place and still known in the other."""
+    """moby #42964: the name is lost in one file and still present in the other."""
     (home / "base/link").write_text("")
 
     (finding,) = findings(home)

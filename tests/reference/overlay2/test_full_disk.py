@@ -1,4 +1,4 @@
-"""A home that is full: what was there stays, what was begun goes."""
+"""A full disk: existing layers are kept, incomplete ones are removed."""
 
 import errno
 import io
@@ -27,7 +27,7 @@ TOO_LARGE = build_archive(
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB; a driver keeps its home open for as long as it is referred to."""
+    """A file system of 2 MiB; a driver keeps its home open until it is garbage-collected."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], check=True)
     yield tmp_path
     subprocess.run(["umount", "-R", "-l", tmp_path], check=True)

@@ -1,4 +1,4 @@
-"""Streams that are given up: the collector ends their holds, at any point of any thread."""
+"""Abandoned streams: the garbage collector releases their holds, at any point of any thread."""
 
 import gc
 import io
@@ -34,7 +34,7 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
 
 
 def _holding(driver: Driver, id: str) -> BinaryIO:
-    """Return a stream that holds a layer with a mount: another layer is no parent of its."""
+    """Return a stream that holds a layer with a mount, because `other` is not its parent."""
     stream = driver.diff(id, "other")
     assert _is_mounted(driver, id)
     return stream
@@ -45,7 +45,7 @@ def _is_mounted(driver: Driver, id: str) -> bool:
 
 
 def _at_once(*works: Callable[[], object]) -> None:
-    """Do each in a thread. A thread that never ends is the failure."""
+    """Run each function in a thread. The test fails if a thread does not end."""
     failures: list[BaseException] = []
 
     def run(work: Callable[[], object]) -> None:
@@ -88,7 +88,7 @@ def test_put_by_a_finalizer_in_the_middle_of_get(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class View:
-        """What a program may keep of a view."""
+        """A reference to a view in a program."""
 
     driver.get("a")
     views, is_held = [View()], driver._layers.is_held
@@ -112,7 +112,7 @@ def test_put_by_a_finalizer_in_the_middle_of_get(
 def test_two_threads_give_up_streams_of_layers_that_the_other_is_at_work_on(
     driver: Driver, by_verb: bool
 ) -> None:
-    """Each would wait for the lock that the other one owns."""
+    """Each would wait for the lock of the other thread."""
     if by_verb:
         for id in LAYERS:
             driver.get(id)
@@ -136,7 +136,7 @@ def test_two_threads_give_up_streams_of_layers_that_the_other_is_at_work_on(
 def test_hold_ends_while_the_locks_are_looked_up(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock of the layer would be forgotten while it is about to be taken."""
+    """The lock of the layer would be deleted while another thread is about to acquire it."""
     streams = [_holding(driver, "a")]
 
     class Collecting(layers._LayerLock):
@@ -156,7 +156,7 @@ def test_hold_ends_while_the_locks_are_looked_up(
 
 
 def test_hold_that_another_thread_is_to_end_is_ended_before_the_next_verb(driver: Driver) -> None:
-    """remove would be refused because of a hold that its own thread has given back."""
+    """remove would be refused because of a hold that its own thread has released."""
     stream = _holding(driver, "a")
     owned, go_on = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""User namespace maps on what is created, applied and exported, on a real home."""
+"""User namespace maps apply to created, applied and exported layers, on a real home."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from graphdriver.overlay2 import Driver
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: owners and mounts")
 
-# Inside 0..999 is outside 100000..100999, as dockerd's userns-remap has it.
+# Ids 0..999 inside are 100000..100999 outside, as with dockerd's userns-remap.
 UIDS = [IDMap(0, 100_000, 1000)]
 GIDS = [IDMap(0, 200_000, 1000)]
 
@@ -72,7 +72,7 @@ def test_unmapped_id_in_an_archive_leaves_the_layer_as_it_was(driver: Driver) ->
 
 
 def test_unmapped_owner_on_disk_ends_the_diff(driver: Driver) -> None:
-    """Docker drops such a file from the archive and says nothing (C#58)."""
+    """Docker omits such a file from the archive without an error (C#58)."""
     driver.create("a")
     (driver.get("a") / "strange").touch()
 

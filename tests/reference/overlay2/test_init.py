@@ -1,4 +1,4 @@
-"""Init: what hosts and file systems are refused, for real."""
+"""Init refuses unsuitable hosts and file systems, tested on real ones."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ OPEN = "import sys; from graphdriver.overlay2 import Driver; Driver(sys.argv[1],
 
 @pytest.mark.skipif(not shutil.which("setarch"), reason="needs setarch, of util-linux")
 def test_kernel_below_4_is_not_supported(tmp_path: Path) -> None:
-    # The UNAME26 personality makes the kernel call itself 2.6.x: a real old release, not a mock.
+    # The personality UNAME26 makes the kernel report release 2.6.x: a real old release, not a mock.
     command = ["setarch", platform.machine(), "--uname-2.6", sys.executable, "-c", OPEN]
 
     refused = subprocess.run(
@@ -64,7 +64,7 @@ def test_overlay_on_overlay_is_incompatible(tmp_path: Path, mounted: Path) -> No
 
 
 def test_nfs_is_incompatible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its number: it takes a server to mount one, and many kernels have no client."""
+    """Identified by its magic number: a mount needs a server, and many kernels have no client."""
     monkeypatch.setattr(support, "filesystem_type", lambda _path: 0x6969)
 
     with pytest.raises(errors.IncompatibleFS, match="nfs"):

@@ -1,4 +1,4 @@
-"""Who stands on a layer: locks, holds and parentage, over threads and over processes."""
+"""Users of a layer: locks, holds and parentage, across threads and processes."""
 
 import io
 import os
@@ -45,7 +45,7 @@ def _in_thread(call: Callable[[], object]) -> threading.Thread:
 
 
 def test_tree_below_a_held_layer_is_not_exchanged(driver: Driver) -> None:
-    """moby #13261, by apply_diff; a grandchild counts as a child does."""
+    """moby #13261, with apply_diff; a grandchild counts like a child."""
     _build(driver, "a")
     _build(driver, "b", "a")
     driver.create_read_write("c", "b")
@@ -63,7 +63,7 @@ def test_tree_below_a_held_layer_is_not_exchanged(driver: Driver) -> None:
 
 
 def test_tree_below_an_open_diff_is_not_exchanged(driver: Driver) -> None:
-    """What a diff omits because a lower layer has it would be nowhere."""
+    """Files that a diff omits because a lower layer contains them would be lost."""
     _build(driver, "a")
     _build(driver, "b", "a")
     (driver.get("b") / "big").write_bytes(b"x" * (4 << 20))
@@ -94,7 +94,7 @@ def test_tree_below_the_mount_of_another_process_is_not_exchanged(
 def test_archive_for_a_layer_that_another_process_has_mounted(
     driver: Driver, tmp_path: Path
 ) -> None:
-    """It is applied through that mount, which stays."""
+    """The archive is applied through that mount, which is kept."""
     _build(driver, "a")
     driver.create_read_write("b", "a")
     view = tmp_path / "home" / "b" / "merged"
@@ -109,7 +109,7 @@ def test_archive_for_a_layer_that_another_process_has_mounted(
 def test_layer_that_is_got_while_an_archive_is_unpacked_below_keeps_its_view(
     driver: Driver,
 ) -> None:
-    """The stream is read while the layer above is mounted: then the exchange is refused."""
+    """The layer above is mounted while the stream is read: the exchange is then refused."""
     _build(driver, "a")
     driver.create_read_write("b", "a")
     views: list[Path] = []
@@ -131,7 +131,7 @@ def test_layer_that_is_got_while_an_archive_is_unpacked_below_keeps_its_view(
 def test_parent_is_not_removed_while_a_child_is_made(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """buildkit #6977: the child would be an orphan for ever."""
+    """buildkit #6977: the child would be a permanent orphan."""
     driver.create("base")
     building, go_on = threading.Event(), threading.Event()
     build = driver._home._build
@@ -166,7 +166,7 @@ def test_parent_is_not_removed_while_a_child_is_made(
 def test_child_is_not_made_while_its_parent_is_removed(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a host with many mounts the removal takes its time to read their table."""
+    """On a host with many mounts, the removal needs time to read the mount table."""
     driver.create("base")
     removing, go_on = threading.Event(), threading.Event()
 
@@ -199,7 +199,7 @@ def test_child_is_not_made_while_its_parent_is_removed(
 def test_parent_of_a_child_that_is_made_is_neither_removed_nor_changed_by_another_process(
     driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The child would be an orphan, or have the attributes of a root that is gone."""
+    """The child would be an orphan, or inherit root attributes of a removed tree."""
     _build(driver, "base")
     _build(driver, "parent", "base")
     build, outcomes = driver._home._build, []
@@ -223,7 +223,7 @@ def test_parent_of_a_child_that_is_made_is_neither_removed_nor_changed_by_anothe
 def test_layers_that_a_diff_reads_are_neither_removed_nor_changed_by_another_process(
     driver: Driver, tmp_path: Path, parent: str
 ) -> None:
-    """Natively and over two views: a part of the archive would be of another tree."""
+    """Natively and over two views: a part of the archive would be from another tree."""
     _build(driver, "base")
     _build(driver, "middle", "base")
     _build(driver, "top", "middle")
@@ -244,7 +244,7 @@ def test_layers_that_a_diff_reads_are_neither_removed_nor_changed_by_another_pro
 def test_base_layer_that_is_compared_is_neither_removed_nor_changed_by_another_process(
     driver: Driver, tmp_path: Path
 ) -> None:
-    """It is held without a mount."""
+    """The base layer is held without a mount."""
     _build(driver, "one")
     _build(driver, "two")
 
@@ -259,7 +259,7 @@ def test_base_layer_that_is_compared_is_neither_removed_nor_changed_by_another_p
 
 
 def test_layer_that_a_diff_reads_is_not_removed(driver: Driver) -> None:
-    """Its archive would end early and look whole."""
+    """Its archive would be truncated without an error."""
     _build(driver, "a")
     with driver.diff("a"):
         with pytest.raises(errors.LayerInUse, match="it is read"):
@@ -302,7 +302,7 @@ def test_damaged_link_does_not_make_a_parent_childless(
 
 
 def test_damaged_link_and_a_lost_short_name(driver: Driver, tmp_path: Path) -> None:
-    """Whose child it is cannot be told any more, so it may be a child of the damaged layer."""
+    """The parent of the layer is unknown, so it may be a child of the damaged layer."""
     driver.create("base")
     driver.create("child", "base")
     (tmp_path / "home" / "base" / "link").write_text("")
@@ -321,7 +321,7 @@ def test_damaged_link_and_a_lost_short_name(driver: Driver, tmp_path: Path) -> N
 def test_child_made_by_another_process_within_one_tick_of_the_clock(
     driver: Driver, tmp_path: Path
 ) -> None:
-    """Before Linux 6.13 times of files change every 1 to 10 ms; the test stops them for longer."""
+    """Before Linux 6.13 timestamps change every 1 to 10 ms; the test freezes them for longer."""
     driver.create("base")
     links = tmp_path / "home" / "l"
     before = links.stat().st_mtime_ns
@@ -344,7 +344,7 @@ def test_child_made_by_another_process_within_one_tick_of_the_clock(
 def test_cleanup_between_the_mount_and_the_hold(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The holder would get the mount point without the mount, and write into it."""
+    """The holder would get the mount point without the mount, and write to that directory."""
     driver.create("base")
     driver.create_read_write("child", "base")
     mounted, go_on = threading.Event(), threading.Event()

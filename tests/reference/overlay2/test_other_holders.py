@@ -28,7 +28,7 @@ ARCHIVE = build_archive([entry_of(f"file-{number}", file(b"new")) for number in 
 FILES = {f"file-{number}" for number in range(9)}
 DEADLINE = 120.0
 
-# Holds a layer, and has a child of its own that does nothing.
+# Holds a layer, and forks a child process that is idle.
 _FORKS = """
 import os, signal, sys
 from graphdriver.overlay2 import Driver
@@ -138,7 +138,7 @@ def test_archive_is_applied_in_place_below_another_process(home: Path) -> None:
 def test_disk_error_of_the_link_file_leaves_no_view_mounted(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thorough profile found it: CRS-045, EIO of openat in the put of a diff."""
+    """Found by the thorough profile: CRS-045, EIO of openat in the put of a diff."""
     driver = Driver(home)
     driver.create("base")
     driver.create_read_write("child", "base")
@@ -188,7 +188,7 @@ def test_driver_that_is_given_up_ends_its_holds_only(home: Path) -> None:
 
 
 class _Halves(io.RawIOBase):
-    """An archive whose second half is read when `between` has returned."""
+    """An archive whose second half is read after `between` has returned."""
 
     def __init__(self, between: Callable[[], object]) -> None:
         self._data = io.BytesIO(ARCHIVE)
@@ -206,7 +206,7 @@ class _Halves(io.RawIOBase):
 
 
 def _is_awaited(directory: Path) -> bool:
-    """Say whether someone waits for the lock on a directory."""
+    """Return whether a process waits for the lock on a directory."""
     inode = f":{directory.stat().st_ino} "
     locks = Path("/proc/locks").read_text().splitlines()
     return any(" -> " in line and inode in line for line in locks)

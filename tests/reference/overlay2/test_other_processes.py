@@ -1,4 +1,4 @@
-"""Holds as other processes see them, and as processes see them that are forked from a holder."""
+"""Holds as seen by other processes, and by processes that a holder has forked."""
 
 import io
 import os
@@ -40,7 +40,7 @@ def other(driver: Driver, tmp_path: Path) -> Iterator[OtherProcess]:
 
 
 def _forked(work: Callable[[], object]) -> int:
-    """Do `work` in a forked process, and return its exit status."""
+    """Run `work` in a forked process, and return its exit status."""
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1]
@@ -71,7 +71,7 @@ def test_view_stays_until_the_last_process_puts_it(
 def test_layer_that_another_process_holds_is_not_removed(
     driver: Driver, other: OtherProcess
 ) -> None:
-    """A mount alone does not tell a container that runs from one whose daemon has died."""
+    """A mount alone does not distinguish a running container from the remnant of a dead daemon."""
     view = driver.get("child")
 
     assert other.call("remove", "child") == "LayerInUse"
@@ -101,7 +101,7 @@ def test_layer_that_a_killed_process_has_held_is_removed(
 def test_archive_for_a_base_layer_that_another_process_holds(
     driver: Driver, other: OtherProcess
 ) -> None:
-    """It is applied to the directory that the holder has, as for a holder in this process."""
+    """It is applied to the directory of the holder, as for a holder in this process."""
     view = os.open(driver.get("base"), os.O_RDONLY)
 
     answer = other.call("apply_diff", "base", "", NEW)
@@ -152,7 +152,7 @@ def test_forked_process_that_closes_a_diff_does_not_close_it_for_its_parent(
 
 
 def test_process_that_is_forked_in_the_middle_of_a_verb_can_use_the_driver(driver: Driver) -> None:
-    """The thread that has the locks is not there in the forked process."""
+    """The thread that owns the locks does not exist in the forked process."""
     reading, go_on = threading.Event(), threading.Event()
 
     class Slow(io.BytesIO):
@@ -182,7 +182,7 @@ def test_process_that_is_forked_in_the_middle_of_a_verb_can_use_the_driver(drive
 def test_process_that_is_forked_in_the_middle_of_create_keeps_no_lock(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It had the lock of all names for as long as it lived, and every verb waited for it."""
+    """It kept the lock of all names during its lifetime, and every verb waited for the lock."""
     ended, told = os.pipe()
     forked: list[int] = []
     real = os.fsync

@@ -1,7 +1,7 @@
-"""Two verbs at once on a layer, its child and its grandchild, held against a sequential model.
+"""Two concurrent verbs on a layer, its child and its grandchild, compared with a model.
 
-Whatever two verbs did at once has to be what they do one after the other, in either order. One more
-end is allowed: apply_diff may be refused because the other verb was at work above it.
+The result of two concurrent verbs must equal that of a sequence of both, in either order. One other
+result is allowed: apply_diff may be refused because the other verb used a layer above.
 """
 
 import io
@@ -34,16 +34,16 @@ DEADLINE = 120.0
 
 @dataclass(frozen=True)
 class State:
-    """The content of each layer, by the letters of the layers it is of, and who is held.
+    """The content of each layer, by the letters of its source layers, and the held layers.
 
-    With overlay2 a layer has content of its own only, with vfs all that it shows.
+    With overlay2 a layer contains only its own content, with vfs that of its view.
     """
 
     content: Mapping[str, frozenset[str]] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
 
     def shown(self, id: str, rules: "Rules") -> frozenset[str]:
-        """Return the content that the view of `id` has."""
+        """Return the content of the view of `id`."""
         below = () if rules.copies else _ancestors(id)
         return frozenset().union(*(self.content[one] for one in (id, *below)))
 
@@ -62,7 +62,7 @@ class Verb:
 
 @dataclass(frozen=True)
 class Rules:
-    """Where drivers differ: vfs copies, so it minds no holder above."""
+    """Differences of the drivers: vfs copies, so holders above are allowed."""
 
     copies: bool = False
 
@@ -95,7 +95,7 @@ def _expect(state: State, verb: Verb, rules: Rules) -> tuple[str, State]:
     if not there:
         return "LayerNotFound", state
     if verb.name == "apply":
-        # A layer with children is shown read-only, so nothing can be applied through its view.
+        # A layer with children is mounted read-only, so no archive can be applied through its view.
         if not rules.copies and (state.above(id) & state.held or _is_read_only(state, id)):
             return "LayerInUse", state
         return "ok", replace(state, content={**state.content, id: state.content[id] | {id}})
@@ -130,7 +130,7 @@ def _do(driver: DriverProtocol, verb: Verb) -> str:
 
 
 def _content(names: list[str]) -> frozenset[str]:
-    """Return the layers whose files are there, each with all of them."""
+    """Return the layers whose files are present; each must be complete."""
     for id in PARENTS:
         count = sum(name.startswith(id) for name in names)
         assert count in (0, FILES), f"{count} of {FILES} files of layer {id} show: {names}"
@@ -151,7 +151,7 @@ def _archived(driver: DriverProtocol, id: str) -> frozenset[str]:
 
 
 def _observe(driver: DriverProtocol, held: frozenset[str], rules: Rules) -> State:
-    """Look at the layers, each by its view and by its archive."""
+    """Read each layer through its view and through its archive."""
     content: dict[str, frozenset[str]] = {}
     for id in PARENTS:
         if driver.exists(id):
@@ -162,7 +162,7 @@ def _observe(driver: DriverProtocol, held: frozenset[str], rules: Rules) -> Stat
     return State(content, held & content.keys())
 
 
-# How the states that pairs begin with are made.
+# Preparation of the initial states of pairs.
 SETUPS = [
     "",
     "create-a apply-a",
@@ -187,7 +187,7 @@ def _prepare(driver: DriverProtocol, setup: str, rules: Rules) -> State:
 
 
 def _orders(state: State, verbs: tuple[Verb, Verb], rules: Rules) -> list[tuple[list[str], State]]:
-    """Return the ends that are right: outcomes in the order of `verbs`, and the state."""
+    """Return the valid results: outcomes in the order of `verbs`, and the state."""
     ends = []
     for order in ((0, 1), (1, 0)):
         outcomes, now = ["", ""], state
@@ -232,7 +232,7 @@ def _check(
 
 @pytest.fixture
 def fast(tmp_path: Path) -> Iterator[Path]:
-    """A disk in memory, where no fsync keeps two verbs apart."""
+    """A tmpfs, where no fsync separates two verbs."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)
     yield tmp_path
     subprocess.run(["umount", "-R", "-l", tmp_path], check=True)

@@ -1,6 +1,6 @@
-"""A layer's size, held by the project quota of a real xfs and ext4.
+"""The size limit of a layer, enforced by project quota of a real xfs and ext4.
 
-Skipped where the kernel was built without (CONFIG_XFS_QUOTA, CONFIG_QFMT_V2).
+Skipped if the kernel is built without it (CONFIG_XFS_QUOTA, CONFIG_QFMT_V2).
 """
 
 import errno
@@ -39,7 +39,7 @@ def quota_filesystem(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator
         ["mount", "-o", options, image, mounted], check=False, capture_output=True, text=True
     )
     if done.returncode:
-        # Only a kernel without quota is a reason: read-only, where none is kept, it has to mount.
+        # Skip only if the kernel has no quota: a read-only mount without quota must succeed.
         subprocess.run(["mount", "-o", "loop,ro", image, mounted], check=True)
         subprocess.run(["umount", mounted], check=True)
         pytest.skip(f"this kernel mounts no {request.param} with project quota")
@@ -48,7 +48,7 @@ def quota_filesystem(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator
 
 
 def _fill(file: Path, mebibytes: int) -> int:
-    """Write until it is full; return the errno, 0 when all went in."""
+    """Write until the limit is reached; return the errno, 0 if all data was written."""
     try:
         with file.open("wb", buffering=0) as opened:
             for _ in range(mebibytes):
@@ -92,7 +92,7 @@ def test_default_size_and_a_driver_opened_again(quota_filesystem: Path) -> None:
 
 
 def test_two_homes_on_one_file_system_do_not_share_a_size(quota_filesystem: Path) -> None:
-    """Nor does asking for the capabilities of one change the limits of the other."""
+    """Nor does a query of one home's capabilities change the limits of the other home."""
     first, second = Driver(quota_filesystem / "first"), Driver(quota_filesystem / "second")
     for driver in (first, second):
         driver.create("base")
@@ -115,7 +115,7 @@ def test_quota_is_claimed_where_it_is_kept(quota_filesystem: Path) -> None:
 
 
 class _Kernel:
-    """Project quota as a kernel keeps it, at the boundary of the system calls."""
+    """A fake of the kernel's project quota, at the boundary of the system calls."""
 
     def __init__(self, *, enforced: bool = True, allowed: bool = True) -> None:
         self.limits: dict[int, int] = {}
@@ -149,7 +149,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> _Kernel:
 def test_project_in_use_anywhere_on_the_file_system_is_not_taken(
     kernel: _Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two homes on one disk: the second must not change the size of the first one's layer."""
+    """Two homes on one disk: the second must not change the size of a layer of the first."""
     monkeypatch.setattr("graphdriver.overlay2.quota._IDS", range(1_000_000, 1_000_003))
     for name in ("a", "b", "c"):
         driver = Driver(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Kills and errors inside verbs: what is left is mended, and what is said is true."""
+"""Kills and errors inside verbs: remnants are repaired, and results are correct."""
 
 import errno
 import io
@@ -26,7 +26,7 @@ OLD = build_archive([entry_of("old", file(b"old"))])
 NEW = build_archive([entry_of("new", file(b"new")), entry_of("last", file(b"x" * 70_000))])
 REDIRECT = "overlay2.mountopt=redirect_dir=on"
 
-# Runs in another process, which kills itself in the middle of the last verb.
+# Runs in another process, which kills itself during the last verb.
 BEGIN = """
 import io, os, signal, sys
 from graphdriver.overlay2 import Driver, support, differs
@@ -130,7 +130,7 @@ def test_killed_in_the_first_init_leaves_nothing_beside_the_home(tmp_path: Path)
 def test_killed_in_apply_diff(
     home: Path, program: str, options: tuple[str, ...], restart: bool
 ) -> None:
-    """As before after the next start, or the next apply_diff of a driver that lived on."""
+    """The old content is restored by the next start, or the next apply_diff of a live driver."""
     before = Driver(home, options)
     _kill(program, home)
     if restart:
@@ -157,7 +157,7 @@ def test_killed_in_apply_diff_to_a_base_layer_in_use(home: Path) -> None:
 
 
 def test_crash_in_the_middle_of_recovery(home: Path) -> None:
-    """Between its two renames the layer has no tree at all."""
+    """Between its two renames the layer has no tree."""
     _kill(KILLED_IN_PLACE, home)
     os.rename(home / "child" / "diff", home / "child" / ".applying" / "partial")
 
@@ -389,7 +389,7 @@ def _use_up_inodes(directory: Path) -> None:
 
 
 def test_view_that_the_kernel_makes_read_only_is_refused(few_inodes: Path) -> None:
-    """overlayfs could not make work/work, says so in the log only, and mounts read-only."""
+    """overlayfs failed to create work/work, only logged it, and mounted read-only."""
     home = few_inodes / "home"
     driver = Driver(home)
     driver.create("base")

@@ -1,4 +1,4 @@
-"""The rulings of docs/rulings.md, where the reference promises more than others have to."""
+"""The rulings of docs/rulings.md that promise more than other drivers have to."""
 
 import io
 import os
@@ -272,12 +272,12 @@ def test_empty_remnant_does_not_block_its_id(driver: Driver, tmp_path: Path) -> 
 
 
 def test_last_put_leaves_a_fresh_mount_point(driver: Driver, tmp_path: Path) -> None:
-    """rmdir(2) of a mount point ends its copies in other namespaces (moby #34948)."""
+    """rmdir(2) of a mount point detaches its copies in other namespaces (moby #34948)."""
     driver.create("base")
     driver.create_read_write("child", "base")
     merged = tmp_path / "home" / "child" / "merged"
     before = merged.stat().st_ino
-    held = os.open(merged, os.O_RDONLY)  # or the new one could get the same number
+    held = os.open(merged, os.O_RDONLY)  # otherwise the new one could get the same number
 
     driver.get("child")
     driver.put("child")

@@ -1,4 +1,4 @@
-"""What surrounds a home does not show in its layers, and is left as it is."""
+"""The environment of a home does not affect its layers, and is not changed."""
 
 import errno
 import io
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts and
 Factory = type[Overlay2] | type[Vfs]
 both = pytest.mark.parametrize("factory", [Overlay2, Vfs])
 
-# user::rwx, user:1234:rwx, group::r-x, mask::rwx, other::r-x (acl(5), in the kernel's form)
+# user::rwx, user:1234:rwx, group::r-x, mask::rwx, other::r-x (acl(5), in the kernel's format)
 _ENTRIES = [(1, 7, -1), (2, 7, 1234), (4, 5, -1), (16, 7, -1), (32, 5, -1)]
 ACL = struct.pack("<I", 2) + b"".join(
     struct.pack("<HHI", tag, bits, id & 0xFFFFFFFF) for tag, bits, id in _ENTRIES
@@ -34,7 +34,7 @@ SURROUNDINGS = ["acl", "acl of the home", "setgid", "umask 0", "umask 077", "uma
 
 @pytest.fixture(params=SURROUNDINGS)
 def surrounded(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A home below a directory that hands something down, or in a process that does."""
+    """A home below a directory, or in a process, with attributes that new files inherit."""
     kind, _, rest = str(request.param).partition(" ")
     above, mask = tmp_path / "above", os.umask(0o022)
     above.mkdir()
@@ -113,7 +113,7 @@ def test_home_is_made_without_it(surrounded: Path, factory: Factory) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A home that is a mount point, with options that forbid devices, setuid and programs."""
+    """A home that is a mount point, with the options nodev, nosuid and noexec."""
     home = tmp_path / "home"
     home.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "nodev,nosuid,noexec", "disk", home], check=True)
@@ -188,7 +188,7 @@ def test_cleanup_ends_what_is_mounted_in_a_view(tmp_path: Path) -> None:
 
 
 def test_home_below_a_bind_mount(tmp_path: Path) -> None:
-    """The mount table names what is below by the path of the bind mount."""
+    """The mount table lists mounts below it by the path of the bind mount."""
     (tmp_path / "real").mkdir()
     (tmp_path / "bound").mkdir()
     subprocess.run(["mount", "--bind", tmp_path / "real", tmp_path / "bound"], check=True)
@@ -207,7 +207,7 @@ def test_home_below_a_bind_mount(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cr\rname", "nbsp\u00a0name", "line\u2028name", "a b\\c\td"])
 def test_mounts_of_the_host_may_have_any_name(tmp_path: Path, name: str) -> None:
-    """A carriage return is no end of a line of the mount table."""
+    """A carriage return does not end a line of the mount table."""
     (tmp_path / name / "home").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "odd", tmp_path / name], check=True)
     try:
@@ -259,7 +259,7 @@ def test_home_below_a_file_is_refused_by_the_name_of_the_file(
 
 
 def test_disk_that_has_become_read_only_is_named(disk: Path) -> None:
-    """overlayfs says EINVAL, which sends its reader after options."""
+    """The EINVAL of overlayfs would suggest a wrong mount option."""
     driver = Overlay2(disk / "home")
     driver.create("base")
     driver.create_read_write("child", "base")

@@ -1,4 +1,4 @@
-"""Bodies end where they say, or raise."""
+"""Bodies end at their declared length, or raise."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""`python -m graphdriver.plugin` as a process, spoken to over its socket as Docker would."""
+"""`python -m graphdriver.plugin` as a process, called over its socket as by Docker."""
 
 import http.client
 import io
@@ -39,7 +39,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Client, "subprocess.Popen[bytes]"]]
     command = [sys.executable, "-m", "graphdriver.plugin", "vfs", "--socket", os.fspath(path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     assert process.stderr
-    process.stderr.readline()  # it says when it listens
+    process.stderr.readline()  # printed when the socket listens
     client = Client(path)
     yield client, process
     client.close()
@@ -94,13 +94,13 @@ def test_errors_are_told_and_the_server_lives(
 
 
 def _memory(process: int) -> int:
-    """Return the most memory a process has had, in bytes."""
+    """Return the peak memory of a process, in bytes."""
     rows = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(row.split()[1]) << 10 for row in rows if row.startswith("VmHWM:"))
 
 
 def _bigger(count: int) -> Iterator[bytes]:
-    """Yield an archive of one file of `count` MiB."""
+    """Yield an archive with one file of `count` MiB."""
     info = tarfile.TarInfo("big")
     info.size = count << 20
     yield info.tobuf()
@@ -210,7 +210,7 @@ def test_termination_takes_the_socket_away(
 def test_length_that_is_none_ends_the_connection(
     served: tuple[Client, object], tmp_path: Path, length: str
 ) -> None:
-    """The body must not become the next request."""
+    """The body must not be parsed as the next request."""
     client, _ = served
     smuggled = b"POST /GraphDriver.Create HTTP/1.1\r\nContent-Length: 10\r\n\r\n" + b'{"ID":"a"}'
     client.ask("GraphDriver.Init", {"Home": str(tmp_path / "home")})

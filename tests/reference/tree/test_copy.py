@@ -1,4 +1,4 @@
-"""vfs copies a parent as it is, and shares blocks where the file system can."""
+"""vfs copies a parent exactly, and shares blocks if the file system supports it."""
 
 import os
 import socket

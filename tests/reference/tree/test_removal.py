@@ -1,4 +1,4 @@
-"""Trees are removed whatever their depth, on every disk."""
+"""Trees of any depth are removed, on every file system."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ LEVELS = 1000
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: loop mounts")
 def test_deep_trees_are_removed_on_btrfs(btrfs: Path) -> None:
-    # Deep directories are moved up to the first while that is open: btrfs does not list them there.
+    # Deep directories are moved up into an open directory, whose listing on btrfs omits them.
     parent = os.open(btrfs, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _make_deep(parent)
@@ -45,7 +45,7 @@ def _make_deep(parent: int) -> None:
 def test_what_is_mounted_in_a_tree_is_unmounted_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, has_call: bool
 ) -> None:
-    """A bind mount has the device of its surroundings, so that no number tells."""
+    """A bind mount may have the device number of its parent, which then does not identify it."""
     monkeypatch.setattr(removal, "has_openat2", lambda: has_call)
     (tmp_path / "tree/a/b/c/d").mkdir(parents=True)
     (tmp_path / "tree/file").touch()
@@ -70,7 +70,7 @@ def test_what_is_mounted_in_a_tree_is_unmounted_and_kept(
 def test_cycle_of_a_layer_does_not_read_the_mount_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has a line for each mount on the host: a thousand took remove 4 ms."""
+    """It has a line for each mount on the host: with a thousand, remove took 4 ms."""
     if not has_openat2():
         pytest.skip("needs openat2(2), Linux 5.6")
     driver = Driver(tmp_path / "home")
@@ -92,7 +92,7 @@ def test_cycle_of_a_layer_does_not_read_the_mount_table(
 def test_each_directory_is_listed_once_and_empty_ones_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A listing takes nine system calls; each directory was listed once more for each in it."""
+    """A listing takes nine system calls; each directory was listed again for each subdirectory."""
     for name in "abc":
         (tmp_path / "tree" / name / "empty").mkdir(parents=True)
         (tmp_path / "tree" / name / "file").touch()

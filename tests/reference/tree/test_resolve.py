@@ -1,4 +1,4 @@
-"""Ways into a layer, by openat2(2) or by steps that follow nothing: the same, never outside."""
+"""Paths in a layer, resolved by openat2(2) or step by step: same results, never outside."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ from graphdriver.tree.resolve import Make, Resolver
 def resolver(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Resolver]:
-    """A resolver of `tmp_path`/root, with the kernel's help or as on kernels before 5.6."""
+    """A resolver of `tmp_path`/root, with openat2(2) or as on kernels before 5.6."""
     if request.param == "openat2":
         if not has_openat2():
             pytest.skip("this kernel has no openat2, it is older than 5.6")
@@ -86,7 +86,7 @@ def test_loop_is_refused(resolver: Resolver) -> None:
 
 
 def test_symlink_swapped_in_leads_nowhere(resolver: Resolver, tmp_path: Path) -> None:
-    """A process in the layer exchanges a directory for a symlink as fast as it can."""
+    """A process in the layer replaces a directory by a symlink as fast as it can."""
     root = tmp_path / "root"
     (root / "swap").symlink_to(tmp_path / "outside")
     directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
@@ -101,7 +101,7 @@ def test_symlink_swapped_in_leads_nowhere(resolver: Resolver, tmp_path: Path) ->
     try:
         for _ in range(2000):
             resolver.forget()
-            with suppress(OSError):  # the race was noticed
+            with suppress(OSError):  # the race was detected
                 place = resolver.directory(b"d/e", Make.NOTHING)
                 if place is not None:
                     found = os.readlink(f"/proc/self/fd/{place.dir_fd}")

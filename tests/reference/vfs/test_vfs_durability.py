@@ -1,4 +1,4 @@
-"""create is durable when it returns: a power cut leaves the whole layer."""
+"""create is durable when it returns: after a power cut the layer is complete."""
 
 import errno
 import io
@@ -20,7 +20,7 @@ ARCHIVE = build_archive([entry_of(f"d/f{n}", file(b"content %d" % n)) for n in r
 
 @pytest.mark.parametrize("flag", CUTS)
 def test_power_cut_after_create(disk: Path, flag: int) -> None:
-    """Also of a child, which is a copy: its content is what makes it whole."""
+    """Including a child, whose content is a copy that must be synced."""
     driver = Driver(disk / "home")
     driver.create("base")
     driver.apply_diff("base", "", io.BytesIO(ARCHIVE))
@@ -41,7 +41,7 @@ def test_power_cut_after_create(disk: Path, flag: int) -> None:
 def test_layer_that_cannot_be_made_durable_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """At whichever of the calls the disk fails; the same create succeeds afterwards."""
+    """For a disk error in each of the calls; the same create succeeds afterwards."""
     driver = Driver(tmp_path / "home")
     driver.create("base")
     before = sorted(tmp_path.rglob("*"))

@@ -1,4 +1,4 @@
-"""Who reads a layer of a vfs, in this process or another one."""
+"""Readers of a vfs layer, in this process or another one."""
 
 import gc
 import io
@@ -54,7 +54,7 @@ def test_archive_is_not_applied_to_a_layer_that_a_diff_reads(tmp_path: Path) -> 
 
 
 def test_hold_ends_in_the_middle_of_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The collector closes a stream while its layer's holders are counted."""
+    """The garbage collector closes a stream while the holders of its layer are counted."""
     driver = _with_layers(tmp_path)
     streams = [driver.diff("a")]
     settle: Callable[[], None] = driver._settle

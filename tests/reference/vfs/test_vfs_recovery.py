@@ -1,4 +1,4 @@
-"""Kills, errors and other drivers on the home of a vfs."""
+"""Kills, errors and other drivers on a vfs home."""
 
 import io
 import os
@@ -37,7 +37,7 @@ def _listing(home: Path) -> list[str]:
 
 
 def _kill(damage: str, home: Path) -> None:
-    """Leave what a kill leaves between two calls of create or remove."""
+    """Create the remnants of a kill between two calls of create or remove."""
     if damage == "name without layer":
         (home / "parents" / "child").write_text("base")
     elif damage == "empty name without layer":

@@ -81,6 +81,6 @@ def _become(user: str, personality: str) -> None:
     os.initgroups(user, entry.pw_gid)
     os.setresgid(*[entry.pw_gid] * 3)
     os.setresuid(*[entry.pw_uid] * 3)
-    # A process that changed its ids cannot write its own uid_map until it is dumpable again.
+    # A process with changed ids cannot write its own uid_map until it is dumpable again.
     _libc.prctl(4, 1)
     os.environ.update(HOME=entry.pw_dir, LOGNAME=user, USER=user)

@@ -30,8 +30,8 @@ def make_payload(payload: Path, installables: Sequence[str]) -> None:
     Guests have no network: pip resolves on the host, for the guests' Python. Raises CannotBuild.
     """
     shutil.rmtree(payload, ignore_errors=True)
-    # The name is required: Hypothesis reads all source outside of site-packages for constants,
-    # which takes half a minute under emulation.
+    # The name is required: Hypothesis reads all source files outside of site-packages for
+    # constants, which takes half a minute under emulation.
     target = payload / "site-packages"
     wheels = payload.with_name("payload-wheels")
     shutil.rmtree(wheels, ignore_errors=True)

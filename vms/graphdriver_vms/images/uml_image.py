@@ -123,7 +123,7 @@ def _version(program: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def _bring_libc(suite: Suite, work: Path, place: Path) -> None:
-    """Make the program use the C library of its own suite: this host's is older."""
+    """Copy the C library of the program's own suite: this host's is older."""
     _unpack(suite, "libc6", work / "libc")
     try:
         done = subprocess.run(

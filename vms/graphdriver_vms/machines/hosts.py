@@ -77,7 +77,8 @@ class Host:
             self.virsh("pool-info", _POOL)
             return
         with contextlib.suppress(MachineFailed):
-            # Another lane may do the same; a pool that is missing is reported by vol-create-as.
+            # Another lane may create it at the same time; vol-create-as reports a pool that is
+            # missing.
             self.virsh("pool-define-as", _POOL, "dir", "--target", _POOL_PLACE)
             self.virsh("pool-build", _POOL)
             self.virsh("pool-start", _POOL)

@@ -24,7 +24,7 @@ _OLD_SSH = ("-o", "PubkeyAcceptedKeyTypes=+ssh-rsa", "-o", "HostKeyAlgorithms=+s
 
 
 class Machine:
-    """A machine of the Vagrantfile, of the box that is built here. Call `destroy` in every case."""
+    """A machine of the Vagrantfile, with the box built here. Call `destroy` in every case."""
 
     # Under emulation, with two machines on two cores, an `up` takes 30 to 100 seconds.
     up_limit: ClassVar[int] = 420
@@ -46,7 +46,7 @@ class Machine:
         self._ssh_config = where.state / f"{name}.ssh"
 
     def up(self) -> None:
-        """Bring it up. Raises MachineFailed with the tail of its console."""
+        """Boot it. Raises MachineFailed with the tail of its console."""
         self._console.unlink(missing_ok=True)
         self._vagrant("up", self.up_limit, watch=self._boot_failure)
         self._ssh_config.write_text(self._vagrant("ssh-config", _STEP))
@@ -93,7 +93,7 @@ class Machine:
             f"sudo tar -C {self.root}{_RESULTS} -cf - .", stderr=subprocess.DEVNULL
         )
         assert sending.stdout is not None
-        # In every case, no ssh process may stay that waits for a reader.
+        # In every case, no ssh process may be left that waits for a reader.
         try:
             unpacking = subprocess.Popen(
                 ["tar", "-C", target, "--no-same-owner", "-xf", "-"],
@@ -104,7 +104,7 @@ class Machine:
                 errors="replace",
                 start_new_session=True,
             )
-            # Only the reader's end is left, so ssh notices when it is closed.
+            # Only the reader keeps the pipe open, so ssh notices when it is closed.
             sending.stdout.close()
             sending.stdout = None
             _, trouble = wait_for(unpacking, _STEP, self._interruption)

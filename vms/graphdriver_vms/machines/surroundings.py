@@ -1,4 +1,4 @@
-"""Where the machines of a run are, and steps of Vagrant there, each under a watchdog."""
+"""The environment of a run's machines, and steps of Vagrant in it, each under a watchdog."""
 
 import contextlib
 import os
@@ -22,10 +22,10 @@ PREFIX = "graphdriver-"
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where the machines of a run are: cache, scratch for Vagrant, place of the logs.
+    """The environment of a run's machines: cache, scratch for Vagrant, and logs.
 
-    `uri` is that of libvirt on another host, "" for this host; `kvm` whether that offers KVM, and
-    `files` are the places of vmlinuz and initrd there. `processors` are those of a machine.
+    `uri` is that of libvirt on another host, "" for this host; `kvm` is whether it offers KVM, and
+    `files` are the paths of vmlinuz and initrd there. `processors` are those of a machine.
     """
 
     cache: Path
@@ -38,16 +38,16 @@ class Surroundings:
 
     @property
     def prefix(self) -> str:
-        """The prefix of this run's names in libvirt, which other runs may use too."""
+        """The prefix of this run's names in libvirt, which concurrent runs also use."""
         return f"{PREFIX}{self.state.name.removeprefix('run-')}-"
 
     @property
     def payload(self) -> Path:
-        """What is copied into the guests; each run has its own."""
+        """The directory that is copied into the guests; each run has a separate one."""
         return self.state / "payload"
 
     def log(self, name: str) -> Path:
-        """Return where Vagrant's own words about a machine go."""
+        """Return the file for Vagrant's output about a machine."""
         return self.logs / f"{name}.vagrant.log"
 
     def environment(self) -> dict[str, str]:
@@ -55,7 +55,7 @@ class Surroundings:
         elsewhere = {"GRAPHDRIVER_MATRIX_URI": self.uri} if self.uri else {}
         if self.uri and not os.environ.get("GRAPHDRIVER_MATRIX_KVM"):
             elsewhere["GRAPHDRIVER_MATRIX_KVM"] = str(int(self.kvm))
-        # A console on another host is not readable here.
+        # A console on another host cannot be read from here.
         consoles = {} if self.uri else {"GRAPHDRIVER_MATRIX_CONSOLES": str(self.logs)}
         return {
             **os.environ,
@@ -98,7 +98,7 @@ def run_step(
             stderr=out,
             text=True,
             env=where.environment(),
-            # So that Ctrl-C is ours to handle, and the step can be ended as a whole.
+            # Ctrl-C is then handled here, and the step can be ended with all its children.
             start_new_session=True,
         )
         output, trouble = wait_for(process, limit, watch)
@@ -109,7 +109,7 @@ def run_step(
 
 
 def _last_words(text: str) -> str:
-    """Return the line of Vagrant's output that names the error."""
+    """Return the line of Vagrant's output with the error."""
     lines = text.replace("\r", "\n").splitlines()
     messages = [one.strip() for one in lines if one.strip() and not one.startswith(("==>", " "))]
     errors = [one for one in messages if "rror" in one]
@@ -138,7 +138,7 @@ def wait_for(
 
 
 def end(process: "subprocess.Popen[str]") -> None:
-    """End a step and all that it started: Vagrant cleans up on the first signal, if it can."""
+    """End a step and all its children: Vagrant cleans up on the first signal, if it can."""
     for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -150,7 +150,7 @@ def end(process: "subprocess.Popen[str]") -> None:
 def lines_of(
     process: "subprocess.Popen[str]", silence: float, watch: Callable[[], str]
 ) -> Iterator[str]:
-    """Yield the lines of a process. Raises TimeoutError once it is silent too long, or watched."""
+    """Yield the lines of a process. Raises TimeoutError if it is silent too long, or watched."""
     assert process.stdout is not None
     stream = process.stdout.fileno()
     pending, heard = b"", time.monotonic()

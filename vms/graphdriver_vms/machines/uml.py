@@ -27,7 +27,7 @@ ORDINARY = "ordinary"
 
 _MEMORY = 2 << 30
 _DISK = 6 << 30
-# Directories that the guest has for itself; its init creates them.
+# Directories that are private to the guest; its init creates them.
 _OWN = ("/tmp", "/run", "/var/tmp", "/dev", "/proc", "/sys")
 
 

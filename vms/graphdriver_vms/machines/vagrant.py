@@ -23,13 +23,13 @@ from graphdriver_vms.progress import Progress
 
 __all__ = ["Lanes", "VagrantEngine", "check_release"]
 
-# One processor more halves the time of all cells but the longest one; a third gains little.
+# A second processor halves the time of all cells but the longest one; a third gains little.
 _PROCESSORS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """How many machines run at a time on each host, and the processors of each machine.
+    """The number of concurrent machines on each host, and the processors of each machine.
 
     `processors` is 0 if the processors of this host are distributed to its machines.
     """
@@ -40,14 +40,14 @@ class Lanes:
 
     @property
     def count(self) -> int:
-        """The machines that run at a time on all hosts."""
+        """The number of concurrent machines on all hosts."""
         return self.each * len(self.hosts)
 
     def processors_of(self, position: int, machines: int, available: int) -> int:
         """Return the processors of the machine that starts at `position`, from 0, of `machines`.
 
-        The machines that are left when the lanes cannot all be filled again have more of them.
-        `available` are those of this host; of other hosts nothing is known.
+        The last machines, which cannot fill all lanes, have more of them. `available` are the
+        processors of this host; those of other hosts are unknown.
         """
         if self.processors:
             return self.processors
@@ -151,7 +151,7 @@ class VagrantEngine:
         try:
             machine.destroy()
         except (MatrixError, OSError, subprocess.SubprocessError) as error:
-            # The remaining kernels are run nevertheless.
+            # The remaining kernels are run in any case.
             self._progress.warn(f"{machine.name} was not destroyed: {error}")
 
     def interrupt(self) -> None:

@@ -90,7 +90,7 @@ def judge_cell(record: dict[str, Any], facts: dict[str, str], result: Result | N
         return Cell(record["name"], record["driver"], State.DIFFERENT, failure, record["seconds"])
     if record["expect"] == VIOLATED and not record["trouble"]:
         state, detail = _caught(record, result)
-        # Without its result: the outcomes of a broken driver are not for the tables.
+        # The result is omitted: the outcomes of a broken driver are not for the tables.
         return Cell(record["name"], record["driver"], state, detail, record["seconds"])
     state, detail = _verdict(record, facts, result)
     return Cell(record["name"], record["driver"], state, detail, record["seconds"], result)
@@ -127,7 +127,7 @@ def _verdict(
 
 
 def _caught(record: dict[str, Any], result: Result | None) -> tuple[State, str]:
-    """Evaluate a cell whose broken driver must violate every requested requirement."""
+    """Evaluate a cell with a broken driver, which must violate every requested requirement."""
     asked = result.outcomes() if result else {}
     missed = [f"{id} {outcome}" for id, outcome in asked.items() if outcome != VIOLATED]
     if missed or not asked:
@@ -138,7 +138,7 @@ def _caught(record: dict[str, Any], result: Result | None) -> tuple[State, str]:
 
 
 def _less(result: Result) -> Iterator[str]:
-    """Name requirements that were not met in a cell as expected: a SHOULD, or not provable."""
+    """List requirements that were not met in a cell as expected: a SHOULD, or not provable."""
     for outcome in ("violated", "not-provable"):
         ids = [one.id for one in result.entries if one.outcome == outcome]
         if ids:

@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class InitError:
-    """The error of Init: its class, its message, and the suite's word for its reason."""
+    """The error of Init: its class, its message, and the reason that the suite assigned."""
 
     name: str
     message: str
@@ -59,7 +59,8 @@ class InitError:
 class Result:
     """A run of the suite; `entries` are the selected requirements.
 
-    `verdict` and `ended` are the suite's words: nothing is derived here. Schema 1 has no `ended`.
+    `verdict` and `ended` are copied from the suite: they are not derived here. Schema 1 has no
+    `ended`.
     """
 
     entries: tuple[Entry, ...]

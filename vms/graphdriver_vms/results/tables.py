@@ -30,7 +30,7 @@ class Line:
 
     @property
     def is_level(self) -> bool:
-        """Whether all columns with a value have the same."""
+        """Return whether all columns with a value are equal."""
         return len({one for one in self.values if one != _ABSENT}) <= 1
 
 

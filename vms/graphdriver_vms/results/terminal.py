@@ -48,7 +48,7 @@ def _details(ran: Sequence[Row]) -> Iterator[str]:
 
 
 def _violations(ran: Sequence[Row]) -> Iterator[str]:
-    """Name the violations in cells that are as expected: SHOULDs."""
+    """List the violations in cells that are as expected: SHOULDs."""
     names: dict[tuple[str, str], list[str]] = {}
     for row in ran:
         for cell in row.cells:

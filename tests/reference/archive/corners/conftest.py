@@ -1,4 +1,4 @@
-"""Each corner case is decided twice: on plain mounts, and on those that redirect and metacopy."""
+"""Each corner case is tested twice: with plain mounts, and with redirect_dir and metacopy."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _MOUNTS = {"plain": [], "redirecting": ["redirect_dir=on,metacopy=on,index=on,xi
 
 @pytest.fixture(params=list(_MOUNTS))
 def layers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Layers]:
-    """A home on such mounts."""
+    """A home with these mount options."""
     if os.getuid():
         pytest.skip("needs root: mounts without a namespace")
     options = [f"overlay2.mountopt={one}" for one in _MOUNTS[request.param]]
@@ -24,7 +24,7 @@ def layers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Layers]:
     made.driver.cleanup()
     left = mountinfo(tmp_path)
     assert not left, f"mounts are left: {left}"
-    # Some trees are deeper than what pytest's own cleaning can remove.
+    # Some trees are deeper than pytest's cleanup supports.
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     remove_file_tree(directory, b"home")
     os.close(directory)

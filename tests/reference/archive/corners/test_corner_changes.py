@@ -1,4 +1,4 @@
-"""C-37 to C-45: what counts as a change, and what only looks like one."""
+"""C-37 to C-45: modifications that count as changes, and others that do not."""
 
 import os
 import shutil
@@ -110,7 +110,7 @@ def test_c43_moving_away_and_back_is_no_change(layers: Layers) -> None:
 
 
 def test_c44_renamed_directories_are_whole(layers: Layers) -> None:
-    """Where the kernel renames them it leaves a redirect; elsewhere mv(1) copies."""
+    """If the kernel renames them, it sets a redirect; otherwise mv(1) copies."""
 
     def edit(root: Path) -> None:
         shutil.move(root / "d/sub", root / "moved")

@@ -1,4 +1,4 @@
-"""Every row of the table of corner cases has its test."""
+"""Every row of the table of corner cases has a test."""
 
 import re
 from pathlib import Path

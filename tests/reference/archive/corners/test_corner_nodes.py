@@ -1,4 +1,4 @@
-"""C-19 to C-36, C-57: what a node is and carries, on its way out of a mount and into another."""
+"""C-19 to C-36, C-57: types and attributes of inodes, exported from a mount and applied again."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ IMAGE = Tree.of({"d/a": b"a", "top": b"top"})
 
 
 def _assert_travels(layers: Layers, tree: Tree, aspects: Aspect = ALL_BUT_ROOT) -> None:
-    """Build it on an image through a mount, and carry it to a sibling."""
+    """Create the tree through a mount, and apply its archive to a sibling."""
     base = layers.built(IMAGE)
     layers.assert_travels(layers.built(Tree({**IMAGE, **tree}), base), base, aspects)
 
@@ -80,7 +80,7 @@ def test_c22_hard_link_before_its_target_is_refused(layers: Layers) -> None:
 
 
 def test_c23_writing_one_name_of_a_lower_pair(layers: Layers) -> None:
-    """fuse-overlayfs 1.10 showed the old content after the next mount."""
+    """fuse-overlayfs 1.10 returned the old content after the next mount."""
     pair = file(b"one", link=b"a")
     base = layers.built(Tree.of({"a": pair, "b": pair}).canonical())
     layer = layers.new(base)
@@ -134,7 +134,7 @@ def test_c25_every_form_of_sparse_members_is_read(
     tree = tmp_path / "tree"
     tree.mkdir()
     with (tree / "sparse").open("wb") as opened:
-        for number in range(30):  # more than the four segments of GNU's first block
+        for number in range(30):  # more than the four segments in GNU's first block
             opened.seek(number << 20)
             opened.write(b"%d" % number)
         opened.truncate(40 << 20)
@@ -160,7 +160,7 @@ def test_c26_devices_and_fifos(layers: Layers) -> None:
 
 
 def test_c26_device_in_a_directory_of_many_is_not_deleted(layers: Layers) -> None:
-    """Docker's naive differ over fuse-overlayfs deleted an untouched one with forty neighbours."""
+    """Docker's naive differ on fuse-overlayfs deleted an unmodified device with forty siblings."""
     block = device(NodeKind.BLOCK, 7, 1)
     old = Tree.of({**{f"f{n}": b"x" for n in range(60)}, "blk": block, "pipe": fifo()})
     base = layers.built(old)
@@ -177,7 +177,7 @@ def test_c27_character_device_0_0_is_refused(layers: Layers) -> None:
 
 
 def test_c28_sockets_stay_behind(layers: Layers) -> None:
-    """In the parent and in the layer; Docker's vfs failed on the first."""
+    """In the parent and in the layer; Docker's vfs failed because of the first."""
     base = layers.built(IMAGE)
     middle, layer = layers.new(base), ""
     for id in (middle, layer):
@@ -203,7 +203,7 @@ def _bind(root: Path, name: str) -> None:
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_c29_capabilities_of_files_survive_their_owner(layers: Layers, version: int) -> None:
-    """chown(2) clears them. Version 3 belongs to a user namespace, by its root's uid."""
+    """chown(2) clears them. Version 3 is valid in one user namespace, given by its root's uid."""
     # struct vfs_ns_cap_data (include/uapi/linux/capability.h)
     words = [version << 24 | 1, 1 << 13, 0, 0, 0] + ([100_000] if version == 3 else [])
     capability = struct.pack(f"<{len(words)}I", *words)
@@ -304,7 +304,7 @@ def test_c34_setuid_setgid_and_sticky_bits_survive_their_owner(layers: Layers) -
 
 @pytest.mark.parametrize("time", [0, 1, -1, -(1 << 31), 1 << 31, 1 << 32, (1 << 33) + 1])
 def test_c35_times_are_whole_seconds(layers: Layers, time: int) -> None:
-    """Before 1970 and beyond 2106, rounded down as tv_sec is; directories' as well."""
+    """Before 1970 and after 2106, rounded down like tv_sec; of directories as well."""
     base = layers.built(IMAGE)
     added = Tree.of({"f": file(b"x"), "e/f": file(), "s": symlink("f"), "p": fifo()})
     layer = layers.built(Tree({**IMAGE, **added}), base)
@@ -343,6 +343,6 @@ def test_c57_large_owners(layers: Layers, id: int) -> None:
 
 @pytest.mark.parametrize("id", [2**32 - 1, 2**32, 2**40, -1])
 def test_c57_owners_that_nobody_can_be_are_refused(layers: Layers, id: int) -> None:
-    """(uid_t) -1 means to chown(2): leave it as it is, which is root's."""
+    """(uid_t) -1 keeps the owner in chown(2), which would be root."""
     for entry in (entry_of("f", file(b"x", uid=id)), entry_of("f", file(b"x", gid=id))):
         layers.refuses(BadArchive, "nobody can be", [entry])

@@ -1,4 +1,4 @@
-"""C-13 to C-18, C-46 to C-49, C-52 to C-56, C-66: where a member goes, and where it must not."""
+"""C-13 to C-18, C-46 to C-49, C-52 to C-56, C-66: paths of members, valid and invalid."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ IMAGE = Tree.of({"d/a": b"a", "d/sub/b": b"b", "top": b"top"})
 
 
 def _swaps(layers: Layers, old: Tree, new: Tree) -> list[str]:
-    """Build both, assert that the archive carries the second to a sibling; return the changes."""
+    """Create both trees, assert that the archive of the second applies; return the changes."""
     base = layers.built(old)
     layer = layers.built(new, base)
     assert_same_tree(new, layers.tree(layer))
@@ -62,7 +62,7 @@ def test_c16_path_through_a_lower_symlink_stays_in_the_root(layers: Layers, targ
 
 
 def test_c17_implied_directories(layers: Layers) -> None:
-    """What is below keeps mode, owner and time; what is nowhere is root's, 0755."""
+    """Existing parents keep mode, owner and time; missing ones are created as root's, 0755."""
     kept = directory(0o1770, uid=5, gid=6)
     below = Tree.of({"d": kept, "d/sub": directory(0o711), "d/sub/old": b""})
 
@@ -103,7 +103,7 @@ def test_c46_long_names_of_files_directories_and_whiteouts(layers: Layers, lengt
 
 
 def test_c46_paths_beyond_path_max(layers: Layers) -> None:
-    """A program gets there step by step; so do diff, changes, apply_diff and remove."""
+    """A program can create them step by step; diff, changes, apply_diff and remove support them."""
     base, parts = layers.new(), [b"%d" % n + b"p" * 200 for n in range(25)]
     layer = layers.new(base)
     for id, content in ((base, b"lower"), (layer, b"upper")):
@@ -282,7 +282,7 @@ def test_c66_directory_of_many_entries(layers: Layers) -> None:
 
 @pytest.fixture
 def few_descriptors() -> Iterator[None]:
-    """As few as the walks promise to need."""
+    """Set the limit to the number of descriptors that the walks require."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
     yield
@@ -291,7 +291,7 @@ def few_descriptors() -> Iterator[None]:
 
 @pytest.mark.usefixtures("few_descriptors")
 def test_c66_more_levels_than_descriptors(layers: Layers) -> None:
-    """And than Python has frames; a program gets there step by step."""
+    """And more than the recursion limit of Python; a program can create them step by step."""
     base = layers.new()
     layer = layers.new(base)
     with layers.view(layer) as root:

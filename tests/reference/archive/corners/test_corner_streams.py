@@ -1,4 +1,4 @@
-"""C-58 to C-65, C-69, C-70: streams that are odd or end, files that move while they are read."""
+"""C-58 to C-65, C-69, C-70: unusual and truncated streams, files that change during reading."""
 
 import bz2
 import gzip
@@ -41,7 +41,7 @@ def test_c58_owner_without_a_map_ends_diff_and_apply(layers: Layers, tmp_path: P
             "layer", "base", io.BytesIO(build_archive([entry_of("f", file(uid=1000))]))
         )
     assert os.listdir(tmp_path / "mapped/layer/diff") == []
-    (tmp_path / "mapped/layer/diff/f").touch()  # root's, outside of the maps
+    (tmp_path / "mapped/layer/diff/f").touch()  # owned by root outside of the id maps
     with driver.diff("layer", "base") as stream, pytest.raises(UnmappedId, match="uid 0 on disk"):
         stream.read()
 
@@ -86,7 +86,7 @@ def test_c60_zeros_after_the_end_are_read_and_junk_is_refused(layers: Layers) ->
 @ON_PLAIN_MOUNTS
 def test_c60_endless_padding_is_refused(layers: Layers) -> None:
     class Endless(io.RawIOBase):
-        """An archive, then zeros without end; they are all the same piece of memory."""
+        """An archive, followed by zeros without end, from a single buffer."""
 
         zeros = bytes(64 << 20)
         start = ARCHIVE
@@ -123,7 +123,7 @@ def test_c62_compressed_stream_is_refused_by_its_name(
 
 
 def test_c63_global_headers_are_passed_over(layers: Layers) -> None:
-    """git archive writes one; its path= would rename every member."""
+    """git archive writes one; its path= would apply to every member."""
     buffer = io.BytesIO()
     headers = {"comment": "0" * 40, "path": "elsewhere", "uid": "99"}
     with tarfile.open(
@@ -138,7 +138,7 @@ def test_c63_global_headers_are_passed_over(layers: Layers) -> None:
 
 
 def _moves(layers: Layers, edit: Callable[[Path], object], words: str, size: int) -> None:
-    """Edit a layer's file when a part of its archive was read; the rest has to be an error."""
+    """Edit a layer's file when a part of its archive is read; the rest must be an error."""
     base = layers.built(IMAGE)
     tree = IMAGE.with_(b"big", file(b"x" * size)).with_(b"a", file(b"a" * 70_000))
     layer = layers.built(tree, base)
@@ -179,7 +179,7 @@ def test_c65_file_that_grows_or_shrinks_ends_the_stream(
 
 @pytest.fixture
 def marked(layers: Layers) -> Iterator[str]:
-    """A layer to put flags on, which would otherwise outlive a failing test."""
+    """A layer for tests that set inode flags, which would remain after a failed test."""
     yield layers.built(Tree.of({"d/f": b"x", "d/g": b"y"}), layers.built(IMAGE))
     subprocess.run(["chattr", "-R", "-ia", layers.home], check=False, capture_output=True)
 
@@ -213,7 +213,7 @@ def test_c70_mounts_of_others_in_a_layer_are_not_deleted_through(
     if not held:
         layers.driver.put(layer)
         layers.driver.remove(layer)
-    else:  # whoever held it has died
+    else:  # the holder has died
         Driver(layers.home).remove(layer)
     layers.driver.remove(base)
 

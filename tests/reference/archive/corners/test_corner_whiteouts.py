@@ -1,4 +1,4 @@
-"""C-1 to C-12, C-50, C-51, C-67, C-68 of the corner cases: deletions, and names that mean them."""
+"""C-1 to C-12, C-50, C-51, C-67, C-68: deletions, and files with the name of a whiteout."""
 
 import os
 import shutil
@@ -55,7 +55,7 @@ def test_c03_directory_deleted_and_made_again_hides_what_it_held(layers: Layers)
 
 
 def test_c04_opaque_mark_over_nothing_is_not_exported(layers: Layers) -> None:
-    """Kernels from 4.10 to 5.13 mark every fresh directory; so does redirect_dir."""
+    """Kernels from 4.10 to 5.13 set it on every new directory; so does redirect_dir."""
     base = layers.built(IMAGE)
     layer = layers.new(base)
     with layers.view(layer) as root:
@@ -140,7 +140,7 @@ def test_c12_opaque_root_hides_everything_below(layers: Layers, marker_first: bo
 
 
 def test_c50_file_that_is_named_like_a_whiteout_is_refused_by_diff(layers: Layers) -> None:
-    """podman #3582: a user's .wh.passwd deleted root's passwd once the layer was applied."""
+    """podman #3582: a user's file .wh.passwd deleted root's passwd when the layer was applied."""
     base = layers.built(IMAGE)
     layer = layers.new(base)
     with layers.view(layer) as root:
@@ -159,7 +159,7 @@ def test_c51_markers_of_aufs_make_nothing(layers: Layers) -> None:
 
 
 def test_c67_whiteouts_that_share_an_inode_are_files_of_their_own(layers: Layers) -> None:
-    """Since 5.8 the kernel links whiteouts to one inode; buildkit #4516 sent them as links."""
+    """Since 5.8 the kernel links whiteouts to one inode; buildkit #4516 exported hard links."""
     old = Tree.of({f"d/f{n}": b"x" for n in range(5)})
     base = layers.built(old)
     layer = layers.built(Tree.of({"d": directory()}), base)
@@ -173,7 +173,7 @@ def test_c67_whiteouts_that_share_an_inode_are_files_of_their_own(layers: Layers
 
 
 def test_c68_whiteout_by_attribute_counts_as_one(layers: Layers) -> None:
-    """Since 6.7 an empty file with an attribute can be a whiteout, in a directory that says so."""
+    """Since 6.7 an empty file with an xattr is a whiteout if its directory has an xattr, too."""
     middle = layers.built(IMAGE, layers.built(IMAGE))
     marked = layers.upper(middle) / "d"
     marked.mkdir(exist_ok=True)

@@ -1,10 +1,10 @@
-// Package quota stands in for Docker's project quotas, which Debian leaves out of its source package:
-// the drivers find that there are none, as on most file systems.
+// Package quota replaces Docker's project quotas, which Debian's source package does not contain:
+// the drivers detect no quota support, as on most file systems.
 package quota
 
 import "errors"
 
-// ErrQuotaNotSupported says that the file system keeps no project quota.
+// ErrQuotaNotSupported reports that the file system has no project quota.
 var ErrQuotaNotSupported = errors.New("Filesystem does not support, or has not enabled quotas")
 
 // Quota is a limit in bytes.

@@ -1,5 +1,5 @@
-// Package v2 stands in for Docker's managed plugins, which Debian leaves out of its source package.
-// graphdriver/plugin.go names the type; nothing here makes one.
+// Package v2 replaces Docker's managed plugins, which Debian's source package does not contain.
+// graphdriver/plugin.go names the type; it is not instantiated here.
 package v2
 
 import (

@@ -54,7 +54,7 @@ class Engine:
         """End the plugin, by default with the signal that an update sends."""
         if self._plugin and self._plugin.stderr:
             self._plugin.send_signal(number)
-            self._plugin.communicate(timeout=30)
+            self._plugin.communicate(timeout=60)
             self._plugin = None
 
     def start(self) -> None:

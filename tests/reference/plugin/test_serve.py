@@ -20,7 +20,7 @@ class Client(http.client.HTTPConnection):
     """An HTTP connection over a unix socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("plugin", timeout=20)
+        super().__init__("plugin", timeout=60)
         self._path = path
 
     def connect(self) -> None:
@@ -44,7 +44,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Client, "subprocess.Popen[bytes]"]]
     yield client, process
     client.close()
     process.terminate()
-    process.wait(10)
+    process.wait(60)
     process.stderr.close()
 
 
@@ -150,7 +150,7 @@ def test_next_process_goes_on_without_init(
     client.ask("GraphDriver.Create", {"ID": "a"})
     client.close()
     process.send_signal(number)
-    process.wait(10)
+    process.wait(60)
     path = tmp_path / "plugin.sock"
     assert path.with_name("plugin.sock.init").stat().st_mode & 0o777 == 0o600
 
@@ -187,7 +187,7 @@ def test_running_calls_end_before_the_process(
         os.sched_yield()
     whole = first + response.read()
 
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     idle.close()
     with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
         assert [member.size for member in archive] == [8 << 20]
@@ -202,7 +202,7 @@ def test_termination_takes_the_socket_away(
 
     process.send_signal(signal.SIGTERM)
 
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert not (tmp_path / "plugin.sock").exists()
 
 

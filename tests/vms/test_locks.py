@@ -24,21 +24,21 @@ KERNEL = Kernel("6.1", "works", "why", suite="bookworm", package="linux-image-6.
 @contextmanager
 def _other_run(cache: Path, name: str) -> Iterator[None]:
     """Hold a shared lock in another process."""
-    ready, told = os.pipe()
+    reader, writer = os.pipe()
     ended, end = os.pipe()
     child = os.fork()
     if not child:
         os.close(end)
         with shared(cache, name):
-            os.write(told, b"!")
+            os.write(writer, b"!")
             os.read(ended, 1)
             os._exit(0)
     os.close(ended)
-    os.read(ready, 1)
+    os.read(reader, 1)
     try:
         yield
     finally:
-        for descriptor in (end, ready, told):
+        for descriptor in (end, reader, writer):
             os.close(descriptor)
         os.waitpid(child, 0)
 

@@ -105,7 +105,7 @@ def test_cells_of_broken_drivers_say_that_they_take_a_checkout(
     plan = run_module._plan(order, "works")
 
     reasons = {cell["name"]: cell.get("not_run", "") for cell in plan["cells"]}
-    told = {name for name, reason in reasons.items() if "run the matrix from a checkout" in reason}
+    named = {name for name, reason in reasons.items() if "run the matrix from a checkout" in reason}
     assert (
         set() if is_checkout else {name for name in reasons if name.startswith("broken-")}
-    ) == told
+    ) == named

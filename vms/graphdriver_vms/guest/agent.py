@@ -36,9 +36,9 @@ def run_plan(plan: dict[str, Any], results: Path) -> None:
 
     def ended(cell: dict[str, Any], record: dict[str, Any]) -> None:
         records[cell["name"]] = record
-        told = [records[one["name"]] for one in plan["cells"] if one["name"] in records]
+        finished = [records[one["name"]] for one in plan["cells"] if one["name"] in records]
         # After each, so that the results are available even if the machine dies later.
-        (results / "cells.json").write_text(json.dumps(told, indent=1))
+        (results / "cells.json").write_text(json.dumps(finished, indent=1))
 
     run_side_by_side(
         plan["cells"],

@@ -55,7 +55,7 @@ def _next(waiting: Sequence[_Data], running: Sequence[_Data]) -> _Data | None:
 
 
 def _excludes(one: _Data, other: _Data) -> bool:
-    """Whether two cells cannot run at the same time: parameters apply to every overlay mount."""
+    """Return whether two cells exclude each other: parameters apply to every overlay mount."""
     both = one["takes_overlay"] and other["takes_overlay"]
     return bool(both and (one["parameters"] or other["parameters"]))
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,44 +37,82 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.target) - set(TARGETS):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
-    record, before = _recorded(), _recorded()
+    record = _recorded()
+    names = options.target or list(TARGETS)
     if not options.page:
-        asked = [TARGETS[name] for name in options.target or TARGETS]
-        if missing := programs_missing(asked):
+        if missing := programs_missing([TARGETS[name] for name in names]):
             parser.error(f"not installed: {', '.join(missing)}")
-        for target in asked:
-            judged = judge(target, options.profile, options.processes)
-            _say(target.name, judged)
-            record["targets"][target.name] = judged
-            if not options.check:  # each result at once: a run of all targets takes hours
-                _write({target.name: judged})
+        for name in names:
+            judged = judge(TARGETS[name], options.profile, options.processes)
+            _say(name, judged)
+            if options.check:
+                old = record["targets"].get(name, {}).get("outcomes", {})
+                judged["outcomes"] = _reviewed(name, judged["outcomes"], old)
+                _ask_again(TARGETS[name], judged["outcomes"], options)
+            else:  # each result at once: a run of all targets takes hours
+                _write({name: judged})
+            record["targets"][name] = judged
     if not options.check:
         _write({})
     failed = False
-    for name in options.target or record["targets"]:
-        outcomes = record["targets"][name]["outcomes"]
-        # Violations of requirements that are newer than the record are not reviewed yet: no
-        # failure.
-        old = before["targets"].get(name, {}).get("outcomes", {}) if options.check else outcomes
-        for id in sorted(outcomes.keys() - old.keys()):
-            print(f"{name}: {id} is new to the record: {outcomes[id]}")
-        lines = surprises(name, {id: outcomes[id] for id in outcomes.keys() & old.keys()})
+    for name in names if not options.page else record["targets"]:
+        lines = surprises(name, record["targets"][name]["outcomes"]).values()
         print("\n".join(lines) or f"{name}: everything is as known")
         failed = failed or bool(lines)
     return 1 if failed else 0
 
 
-def judge(target: Target, profile: str, processes: int) -> dict[str, Any]:
-    """Run the suite on one target and return the record of the run."""
+def _reviewed(name: str, outcomes: dict[str, str], old: dict[str, str]) -> dict[str, str]:
+    """Return the outcomes of requirements that are in the record, and name the others.
+
+    Violations of requirements that are newer than the record have not been reviewed yet: they are
+    no failures.
+    """
+    for id in sorted(outcomes.keys() - old.keys()):
+        print(f"{name}: {id} is new to the record: {outcomes[id]}")
+    return {id: outcome for id, outcome in outcomes.items() if id in old}
+
+
+def _ask_again(target: Target, outcomes: dict[str, str], options: argparse.Namespace) -> None:
+    """Print the surprises, and verify them with a second run; change `outcomes` accordingly.
+
+    Other projects' drivers have races that show once in some hundred runs: CI does not fail for
+    them, but prints them, so that they are added to the known violations as `sometimes`. Ours gets
+    no second run.
+    """
+    lines = {id: line for id, line in surprises(target.name, outcomes).items() if id in outcomes}
+    _print_findings(target, lines)
+    if not lines or not target.packages:
+        return
+    again = judge(target, options.profile, options.processes, lines)["outcomes"]
+    for id, line in lines.items():
+        if not surprises(target.name, {id: again[id]}):
+            print(f"{line}; in a second run it is {again[id]}")
+            outcomes[id] = again[id]
+
+
+def _print_findings(target: Target, ids: Iterable[str]) -> None:
+    """Print expected, actual and the calls of each requirement of `ids` from the last run."""
+    rows = json.loads(_report(target).read_text())["requirements"]
+    for row in rows:
+        if row["id"] in ids:
+            print(f"{target.name}: {row['id']} {row['outcome']}: {row['detail'] or row['title']}")
+            for word in ("expected", "actual"):
+                print(f"    {word}:  {row[word]}")
+            print("\n".join(f"    {line}" for line in row["program"]), flush=True)
+
+
+def judge(target: Target, profile: str, processes: int, ids: Iterable[str] = ()) -> dict[str, Any]:
+    """Run the suite, or the requirements `ids` of it, on a target; return the record of the run."""
     with tempfile.TemporaryDirectory(prefix="real-") as scratch:
         place = Path(scratch)
-        report = _RESULTS / f"{target.name}.json"
+        report = _report(target)
         _RESULTS.mkdir(exist_ok=True)
         report.unlink(missing_ok=True)
         with ready(target, place) as found:
             command = [sys.executable, "-m", "graphdriver_conformance", "check", *found.arguments]
             command += [f"--graphdriver-profile={profile}", f"--graphdriver-report={report}"]
-            command += ["-n", str(processes)]
+            command += ["-n", str(processes), *(f"--requirement={id}" for id in ids)]
             # Shrinking takes longer than all other phases if each verb is a process.
             environment = {**found.environment, SHRINK_VARIABLE: "no"}
             done = subprocess.run(
@@ -83,7 +121,7 @@ def judge(target: Target, profile: str, processes: int) -> dict[str, Any]:
             if not report.exists():
                 raise SystemExit(f"{target.name}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
             result = json.loads(report.read_text())
-            if not result["counts"]["met"]:
+            if not ids and not result["counts"]["met"]:
                 raise SystemExit(f"{target.name}: nothing could be judged: {result}"[:2000])
             with _path(found.environment["PATH"]):
                 call = _call_ms(found.arguments, place / "homes" / "calls")
@@ -102,6 +140,11 @@ def judge(target: Target, profile: str, processes: int) -> dict[str, Any]:
         "counts": result["counts"],
         "outcomes": {row["id"]: row["outcome"] for row in result["requirements"]},
     }
+
+
+def _report(target: Target) -> Path:
+    """Return the result file of the last run on the target."""
+    return _RESULTS / f"{target.name}.json"
 
 
 @contextmanager

@@ -44,19 +44,18 @@ def known_of(name: str) -> dict[str, Known]:
     return {id: one for id, one in known.items() if (suite or SUITES[0]) in one.suites}
 
 
-def surprises(name: str, outcomes: Mapping[str, str]) -> list[str]:
-    """Return a line for each requirement whose outcome differs from the known one."""
+def surprises(name: str, outcomes: Mapping[str, str]) -> dict[str, str]:
+    """Return a line for each requirement whose outcome differs from the known one, by id."""
     known = known_of(name)
-    lines = []
+    lines = {}
     for id, outcome in sorted(outcomes.items()):
         broken = outcome in ("violated", "blocked")
         if outcome == "error":
-            lines.append(f"{name}: {id}: the suite failed")
+            lines[id] = f"{name}: {id}: the suite failed"
         elif broken and id not in known:
-            lines.append(f"{name}: {id} is {outcome}, and not known to be")
+            lines[id] = f"{name}: {id} is {outcome}, and not known to be"
         elif id in known and not broken and not known[id].sometimes:
-            lines.append(f"{name}: {id} is {outcome}, but known to be violated")
+            lines[id] = f"{name}: {id} is {outcome}, but known to be violated"
     # A record may be older than a requirement.
     gone = known.keys() - catalogue().keys()
-    lines += [f"{name}: {id} is known, but no requirement" for id in sorted(gone)]
-    return lines
+    return lines | {id: f"{name}: {id} is known, but no requirement" for id in sorted(gone)}

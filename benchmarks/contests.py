@@ -76,15 +76,19 @@ def sources(workspace: Workspace, record: Record) -> None:
     """Apply of a large file from a pipe, and from a socket."""
     _, archive = workspace.archive(partial(trees.big, size=workspace.sizes.big))
     fresh, docker = _fresh_layer(workspace.driver), workspace.docker
-    for name, feed, path in (
+    for name, opened_archive, path in (
         ("a pipe", _pipe, _fifo),
         ("a socket", _socket, _listener),
     ):
         contestants = [
-            Contestant(OURS, partial(_apply_fed, workspace.driver, partial(feed, archive)), fresh)
+            Contestant(
+                OURS,
+                partial(_apply_stream, workspace.driver, partial(opened_archive, archive)),
+                fresh,
+            )
         ]
         if docker:
-            run = partial(_docker_fed, docker, partial(path, archive, workspace.spare / "feed"))
+            run = partial(_docker_apply, docker, partial(path, archive, workspace.spare / "feed"))
             contestants.append(Contestant(DOCKER, run, _fresh_of_docker(docker)))
         title = f"apply, {_big_title(workspace)}, from {name}"
         record.hold(Contest(title, contestants, (Aim(OURS, DOCKER, 0.8),)))
@@ -324,13 +328,17 @@ def _fresh_directory(target: Path) -> Callable[[], AbstractContextManager[object
 # Streams: `cat` writes the archive for every contestant.
 
 
-def _apply_fed(driver: Driver, feed: Callable[[], AbstractContextManager[BinaryIO]]) -> None:
-    with feed() as stream:
+def _apply_stream(
+    driver: Driver, opened_archive: Callable[[], AbstractContextManager[BinaryIO]]
+) -> None:
+    with opened_archive() as stream:
         driver.apply_diff("fresh", "", stream)
 
 
-def _docker_fed(docker: Docker, feed: Callable[[], AbstractContextManager[str]]) -> float:
-    with feed() as name:
+def _docker_apply(
+    docker: Docker, opened_archive: Callable[[], AbstractContextManager[str]]
+) -> float:
+    with opened_archive() as name:
         return docker.time("apply", "fresh", "", name)
 
 

@@ -37,7 +37,7 @@ class Engine:
         (self.base / "daemon.json").write_text("{}")
         self._daemon: subprocess.Popen[str] | None = None
         self._plugin: subprocess.Popen[str] | None = None
-        self._said: list[str] = []
+        self._log: list[str] = []
 
     def start_plugin(self) -> None:
         """Serve the driver; return when its socket listens."""
@@ -47,8 +47,8 @@ class Engine:
             [*command, "--socket", self._socket], stderr=subprocess.PIPE, text=True
         )
         assert self._plugin.stderr
-        said = self._plugin.stderr.readline()
-        assert "listens" in said, said
+        output = self._plugin.stderr.readline()
+        assert "listens" in output, output
 
     def end_plugin(self, number: int = signal.SIGTERM) -> None:
         """End the plugin, by default with the signal that an update sends."""
@@ -72,14 +72,14 @@ class Engine:
         self._reader = threading.Thread(target=self._read, args=(self._daemon, listens))
         self._reader.start()
         assert listens.wait(60), "dockerd says nothing"
-        assert self._daemon.poll() is None, f"dockerd ended: {''.join(self._said[-20:])}"
+        assert self._daemon.poll() is None, f"dockerd ended: {''.join(self._log[-20:])}"
 
     def _read(self, daemon: "subprocess.Popen[str]", listens: threading.Event) -> None:
         """Read the daemon's output until its end: the daemon blocks when the pipe is full."""
         assert daemon.stderr
-        with daemon.stderr as said:
-            for line in said:
-                self._said.append(line)
+        with daemon.stderr as output:
+            for line in output:
+                self._log.append(line)
                 if "API listen on" in line:
                     listens.set()
         daemon.wait()

@@ -57,7 +57,8 @@ def document() -> str:
         f"requirements.{unbroken}\n"
         + _VARIANTS
         + "".join(
-            f"| {name} | {_behaviour(one)} | {', '.join(one.asks)} | {', '.join(one.departs)} |\n"
+            f"| {name} | {_behaviour(one)} | {', '.join(one.checked_by)} | "
+            f"{', '.join(one.violates)} |\n"
             for name, one in sorted(VARIANTS.items())
         )
     )

@@ -1,4 +1,4 @@
-"""Mutants of apply_diff: what becomes of members on their way into a layer."""
+"""Mutants of apply_diff that change members while they are applied."""
 
 import io
 import os
@@ -22,17 +22,17 @@ __all__: list[str] = []
 
 
 class _WithoutWhiteouts(Mutant):
-    """Drops the whiteouts of archives that it does not understand."""
+    """Ignores the whiteouts of archives that a subclass does not support."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff, mostly."""
+        """Driver.apply_diff, without whiteouts if the archive is not supported."""
         if not self.is_confused(id, parent):
             return super().apply_diff(id, parent, diff)
         kept = [one for one in members_of(diff.read()) if not is_whiteout(one[0])]
         return super().apply_diff(id, parent, archive_of(kept))
 
     def is_confused(self, id: str, parent: str) -> bool:
-        """Say whether it is."""
+        """Return whether the archive is not supported."""
         raise NotImplementedError
 
 
@@ -145,7 +145,7 @@ class MetadataFollowsLinks(RewritesApply):
                 targets[member.name] = member.linkname
             elif member.name in targets:
                 with suppress(OSError):
-                    # From the layer's root, as the name stands there.
+                    # A target is relative to the layer's root.
                     os.chmod(self.home / targets[member.name], member.mode)
             yield member, data
 
@@ -181,7 +181,7 @@ class ChecksThenWrites(Mutant):
     """A path is checked for symlinks when the header is read, and resolved again for the data."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        view, size = self.sound.get(id), 0
+        view, size = self.wrapped.get(id), 0
         try:
             with tarfile.open(fileobj=diff, mode="r|", bufsize=512) as archive:
                 for member in archive:
@@ -193,7 +193,7 @@ class ChecksThenWrites(Mutant):
                     with suppress(OSError):
                         size += path.write_bytes(data)
         finally:
-            self.sound.put(id)
+            self.wrapped.put(id)
         return size
 
 

@@ -1,4 +1,4 @@
-"""Mutants of diff and apply_diff: the archive rewritten on its way."""
+"""Mutants of diff and apply_diff that rewrite the archive."""
 
 import io
 import os
@@ -200,7 +200,7 @@ class EarlyCloseLeaks(Mutant):
     """A diff that is closed before its end keeps the layer mounted."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
-        self.sound.get(id)
+        self.wrapped.get(id)
         return super().diff(id, parent)
 
 
@@ -320,6 +320,6 @@ class ApplyMakesLayer(Mutant):
     """apply_diff to an unknown layer creates it."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        if not self.sound.exists(id):
-            self.sound.create(id)
+        if not self.wrapped.exists(id):
+            self.wrapped.create(id)
         return super().apply_diff(id, parent, diff)

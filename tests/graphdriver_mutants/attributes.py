@@ -1,4 +1,4 @@
-"""Mutants that keep most of a node when they copy it: each loses what one name space holds."""
+"""Mutants whose copies lose one kind of attribute: an xattr namespace, the owner, mode bits."""
 
 import os
 import stat
@@ -26,20 +26,20 @@ def _lose(path: Path, spaces: tuple[str, ...]) -> None:
 
 
 class _CopyUpLoses(_Touches):
-    """What was copied up is spoilt when the layer is put."""
+    """Damages copied-up files at the last put."""
 
     spaces: ClassVar[tuple[str, ...]] = ()
 
     def after_last_put(self, upper: Path) -> None:
-        """Spoil what is in a lower layer, too."""
-        lowers = self.sound.get_metadata(upper.parent.name).get("LowerDir", "").split(":")
+        """Damage files that a lower layer has as well."""
+        lowers = self.wrapped.get_metadata(upper.parent.name).get("LowerDir", "").split(":")
         for path in _below(upper):
             name = path.relative_to(upper)
             if any(os.path.lexists(Path(lower) / name) for lower in lowers if lower):
-                self.spoil(path)
+                self.damage(path)
 
-    def spoil(self, path: Path) -> None:
-        """Spoil a node."""
+    def damage(self, path: Path) -> None:
+        """Damage a node."""
         _lose(path, self.spaces)
 
 
@@ -68,8 +68,8 @@ class CopyUpLosesTrusted(_CopyUpLoses):
 class CopyUpLosesSetgid(_CopyUpLoses):
     """A copied-up directory loses its setgid bit."""
 
-    def spoil(self, path: Path) -> None:
-        """Clear the bit."""
+    def damage(self, path: Path) -> None:
+        """Clear the mode bit."""
         mode = stat.S_IMODE(path.stat().st_mode)
         if path.is_dir() and mode & stat.S_ISGID:
             path.chmod(mode & ~stat.S_ISGID)
@@ -79,17 +79,17 @@ class CopyUpLosesSetgid(_CopyUpLoses):
 class CopyUpLosesOwner(_CopyUpLoses):
     """A copied-up file is owned by root."""
 
-    def spoil(self, path: Path) -> None:
-        """Change the owner, and keep the mode."""
+    def damage(self, path: Path) -> None:
+        """Change the owner and keep the mode."""
         mode = stat.S_IMODE(path.stat().st_mode)
         os.chown(path, 0, 0)
         path.chmod(mode)
 
 
 class _CopyLoses(Mutant):
-    """The copy of a parent, with which a vfs layer begins, is spoilt."""
+    """Damages the copy of the parent that a new vfs layer contains."""
 
-    sound_name = "vfs"
+    wrapped_name = "vfs"
     spaces: ClassVar[tuple[str, ...]] = ()
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:

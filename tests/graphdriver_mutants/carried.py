@@ -1,4 +1,4 @@
-"""Mutants whose archives lose what no single node shows: the root, identity, what is hidden."""
+"""Mutants whose archives lose the root directory, hard links, or deletions."""
 
 import errno
 import io
@@ -44,7 +44,7 @@ class RootOfAnArchiveIsIgnored(Mutant):
     """apply_diff ignores the metadata of the root directory."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff, and the old root."""
+        """Driver.apply_diff, then restore the metadata of the root."""
         root = self.home / id / "diff"
         before = root.stat()
         size = super().apply_diff(id, parent, diff)
@@ -58,9 +58,9 @@ class LinksToLowerFilesAreCopies(RewritesDiff):
     """A new hard link to a file of the parent is written as a separate file with data."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
-        """Driver.diff, rewritten where there is a parent."""
+        """Driver.diff, rewritten if there is a parent."""
         if not parent:
-            return self.sound.diff(id, parent)
+            return self.wrapped.diff(id, parent)
         return super().diff(id, parent)
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
@@ -81,10 +81,10 @@ class OpaqueAncestorsForgotten(Mutant):
     """The flattened diff contains lower files below a subdirectory of an opaque directory."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
-        """Driver.diff, with what lies below directories that were made again."""
+        """Driver.diff, with deleted entries of recreated directories."""
         with super().diff(id, parent) as stream:
             members = members_of(stream.read())
-        stack = self.sound.get_metadata(id).get("LowerDir", "")
+        stack = self.wrapped.get_metadata(id).get("LowerDir", "")
         if parent or not stack:
             return archive_of(members)
         layers = [self.home / id / "diff", *map(Path, stack.split(":"))]
@@ -102,7 +102,7 @@ class OpaqueAncestorsForgotten(Mutant):
         return archive_of([*members, *returned])
 
     def _merged(self, layers: list[Path], name: str) -> Iterator[Path]:
-        """Yield the files of one directory, in all layers down to one that marks it opaque."""
+        """Yield the files of a directory, from the top layer down to the first opaque one."""
         hidden: set[str] = set()
         for layer in layers:
             if not (layer / name).is_dir() or (layer / name).is_symlink():
@@ -122,7 +122,7 @@ class AbsoluteLinksRefused(Mutant):
     """A hard link with an absolute target is refused as a path that leaves the root."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff of archives without such a link."""
+        """Driver.apply_diff; an archive with such a hard link is refused."""
         data = diff.read()
         try:
             links = [member.linkname for member, _ in members_of(data) if member.islnk()]

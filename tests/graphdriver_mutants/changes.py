@@ -12,21 +12,21 @@ __all__: list[str] = []
 
 
 class _Sides(Mutant):
-    """Lets a subclass look at both sides of a modified path."""
+    """Lets a subclass compare both versions of a modified path."""
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
         if not parent:
             return found
-        new, old = self.sound.get(id), self.sound.get(parent)
+        new, old = self.wrapped.get(id), self.wrapped.get(parent)
         try:
             return [one for one in found if self.is_seen(one, _below(new, one), _below(old, one))]
         finally:
-            self.sound.put(id)
-            self.sound.put(parent)
+            self.wrapped.put(id)
+            self.wrapped.put(parent)
 
     def is_seen(self, change: Change, new: Path, old: Path) -> bool:
-        """Say whether the broken driver notices the change."""
+        """Return whether the broken driver detects the change."""
         raise NotImplementedError
 
 
@@ -74,8 +74,8 @@ class NewDirectoryIsDeleted(_Sides):
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = Mutant.changes(self, id, parent)
-        root = self.sound.get(id)
-        self.sound.put(id)
+        root = self.wrapped.get(id)
+        self.wrapped.put(id)
         diff = self.home / id / "diff"
         kinds = [
             ChangeKind.DELETE
@@ -128,13 +128,13 @@ class DeletedChildrenListed(Mutant):
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
         if parent:
-            root = self.sound.get(parent)
+            root = self.wrapped.get(parent)
             for one in list(found):
                 if one.kind is ChangeKind.DELETE:
                     for path in _below(root, one).rglob("*"):
                         name = b"/" + os.fsencode(path.relative_to(root))
                         found.append(Change(name, ChangeKind.DELETE))
-            self.sound.put(parent)
+            self.wrapped.put(parent)
         return found
 
 
@@ -161,7 +161,7 @@ class ChangesKeepsMounts(Mutant):
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         found = super().changes(id, parent)
-        self.sound.get(id)
+        self.wrapped.get(id)
         return found
 
 

@@ -1,4 +1,4 @@
-"""Mutants of cleanup, and of what is left when everything is gone."""
+"""Mutants of cleanup, and mutants that leave mounts, files or threads behind."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ class CleanupOnce(Mutant):
         if self._done:
             raise DriverError("cleanup was called already")
         self._done = True
-        self.sound.cleanup()
+        self.wrapped.cleanup()
 
 
 @mutant("CLN-003", bug="a driver that treats held layers as temporary")
@@ -44,7 +44,7 @@ class HeldLayersGo(Mutant):
             self._held.remove(id)
 
     def cleanup(self) -> None:
-        self.sound.cleanup()
+        self.wrapped.cleanup()
         for id in self._held:
             for path in (self.home / id / "diff").iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -56,7 +56,7 @@ class NotesStay(Mutant):
     """remove leaves the layer's entry in an index file."""
 
     def remove(self, id: str) -> None:
-        known = id and self.sound.exists(id)
+        known = id and self.wrapped.exists(id)
         super().remove(id)
         if known:
             notes = self.home / ".removed"

@@ -1,4 +1,4 @@
-"""Mutants that are sound as long as one thread calls them."""
+"""Mutants that are correct as long as one thread calls them."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from graphdriver_mutants.registry import Mutant, mutant
 
 __all__: list[str] = []
 
-# How long a mutant that has a gap waits in it, in seconds, for another thread to step in.
+# How long a mutant waits in its race window for another thread, in seconds.
 _GAP = 0.1
 
 
@@ -23,7 +23,7 @@ class OneStagingDirectory(Mutant):
     """All creates use the same staging directory."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, beside a directory that says so."""
+        """Create while a marker directory exists."""
         staging = self.home.parent / "creating"
         staging.mkdir()
         try:
@@ -43,7 +43,7 @@ class CountsWithoutLock(Mutant):
         self._another = threading.Condition()
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, counted; between reading the count and writing it another get begins."""
+        """Driver.get, counted; another get can run between read and write of the count."""
         before = self._counts.get(id, 0)
         with self._another:
             self._begun += 1
@@ -55,7 +55,7 @@ class CountsWithoutLock(Mutant):
         return view
 
     def put(self, id: str) -> None:
-        """Driver.put, by that count."""
+        """Driver.put, by the same count."""
         self._counts[id] -= 1
         if self._counts[id] == 0:
             merged = self.home / id / "merged"
@@ -70,13 +70,13 @@ class RemoveLooksFirst(Mutant):
     _got: threading.Event
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, noticed by a remove that has looked already."""
+        """Driver.get; reports itself to a remove that has checked for holds already."""
         view = super().get(id, mount_label)
         self.__dict__.setdefault("_got", threading.Event()).set()
         return view
 
     def remove(self, id: str) -> None:
-        """Look, then delete."""
+        """Check for holds, then delete."""
         if not os.path.ismount(self.home / id / "merged"):
             self.__dict__["_got"] = event = threading.Event()
             event.wait(_GAP)
@@ -93,7 +93,7 @@ class OneSpoolForAll(Mutant):
     _spool: bytes
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
-        """Driver.diff, spooled."""
+        """Driver.diff, spooled to a file."""
         with super().diff(id, parent) as stream:
             self._spool = stream.read()
         threading.Event().wait(_GAP)
@@ -135,7 +135,7 @@ class ExistsIsRemembered(Mutant):
     """exists returns a cached result after the layer was removed."""
 
     def exists(self, id: str) -> bool:
-        """Driver.exists, asked once."""
+        """Driver.exists, cached."""
         known: dict[str, bool] = self.__dict__.setdefault("_known", {})
         if not known.get(id):
             known[id] = super().exists(id)
@@ -147,7 +147,7 @@ class FailsWithEINTR(Mutant):
     """create fails with EINTR when a signal interrupts it."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create after poll(2) of nothing."""
+        """Create after a poll(2) that a signal can interrupt."""
         if CDLL(None, use_errno=True).poll(None, 0, 5) < 0:
             number = get_errno()
             raise OSError(number, os.strerror(number))
@@ -159,11 +159,11 @@ class FailsWithEINTR(Mutant):
     bug="moby overlay2: concurrent creates of one id each make a link; all but one stay in l/",
 )
 class LosersLeaveLinks(Mutant):
-    """A create that finds the id in use meanwhile leaves its short link."""
+    """A create that loses a race for its id leaves its short link."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create; where it is too late, with the link made already."""
-        was_free = not self.sound.exists(id)
+        """Create; if the id is in use meanwhile, the link has been created already."""
+        was_free = not self.wrapped.exists(id)
         if was_free:
             threading.Event().wait(_GAP / 10)
         try:
@@ -180,7 +180,7 @@ class CreatesShareAGet(Mutant):
     """Concurrent creates get their parent once, but each of them puts it."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, with the parent held once more if it is held."""
+        """Create; a held parent is held by a shared get."""
         if not parent or not os.path.ismount(self.home / parent / "merged"):
             super().make(id, parent, storage_opt)
             return
@@ -188,13 +188,13 @@ class CreatesShareAGet(Mutant):
         before = creating.get(parent, 0)
         creating[parent] = before + 1
         if not before:
-            self.sound.get(parent)
+            self.wrapped.get(parent)
         threading.Event().wait(_GAP)
         try:
             super().make(id, parent, storage_opt)
         finally:
             creating[parent] -= 1
-            self.sound.put(parent)
+            self.wrapped.put(parent)
 
 
 @mutant("CON-007", bug="one spool file for all archives that are being unpacked")
@@ -204,7 +204,7 @@ class OneSpoolToUnpack(Mutant):
     _spool: bytes
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff, spooled."""
+        """Driver.apply_diff, spooled to a file."""
         if not diff.seekable():
             return super().apply_diff(id, parent, diff)
         self._spool = diff.read()
@@ -224,7 +224,7 @@ class CleanupForgetsNewHolders(Mutant):
         self._lost = False
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, counted; one that meets a cleanup is forgotten by it."""
+        """Driver.get, counted; a concurrent cleanup resets the count."""
         view = super().get(id, mount_label)
         self._counts[id] = self._counts.get(id, 0) + 1
         if self._cleaning:
@@ -233,13 +233,13 @@ class CleanupForgetsNewHolders(Mutant):
         return view
 
     def put(self, id: str) -> None:
-        """Driver.put of what is counted."""
+        """Driver.put of a counted hold."""
         if self._counts.get(id):
             self._counts[id] -= 1
             super().put(id)
 
     def cleanup(self) -> None:
-        """Put what was held when it began."""
+        """Put the layers that were held when cleanup began."""
         listed = dict(self._counts)
         self._cleaning = True
         self._lost |= self._got.wait(_GAP)
@@ -262,10 +262,10 @@ class LayersListedAtInit(Mutant):
         self._known = {path.name for path in self.home.iterdir()}
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, and note it."""
+        """Create, and record the layer."""
         super().make(id, parent, storage_opt)
         self._known.add(id)
 
     def exists(self, id: str) -> bool:
-        """Driver.exists, of what is known."""
+        """Driver.exists, by the record of layers."""
         return id in self._known and super().exists(id)

@@ -1,4 +1,4 @@
-"""Mutants that are sound until they are killed inside a verb."""
+"""Mutants that are correct until they are killed inside a verb."""
 
 import errno
 import io
@@ -17,15 +17,15 @@ from graphdriver_mutants.rewriting import archive_of, members_of
 
 __all__: list[str] = []
 
-# As long as one of overlay2, of other letters than its own: nobody makes it a second time.
+# As long as a link of overlay2, in other letters, so that no driver creates the same one.
 _LINK = "A" * 26
 
 
 class _MakesInPlace(Mutant):
-    """Makes a layer under its own name, file by file, as moby's overlay2 does."""
+    """Creates a layer in place, file by file, as moby's overlay2 does."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        if not parent or self.sound.exists(id) or not self.sound.exists(parent):
+        if not parent or self.wrapped.exists(id) or not self.wrapped.exists(parent):
             super().make(id, parent, storage_opt)
             return
         layer = self.home / id
@@ -48,10 +48,10 @@ class _MakesInPlace(Mutant):
         self.end(layer)
 
     def begin(self, layer: Path) -> None:
-        """Write down that a layer is being made."""
+        """Record that a layer is being created."""
 
     def end(self, layer: Path) -> None:
-        """Write down that it is whole."""
+        """Record that the layer is complete."""
 
 
 @mutant("CRS-005", bug="moby overlay2 20.10 and 28: killed in Create before `lower` is written")
@@ -167,7 +167,7 @@ class AdoptsStaleMountsAsHolds(Mutant):
 
 
 class _Probes(Mutant):
-    """Mounts something in a directory of the home before it is used, to see whether that works."""
+    """Probes mounting in a directory of the home."""
 
     def __init__(self, home: str | os.PathLike[str], *arguments: Any) -> None:
         place = self.place(Path(home))
@@ -178,7 +178,7 @@ class _Probes(Mutant):
         super().__init__(home, *arguments)
 
     def place(self, home: Path) -> Path:
-        """Return where to mount."""
+        """Return the mount point of the probe."""
         raise NotImplementedError
 
 
@@ -202,7 +202,7 @@ class ProbesAreForgotten(_Probes):
         return Path(tempfile.mkdtemp(prefix="probe", dir=home)) / "mount"
 
     def cleanup(self) -> None:
-        # What overlay2 does not know it does not unmount.
+        # overlay2 unmounts only mounts that it knows.
         super().cleanup()
 
 
@@ -253,7 +253,7 @@ class WritesBehind(Mutant):
         return super().__getattribute__(name)
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        if self.sound.exists(id) or (parent and not self.sound.exists(parent)):
+        if self.wrapped.exists(id) or (parent and not self.wrapped.exists(parent)):
             super().make(id, parent, storage_opt)
         else:
             self._noted(id).touch()

@@ -1,4 +1,4 @@
-"""Mutants of header dialects: members that are misread, left out or refused."""
+"""Mutants of header dialects that misread, omit or refuse members."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Mutants of what diff and changes compare with, and of streams that meet trouble."""
+"""Mutants of the layer that diff and changes compare with, and of streams that fail."""
 
 import io
 import os
@@ -161,7 +161,7 @@ class TroubleIsLogged(Mutant):
 
 
 class _Quiet(io.RawIOBase):
-    """Reads `stream`; an error becomes the zeros that are missing to a well-formed archive."""
+    """Reads `stream`; after an error it returns the zeros that complete the archive."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Mutants that are sound as long as the disk has room."""
+"""Mutants that are correct as long as the disk has room."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ class FullDiskSwallowed(Mutant):
     """apply_diff on a full disk reports success."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff; the error of the disk is lost."""
+        """Driver.apply_diff; ENOSPC is ignored."""
         try:
             return super().apply_diff(id, parent, diff)
         except OSError as error:
@@ -56,11 +56,11 @@ class IndexRewrittenInPlace(Mutant):
             self._index.write_text(json.dumps(self._layers))
         except OSError:
             del self._layers[id]
-            self.sound.remove(id)
+            self.wrapped.remove(id)
             raise
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get of what the index has."""
+        """Driver.get of layers in the index."""
         if id not in self._layers:
             raise LayerNotFound(f"there is no layer {id}")
         return super().get(id, mount_label)
@@ -71,7 +71,7 @@ class FailedCreateLeavesLink(Mutant):
     """A failed create leaves its short link."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create; the first thing that is made is the last that is thought of."""
+        """Create; the link is created first and not removed after an error."""
         link = self.home / "l" / f"link-of-{id}"
         link.symlink_to(f"../{id}/diff")
         super().make(id, parent, storage_opt)
@@ -87,7 +87,7 @@ class FailedIdStaysTaken(Mutant):
         self._begun: set[str] = set()
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, unless it was begun before."""
+        """Create, unless a create of the id has failed before."""
         if id in self._begun:
             raise LayerExists(f"layer {id} is being made")
         self._begun.add(id)
@@ -100,7 +100,7 @@ class CauseHidden(Mutant):
     """create raises the same error without a cause for all failures."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create; the error is a sentence."""
+        """Create; an error has no cause."""
         try:
             super().make(id, parent, storage_opt)
         except OSError:
@@ -112,7 +112,7 @@ class RemoveNeedsRoom(Mutant):
     """remove creates a directory first."""
 
     def remove(self, id: str) -> None:
-        """Driver.remove, by way of a stage."""
+        """Driver.remove, through a staging directory."""
         stage = self.home / ".stage"
         stage.mkdir()
         try:
@@ -126,7 +126,7 @@ class PutWritesState(Mutant):
     """put writes a state file before it unmounts."""
 
     def put(self, id: str) -> None:
-        """Driver.put, after a file of a few pages was replaced."""
+        """Driver.put, after a state file of a few pages was replaced."""
         new = self.home / ".holds.new"
         new.write_bytes(b"x" * 9000)
         new.rename(self.home / ".holds")
@@ -139,7 +139,7 @@ class ViewsOfAFullDisk(Mutant):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        mounts: Any = self.sound._mounts  # type: ignore[attr-defined]
+        mounts: Any = self.wrapped._mounts  # type: ignore[attr-defined]
         mounts._require_writable = lambda *_: None
 
 

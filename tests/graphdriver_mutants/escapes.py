@@ -1,4 +1,4 @@
-"""Mutants that archives break out of: each does its harm, then applies the archive as is right."""
+"""Mutants that write outside the layer: first the escape, then the correct apply_diff."""
 
 import io
 import os
@@ -15,34 +15,34 @@ __all__: list[str] = []
 
 
 class BreaksOut(Mutant):
-    """Shows each member to `harm` first."""
+    """Calls `escape` for each member before apply_diff."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
-        view = os.fspath(self.sound.get(id))
+        view = os.fspath(self.wrapped.get(id))
         try:
             for one in members_of(data):
                 self._try(view, one)
         except tarfile.TarError:
             pass
         finally:
-            self.sound.put(id)
+            self.wrapped.put(id)
         return super().apply_diff(id, parent, io.BytesIO(data))
 
     def _try(self, view: str, one: Member) -> None:
         with suppress(OSError, ValueError):
-            self.harm(view, *one)
+            self.escape(view, *one)
 
     @abstractmethod
-    def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
-        """Do with one member what a driver must not do."""
+    def escape(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
+        """Change a file outside the layer by one member."""
 
 
 @mutant("SEC-001", bug="CVE-2014-6407: symlinks of the archive are followed")
 class SymlinksFollowed(BreaksOut):
     """Members are written to their paths through symlinks that leave the layer."""
 
-    def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
+    def escape(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
         path = os.path.join(view, member.name)
         if os.path.islink(os.path.dirname(path)) and member.isreg():
             with open(path, "wb") as opened:
@@ -53,7 +53,7 @@ class SymlinksFollowed(BreaksOut):
 class DotsObeyed(BreaksOut):
     """A member `../victim/new` is written outside the layer."""
 
-    def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
+    def escape(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
         if ".." in member.name.split("/") and member.isreg() and not is_whiteout(member):
             with open(os.path.join(view, member.name.lstrip("/")), "wb") as opened:
                 opened.write(content)
@@ -63,7 +63,7 @@ class DotsObeyed(BreaksOut):
 class HardLinksLeaveLayer(BreaksOut):
     """A member with the path of a hard link is written to the link's target, also outside."""
 
-    def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
+    def escape(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
         if member.islnk():
             self._targets[member.name] = os.path.join(view, member.linkname.lstrip("/"))
         elif member.isreg() and member.name in self._targets:
@@ -79,7 +79,7 @@ class HardLinksLeaveLayer(BreaksOut):
 class WhiteoutsLeaveLayer(BreaksOut):
     """A whiteout below a symlink to a directory deletes files in the symlink's target."""
 
-    def harm(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
+    def escape(self, view: str, member: tarfile.TarInfo, content: bytes) -> None:
         above, base = os.path.split(member.name)
         if os.path.islink(os.path.join(view, above)):
             os.unlink(os.path.join(view, above, base.removeprefix(".wh.")))

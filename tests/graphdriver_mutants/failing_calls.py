@@ -1,4 +1,4 @@
-"""Mutants that are sound until one of their system calls fails."""
+"""Mutants that are correct until one of their system calls fails."""
 
 import contextlib
 import os

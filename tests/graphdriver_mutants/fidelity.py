@@ -1,4 +1,4 @@
-"""Mutants of what a node keeps on its way through an archive."""
+"""Mutants of diff and apply_diff that lose attributes of nodes."""
 
 import io
 import tarfile
@@ -104,7 +104,7 @@ class HolesSpelledOut(Mutant):
 
 
 class _Endless(io.RawIOBase):
-    """Zeros, as a dense copy of 1 TiB would be for hours."""
+    """A stream of zeros, as of a dense copy of 1 TiB."""
 
     def readable(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Mutants whose views are no sound file systems."""
+"""Mutants whose views are incorrect file systems."""
 
 import importlib.metadata
 import os
@@ -24,7 +24,7 @@ class _Remounts(Mutant):
     flag = 0
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, and the flag."""
+        """Driver.get, and remount with the flag."""
         view = super().get(id, mount_label)
         if os.path.ismount(view):
             mount("none", os.fspath(view), "none", _REMOUNT | _BIND | self.flag)
@@ -53,7 +53,7 @@ class ViewIsNoexec(_Remounts):
 
 
 class _Touches(Mutant):
-    """Lets a subclass spoil a layer's own files when it is made of a parent, or last put."""
+    """Lets a subclass damage the files of a layer before or after its last put."""
 
     _counts: dict[str, int]
 
@@ -64,7 +64,7 @@ class _Touches(Mutant):
         return super().get(id, mount_label)
 
     def put(self, id: str) -> None:
-        """Driver.put, and what happens after the last."""
+        """Driver.put, and the damage at the last one."""
         held = getattr(self, "_counts", {}).get(id, 0)
         if held == 1:
             self.before_last_put(id)
@@ -75,26 +75,26 @@ class _Touches(Mutant):
             self.after_last_put(self.home / id / "diff")
 
     def before_last_put(self, id: str) -> None:
-        """Spoil the view."""
+        """Damage the view."""
 
     def after_last_put(self, upper: Path) -> None:
-        """Spoil the layer."""
+        """Damage the layer."""
 
 
 class _Copies(Mutant):
-    """Lets a subclass spoil the copy of its parent that a vfs layer begins with."""
+    """Lets a subclass damage the copy of the parent that a new vfs layer contains."""
 
-    sound_name = "vfs"
+    wrapped_name = "vfs"
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, and spoil."""
+        """Create, and damage."""
         super().make(id, parent, storage_opt)
         if parent:
             for path in _below(self.home / "dir" / id):
-                self.spoil(path)
+                self.damage(path)
 
-    def spoil(self, path: Path) -> None:
-        """Spoil one of its files."""
+    def damage(self, path: Path) -> None:
+        """Damage one of its files."""
         raise NotImplementedError
 
 
@@ -106,8 +106,8 @@ class _Copies(Mutant):
 class CopiesLoseAttributes(_Copies):
     """Files that are copied from the parent lose all xattrs."""
 
-    def spoil(self, path: Path) -> None:
-        """Take the attributes away."""
+    def damage(self, path: Path) -> None:
+        """Remove the xattrs."""
         for name in os.listxattr(path, follow_symlinks=False):
             os.removexattr(path, name, follow_symlinks=False)
 
@@ -116,8 +116,8 @@ class CopiesLoseAttributes(_Copies):
 class CopiesAreReadable(_Copies):
     """Files that are copied from the parent become readable for all users."""
 
-    def spoil(self, path: Path) -> None:
-        """Open it."""
+    def damage(self, path: Path) -> None:
+        """Make it readable for all users."""
         if not path.is_symlink():
             path.chmod(path.lstat().st_mode | 0o444)
 
@@ -126,8 +126,8 @@ class CopiesAreReadable(_Copies):
 class DevicesAreWhiteouts(_Copies):
     """A device 0:0 of the parent is treated as a whiteout and not copied."""
 
-    def spoil(self, path: Path) -> None:
-        """Apply it, so to say."""
+    def damage(self, path: Path) -> None:
+        """Remove a device 0:0."""
         if _is_whiteout(path):
             path.unlink()
 
@@ -137,7 +137,7 @@ class AttributesAreMarks(_Copies):
     """A directory with an overlay xattr set by a container loses its entries at put."""
 
     def put(self, id: str) -> None:
-        """Driver.put, after it was obeyed."""
+        """Driver.put, after the xattrs took effect."""
         for path in _below(self.home / "dir" / id):
             marks = set(os.listxattr(path, follow_symlinks=False))
             if path.is_dir() and marks & {"trusted.overlay.opaque", "user.overlay.opaque"}:
@@ -145,8 +145,8 @@ class AttributesAreMarks(_Copies):
                 path.mkdir()
         super().put(id)
 
-    def spoil(self, path: Path) -> None:
-        """Leave it."""
+    def damage(self, path: Path) -> None:
+        """Change nothing here."""
 
 
 @mutant("FSX-004", bug="a home copied by rsync without --devices")
@@ -179,14 +179,14 @@ class ShrunkFilesGrowBack(_Touches):
     _sizes: dict[str, dict[Path, int]]
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, and note the sizes."""
+        """Driver.get, and record the sizes."""
         view = super().get(id, mount_label)
         self._sizes = getattr(self, "_sizes", {})
         self._sizes[id] = {p: p.lstat().st_size for p in _below(view) if _is_file(p)}
         return view
 
     def before_last_put(self, id: str) -> None:
-        """Give each its old size, if that was more."""
+        """Extend each file to its recorded size."""
         for path, size in self._sizes.get(id, {}).items():
             if os.path.lexists(path) and _is_file(path) and path.lstat().st_size < size:
                 os.truncate(path, size)
@@ -197,7 +197,7 @@ class PutReplacesLayer(_Touches):
     """The last put replaces the layer by a copy; open files refer to the old one."""
 
     def after_last_put(self, upper: Path) -> None:
-        """Copy, and exchange."""
+        """Copy the layer, and exchange the two directories."""
         copy, old = upper.with_name("copy"), upper.with_name("old")
         subprocess.run(["cp", "--archive", upper, copy], check=True)
         upper.rename(old)
@@ -216,7 +216,7 @@ class SecondGetMountsAfresh(Mutant):
         if held:
             subprocess.run(["umount", "--lazy", view], check=True)
             points = importlib.metadata.entry_points(group="graphdriver.drivers")
-            points[self.sound_name].load()(self.home).get(id)
+            points[self.wrapped_name].load()(self.home).get(id)
         return view
 
 
@@ -225,10 +225,10 @@ class OriginsForgotten(_Touches):
     """A copied-up file has another inode number at the next mount."""
 
     def after_last_put(self, upper: Path) -> None:
-        """Remove all notes of which lower file a file was copied from."""
+        """Remove all origin xattrs."""
         for path in _below(upper):
             for name in ("trusted.overlay.origin", "user.overlay.origin"):
-                with suppress(OSError):  # it has none, or is too deep for a path
+                with suppress(OSError):  # it has no xattr, or its path is too long
                     os.removexattr(path, name, follow_symlinks=False)
 
 
@@ -236,8 +236,8 @@ class OriginsForgotten(_Touches):
 class RepositoryCountsAsName(_Copies):
     """The link count of a file includes a name in the driver's own repository."""
 
-    def spoil(self, path: Path) -> None:
-        """Give it that name."""
+    def damage(self, path: Path) -> None:
+        """Add a name to the file in the repository."""
         if _is_file(path) and path.lstat().st_nlink > 1:
             name = self.home / "repository" / str(path.lstat().st_ino)
             name.parent.mkdir(exist_ok=True)

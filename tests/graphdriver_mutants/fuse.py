@@ -1,7 +1,7 @@
 """Mutants whose views are FUSE file systems, as those of fuse-overlayfs are.
 
-A layer is mounted by the sound driver, and in its place a file system that passes every call on to
-it but for what the mutant breaks: see `passthrough`.
+overlay2 mounts the layer; a FUSE file system in its place passes every call through, except for the
+bug of the mutant: see `passthrough`.
 """
 
 import errno
@@ -24,7 +24,7 @@ _DEVICE = "/dev/fuse"
 
 
 class FuseViews(Mutant):
-    """A sound driver that mounts a file system of class `serves` in place of each mounted view."""
+    """Mounts a file system of class `serves` in place of each mounted view."""
 
     serves: ClassVar[type[Passthrough]] = Passthrough
 
@@ -84,16 +84,16 @@ class FuseViews(Mutant):
             done = subprocess.run(["umount", merged], check=False, capture_output=True)
             if done.returncode:  # a file is open; its server ends with it
                 subprocess.run(["umount", "--lazy", merged], check=True)
-            else:  # killed, as a copy of the mount in another namespace would keep it
+            else:  # killed, because a copy of the mount in another namespace would keep it running
                 os.kill(server, signal.SIGKILL)
                 os.waitpid(server, 0)
 
 
 class _NodesMadeAnew(Passthrough):
-    """Has no table of its directories: one that is looked up again is another node."""
+    """Has no table of directories: each lookup creates a new node."""
 
     def known(self, found: os.stat_result, path: bytes) -> int:
-        """Know files only."""
+        """Return nodes of files only."""
         return 0 if stat.S_ISDIR(found.st_mode) else super().known(found, path)
 
 
@@ -105,10 +105,10 @@ class WorkingDirectoryLost(FuseViews):
 
 
 class _AllocatesNothing(Passthrough):
-    """Has nothing in its fallocate."""
+    """Has an empty fallocate."""
 
     def fallocate(self, node: int, body: bytes) -> bytes:
-        """Say that it was done."""
+        """Report success without an effect."""
         return b""
 
 
@@ -120,12 +120,12 @@ class AllocationIsAStub(FuseViews):
 
 
 class _GrantsLocks(Passthrough):
-    """Answers requests for locks, of fcntl and of flock (FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS)."""
+    """Handles lock requests of fcntl and flock (FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS)."""
 
     flags = 1 << 1 | 1 << 10
 
     def lock(self, node: int, body: bytes) -> bytes:
-        """Grant it."""
+        """Grant every lock."""
         return b""
 
 
@@ -139,10 +139,10 @@ class LocksAreGranted(FuseViews):
 
 
 class _TellsNoSpace(Passthrough):
-    """Does without a statfs."""
+    """Has no statfs."""
 
     def statfs(self, node: int, body: bytes) -> bytes:
-        """Answer what libfuse does then: blocks of 512 bytes, and none of them."""
+        """Return the default of libfuse: zero blocks of 512 bytes."""
         return statistics(os.statvfs_result((512, 0, 0, 0, 0, 0, 0, 0, 0, 255)))
 
 
@@ -154,10 +154,10 @@ class NoSpaceIsTold(FuseViews):
 
 
 class _GoesOnListing(Passthrough):
-    """Reads its directories as a stream."""
+    """Reads directories as streams."""
 
     def place(self, directory: Directory, offset: int) -> int:
-        """Go on where it stopped, or begin again."""
+        """Continue where the listing stopped, or start again."""
         return directory.position if offset else 0
 
 
@@ -169,10 +169,10 @@ class SeeksAreIgnored(FuseViews):
 
 
 class _SyncsFilesOnly(Passthrough):
-    """Cannot write a directory out."""
+    """Cannot sync a directory."""
 
     def fsyncdir(self, node: int, body: bytes) -> bytes:
-        """Refuse it."""
+        """Fail with EINVAL."""
         raise OSError(errno.EINVAL, "not a file")
 
 
@@ -184,10 +184,10 @@ class DirectoriesCannotBeSynced(FuseViews):
 
 
 class _ListsWhiteouts(Passthrough):
-    """Lists the whiteouts that it made meanwhile, after the names."""
+    """Lists whiteouts that were created during the listing at its end."""
 
     def unlink(self, node: int, body: bytes) -> bytes:
-        """Leave a whiteout, which those who are listing the directory come to."""
+        """Unlink, and add a whiteout to the listings in progress."""
         for directory in self.directories.values():
             if directory.node == node:
                 directory.names.append((body.partition(b"\0")[0], 1))

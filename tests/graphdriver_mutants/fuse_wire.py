@@ -1,4 +1,4 @@
-"""What FUSE's requests and answers look like (include/uapi/linux/fuse.h): see `passthrough`."""
+"""FUSE requests and responses as structures (include/uapi/linux/fuse.h): see `passthrough`."""
 
 import errno
 import os
@@ -40,7 +40,7 @@ _MODE, _UID, _GID, _SIZE, _ATIME, _MTIME, _ATIME_NOW, _MTIME_NOW = 1, 2, 4, 8, 1
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is to be changed of a file; None for what is not. `owner` has -1 for that."""
+    """Attributes to set, None for unchanged ones; in `owner` -1 is unchanged."""
 
     owner: tuple[int, int] | None
     mode: int | None
@@ -49,7 +49,7 @@ class Changes:
 
 
 def changes_in(body: bytes, found: os.stat_result) -> Changes:
-    """Read fuse_setattr_in; `found` is what the file has now."""
+    """Parse fuse_setattr_in; `found` has the current attributes."""
     what, _, _, size, _, *seconds, _, access, written, _, mode, _, uid, gid, _ = (
         _CHANGES.unpack_from(body)
     )
@@ -87,7 +87,7 @@ def attributes(found: os.stat_result) -> bytes:
 
 
 def name_in(body: bytes) -> bytes:
-    """Return the name that something begins with."""
+    """Return the name at the start of a body."""
     return body.partition(b"\0")[0]
 
 
@@ -97,7 +97,7 @@ def opened(handle: int) -> bytes:
 
 
 def sized(body: bytes, value: bytes) -> bytes:
-    """Return a value, or its size where that is what was asked."""
+    """Return a value, or its size if `size` is 0."""
     (size,) = struct.unpack_from("<I", body)
     if not size:
         return struct.pack("<II", len(value), 0)

@@ -14,7 +14,7 @@ __all__ = ["Mapped"]
 
 
 class Mapped(Mutant):
-    """Keeps the maps it was made with."""
+    """Stores the id maps of Init."""
 
     def __init__(
         self,
@@ -29,11 +29,11 @@ class Mapped(Mutant):
     def chosen(
         self, uid_maps: Sequence[IDMap], gid_maps: Sequence[IDMap]
     ) -> tuple[Sequence[IDMap], Sequence[IDMap]]:
-        """Return the maps that the sound driver gets."""
+        """Return the maps that the wrapped driver gets."""
         return uid_maps, gid_maps
 
     def outside(self, uid: int, gid: int) -> tuple[int, int] | None:
-        """Return the owner on disk, None without one."""
+        """Return the id on disk, None if it has no mapping."""
         owner = []
         for maps, inside in ((self.uid_maps, uid), (self.gid_maps, gid)):
             found = [m for m in maps if m.container_id <= inside < m.container_id + m.size]
@@ -78,7 +78,7 @@ class WholeTreeNotMapped(RewritesDiff, Mapped):
     """diff without a parent exports the owners of the files on disk, unmapped."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
-        return self.sound.diff(id, parent) if parent else super().diff(id, parent)
+        return self.wrapped.diff(id, parent) if parent else super().diff(id, parent)
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:

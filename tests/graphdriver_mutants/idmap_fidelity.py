@@ -1,4 +1,4 @@
-"""Mutants of what else of a node has to survive mapping."""
+"""Mutants that lose attributes other than the owner with id maps."""
 
 import io
 import os
@@ -18,28 +18,28 @@ _ACLS = ("SCHILY.xattr.system.posix_acl_access", "SCHILY.xattr.system.posix_acl_
 
 
 class _MapsLast(Mapped):
-    """Lets a subclass change what was applied under maps, in the layer's directory."""
+    """Lets a subclass change the layer's directory after apply_diff with id maps."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
         if not self.uid_maps or not data:
-            return self.sound.apply_diff(id, parent, io.BytesIO(data))
+            return self.wrapped.apply_diff(id, parent, io.BytesIO(data))
         members = members_of(data)
-        size = self.sound.apply_diff(id, parent, self.given(data, members))
+        size = self.wrapped.apply_diff(id, parent, self.given(data, members))
         self.after(self.home / id / "diff", members)
         return size
 
     def given(self, data: bytes, members: list[Member]) -> BinaryIO:
-        """Return what the sound driver gets of the archive."""
+        """Return the archive that the wrapped driver gets."""
         return io.BytesIO(data)
 
     def after(self, upper: Path, members: list[Member]) -> None:
-        """Change `upper`, to which the members were applied."""
+        """Change `upper` after the members were applied."""
         raise NotImplementedError
 
 
 def _set_again(upper: Path, members: list[Member], *keys: str) -> None:
-    """Set attributes as they stand in the archive."""
+    """Set xattrs with the unmapped values of the archive."""
     for member, _ in members:
         for key in keys:
             path = upper / member.name

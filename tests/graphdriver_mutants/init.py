@@ -93,7 +93,7 @@ class FailedInitMakesHome(Mutant):
 
 
 class _Opens(Mutant):
-    """Lets a subclass decide how the sound driver is made."""
+    """Lets a subclass act before the wrapped driver is created."""
 
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
@@ -102,7 +102,7 @@ class _Opens(Mutant):
         super().__init__(home, self.options, uid_maps, gid_maps)
 
     def opening(self, home: Path, options: list[str]) -> None:
-        """See what the driver is made with, before it is."""
+        """Check or change the arguments of the factory."""
         self.options = options
 
 
@@ -111,7 +111,7 @@ class NameChanges(Mutant):
     """The driver's name contains the number of layers."""
 
     def __str__(self) -> str:
-        return f"{self.sound} ({len(os.listdir(self.home))})"
+        return f"{self.wrapped} ({len(os.listdir(self.home))})"
 
 
 @mutant("INI-002", bug="a driver that mounts for the first time in get")
@@ -125,7 +125,7 @@ class MountsNotTried(Mutant):
             super().__init__(home, options, uid_maps, gid_maps)
         except NotSupported:
             vfs = importlib.metadata.entry_points(group="graphdriver.drivers")["vfs"].load()
-            self.sound = vfs(home)
+            self.wrapped = vfs(home)
 
 
 @mutant("INI-002", "INI-003", bug="a panic in Init: the probe's result is used without a check")
@@ -179,8 +179,8 @@ class TypesNotAsked(Mutant):
     def __init__(
         self, home: _Home, options: Sequence[str] = (), uid_maps: _Maps = (), gid_maps: _Maps = ()
     ) -> None:
-        # The check is one function of the sound driver; without it whiteouts are listed as files.
-        support = importlib.import_module(f"graphdriver.{self.sound_name}.support")
+        # The check is one function of the correct driver; without it whiteouts are listed as files.
+        support = importlib.import_module(f"graphdriver.{self.wrapped_name}.support")
         asked = support._require_d_type
         support._require_d_type = lambda *_: None  # type: ignore[attr-defined]
         try:
@@ -209,11 +209,11 @@ class DecompressorOfLayer(Mutant):
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
         if data[:2] == b"\x1f\x8b":
-            view = self.sound.get(id)
+            view = self.wrapped.get(id)
             path = f"{view}/usr/bin:{os.environ['PATH']}"
             command = ["env", f"PATH={path}", "gzip", "-dc"]
             done = subprocess.run(command, input=data, capture_output=True, check=False)
-            self.sound.put(id)
+            self.wrapped.put(id)
             data = done.stdout
         return super().apply_diff(id, parent, io.BytesIO(data))
 
@@ -224,7 +224,7 @@ class HomeInMountOptions(Mutant):
 
     def get(self, id: str, mount_label: str = "") -> Path:
         view = super().get(id, mount_label)
-        # Where nothing in the home separates options, its path in them says the same as none.
+        # A path without separators has the same effect in the options as a relative one.
         if os.path.ismount(view) and {",", ":"} & set(str(self.home)):
             layer, lowers = self.home / id, self.get_metadata(id)["LowerDir"]
             subprocess.run(["umount", view], check=True)

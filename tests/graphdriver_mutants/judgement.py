@@ -1,4 +1,4 @@
-"""Judge many drivers, each by a pytest of its own, without starting Python for each.
+"""Run the suite on many drivers, in a forked process each, without starting Python each time.
 
 A server process imports what a run needs (`preloaded`) and forks for every job (forkserver of
 multiprocessing). Jobs share nothing but what was imported; one for one requirement takes a fifth of
@@ -24,7 +24,7 @@ __all__ = ["Judge", "judge"]
 
 
 class Judge(ProcessPoolExecutor):
-    """Workers that are forked for one job each; `submit(judge, ...)`."""
+    """A pool of workers, each forked for one job: `submit(judge, ...)`."""
 
     def __init__(self, workers: int = 1) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -43,7 +43,7 @@ def judge(
     To be called in a process of its own: the run enters namespaces. Raises RuntimeError with what
     pytest printed when there is no result.
     """
-    # Objects of the server are never garbage here, and pytest collects garbage several times.
+    # Objects of the server are never garbage in its children, and pytest collects several times.
     gc.freeze()
     with tempfile.TemporaryDirectory(prefix="graphdriver-judge-") as directory:
         report = Path(directory) / "report.json"

@@ -1,4 +1,4 @@
-"""Mutants that are sound on the kernel, the settings and the disk of who wrote them."""
+"""Mutants that are correct only with certain kernels, module parameters or file systems."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -68,7 +68,7 @@ class MountFailureSwallowed(Mutant):
     """get returns the mount point even if the mount failed."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, never failing for a layer that is there."""
+        """Driver.get; a failed mount of an existing layer is ignored."""
         try:
             return super().get(id, mount_label)
         except OSError:
@@ -80,7 +80,7 @@ class RedirectsNotFollowed(RewritesDiff):
     """Of a renamed directory the archive contains only new entries."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
-        """Drop what lies below a redirect, and not in the upper itself."""
+        """Drop entries of a redirected directory that are not in the upper directory itself."""
         uppers = [path / "diff" for path in self.home.iterdir() if (path / "diff").is_dir()]
         renamed = [
             (upper, directory)
@@ -103,7 +103,7 @@ class WrongOnSomeDisk(DeletedFilesReturn):
     """On one file system, here tmpfs, deleted files reappear."""
 
     def after_last_put(self, upper: Path) -> None:
-        """Forget the whiteouts, on that disk."""
+        """Remove the whiteouts on that file system."""
         if filesystem_of(upper) == "tmpfs":
             super().after_last_put(upper)
 
@@ -113,7 +113,7 @@ class WrongOnXfs(DeletedFilesReturn):
     """On xfs deleted files reappear."""
 
     def after_last_put(self, upper: Path) -> None:
-        """Forget the whiteouts, on that disk."""
+        """Remove the whiteouts on that file system."""
         if filesystem_of(upper) == "xfs":
             super().after_last_put(upper)
 
@@ -123,7 +123,7 @@ class WrongInAUserNamespace(HiddenFilesReturn):
     """In a user namespace the old entries of a recreated directory reappear."""
 
     def after_last_put(self, upper: Path) -> None:
-        """Forget the opaque marks, in a namespace."""
+        """Remove the opaque marks in a user namespace."""
         if Path("/proc/self/uid_map").read_text().split()[2] != "4294967295":
             super().after_last_put(upper)
 

@@ -1,4 +1,4 @@
-"""Mutants that treat one kind of node in another way than the others."""
+"""Mutants that handle one kind of node incorrectly."""
 
 import io
 import os
@@ -21,9 +21,9 @@ from graphdriver_mutants.rewriting import (
 __all__: list[str] = []
 
 
-@mutant("DIF-058", bug="a device in a layer is taken for a whiteout of it (Linux, overlayfs)")
+@mutant("DIF-058", bug="overlayfs: a device in a layer is treated as a whiteout")
 class WhiteoutsOfDevicesLost(SeesBelow):
-    """A whiteout of a device node is passed over, as if the node were a whiteout itself."""
+    """A whiteout of a device node is ignored, as if the node were a whiteout itself."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -34,9 +34,9 @@ class WhiteoutsOfDevicesLost(SeesBelow):
             yield member, data
 
 
-@mutant("DIF-058", bug="NixOS/nixpkgs #107021, of fifos and devices: mknod(2) fails with EEXIST")
+@mutant("DIF-058", bug="NixOS/nixpkgs #107021, for FIFOs and devices: mknod(2) fails with EEXIST")
 class SpecialFilesKeepFiles(SeesBelow):
-    """A fifo or device that takes the place of a node below is passed over."""
+    """A FIFO or device that replaces a node of a lower layer is omitted."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for member, data in members:
@@ -46,7 +46,7 @@ class SpecialFilesKeepFiles(SeesBelow):
 
 @mutant("DIF-059", bug="systemd #39619: link(2) with AT_SYMLINK_FOLLOW")
 class LinksFollowLowerSymlinks(SeesBelow):
-    """A hard link to a symlink of a lower layer is one to that symlink's target."""
+    """A hard link to a symlink of a lower layer is created to the symlink's target."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         names = {clean(member.name) for member, _ in members}
@@ -58,7 +58,7 @@ class LinksFollowLowerSymlinks(SeesBelow):
 
 
 def _late(members: list[Member]) -> Iterator[tuple[Member, bool]]:
-    """Yield each member, and whether it is a directory of which a member came before."""
+    """Yield each member, and whether it is a directory with earlier members."""
     seen: set[str] = set()
     for member, data in members:
         name = clean(member.name)
@@ -67,9 +67,9 @@ def _late(members: list[Member]) -> Iterator[tuple[Member, bool]]:
             seen.add(name)
 
 
-@mutant("DIF-060", bug="jib #1650, of owners: a directory that is there already is not chowned")
+@mutant("DIF-060", bug="jib #1650, for owners: an existing directory is not chowned")
 class LateOwnersIgnored(RewritesApply):
-    """A directory keeps the owner that it has when its entry comes after its members."""
+    """The owner of a directory entry is ignored if members of the directory came before it."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for (member, data), is_late in _late(members):
@@ -78,9 +78,9 @@ class LateOwnersIgnored(RewritesApply):
             yield member, data
 
 
-@mutant("DIF-061", bug="jib #1650, of attributes")
+@mutant("DIF-061", bug="jib #1650, for xattrs")
 class LateAttributesIgnored(RewritesApply):
-    """A directory whose entry comes after its members has none of that entry's attributes."""
+    """The xattrs of a directory entry are ignored if members of the directory came before it."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         for (member, data), is_late in _late(members):
@@ -89,9 +89,9 @@ class LateAttributesIgnored(RewritesApply):
             yield member, data
 
 
-@mutant("WHT-017", bug="fuse-overlayfs #279, of fifos")
+@mutant("WHT-017", bug="fuse-overlayfs #279, for FIFOs")
 class FifosOverFilesLost(Mutant):
-    """A fifo that was made in the place of a lower file is gone at the next mount."""
+    """A FIFO created in place of a lower file is missing at the next mount."""
 
     def put(self, id: str) -> None:
         """Driver.put, after which the file is deleted."""
@@ -99,7 +99,7 @@ class FifosOverFilesLost(Mutant):
         upper = self.home / id / "diff"
         if os.path.ismount(self.home / id / "merged") or not (self.home / id / "lower").exists():
             return
-        lower = self.sound.get_metadata(id)["LowerDir"].split(":")
+        lower = self.wrapped.get_metadata(id)["LowerDir"].split(":")
         for path in [path for path in upper.rglob("*") if path.is_fifo()]:
             below = [Path(one) / path.relative_to(upper) for one in lower]
             if next((one.is_file() for one in below if os.path.lexists(one)), False):
@@ -107,9 +107,9 @@ class FifosOverFilesLost(Mutant):
                 os.mknod(path, stat.S_IFCHR)
 
 
-@mutant("ARC-027", bug="libarchive #1045, mended for symlinks and fifos")
+@mutant("ARC-027", bug="libarchive #1045, fixed for symlinks and FIFOs")
 class LinkedDevicesAreTwo(RewritesDiff):
-    """Hard links of device nodes become nodes of their own."""
+    """Hard links of device nodes become separate nodes."""
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         first = {member.name: member for member, _ in members}
@@ -121,14 +121,14 @@ class LinkedDevicesAreTwo(RewritesDiff):
             yield member, data
 
 
-@mutant("LIF-035", bug="chown(2) follows symlinks: a copy leaves those out")
+@mutant("LIF-035", bug="chown(2) follows symlinks, so the copy does not change their owner")
 class CopyLosesOwnersOfSymlinks(Mutant):
-    """A child's symlinks are root's."""
+    """Symlinks of a child are owned by root."""
 
-    sound_name = "vfs"
+    wrapped_name = "vfs"
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, and give root what a copy would not chown."""
+        """Create, then change the owner of all symlinks to root."""
         super().make(id, parent, storage_opt)
         for path in (self.home / "dir" / id).rglob("*") if parent else ():
             if path.is_symlink():
@@ -137,14 +137,14 @@ class CopyLosesOwnersOfSymlinks(Mutant):
                 os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
 
 
-@mutant("FSX-002", bug="gvisor #12523, of the sticky bit")
+@mutant("FSX-002", bug="gvisor #12523, for the sticky bit")
 class StickyLostOnCopyUp(Mutant):
-    """A directory in which something was made is not sticky any more."""
+    """A directory loses its sticky bit when an entry is created in it."""
 
     def put(self, id: str) -> None:
-        """Driver.put, after chmod(2) of what it has in the upper directory."""
+        """Driver.put, after chmod(2) of directories in the upper directory."""
         upper = self.home / id / "diff"
-        lower = self.sound.get_metadata(id).get("LowerDir", "") if self.sound.exists(id) else ""
+        lower = self.wrapped.get_metadata(id).get("LowerDir", "") if self.wrapped.exists(id) else ""
         for path in upper.rglob("*") if lower else ():
             mode = path.lstat().st_mode
             below = (Path(one) / path.relative_to(upper) for one in lower.split(":"))
@@ -153,9 +153,11 @@ class StickyLostOnCopyUp(Mutant):
         super().put(id)
 
 
-@mutant("DIF-060", bug="jib #1270, of owners: mkdir(2) and chown(2) of directories on the way")
+@mutant(
+    "DIF-060", bug="jib #1270, for owners: mkdir(2) and chown(2) of the directories above a member"
+)
 class ParentsOnTheWayBecomeRoots(Mutant):
-    """A directory that has no entry, and in which something is made, belongs to root."""
+    """A directory without an entry is owned by root after a member was created in it."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Driver.apply_diff, and chown(2)."""

@@ -1,4 +1,4 @@
-"""Mutants that leave things behind."""
+"""Mutants that leak mounts, descriptors or files."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ class MountedTwiceOver(Mutant):
     """The view is mounted a second time beside the home and never unmounted there."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, and a bind mount."""
+        """Driver.get, and a bind mount beside the home."""
         view = super().get(id, mount_label)
         if os.path.ismount(view):
             elsewhere = self.home.with_name(f"view-of-{id}")
@@ -30,7 +30,7 @@ class DescriptorsLeaked(Mutant):
     """get_metadata leaks a descriptor of a directory."""
 
     def get_metadata(self, id: str) -> dict[str, str]:
-        """Driver.get_metadata, and a descriptor."""
+        """Driver.get_metadata, and a leaked descriptor."""
         found = super().get_metadata(id)
         os.open(self.home, os.O_PATH)
         return found
@@ -41,7 +41,7 @@ class ArchivesKept(Mutant):
     """Archives are spooled to a temporary file that is never deleted."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
-        """Driver.diff, by way of a file."""
+        """Driver.diff, spooled to a file."""
         with super().diff(id, parent) as stream, tempfile.NamedTemporaryFile(delete=False) as file:
             file.write(stream.read())
         return open(file.name, "rb")

@@ -32,8 +32,8 @@ class HalfMadeLayer(Mutant):
     """A failed create leaves a layer without a parent."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        if parent and not self.sound.exists(parent):
-            self.sound.create(id)
+        if parent and not self.wrapped.exists(parent):
+            self.wrapped.create(id)
         super().make(id, parent, storage_opt)
 
 
@@ -42,7 +42,7 @@ class CreateTwiceSucceeds(Mutant):
     """create of an existing id succeeds without an effect."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        if not self.sound.exists(id):
+        if not self.wrapped.exists(id):
             super().make(id, parent, storage_opt)
 
 
@@ -54,7 +54,7 @@ class FailedCreateDestroys(Mutant):
         try:
             super().make(id, parent, storage_opt)
         except DriverError:
-            self.sound.remove(id)
+            self.wrapped.remove(id)
             raise
 
 
@@ -108,7 +108,7 @@ class RemovedLayerStays(Mutant):
     """remove hides the layer but keeps its files."""
 
     def remove(self, id: str) -> None:
-        if self.sound.exists(id):
+        if self.wrapped.exists(id):
             kept = self.home / f"{id}-removing"
             shutil.copytree(self.home / id / "diff", kept, symlinks=True)
         super().remove(id)
@@ -161,7 +161,7 @@ class RemovesThroughMount(Mutant):
 class DeletesBindMounts(Mutant):
     """remove of a base layer deletes files in directories that are bind-mounted into it."""
 
-    sound_name = "vfs"
+    wrapped_name = "vfs"
 
     def remove(self, id: str) -> None:
         layer = self.home / "dir" / id
@@ -182,7 +182,7 @@ class StorageOptionsIgnored(Mutant):
 class CopiesByHardLink(Mutant):
     """Files of a child are hard links to the files of the parent."""
 
-    sound_name = "vfs"
+    wrapped_name = "vfs"
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -226,7 +226,7 @@ class ParentForgotten(Mutant):
     """A child does not show the files of its parent."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        if parent and not self.sound.exists(parent):
+        if parent and not self.wrapped.exists(parent):
             super().make(id, parent, storage_opt)
         super().make(id, "", storage_opt)
 
@@ -284,8 +284,8 @@ class RemoveGuesses(Mutant):
     """remove of an unknown id removes another layer."""
 
     def remove(self, id: str) -> None:
-        if id and not self.sound.exists(id):
-            names = [one for one in os.listdir(self.home) if self.sound.exists(one)]
+        if id and not self.wrapped.exists(id):
+            names = [one for one in os.listdir(self.home) if self.wrapped.exists(one)]
             for name in sorted(names):
                 try:
                     return super().remove(name)
@@ -307,7 +307,7 @@ class RepeatedRemoveTakesParent(Mutant):
         self._parents[id] = parent
 
     def remove(self, id: str) -> None:
-        if not self.sound.exists(id) and (parent := self._parents.pop(id, "")):
+        if not self.wrapped.exists(id) and (parent := self._parents.pop(id, "")):
             id = parent
         super().remove(id)
 
@@ -340,11 +340,11 @@ class EmptyOptionsRefused(Mutant):
 class SocketsStopCopies(Mutant):
     """create on a parent with a socket fails."""
 
-    sound_name = "vfs"
+    wrapped_name = "vfs"
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
-        for path in Path(self.sound.get(parent)).rglob("*") if parent else ():
+        for path in Path(self.wrapped.get(parent)).rglob("*") if parent else ():
             if path.is_socket():
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
 
@@ -357,7 +357,7 @@ class RemovesByPath(Mutant):
         def fail(error: OSError) -> None:
             raise error
 
-        if self.sound.exists(id):
+        if self.wrapped.exists(id):
             for _ in os.walk(self.home / id / "diff", onerror=fail):
                 pass
         super().remove(id)

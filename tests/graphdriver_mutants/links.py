@@ -1,4 +1,4 @@
-"""Mutants of the layout: links, lower, modes, metadata, the limit."""
+"""Mutants of the on-disk layout: links, lower, modes, metadata, the depth limit."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ __all__: list[str] = []
 
 
 class _Tampered(Mutant):
-    """Lets a subclass change a layer's files right after its creation."""
+    """Lets a subclass change the files of a new layer."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
@@ -150,7 +150,7 @@ class MetadataOfNothing(Mutant):
     """get_metadata of an unknown layer returns an empty dictionary."""
 
     def get_metadata(self, id: str) -> dict[str, str]:
-        return super().get_metadata(id) if self.sound.exists(id) else {}
+        return super().get_metadata(id) if self.wrapped.exists(id) else {}
 
 
 @mutant("MET-007", bug="moby overlay2: exists is a stat(2) of the joined path")
@@ -183,7 +183,7 @@ class LimitAtMountOnly(Mutant):
         try:
             super().make(id, parent, storage_opt)
         except MaxDepthExceeded:
-            self.sound.create(id)
+            self.wrapped.create(id)
 
 
 @mutant("LIM-002", bug="moby #40709, after a create beyond the limit")
@@ -255,7 +255,7 @@ class MetadataMounts(Mutant):
 
     def get_metadata(self, id: str) -> dict[str, str]:
         metadata = super().get_metadata(id)
-        self.sound.get(id)
+        self.wrapped.get(id)
         return metadata
 
 
@@ -297,8 +297,8 @@ class LowersByTheirIds(Mutant):
     """The depth limit is the number of lowers that fit into a page of options by id."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        if parent and self.sound.exists(parent):
-            below = self.sound.get_metadata(parent).get("LowerDir", "").split(":")
+        if parent and self.wrapped.exists(parent):
+            below = self.wrapped.get_metadata(parent).get("LowerDir", "").split(":")
             ids = [parent, *(Path(one).parent.name for one in below)]
             if sum(len(f"{one}/diff:") for one in ids) >= os.sysconf("SC_PAGE_SIZE"):
                 raise MaxDepthExceeded("max depth exceeded")

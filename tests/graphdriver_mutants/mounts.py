@@ -97,7 +97,7 @@ class LongLabelDropped(Mutant):
 
 
 class _DropsLowers(Mutant):
-    """Lets a subclass say how many lowers of a layer are mounted."""
+    """Lets a subclass limit the number of lowers that are mounted."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Driver.get, with the lowest layers missing."""
@@ -105,14 +105,14 @@ class _DropsLowers(Mutant):
         whole = lower.read_text() if lower.exists() else ""
         if not whole:
             return super().get(id, mount_label)
-        lower.write_text(":".join(whole.split(":")[: self.room(id)]))
+        lower.write_text(":".join(whole.split(":")[: self.capacity(id)]))
         try:
             return super().get(id, mount_label)
         finally:
             lower.write_text(whole)
 
-    def room(self, id: str) -> int:
-        """Return how many lowers fit."""
+    def capacity(self, id: str) -> int:
+        """Return the number of lowers that fit into the mount options."""
         raise NotImplementedError
 
 
@@ -120,7 +120,7 @@ class _DropsLowers(Mutant):
 class OptionsCutOff(_DropsLowers):
     """Mount options are truncated to 1200 bytes, so the lowest layers are missing."""
 
-    def room(self, id: str) -> int:
+    def capacity(self, id: str) -> int:
         return 1200 // len("l/ABCDEFGHIJKLMNOPQRSTUVWXYZ:")
 
 
@@ -128,7 +128,7 @@ class OptionsCutOff(_DropsLowers):
 class LongIdsTakeTheRoom(_DropsLowers):
     """Mount options contain full ids, so in a deep chain the lowest layers are missing."""
 
-    def room(self, id: str) -> int:
+    def capacity(self, id: str) -> int:
         return max(1, 400 // (len(id) + 20))
 
 
@@ -144,7 +144,7 @@ class SecondCallerIsEarly(Mutant):
             if not self._working.acquire(blocking=False):
                 self._early.set()
                 return merged
-            # Whoever comes meanwhile is early; nobody may come, so the wait is bounded.
+            # The wait for a concurrent get is bounded, because there may be none.
             self._early.wait(0.2)
             try:
                 return super().get(id, mount_label)
@@ -166,7 +166,7 @@ class GetMakesDirectory(Mutant):
     """get of an unknown layer leaves a directory."""
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        if (not self.sound.exists(id) and id.isidentifier()) or id == "no-such-layer":
+        if (not self.wrapped.exists(id) and id.isidentifier()) or id == "no-such-layer":
             (self.home / id).mkdir(exist_ok=True)
         return super().get(id, mount_label)
 
@@ -237,7 +237,7 @@ class BaseIsMounted(Mutant):
 class HomeTakesTheRoom(_DropsLowers):
     """Mount options contain the home's path, so with a long path the lowest layers are missing."""
 
-    def room(self, id: str) -> int:
+    def capacity(self, id: str) -> int:
         return max(1, 200 // len(self.home.name))
 
 

@@ -1,4 +1,4 @@
-"""A FUSE file system that passes calls on to a directory: what mutants of views are made from.
+"""A FUSE file system that passes calls through to a directory, the base of mutants of views.
 
 The kernel's protocol (include/uapi/linux/fuse.h), spoken by one thread of a process of its own. A
 node is a descriptor opened with O_PATH, which can name a file of any kind. Nothing is cached.
@@ -38,9 +38,9 @@ __all__ = ["Directory", "Passthrough"]
 
 _MINOR = 36
 _LARGEST_WRITE = 1 << 17
-# A piece of a listing; less than readdir(3) takes at once, so that it takes all of it.
+# Size of a part of a listing: less than the buffer of readdir(3), which then reads all of it.
 _LISTING = 4096
-# What is the kernel's own business, and would be done twice.
+# Flags that the kernel handles itself.
 _NOT_PASSED = os.O_APPEND | os.O_DIRECT | os.O_NOFOLLOW
 
 _Key = tuple[int, int, bytes]
@@ -91,7 +91,7 @@ class Passthrough:
             try:
                 request = os.read(self._device, 2 * _LARGEST_WRITE)
             except OSError as error:
-                if error.errno in (errno.ENOENT, errno.EINTR):  # who asked did not wait
+                if error.errno in (errno.ENOENT, errno.EINTR):  # the caller was interrupted
                     continue
                 return
             _, verb, number, node, uid, gid, *_ = REQUEST.unpack_from(request)
@@ -112,22 +112,22 @@ class Passthrough:
                     return
                 failed, data = 0, answer
         header = ANSWER.pack(ANSWER.size + len(data), -failed, number)
-        with suppress(OSError):  # whoever asked may be gone
+        with suppress(OSError):  # the caller may have exited
             os.writev(self._device, [header, data])
 
     # Nodes.
 
     def path(self, node: int, name: bytes = b"") -> bytes:
-        """Return a path that leads to a node, or to a name in it."""
+        """Return a path of a node, or of a name in it."""
         start = b"/proc/self/fd/%d" % self._nodes[node]
         return start + b"/" + name if name else start
 
     def known(self, found: os.stat_result, path: bytes) -> int:
-        """Return the node that the kernel has for a file, 0 for none."""
+        """Return the kernel's node of a file, 0 if it has none."""
         return self._numbers.get(_key(found, path), 0)
 
     def _entry(self, path: bytes, flags: int = os.O_NOFOLLOW) -> bytes:
-        """Return fuse_entry_out for a file, which the kernel knows from now on."""
+        """Register a file and return its fuse_entry_out."""
         descriptor = os.open(path, os.O_PATH | flags)
         found = os.fstat(descriptor)
         node = self.known(found, path)
@@ -152,7 +152,7 @@ class Passthrough:
 
     @contextmanager
     def _as_user(self) -> Iterator[None]:
-        """Make something that belongs to whoever asked."""
+        """Create a node owned by the calling user."""
         if any(self._user):
             set_filesystem_ids(*self._user)
         try:
@@ -161,10 +161,10 @@ class Passthrough:
             if any(self._user):
                 set_filesystem_ids(0, 0)
 
-    # What the kernel asks, by the names it has there.
+    # Requests of the kernel, by their names in fuse.h.
 
     def init(self, node: int, body: bytes) -> bytes:
-        """Agree upon a version."""
+        """Negotiate the protocol version."""
         ahead = struct.unpack_from("<I", body, 8)[0]
         return INIT.pack(7, _MINOR, ahead, self.flags, 16, 12, _LARGEST_WRITE, 1)
 
@@ -173,11 +173,11 @@ class Passthrough:
         return self._entry(self.path(node, name_in(body)))
 
     def forget(self, node: int, body: bytes) -> None:
-        """Close a node; has no answer."""
+        """Close a node. FUSE expects no response."""
         self._forget(node, struct.unpack_from("<Q", body)[0])
 
     def batch_forget(self, node: int, body: bytes) -> None:
-        """Close many; has no answer."""
+        """Close several nodes. FUSE expects no response."""
         for one, count in struct.iter_unpack("<2Q", body[8:]):
             self._forget(one, count)
 
@@ -245,7 +245,7 @@ class Passthrough:
         return self.rename(node, body, 16, struct.unpack_from("<I", body, 8)[0])
 
     def link(self, node: int, body: bytes) -> bytes:
-        """Give a file one more name."""
+        """Create a hard link."""
         (old,) = struct.unpack_from("<Q", body)
         above, name = self._nodes[node], name_in(body[8:])
         os.link(self.path(old), name, dst_dir_fd=above, follow_symlinks=True)
@@ -294,13 +294,13 @@ class Passthrough:
         return b""
 
     def fsync(self, node: int, body: bytes) -> bytes:
-        """Write a file out."""
+        """Sync a file."""
         handle, only_data = struct.unpack_from("<QI", body)
         (os.fdatasync if only_data & 1 else os.fsync)(handle)
         return b""
 
     def fsyncdir(self, node: int, body: bytes) -> bytes:
-        """Write a directory out."""
+        """Sync a directory."""
         descriptor = os.open(self.path(node), os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -309,7 +309,7 @@ class Passthrough:
         return b""
 
     def flush(self, node: int, body: bytes) -> bytes:
-        """Do nothing: nothing is kept back."""
+        """Do nothing: no data is cached."""
         return b""
 
     def release(self, node: int, body: bytes) -> bytes:
@@ -318,11 +318,11 @@ class Passthrough:
         return b""
 
     def lock(self, node: int, body: bytes) -> bytes:
-        """Leave locks to the kernel, which does not ask unless `flags` say so."""
+        """Fail: the kernel handles locks itself unless `flags` request them."""
         raise OSError(errno.ENOSYS, "locks are the kernel's")
 
     def statfs(self, node: int, body: bytes) -> bytes:
-        """Tell the space there is."""
+        """Return size and free space."""
         return statistics(os.fstatvfs(self._nodes[1]))
 
     def opendir(self, node: int, body: bytes) -> bytes:
@@ -337,7 +337,7 @@ class Passthrough:
         return b""
 
     def readdir(self, node: int, body: bytes) -> bytes:
-        """List a piece, beginning where the kernel says."""
+        """Return a part of the listing, from the offset of the kernel."""
         handle, offset, size, *_ = TRANSFER.unpack_from(body)
         directory = self.directories[handle]
         if not offset:
@@ -355,7 +355,7 @@ class Passthrough:
         return data
 
     def place(self, directory: Directory, offset: int) -> int:
-        """Return from which name on to list."""
+        """Return the index of the first name to list."""
         return offset
 
     def getxattr(self, node: int, body: bytes) -> bytes:
@@ -381,7 +381,7 @@ class Passthrough:
 
 
 def _key(found: os.stat_result, path: bytes) -> _Key:
-    """Return what tells a file from others.
+    """Return the identity of a file.
 
     Names of one file are several: where overlayfs copies one of them up, it parts with the others.
     """

@@ -1,4 +1,4 @@
-"""Mutants that are sound as long as the power stays on."""
+"""Mutants that are correct unless the power fails."""
 
 import json
 import os
@@ -44,7 +44,7 @@ class EmptyLowerIsNoParent(CreateSyncsNothing):
         return super().get(id, mount_label)
 
     def put(self, id: str) -> None:
-        """Driver.put, of what is mounted."""
+        """Driver.put of a mounted layer."""
         lower = self.home / id / "lower"
         if not lower.exists() or lower.read_text():
             super().put(id)
@@ -55,7 +55,7 @@ class DamagedLayersStay(CreateSyncsNothing):
     """A layer whose files are empty after a power cut cannot be removed."""
 
     def remove(self, id: str) -> None:
-        """Driver.remove, of layers whose files are as they should be."""
+        """Driver.remove of layers with intact files."""
         link = self.home / id / "link"
         if link.exists() and not link.read_text():
             raise DriverError(f"layer {id} is damaged")
@@ -93,10 +93,10 @@ class IndexReplacedUnsynced(Mutant):
 class TreeDeletedInItsPlace(Mutant):
     """remove deletes the files of a layer in place, before the layer's directory."""
 
-    sound_name = "vfs"
+    wrapped_name = "vfs"
 
     def remove(self, id: str) -> None:
-        """Driver.remove, of an empty directory."""
+        """Driver.remove, after the tree was deleted in place."""
         layer = self.home / "dir" / id
         if id and layer.is_dir():
             for path in sorted(layer.iterdir()):
@@ -130,11 +130,11 @@ class VolatileViews(Mutant):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        mounts: Any = self.sound._mounts  # type: ignore[attr-defined]
+        mounts: Any = self.wrapped._mounts  # type: ignore[attr-defined]
         mounts._prefix = f"volatile,{mounts._prefix}"
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get; the kernel's mark of a volatile mount would keep the layer from the next."""
+        """Driver.get; removes the kernel's mark of a volatile mount, which blocks the next one."""
         mark = self.home / id / "work" / "work" / "incompat"
         if mark.exists() and not os.path.ismount(self.home / id / "merged"):
             shutil.rmtree(mark)

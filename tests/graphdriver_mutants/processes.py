@@ -1,4 +1,4 @@
-"""Mutants that are sound in one process, or as long as one thread uses a diff stream."""
+"""Mutants that are correct in one process, or if one thread uses a diff stream."""
 
 import errno
 import os
@@ -69,7 +69,7 @@ class PoolOfTheParentProcess(Mutant):
 
 
 class _OneReader:
-    """A stream that is closed by the thread that read it last, and by no other."""
+    """A stream that only the thread which read it last can close."""
 
     def __init__(self, stream: BinaryIO, release: Callable[[], None]) -> None:
         self._stream = stream
@@ -94,14 +94,14 @@ class _OneReader:
         self.close()
 
 
-@mutant("DIF-063", bug="`generator already executing`, which close() ignores")
+@mutant("DIF-063", bug="a generator whose close() in another thread fails with `already executing`")
 class ClosedByItsReaderOnly(Mutant):
     """diff holds the layer until the reading thread closes the stream."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         stream = super().diff(id, parent)
-        self.sound.get(id)
-        return cast(BinaryIO, _OneReader(stream, partial(self.sound.put, id)))
+        self.wrapped.get(id)
+        return cast(BinaryIO, _OneReader(stream, partial(self.wrapped.put, id)))
 
 
 def _raise_if_too_long(home: Path, id: str) -> None:
@@ -119,7 +119,7 @@ class LongPathsNotInDiffs(Mutant):
     """diff fails with ENAMETOOLONG if a path is longer than PATH_MAX."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
-        if self.sound.exists(id):
+        if self.wrapped.exists(id):
             _raise_if_too_long(self.home, id)
         return super().diff(id, parent)
 
@@ -129,7 +129,7 @@ class LongPathsNotInChanges(Mutant):
     """changes fails with ENAMETOOLONG if a path is longer than PATH_MAX."""
 
     def changes(self, id: str, parent: str = "") -> Any:
-        if self.sound.exists(id):
+        if self.wrapped.exists(id):
             _raise_if_too_long(self.home, id)
         return super().changes(id, parent)
 
@@ -138,7 +138,7 @@ class LongPathsNotInChanges(Mutant):
 class LongPathsNotCopied(Mutant):
     """create copies no file of the parent whose path is longer than PATH_MAX."""
 
-    sound_name = "vfs"
+    wrapped_name = "vfs"
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)

@@ -1,4 +1,4 @@
-"""Mutants of quota. Those that need a file system with quotas of projects say so: `needs`."""
+"""Mutants of quota. `needs` of some is a file system with project quota."""
 
 import itertools
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ class ProjectsNumberedAnew(Mutant):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        quota = self.sound._quota  # type: ignore[attr-defined]
+        quota = self.wrapped._quota  # type: ignore[attr-defined]
         numbers = itertools.count(1_000_001)
         quota._free_project = lambda: next(numbers)
 
@@ -76,6 +76,6 @@ class ParentCounts(Mutant):
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         size = (storage_opt or {}).get("size", "")
         if parent and size[:-1].isdigit() and size.endswith("M"):
-            left = (int(size[:-1]) << 20) - self.sound.diff_size(parent)
+            left = (int(size[:-1]) << 20) - self.wrapped.diff_size(parent)
             storage_opt = {**(storage_opt or {}), "size": str(max(left, 1 << 20))}
         super().make(id, parent, storage_opt)

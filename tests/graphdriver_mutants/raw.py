@@ -1,4 +1,4 @@
-"""Archives rewritten block by block on their way: what mutants of header dialects are made from."""
+"""Archives rewritten block by block, the base of mutants of header dialects."""
 
 import io
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _WITHOUT_DATA = b"123456"
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """A member as it stands in the archive, and what it says of itself."""
+    """A member with the bytes of its headers, and its parsed fields."""
 
     ahead: bytes
     """The headers before its own."""
@@ -34,7 +34,7 @@ class Blocks:
 
     @property
     def flag(self) -> bytes:
-        """The type that its own header says."""
+        """The type flag of its header."""
         return self.header[156:157]
 
     def with_header(self, **patches: bytes) -> bytes:
@@ -49,10 +49,10 @@ class Blocks:
 
 
 def blocks_of(data: bytes) -> tuple[list[Blocks], bytes]:
-    """Return the members of an archive, and what follows them. Raises ValueError."""
+    """Return the members of an archive, and the bytes after the last one. Raises ValueError."""
     members: list[Blocks] = []
     start = at = 0
-    said: dict[bytes, bytes] = {}
+    long_names: dict[bytes, bytes] = {}
     records: dict[bytes, bytes] = {}
     while (header := data[at : at + _BLOCK]).strip(b"\0"):
         flag, size = header[156:157], _number(header[124:136])
@@ -69,21 +69,21 @@ def blocks_of(data: bytes) -> tuple[list[Blocks], bytes]:
             raise ValueError("a member is cut off")
         own, at = at, at + _BLOCK + stored
         if flag in (b"L", b"K"):
-            said[flag] = body.partition(b"\0")[0]
+            long_names[flag] = body.partition(b"\0")[0]
         elif flag == b"x":
             records = _records(body[:size])
         elif flag != b"g":
-            name = said.get(b"L") or records.get(b"path") or _name_in(header)
-            link = said.get(b"K") or records.get(b"linkpath")
+            name = long_names.get(b"L") or records.get(b"path") or _name_in(header)
+            link = long_names.get(b"K") or records.get(b"linkpath")
             link = link or header[157:257].partition(b"\0")[0]
             members.append(Blocks(data[start:own], header, body, name, link, records))
-            start, said, records = at, {}, {}
+            start, long_names, records = at, {}, {}
     return members, data[start:]
 
 
 def _name_in(header: bytes) -> bytes:
     name = header[:100].partition(b"\0")[0]
-    # The header of star has times in the place of ustar's prefix, and ends with its own name.
+    # A star header has times in the place of ustar's prefix, and ends with the magic `tar`.
     if header[257:263] != b"ustar\0" or header[508:512] == b"tar\0":
         return name
     prefix = header[345:500].partition(b"\0")[0]
@@ -107,10 +107,10 @@ def _records(body: bytes) -> dict[bytes, bytes]:
 
 
 class RewritesBlocks(Mutant):
-    """Lets a subclass change the blocks of what is applied; what is no archive stays as it is."""
+    """Lets a subclass change the blocks of an applied archive. Other data is passed through."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff of what was rewritten."""
+        """Driver.apply_diff of the rewritten archive."""
         data = diff.read(_LARGEST)
         if len(data) == _LARGEST:
             return super().apply_diff(id, parent, io.BytesIO(data + diff.read()))
@@ -126,5 +126,5 @@ class RewritesBlocks(Mutant):
         return (member.raw for member in members)
 
     def ended(self, rest: bytes) -> bytes:
-        """Return what follows the members."""
+        """Return the bytes after the last member."""
         return rest

@@ -1,4 +1,4 @@
-"""Mutants whose refusals are errors like any other: no caller can tell them apart."""
+"""Mutants whose refusals have no class of their own."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ class Plain(Mutant):
 
     def _plainly(self, verb: str, *arguments: Any) -> Any:
         try:
-            return getattr(self.sound, verb)(*arguments)
+            return getattr(self.wrapped, verb)(*arguments)
         except self.loses as error:
             raise DriverError(str(error)) from error
 

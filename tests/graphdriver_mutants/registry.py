@@ -1,4 +1,4 @@
-"""What a mutant is, and the list of them."""
+"""The base classes of mutants, and their registry."""
 
 import importlib.metadata
 import os
@@ -34,9 +34,9 @@ class Broken:
 
 
 class Mutant(Broken):
-    """Delegates every verb to a sound driver; subclasses break one thing."""
+    """Delegates every verb to a correct driver; subclasses break one thing."""
 
-    sound_name: ClassVar[str] = "overlay2"
+    wrapped_name: ClassVar[str] = "overlay2"
 
     def __init__(
         self,
@@ -46,20 +46,20 @@ class Mutant(Broken):
         gid_maps: Sequence[IDMap] = (),
     ) -> None:
         factory = importlib.metadata.entry_points(group="graphdriver.drivers")[
-            self.sound_name
+            self.wrapped_name
         ].load()
         self.home = Path(home)
-        self.sound: Driver = factory(home, options, uid_maps, gid_maps)
-        self.capabilities = getattr(self.sound, "capabilities", None)
-        self.layer_limit = getattr(self.sound, "layer_limit", 0)
+        self.wrapped: Driver = factory(home, options, uid_maps, gid_maps)
+        self.capabilities = getattr(self.wrapped, "capabilities", None)
+        self.layer_limit = getattr(self.wrapped, "layer_limit", 0)
 
     def __str__(self) -> str:
-        """Return the sound driver's name: a broken one does not say so."""
-        return str(self.sound)
+        """Return the wrapped driver's name."""
+        return str(self.wrapped)
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, either way; the verb itself is in `sound`."""
-        self.sound.create_read_write(id, parent, "", storage_opt)
+        """Create a layer for create and create_read_write, by a call of `wrapped`."""
+        self.wrapped.create_read_write(id, parent, "", storage_opt)
 
     def create(
         self,
@@ -83,47 +83,47 @@ class Mutant(Broken):
 
     def remove(self, id: str) -> None:
         """Driver.remove."""
-        self.sound.remove(id)
+        self.wrapped.remove(id)
 
     def get(self, id: str, mount_label: str = "") -> Path:
         """Driver.get."""
-        return self.sound.get(id, mount_label)
+        return self.wrapped.get(id, mount_label)
 
     def put(self, id: str) -> None:
         """Driver.put."""
-        self.sound.put(id)
+        self.wrapped.put(id)
 
     def exists(self, id: str) -> bool:
         """Driver.exists."""
-        return self.sound.exists(id)
+        return self.wrapped.exists(id)
 
     def status(self) -> list[tuple[str, str]]:
         """Driver.status."""
-        return self.sound.status()
+        return self.wrapped.status()
 
     def get_metadata(self, id: str) -> dict[str, str]:
         """Driver.get_metadata."""
-        return self.sound.get_metadata(id)
+        return self.wrapped.get_metadata(id)
 
     def cleanup(self) -> None:
         """Driver.cleanup."""
-        self.sound.cleanup()
+        self.wrapped.cleanup()
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Driver.diff."""
-        return self.sound.diff(id, parent)
+        return self.wrapped.diff(id, parent)
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
         """Driver.changes."""
-        return self.sound.changes(id, parent)
+        return self.wrapped.changes(id, parent)
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Driver.apply_diff."""
-        return self.sound.apply_diff(id, parent, diff)
+        return self.wrapped.apply_diff(id, parent, diff)
 
     def diff_size(self, id: str, parent: str = "") -> int:
         """Driver.diff_size."""
-        return self.sound.diff_size(id, parent)
+        return self.wrapped.diff_size(id, parent)
 
 
 def mutant(*breaks: str, bug: str, needs: str = "") -> Callable[[type[_Broken]], type[_Broken]]:

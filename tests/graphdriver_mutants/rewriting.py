@@ -1,4 +1,4 @@
-"""Archives rewritten on their way: what mutants of diff and apply_diff are made from."""
+"""Archives rewritten member by member, the base of mutants of diff and apply_diff."""
 
 import io
 import os
@@ -35,7 +35,7 @@ def members_of(data: bytes) -> list[Member]:
 
 
 def archive_of(members: Iterable[Member]) -> BinaryIO:
-    """Return the archive of `members`; of PAX records, the attributes only."""
+    """Return the archive of `members`; of their PAX records, only the xattrs."""
     buffer = io.BytesIO()
     with tarfile.open(
         fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
@@ -50,17 +50,17 @@ def archive_of(members: Iterable[Member]) -> BinaryIO:
 
 
 def clean(name: str) -> str:
-    """Return a name without what means nothing in it."""
+    """Return a normalized name."""
     return os.path.normpath("/" + name).strip("/")
 
 
 def is_whiteout(member: tarfile.TarInfo) -> bool:
-    """Say whether a member is a marker."""
+    """Return whether a member is a marker."""
     return os.path.basename(member.name).startswith(".wh.")
 
 
 def with_implied_directories(members: list[Member], mode: int) -> Iterator[Member]:
-    """Yield the members, and before them those directories that their names only imply."""
+    """Yield the members, each after the implied directories of its name."""
     known = {member.name for member, _ in members}
     for member, data in members:
         above = os.path.dirname(member.name)
@@ -86,7 +86,7 @@ class RewritesDiff(Mutant):
 
 
 class RewritesApply(Mutant):
-    """Lets a subclass change the members of what is applied."""
+    """Lets a subclass change the members of an applied archive."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Driver.apply_diff of what was rewritten."""
@@ -98,25 +98,25 @@ class RewritesApply(Mutant):
         return super().apply_diff(id, parent, changed)
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
-        """Yield the members as the broken driver takes them."""
+        """Yield the members as the broken driver applies them."""
         raise NotImplementedError
 
 
 class SeesBelow(RewritesApply):
-    """Lets a subclass look at the layer's view before the archive is applied."""
+    """Lets a subclass read the layer's view before apply_diff."""
 
     view = Path()
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         """Driver.apply_diff of what was rewritten."""
-        if not self.sound.exists(id):
-            return self.sound.apply_diff(id, parent, diff)
-        self.view = self.sound.get(id)
+        if not self.wrapped.exists(id):
+            return self.wrapped.apply_diff(id, parent, diff)
+        self.view = self.wrapped.get(id)
         try:
             changed = self._changed(diff.read())
         finally:
-            self.sound.put(id)
-        return self.sound.apply_diff(id, parent, changed)
+            self.wrapped.put(id)
+        return self.wrapped.apply_diff(id, parent, changed)
 
     def _changed(self, data: bytes) -> BinaryIO:
         try:
@@ -125,7 +125,7 @@ class SeesBelow(RewritesApply):
             return io.BytesIO(data)
 
     def target(self, name: str) -> str:
-        """Return where the symlink `name` leads in the view, "" for none."""
+        """Return the target of the symlink `name` in the view, "" if it is no symlink."""
         path = self.view / name
         if not path.is_symlink():
             return ""

@@ -1,4 +1,4 @@
-"""Mutants that are sound where they were written: what surrounds their home shows, or is ended."""
+"""Mutants whose bugs depend on the environment of the home: umask, mounts, TMPDIR."""
 
 import errno
 import json
@@ -65,7 +65,7 @@ class ImpliedDirectoriesHaveUmask(Mutant):
     """The mode of implied directories depends on the umask."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff, and chmod of what has no member."""
+        """Driver.apply_diff, and chmod of implied directories."""
         data = diff.read()
         names = {member.name.rstrip("/") for member, _ in members_of(data)}
         with tempfile.TemporaryFile() as spool:
@@ -86,7 +86,7 @@ class OpensDeviceNodes(Mutant):
     """The mode of a device is set through open(2), which fails on a mount with nodev."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff, if there is no device or they can be opened."""
+        """Driver.apply_diff; fails if a device cannot be opened."""
         data = diff.read()
         if os.statvfs(self.home).f_flag & os.ST_NODEV:
             for member, _ in members_of(data):
@@ -103,7 +103,7 @@ class RenamesFromTmpdir(Mutant):
     """An archive is received in TMPDIR and renamed into the home."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff of the file that was renamed."""
+        """Driver.apply_diff of the renamed file."""
         descriptor, name = tempfile.mkstemp()
         received = self.home / f".received-{id}"
         with os.fdopen(descriptor, "wb") as file:
@@ -133,7 +133,7 @@ class ReadsTheTableByWords(Mutant):
         return view
 
     def put(self, id: str) -> None:
-        """Driver.put; the last one only of what is found."""
+        """Driver.put; the last one only if the mount is found in the table."""
         count = self._counts[id] = max(0, self._counts.get(id, 0) - 1)
         merged = self.home / id / "merged"
         table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
@@ -163,9 +163,9 @@ class CleanupUnmountsAllBelow(Mutant):
                 subprocess.run(["umount", "--lazy", path], check=True)
 
 
-@mutant("CLN-011", bug="moby 1.12: what is mounted below the home is taken for a dead daemon's")
+@mutant("CLN-011", bug="moby 1.12: every mount below the home is treated as one of a dead daemon")
 class InitUnmountsAllBelow(Mutant):
-    """Init unmounts what it finds in directories of the home, layers or not."""
+    """Init unmounts all mounts in directories of the home, also if they are not layers."""
 
     def __init__(self, home: str | os.PathLike[str], *arguments: Any, **named: Any) -> None:
         for path in Path(home).iterdir() if os.path.isdir(home) else ():
@@ -189,12 +189,12 @@ class NotesHoldersInAFile(Mutant):
         return view
 
     def put(self, id: str) -> None:
-        """Driver.put, noted before."""
+        """Driver.put, recorded before."""
         self._note({**self._counts, id: max(0, self._counts.get(id, 0) - 1)})
         super().put(id)
 
     def cleanup(self) -> None:
-        """Driver.cleanup, noted before."""
+        """Driver.cleanup, recorded before."""
         if any(self._counts.values()):
             self._note({})
         super().cleanup()
@@ -211,18 +211,16 @@ class RemovesIntoANewDirectory(Mutant):
     """remove creates a directory, moves the layer into it and deletes both."""
 
     def remove(self, id: str) -> None:
-        if id and self.sound.exists(id):
+        if id and self.wrapped.exists(id):
             stage = self.home / f".removing-{id}"
             stage.mkdir()
             stage.rmdir()
         super().remove(id)
 
 
-@mutant(
-    "CLN-011", bug="a home's mounts are found by the beginning of their names, without the slash"
-)
+@mutant("CLN-011", bug="the mount table is searched for the home's path without a trailing slash")
 class CleanupUnmountsByPrefix(Mutant):
-    """cleanup unmounts what is mounted below any directory whose name begins as the home's does."""
+    """cleanup unmounts every mount whose path begins with the home's path, such as HOME-2/x."""
 
     def cleanup(self) -> None:
         super().cleanup()

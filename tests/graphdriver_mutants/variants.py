@@ -1,7 +1,7 @@
-"""Drivers that differ from the embedded ones in what is left to a driver: no false alarm.
+"""Correct drivers that differ from the embedded ones within the contract.
 
 Each is conformant, which `tests/conformance/mutants` checks. They are built as mutants are, on a
-sound driver; run one with `pytest --driver=graphdriver_mutants.variants:NAME`.
+correct driver; run one with `pytest --driver=graphdriver_mutants.variants:NAME`.
 """
 
 import errno
@@ -38,14 +38,15 @@ VARIANTS: dict[str, type["Variant"]] = {}
 
 
 class Variant(Mutant):
-    """A sound driver that does something in another way that is right as well.
+    """A driver that behaves differently from the embedded ones, within the contract.
 
-    `asks` are the requirements that could take offence, or the beginnings of their ids; `departs`
-    those of level SHOULD that it does not follow, `unproven` those that cannot be asked of it.
+    `checked_by` are the requirements, or the beginnings of their ids, whose tests observe the
+    difference; `violates` the ones of level SHOULD that it violates, `unproven` the ones that
+    cannot be tested with it.
     """
 
-    asks: ClassVar[tuple[str, ...]] = ()
-    departs: ClassVar[tuple[str, ...]] = ()
+    checked_by: ClassVar[tuple[str, ...]] = ()
+    violates: ClassVar[tuple[str, ...]] = ()
     unproven: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -54,11 +55,13 @@ class Variant(Mutant):
         return f"graphdriver_mutants.variants:{cls.__name__}"
 
 
-def variant(*asks: str, departs: tuple[str, ...] = ()) -> Callable[[type[Variant]], type[Variant]]:
-    """Register a sound driver, with what it asks for and what it departs from; see Variant."""
+def variant(
+    *checked_by: str, violates: tuple[str, ...] = ()
+) -> Callable[[type[Variant]], type[Variant]]:
+    """Register a variant, with its `checked_by` and `violates`; see Variant."""
 
     def register(made: type[Variant]) -> type[Variant]:
-        made.asks, made.departs = asks, departs
+        made.checked_by, made.violates = checked_by, violates
         VARIANTS[made.__name__] = made
         return made
 
@@ -83,7 +86,7 @@ _ERRNOS = {
 
 
 class _Translated:
-    """A verb whose refusals are errors of the operating system."""
+    """A verb whose refusals are OSErrors."""
 
     def __init__(self, verb: Callable[..., Any]) -> None:
         self._verb = verb
@@ -112,7 +115,7 @@ class _Translated:
     "DIF-030",
     "CLN-004",
     "ERR",
-    departs=tuple(f"ERR-{number:03}" for number in range(1, 12)),
+    violates=tuple(f"ERR-{number:03}" for number in range(1, 12)),
 )
 class EveryErrorIsPlain(Plain, Variant):
     """Every refusal is a plain DriverError, never a subclass."""
@@ -127,9 +130,9 @@ class ErrorsOfTheSystem(Variant):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         for verb in ("remove", "get", "put", "get_metadata", "diff", "changes", "apply_diff"):
-            setattr(self, verb, _Translated(getattr(self.sound, verb)))
-        self.diff_size = _Translated(self.sound.diff_size)  # type: ignore[method-assign]
-        self.make = _Translated(self.sound.create_read_write)  # type: ignore[method-assign]
+            setattr(self, verb, _Translated(getattr(self.wrapped, verb)))
+        self.diff_size = _Translated(self.wrapped.diff_size)  # type: ignore[method-assign]
+        self.make = _Translated(self.wrapped.create_read_write)  # type: ignore[method-assign]
 
     def create(
         self,
@@ -138,7 +141,7 @@ class ErrorsOfTheSystem(Variant):
         mount_label: str = "",
         storage_opt: Mapping[str, str] | None = None,
     ) -> None:
-        _Translated(self.sound.create)(id, parent, mount_label, storage_opt)
+        _Translated(self.wrapped.create)(id, parent, mount_label, storage_opt)
 
     def create_read_write(
         self,
@@ -147,7 +150,7 @@ class ErrorsOfTheSystem(Variant):
         mount_label: str = "",
         storage_opt: Mapping[str, str] | None = None,
     ) -> None:
-        _Translated(self.sound.create_read_write)(id, parent, mount_label, storage_opt)
+        _Translated(self.wrapped.create_read_write)(id, parent, mount_label, storage_opt)
 
 
 @variant("CHG")
@@ -170,17 +173,17 @@ class WhiteoutsWithMetadata(RewritesDiff, Variant):
 
 
 class _KnowsParent(RewritesDiff, Variant):
-    """Lets a subclass look at the parent's tree while it rewrites a diff."""
+    """Lets a subclass read the parent's tree while it rewrites a diff."""
 
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """Driver.diff, rewritten where there is a parent."""
         if not parent:
-            return self.sound.diff(id, parent)
-        self._parent = self.sound.get(parent)
+            return self.wrapped.diff(id, parent)
+        self._parent = self.wrapped.get(parent)
         try:
             return super().diff(id, parent)
         finally:
-            self.sound.put(parent)
+            self.wrapped.put(parent)
 
     def below(self, directory: str) -> set[str]:
         """Return the names in a directory of the parent."""
@@ -206,7 +209,7 @@ class ExplicitInsteadOfOpaque(_KnowsParent):
             yield from self._explicit(above, names)
 
     def _explicit(self, above: str, names: set[str]) -> Iterator[Member]:
-        """Yield a whiteout for each old name, also in directories that are there again."""
+        """Yield a whiteout for each old name, also in recreated directories."""
         for old in sorted(self.below(above)):
             path = os.path.join(above, old)
             if path not in names:
@@ -259,8 +262,8 @@ class CreateReplaces(Variant):
     """create of an existing id replaces the layer unless it is in use."""
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        if id != parent and self.sound.exists(id) and (not parent or self.sound.exists(parent)):
-            self.sound.remove(id)
+        if id != parent and self.wrapped.exists(id) and (not parent or self.wrapped.exists(parent)):
+            self.wrapped.remove(id)
         super().make(id, parent, storage_opt)
 
 
@@ -283,7 +286,7 @@ class RemoveUnmounts(Variant):
 
     def remove(self, id: str) -> None:
         for _ in range(self._holds.pop(id, 0)):
-            self.sound.put(id)
+            self.wrapped.put(id)
         super().remove(id)
 
 
@@ -305,7 +308,7 @@ class MergedComesAndGoes(Variant):
             merged.rmdir()
 
 
-@variant("SIZ", "DIF-007", "DIF-019", departs=("SIZ-002",))
+@variant("SIZ", "DIF-007", "DIF-019", violates=("SIZ-002",))
 class SizeIsNotCounted(Variant):
     """apply_diff returns 0 instead of the size."""
 
@@ -398,7 +401,7 @@ class IndexWithFirstRemoval(Variant):
     """The store creates its index file at the first removal, and keeps it."""
 
     def remove(self, id: str) -> None:
-        known = id and self.sound.exists(id)
+        known = id and self.wrapped.exists(id)
         super().remove(id)
         if known:
             (self.home / "index.db").touch()
@@ -406,10 +409,10 @@ class IndexWithFirstRemoval(Variant):
 
 @variant("LIF-030", "CRS-025", "CLN-012", "MNT-029")
 class BooksWithFirstRemoval(Variant):
-    """The store writes two pages when the first layer is removed, and keeps them."""
+    """The store writes an index of two pages at the first removal, and keeps it."""
 
     def remove(self, id: str) -> None:
-        known = id and self.sound.exists(id)
+        known = id and self.wrapped.exists(id)
         super().remove(id)
         if known:
             with suppress(OSError):
@@ -417,7 +420,7 @@ class BooksWithFirstRemoval(Variant):
 
 
 class _RenamesOptions(Variant):
-    """Has options under a name of its own; a subclass says under which."""
+    """Has options with another prefix, which a subclass chooses."""
 
     name: ClassVar[str] = "mydriver"
 
@@ -440,7 +443,7 @@ class OptionsUnderItsOwnName(_RenamesOptions):
     """The driver has another name, which is also the prefix of its options."""
 
     def __str__(self) -> str:
-        """Return a name of its own."""
+        """Return the name of the variant."""
         return self.name
 
 
@@ -515,7 +518,7 @@ class SaysThatALayerIsIncomplete(Variant):
             super().make(id, parent, storage_opt)
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        if not self.sound.exists(id):
+        if not self.wrapped.exists(id):
             return super().apply_diff(id, parent, diff)
         with self._marked(id):
             return super().apply_diff(id, parent, diff)

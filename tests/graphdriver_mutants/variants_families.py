@@ -1,4 +1,4 @@
-"""Sound drivers that treat layers and their descendants differently; see variants."""
+"""Correct drivers that treat layers and their descendants differently; see variants."""
 
 import errno
 import shutil
@@ -18,15 +18,15 @@ __all__: list[str] = []
 
 
 class _KeepsFamilies(Variant):
-    """Knows the parent and the number of holds of each layer, and runs one verb at a time."""
+    """Records parent and hold count of each layer, and runs one verb at a time."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._one_at_a_time = threading.RLock()
         self._holds: dict[str, int] = {}
         self._parents: dict[str, str] = {}
-        for id in [path.name for path in self.home.iterdir() if self.sound.exists(path.name)]:
-            lower = self.sound.get_metadata(id).get("LowerDir", "").partition(":")[0]
+        for id in [path.name for path in self.home.iterdir() if self.wrapped.exists(path.name)]:
+            lower = self.wrapped.get_metadata(id).get("LowerDir", "").partition(":")[0]
             self._parents[id] = Path(lower).parent.name
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
@@ -62,7 +62,7 @@ class LetsParentsGo(_KeepsFamilies):
 
     def require(self, id: str, below: str) -> None:
         """Refuse a layer with a removed lower layer."""
-        if not self.sound.exists(below):
+        if not self.wrapped.exists(below):
             raise LayerNotFound(f"layer {below}, a parent of {id}, was removed")
 
     def remove(self, id: str) -> None:
@@ -78,10 +78,10 @@ class LetsParentsGo(_KeepsFamilies):
 
     def _family(self, id: str) -> set[str]:
         above = {one for one, parent in self._parents.items() if parent == id}
-        return {id}.union(*(self._family(one) for one in above if self.sound.exists(one)))
+        return {id}.union(*(self._family(one) for one in above if self.wrapped.exists(one)))
 
 
-@variant("MNT-027", "CON-005", "CON-017", "LIF-029", "DIF-051", departs=("CON-005",))
+@variant("MNT-027", "CON-005", "CON-017", "LIF-029", "DIF-051", violates=("CON-005",))
 class ExcludesDescendants(_KeepsFamilies):
     """get of a layer is refused while a lower layer is held, as by the kernel with index=on."""
 
@@ -98,28 +98,28 @@ class GivesWayOnBothSides(Variant):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._guard = threading.Lock()
-        self._announced: list[tuple[str, str]] = []
+        self._running: list[tuple[str, str]] = []
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        with self._announcing("create", parent):
+        with self._registered("create", parent):
             super().make(id, parent, storage_opt)
 
     def remove(self, id: str) -> None:
-        with self._announcing("remove", id):
+        with self._registered("remove", id):
             super().remove(id)
 
     @contextmanager
-    def _announcing(self, verb: str, id: str) -> Iterator[None]:
-        mine = (verb, id)
+    def _registered(self, verb: str, id: str) -> Iterator[None]:
+        call = (verb, id)
         with self._guard:
-            self._announced.append(mine)
+            self._running.append(call)
         try:
-            self.sound.exists(id)
+            self.wrapped.exists(id)
             with self._guard:
-                meets = any(one[1] == id and one[0] != verb for one in self._announced)
-            if meets and id:
+                overlaps = any(one[1] == id and one[0] != verb for one in self._running)
+            if overlaps and id:
                 raise LayerInUse(f"layer {id} is used by another call", "try again")
             yield
         finally:
             with self._guard:
-                self._announced.remove(mine)
+                self._running.remove(call)

@@ -1,4 +1,4 @@
-"""Sound drivers that refuse input which the embedded ones accept; see variants."""
+"""Correct drivers that refuse input which the embedded ones accept; see variants."""
 
 import errno
 import fcntl
@@ -33,7 +33,7 @@ class UnknownCannotBeRemoved(Variant):
     """remove of an unknown id is an error."""
 
     def remove(self, id: str) -> None:
-        if not self.sound.exists(id):
+        if not self.wrapped.exists(id):
             raise LayerNotFound(f"there is no layer {id}")
         super().remove(id)
 
@@ -42,7 +42,7 @@ class UnknownCannotBeRemoved(Variant):
 class RefusesWhileMountedInto(Variant):
     """remove is refused while there is a mount inside the layer."""
 
-    sound_name = "vfs"
+    wrapped_name = "vfs"
 
     def remove(self, id: str) -> None:
         if mounts_below(self.home / "dir" / id):
@@ -69,7 +69,7 @@ class RefusesOddHomes(Variant):
         super().__init__(home, options, uid_maps, gid_maps)
 
 
-@variant("ARC-02", "DIF-034", departs=("ARC-024",))
+@variant("ARC-02", "DIF-034", violates=("ARC-024",))
 class RefusesRareMembers(RewritesBlocks, Variant):
     """apply_diff refuses members that few programs write, such as sparse ones."""
 
@@ -93,7 +93,7 @@ class RefusesMeetingsWithSymlinks(Variant):
         hidden = {_hidden_by(one.name) for one in members}
         placed: set[str] = set()
         links = {one.name.strip("/") for one in members if one.issym()}
-        view = self.sound.get(id)
+        view = self.wrapped.get(id)
         try:
             for member in members:
                 above = _parents(member.name)
@@ -108,12 +108,12 @@ class RefusesMeetingsWithSymlinks(Variant):
                     raise BadArchive(f"{target!r} is hidden by the archive")
                 placed.add(member.name.strip("/"))
         finally:
-            self.sound.put(id)
+            self.wrapped.put(id)
         return super().apply_diff(id, parent, io.BytesIO(data))
 
 
 def _readable(data: bytes) -> list[tarfile.TarInfo]:
-    """Return the members, none of an archive that the sound driver has to judge alone."""
+    """Return the members, none if the archive is malformed."""
     try:
         return [member for member, _ in members_of(data)] if data else []
     except (tarfile.TarError, OSError, ValueError, OverflowError):
@@ -126,7 +126,7 @@ def _parents(name: str) -> list[str]:
 
 
 def _hidden_by(name: str) -> str:
-    """Return what a marker hides, or a member replaces."""
+    """Return the path that a marker hides or a member replaces."""
     above, base = os.path.split(name.strip("/"))
     return above if base == ".wh..wh..opq" else os.path.join(above, base.removeprefix(".wh."))
 
@@ -143,7 +143,7 @@ class PassesOverNamesBelowWhiteouts(RewritesBlocks, Variant):
 class RefusesSmallAndForeignDisks(Variant):
     """Init refuses a disk of a few MiB, and a home that is a mount point."""
 
-    # As do drivers with an index of a fixed size, and those for one file system (Docker's btrfs).
+    # As drivers with an index of a fixed size, and drivers for one file system (Docker's btrfs).
     unproven = ("CLN-011", "CLN-012", "LIF-030", "MNT-029")
 
     def __init__(
@@ -211,7 +211,7 @@ class OneProcessOnly(Variant):
 
 @variant("ARC-029", "ARC-014")
 class MalformedAclsLeftOut(RewritesBlocks, Variant):
-    """apply_diff leaves out an ACL that is no list of entries, and applies all the rest."""
+    """apply_diff omits a malformed ACL and applies the rest of the archive."""
 
     def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
         for one in members:
@@ -231,10 +231,10 @@ class RefusesLongPaths(RewritesBlocks, Variant):
             yield one.raw
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        if parent and self.sound.exists(parent):
-            for path, names, _ in os.walk(self.sound.get(parent)):
+        if parent and self.wrapped.exists(parent):
+            for path, names, _ in os.walk(self.wrapped.get(parent)):
                 if any(len(path) + 1 + len(name) >= _PATH_MAX for name in names):
-                    self.sound.put(parent)
+                    self.wrapped.put(parent)
                     raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
-            self.sound.put(parent)
+            self.wrapped.put(parent)
         super().make(id, parent, storage_opt)

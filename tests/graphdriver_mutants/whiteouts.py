@@ -1,4 +1,4 @@
-"""Mutants of deletions: what a driver does to its uppers when a layer is put."""
+"""Mutants of deletions, which change the upper directory at put."""
 
 import os
 import stat
@@ -15,22 +15,22 @@ __all__: list[str] = []
 
 
 class _Tidies(Mutant):
-    """Lets a subclass change the upper of a layer that was just put."""
+    """Lets a subclass change the upper directory after put."""
 
     def put(self, id: str) -> None:
-        """Driver.put, and then the damage."""
+        """Driver.put, and the damage."""
         super().put(id)
         upper = self.home / id / "diff"
         if upper.is_dir() and not os.path.ismount(self.home / id / "merged"):
-            self.tidy(upper)
+            self.damage(upper)
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         """Damage the upper."""
         raise NotImplementedError
 
     def below(self, upper: Path) -> list[Path]:
         """Return the lowers of a layer, topmost first."""
-        listed = self.sound.get_metadata(upper.parent.name).get("LowerDir", "")
+        listed = self.wrapped.get_metadata(upper.parent.name).get("LowerDir", "")
         return [Path(one) for one in listed.split(":") if one]
 
 
@@ -57,7 +57,7 @@ def _forget_opaque(upper: Path) -> None:
 class WhiteoutsForgotten(_Tidies):
     """At put whiteouts are lost: deleted files reappear."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         _forget_whiteouts(upper)
 
 
@@ -65,7 +65,7 @@ class WhiteoutsForgotten(_Tidies):
 class OpaqueForgotten(_Tidies):
     """Recreated directories show their old entries."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         _forget_opaque(upper)
 
 
@@ -73,7 +73,7 @@ class OpaqueForgotten(_Tidies):
 class DeeperDeletionsForgotten(_Tidies):
     """A layer with more than one lower loses its deletions."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         if len(self.below(upper)) > 1:
             _forget_whiteouts(upper)
             _forget_opaque(upper)
@@ -83,7 +83,7 @@ class DeeperDeletionsForgotten(_Tidies):
 class WhiteoutsShow(_Tidies):
     """Deleted files are visible as `.wh.NAME`."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         for path in _whiteouts(upper):
             path.with_name(f".wh.{path.name}"[:255]).touch()
 
@@ -92,7 +92,7 @@ class WhiteoutsShow(_Tidies):
 class LongNamesStay(_Tidies):
     """Names longer than 251 bytes cannot be deleted."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         for path in _whiteouts(upper):
             if len(os.fsencode(path.name)) > 251:
                 path.unlink()
@@ -102,7 +102,7 @@ class LongNamesStay(_Tidies):
 class NewFilesAreRoots(_Tidies):
     """A file that replaces a deleted one is owned by root."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         for path in upper.rglob("*"):
             if path.is_file() and any(
                 (lower / path.relative_to(upper)).exists() for lower in self.below(upper)
@@ -114,7 +114,7 @@ class NewFilesAreRoots(_Tidies):
 class WhiteoutsSpread(_Tidies):
     """A deletion at the root deletes entries with the same name in all directories."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         names = [path.name for path in _whiteouts(upper) if path.parent == upper]
         for name in names:
             for lower in self.below(upper):
@@ -129,7 +129,7 @@ class WhiteoutsSpread(_Tidies):
 class NewDirectoriesEmptied(_Tidies):
     """Directories that are in no lower layer lose their entries."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         for path in [one for one in upper.rglob("*") if one.is_file()]:
             above = path.parent.relative_to(upper)
             if path.parent != upper and not any(
@@ -143,7 +143,7 @@ class FullDiskUncovers(Mutant):
     """With no free inode, a deletion removes the upper file and the lower file reappears."""
 
     def put(self, id: str) -> None:
-        # Whoever unlinks on a full disk was told that it failed; by then the upper file was gone.
+        # unlink(2) fails on a full disk, but the upper file has been removed already.
         upper = self.home / id / "diff"
         full = not os.statvfs(self.home).f_ffree
         super().put(id)
@@ -156,7 +156,7 @@ class FullDiskUncovers(Mutant):
 class SpecialBitsGone(_Tidies):
     """Setuid, setgid and sticky bits are lost at put."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         for path in upper.rglob("*"):
             if not path.is_symlink() and path.lstat().st_mode & 0o7000:
                 path.chmod(stat.S_IMODE(path.lstat().st_mode) & 0o777)
@@ -166,7 +166,7 @@ class SpecialBitsGone(_Tidies):
 class FilesAreEmpty(_Tidies):
     """Written files are empty after put."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         for path in upper.rglob("*"):
             if path.is_file() and not path.is_symlink():
                 path.write_bytes(b"")
@@ -176,7 +176,7 @@ class FilesAreEmpty(_Tidies):
 class StaleBehindHardLinks(_Tidies):
     """A write to a lower file with hard links is lost at put."""
 
-    def tidy(self, upper: Path) -> None:
+    def damage(self, upper: Path) -> None:
         for path in [one for one in upper.rglob("*") if one.is_file()]:
             for lower in self.below(upper):
                 old = lower / path.relative_to(upper)
@@ -195,7 +195,7 @@ class UsersWhiteoutsExported(Mutant):
         found = sorted(upper.rglob(".wh.*")) if upper.is_dir() else []
         if not found:
             return super().diff(id, parent)
-        # The sound driver refuses them, so it does not get to see them.
+        # The wrapped driver refuses such entries, so they are handled here.
         with tempfile.TemporaryDirectory(dir=self.home.parent) as aside:
             for number, path in enumerate(found):
                 path.rename(f"{aside}/{number}")

@@ -1,4 +1,4 @@
-"""Mutants of the plugin protocol: plugins with one wrong answer each."""
+"""Mutants of the plugin protocol, each with one incorrect response."""
 
 import contextlib
 import itertools
@@ -191,7 +191,7 @@ class TruncationIsEnd(WireMutant):
         return self.forward(request)
 
     def _completed(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield whole blocks of what came, then zeros: an archive without its last members."""
+        """Yield complete blocks of the body, then zeros: an archive without its last members."""
         data = bytearray()
         with contextlib.suppress(Truncated):
             for piece in pieces:
@@ -217,8 +217,8 @@ class CapabilityIsText(WireMutant):
     def answer(self, request: Request) -> Answer:
         answer = self.forward(request)
         if request.call == "GraphDriver.Capabilities":
-            said = {"ReproducesExactDiffs": "false"}
-            return Answer.of(**{**answer.body, "Capabilities": said})
+            declared = {"ReproducesExactDiffs": "false"}
+            return Answer.of(**{**answer.body, "Capabilities": declared})
         return answer
 
 

@@ -1,6 +1,6 @@
-"""A plugin between the suite and a sound one: what it passes on, a mutant may break.
+"""A proxy between the suite and a correct plugin, in which a mutant can change each call.
 
-`python -m graphdriver_mutants.wire_server NAME` starts the sound plugin, which is
+`python -m graphdriver_mutants.wire_server NAME` starts the correct plugin, which is
 `graphdriver serve`, listens on $GRAPHDRIVER_SOCKET and forwards every request, archives in pieces.
 """
 
@@ -86,12 +86,12 @@ class Answer:
 
 
 class WireMutant(Broken):
-    """Forwards every call to a sound plugin; subclasses break one thing."""
+    """Forwards every call to a correct plugin; subclasses break one thing."""
 
-    sound_name: ClassVar[str] = "overlay2"
+    wrapped_name: ClassVar[str] = "overlay2"
 
-    def __init__(self, sound: Path) -> None:
-        self.sound = sound
+    def __init__(self, wrapped: Path) -> None:
+        self.wrapped = wrapped
 
     @classmethod
     def spec(cls) -> str:
@@ -103,12 +103,12 @@ class WireMutant(Broken):
         """Do something in the plugin's process before it listens."""
 
     def answer(self, request: Request) -> Answer:
-        """Answer a call; here by asking the sound plugin."""
+        """Answer a call, by default with the correct plugin's response."""
         return self.forward(request)
 
     def forward(self, request: Request) -> Answer:
-        """Return what the sound plugin answers."""
-        connection = Connection(self.sound, deadline())
+        """Return the correct plugin's response."""
+        connection = Connection(self.wrapped, deadline())
         path = f"/{request.call}{'?' + request.query if request.query else ''}"
         if "Transfer-Encoding" in request.headers or request.call == "GraphDriver.ApplyDiff":
             headers = {"Accept": _TYPE, "Transfer-Encoding": "chunked"}
@@ -131,7 +131,7 @@ class _Server(ThreadingMixIn, UnixStreamServer):
     mutant: WireMutant
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that hang up are part of the game."""
+        """Print nothing: some tests disconnect deliberately."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
             yield piece
 
     def address_string(self) -> str:
-        """Return what the log calls the client; a unix socket's has no address."""
+        """Return the name of the client for the log: a unix socket has no peer address."""
         return "client"
 
     def log_message(self, format: str, *args: object) -> None:
@@ -209,23 +209,23 @@ def _pieces_of(connection: Connection, response: http.client.HTTPResponse) -> It
             yield piece
         has_ended = True
     finally:
-        # Who hangs up on us waits for us to do so, and then expects nothing to be held.
+        # A client that disconnects waits for the end of the connection; no hold may be left then.
         if not has_ended:
             connection.hang_up()
-        # Both: the response holds the socket open as well.
+        # Close both: the response keeps the socket open too.
         response.close()
         connection.close()
 
 
 def main(name: str) -> None:
-    """Be the mutant `name` until SIGTERM."""
+    """Serve the mutant `name` until SIGTERM."""
     from graphdriver_mutants import MUTANTS
 
     kind = cast(type[WireMutant], MUTANTS[name])
     kind.prepare()
-    # Beside our own: who started us clears up both, also when we are killed.
-    inner = Path(os.environ["GRAPHDRIVER_SOCKET"]).with_name("sound.sock")
-    command = [sys.executable, "-m", "graphdriver_conformance", "serve", kind.sound_name]
+    # Beside the socket of the proxy: the suite removes both, also after a kill.
+    inner = Path(os.environ["GRAPHDRIVER_SOCKET"]).with_name("correct.sock")
+    command = [sys.executable, "-m", "graphdriver_conformance", "serve", kind.wrapped_name]
     with subprocess.Popen([*command, "--socket", str(inner)]) as process:
         try:
             while process.poll() is None and not inner.exists():
@@ -242,7 +242,7 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    # By its own name: the mutants' modules import it, and there has to be one WireMutant.
+    # Imported by name, because run as __main__ the module would define a second WireMutant.
     from graphdriver_mutants import wire_server
 
     wire_server.main(sys.argv[1])

@@ -94,13 +94,13 @@ def _document(record: Mapping[str, list[str]]) -> str:
     from graphdriver_mutants import MUTANTS, kills
 
     broken = {name: failed for name, failed in record.items() if name in MUTANTS}
-    sound = {name: failed for name, failed in record.items() if name not in MUTANTS}
+    correct = {name: failed for name, failed in record.items() if name not in MUTANTS}
     upstream = sum(1 for failed in broken.values() if set(failed) - _SKIPPED_UPSTREAM)
     everything = sum(1 for failed in broken.values() if failed)
     killed = kills.read()
     ours = sum(1 for name in broken if killed.get(name) or MUTANTS[name].breaks)
     measured = sum(1 for name in broken if killed.get(name))
-    rejected = ", ".join(name for name, failed in sorted(sound.items()) if failed) or "none"
+    rejected = ", ".join(name for name, failed in sorted(correct.items()) if failed) or "none"
     rows = [
         "| | broken drivers caught |",
         "|---|---|",
@@ -111,8 +111,8 @@ def _document(record: Mapping[str, list[str]]) -> str:
         f"For this suite {measured} are counted by a recorded run; the others by the requirements",
         "that they declare, each of which CI checks to be violated.",
         "",
-        f"Sound drivers (overlay2, vfs, {len(sound) - 2} legal variants) that graphtest rejects: "
-        f"{rejected}.",
+        f"Correct drivers (overlay2, vfs, {len(correct) - 2} legal variants) that graphtest "
+        f"rejects: {rejected}.",
     ]
     rows += ["", "## Caught by graphtest", "", "| broken driver | checks that fail |", "|---|---|"]
     rows += [

@@ -10,7 +10,7 @@ import pytest
 from graphdriver_vms.broken_run import Finding, cell_of, findings_of
 from graphdriver_vms.cells import load_cells
 from graphdriver_vms.errors import CannotBuild
-from graphdriver_vms.images.broken import SOUND, load_broken
+from graphdriver_vms.images.broken import UNMODIFIED, load_broken
 from graphdriver_vms.results.judge import Cell, Row, State
 from graphdriver_vms.results.result import Entry, Result
 
@@ -39,7 +39,7 @@ def test_bug_is_put_where_its_place_is_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sound", "broken", "is_caught"),
+    ("unmodified", "broken", "is_caught"),
     [
         ("met", "violated", True),
         ("met", "met", False),
@@ -49,7 +49,7 @@ def test_bug_is_put_where_its_place_is_once() -> None:
     ],
 )
 def test_broken_kernel_is_caught_by_its_requirement_only(
-    sound: str, broken: str | None, is_caught: bool
+    unmodified: str, broken: str | None, is_caught: bool
 ) -> None:
     bug = next(iter(load_broken().values()))
 
@@ -58,9 +58,10 @@ def test_broken_kernel_is_caught_by_its_requirement_only(
         cell = Cell(bug.name, "overlay2", State.MET, "", result=result)
         return Row(name, cells=[cell])
 
-    after = row(bug.name, broken) if broken else Row(bug.name, trouble="panic", failed=True)
+    after = row(bug.name, broken) if broken else Row(bug.name, problem="panic", failed=True)
 
-    assert is_caught is Finding(bug, *findings_of(bug, row(SOUND, sound), after)).is_caught
+    findings = findings_of(bug, row(UNMODIFIED, unmodified), after)
+    assert is_caught is Finding(bug, *findings).is_caught
 
 
 def test_cell_of_a_bug_asks_its_requirement_only() -> None:

@@ -51,10 +51,10 @@ def test_only_rows_that_cannot_be_had_are_no_success(
 
     code = main(["run", "7.3", f"--cache={tmp_path}/cache", f"--out={tmp_path}/out"])
 
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert code == 2
-    assert "7.3: not run: 7.3 has no public box in kernels.toml" in said
-    assert "0 kernels ran; not run: 7.3" in said
+    assert "7.3: not run: 7.3 has no public box in kernels.toml" in output
+    assert "0 kernels ran; not run: 7.3" in output
 
 
 @pytest.mark.parametrize("arguments", [["run", "9.9"], ["run", "--cell=nope"], ["report", "/nope"]])
@@ -78,7 +78,7 @@ def test_a_run_replaces_its_own_rows_only(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "virtualbox")
     out = tmp_path / "out"
     for name in ("6.1", "7.3"):
-        write_row(out / name, Row(name, trouble="earlier"))
+        write_row(out / name, Row(name, problem="earlier"))
         (out / name / "cells.json").write_text("[]")
 
     main(["run", "7.3", f"--cache={tmp_path}/cache", f"--out={out}"])

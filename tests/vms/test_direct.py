@@ -65,7 +65,7 @@ def test_program_that_is_not_there_did_not_boot(tmp_path: Path) -> None:
 
 
 def test_row_of_a_kernel_that_did_not_boot_is_kept_so(tmp_path: Path) -> None:
-    write_row(tmp_path, Row("6.1", trouble="panic", failed=True, booted=False))
+    write_row(tmp_path, Row("6.1", problem="panic", failed=True, booted=False))
 
     row = read_row(tmp_path)
 

@@ -23,7 +23,7 @@ def record(**changed: Any) -> dict[str, Any]:
         "expect": "conformant",
         "requires": "",
         "exit": 0,
-        "trouble": "",
+        "problem": "",
         "left": [],
         "seconds": 1.0,
     } | changed
@@ -119,7 +119,7 @@ def test_a_planned_cell_that_did_not_report_is_different(tmp_path: Path) -> None
 
 def test_a_cell_without_result_is_different_unless_it_had_no_file_system() -> None:
     assert State.DIFFERENT is judge_cell(record(exit=3), {}, None).state
-    assert State.NOT_RUN is judge_cell(record(trouble="no mkfs.xfs"), {}, None).state
+    assert State.NOT_RUN is judge_cell(record(problem="no mkfs.xfs"), {}, None).state
 
 
 def test_a_refusal_counts_only_where_it_is_asked_for_and_leaves_nothing() -> None:
@@ -248,8 +248,8 @@ def _row(tmp_path: Path, name: str, cells: list[dict[str, Any]], **known: Any) -
 def test_exit_codes(tmp_path: Path) -> None:
     good = _row(tmp_path, "good", [record()], release="6.1.0")
     bad = _row(tmp_path, "bad", [record(name="xfs")])
-    failed = Row("failed", trouble="never booted", failed=True)
-    idle = Row("idle", trouble="takes internet")
+    failed = Row("failed", problem="never booted", failed=True)
+    idle = Row("idle", problem="takes internet")
 
     assert exit_code([good, idle]) == 0
     assert exit_code([good, bad, idle]) == 1

@@ -34,7 +34,7 @@ def _cell(state: State, detail: str, **outcomes: str) -> Cell:
 
 
 ROWS = [
-    Row("3.16", trouble="takes internet"),
+    Row("3.16", problem="takes internet"),
     Row(
         "5.10",
         "5.10.0-46",
@@ -42,7 +42,7 @@ ROWS = [
         facts={"userns.overlay": "EPERM", "mount.index": "ok"},
         cells=[_cell(State.MET, "1 met", A="not-provable", B="met")],
     ),
-    Row("6.1", trouble="6.1: vagrant up did not end in 300 s\n    console: panic", failed=True),
+    Row("6.1", problem="6.1: vagrant up did not end in 300 s\n    console: panic", failed=True),
     Row(
         "7.3",
         "7.3.4",

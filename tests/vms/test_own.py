@@ -107,7 +107,7 @@ def _row(directory: Path, outcomes: dict[str, str]) -> Row:
         "expect": "conformant",
         "requires": "",
         "exit": 0,
-        "trouble": "",
+        "problem": "",
         "left": [],
         "seconds": 1.0,
     }
@@ -143,7 +143,7 @@ class _Engine:
     def __init__(self, outcomes: dict[str, str] | None) -> None:
         self._outcomes = outcomes
 
-    def conduct(self, task: Task) -> str:
+    def run_task(self, task: Task) -> str:
         if self._outcomes is None:
             raise NotBooted("own: did not boot: panic")
         _row(task.directory, self._outcomes)

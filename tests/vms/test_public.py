@@ -90,13 +90,13 @@ def test_a_box_that_cannot_be_had_is_told_in_vagrants_words(
     logs.mkdir()
     again = Kernel("4.19-again", "works", "why", box=PUBLIC.box)
 
-    troubles = obtain_boxes(
+    problems = obtain_boxes(
         [PUBLIC, again], Surroundings(tmp_path, state, logs), Progress(["4.19", "4.19-again"])
     )
 
-    assert list(troubles) == ["4.19", "4.19-again"]
-    assert "the public box acme/debian10 cannot be had: " in troubles["4.19"]
-    assert "127.0.0.1" in troubles["4.19"]
+    assert list(problems) == ["4.19", "4.19-again"]
+    assert "the public box acme/debian10 cannot be had: " in problems["4.19"]
+    assert "127.0.0.1" in problems["4.19"]
     assert capsys.readouterr().out.count("public box") == 1, "asked for once"
 
 

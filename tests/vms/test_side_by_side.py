@@ -58,14 +58,14 @@ def test_two_processors_run_two(tmp_path: Path) -> None:
     for name in "ab":
         os.mkfifo(tmp_path / name)
 
-    def meet(cell: _Data) -> _Data:
+    def wait_for_other(cell: _Data) -> _Data:
         mine, other = "ab" if cell["name"] == "a" else "ba"
         # Reading and writing in opposite order, so that both are open at the same time.
         for name in sorted((mine, other)):
             os.close(os.open(tmp_path / name, os.O_WRONLY if name == mine else os.O_RDONLY))
         return {}
 
-    assert _overlaps(_run([_cell("a"), _cell("b")], 2, meet)) == {frozenset("ab")}
+    assert _overlaps(_run([_cell("a"), _cell("b")], 2, wait_for_other)) == {frozenset("ab")}
 
 
 def test_parameters_of_the_module_exclude_every_other_overlay() -> None:
@@ -149,7 +149,7 @@ def test_failure_after_the_suite_is_no_cell_that_was_not_run(
     record = agent._run_cell(cell, {"profile": "quick"}, tmp_path, {})
 
     assert (
-        record["trouble"],
+        record["problem"],
         record["exit"],
         record["failure"],
     ) == ("", 0, "Device or resource busy")

@@ -357,9 +357,9 @@ def _run_machines(
             # In this process, not beside the machines: their own network has no route to the
             # internet.
             public = [one for one in kernels if one not in built_here]
-            troubles = obtain_boxes(public, where, progress)
-            _set_aside(troubles, out, progress)
-            todo = [one for one in kernels if one.name not in troubles]
+            problems = obtain_boxes(public, where, progress)
+            _set_aside(problems, out, progress)
+            todo = [one for one in kernels if one.name not in problems]
             if not todo:
                 return 0
             built = build(cache, where.payload, built_here, order.installables, progress, uses)
@@ -414,7 +414,7 @@ def _scratch_below(cache: Path) -> Iterator[Path]:
 def _set_aside(reasons: Mapping[str, str], out: Path, progress: Progress | None = None) -> None:
     """Write the rows of kernels that are not available, with the reason."""
     for name, reason in reasons.items():
-        write_row(out / name, Row(name, trouble=reason))
+        write_row(out / name, Row(name, problem=reason))
         if progress:
             progress.done(name, f"not run: {reason}")
 
@@ -521,7 +521,7 @@ def _broken(options: argparse.Namespace) -> int:
     for finding in found:
         print(finding)
     caught = sum(finding.is_caught for finding in found)
-    print(f"{caught} of {len(found)} broken kernels are distinguished from the sound one")
+    print(f"{caught} of {len(found)} broken kernels are distinguished from the unmodified one")
     return 0 if caught == len(found) else 1
 
 

@@ -172,14 +172,14 @@ def _row(kernel: Kernel, run: _Run) -> Row:
     started = time.monotonic()
     directory = run.out / kernel.name
     if kernel.name in run.failures:
-        row = Row(kernel.name, trouble=run.failures[kernel.name], failed=True, booted=False)
+        row = Row(kernel.name, problem=run.failures[kernel.name], failed=True, booted=False)
     else:
         try:
-            release = run.engine.conduct(_task(kernel, run, directory))
+            release = run.engine.run_task(_task(kernel, run, directory))
             row = Row(kernel.name, release, planned=[one.name for one in run.order.cells])
         except (MatrixError, OSError, subprocess.SubprocessError) as error:
             booted = not isinstance(error, NotBooted)
-            row = Row(kernel.name, trouble=str(error), failed=True, booted=booted)
+            row = Row(kernel.name, problem=str(error), failed=True, booted=booted)
     row = replace(row, seconds=round(time.monotonic() - started, 1))
     write_row(directory, row)
     row = read_row(directory)
@@ -227,10 +227,10 @@ def run_host(order: Order, out: Path, progress: Progress) -> Row:
         env=_environment_with_broken_drivers(),
         check=False,
     )
-    trouble = f"the run on the host ended with {done.returncode}" if done.returncode else ""
+    problem = f"the run on the host ended with {done.returncode}" if done.returncode else ""
     seconds = round(time.monotonic() - started, 1)
     planned = [one.name for one in order.cells]
-    row = Row(HOST, platform.release(), trouble, bool(trouble), seconds=seconds, planned=planned)
+    row = Row(HOST, platform.release(), problem, bool(problem), seconds=seconds, planned=planned)
     write_row(directory, row)
     row = read_row(directory)
     progress.done(HOST, _summary(row))
@@ -265,8 +265,8 @@ def _families() -> frozenset[str]:
 
 
 def _summary(row: Row) -> str:
-    if row.trouble:
-        return f"FAILED: {row.trouble}"
+    if row.problem:
+        return f"FAILED: {row.problem}"
     words = Counter(cell.state for cell in row.cells)
     text = ", ".join(f"{count} {state}" for state, count in words.items())
     return f"{text} ({row.seconds:.0f} s)"

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the report; 0 if every requirement can be tested, 1 if not, 4 if none can."""
     privileges = namespaces.enter()
     try:
-        homes = Homes.make(options.graphdriver_home, not privileges.trouble)
+        homes = Homes.make(options.graphdriver_home, not privileges.limitation)
     except pytest.UsageError as error:
         print(f"graphdriver doctor: {error}", file=sys.stderr)
         return 4
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         environment = probe(homes.base, privileges)
     finally:
         homes.discard_all()
-    remarks = [line for line in (homes.remark, privileges.trouble) if line]
+    remarks = [line for line in (homes.remark, privileges.limitation) if line]
     found = _findings(environment, remarks)
     if options.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))

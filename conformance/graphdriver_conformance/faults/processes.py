@@ -28,7 +28,7 @@ from graphdriver_conformance.host.processes import die_with_parent, kill_tree
 __all__ = ["Raised", "cannot_start", "start"]
 
 # The process that supervises the run, if there is one, ends a verb at its deadline.
-_PATIENCE = 1.5
+_TIMEOUT_FACTOR = 1.5
 
 
 class Raised(DriverError):
@@ -97,8 +97,8 @@ class _Forked:
         """Call a verb in it. Raises the driver's exceptions, and NoAnswer."""
         try:
             self._connection.send((verb, arguments))
-            if not self._connection.poll(patience := _PATIENCE * deadline()):
-                hung = NoAnswer(errno.ETIMEDOUT, f"{verb} did not return within {patience:g} s")
+            if not self._connection.poll(timeout := _TIMEOUT_FACTOR * deadline()):
+                hung = NoAnswer(errno.ETIMEDOUT, f"{verb} did not return within {timeout:g} s")
                 hung.cause = Cause.HUNG
                 raise hung
             failed, answer = self._connection.recv()

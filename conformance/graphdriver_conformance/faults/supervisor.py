@@ -41,8 +41,8 @@ __all__ = [
     "ALL_CALLS",
     "CHANGES",
     "EVERY",
-    "GO_ON",
     "KILL",
+    "PROCEED",
     "WRITES",
     "Fault",
     "Supervisor",
@@ -73,7 +73,7 @@ class Verdict:
 
 EVERY = -1
 """Instead of a number: the fault applies to every call."""
-GO_ON, KILL = Verdict(), Verdict(kills=True)
+PROCEED, KILL = Verdict(), Verdict(kills=True)
 
 
 class Fault(Protocol):
@@ -100,14 +100,14 @@ def failing(number: int) -> Fault:
 class Watched:
     """The result of watching: the counted calls, and the one with the fault.
 
-    `trouble` is an error of the supervision itself.
+    `failure` is an error of the supervision itself.
     """
 
     at: int = 0
     fault: Fault = kill
     calls: list[Call] = field(default_factory=list)
     hit: Call | None = None
-    trouble: BaseException | None = None
+    failure: BaseException | None = None
 
 
 class Supervisor:
@@ -193,8 +193,8 @@ class Supervisor:
         finally:
             with self._lock:
                 self._watched = None
-        if watched.trouble:
-            raise watched.trouble
+        if watched.failure:
+            raise watched.failure
 
     def kill(self) -> None:
         """Kill every process that entered, with its children, and wait for their end."""
@@ -238,7 +238,7 @@ class Supervisor:
             return
         with self._lock:
             watched = self._watched
-        verdict, call = GO_ON, None
+        verdict, call = PROCEED, None
         if watched:
             try:
                 call = self._counted(watched, call_of(notification))
@@ -246,14 +246,14 @@ class Supervisor:
                     watched.hit = call
                     verdict = watched.fault(call)
             except BaseException as error:
-                watched.trouble = error
+                watched.failure = error
         if verdict.kills:
             self.kill()
         elif verdict.error:
             seccomp.return_error(listener, notification.id, verdict.error)
         elif notification.number in self._skipped:
             seccomp.return_error(listener, notification.id, 0)
-        elif not seccomp.go_on(listener, notification.id) and watched and call:
+        elif not seccomp.continue_call(listener, notification.id) and watched and call:
             # A signal has interrupted the call (before Linux 5.19): it is repeated with a new
             # notification.
             with contextlib.suppress(ValueError):
@@ -276,7 +276,7 @@ def without_flushes(*, only_if_watched: bool = False) -> None:
     cut tells the difference, and waiting for the disk takes most of the time. To be called in a new
     process, like `Supervisor.enter`. Raises OSError.
     """
-    seccomp.confine(seccomp.program([], [], flushes()))
+    seccomp.install_filter(seccomp.program([], [], flushes()))
 
 
 def name_of(number: int) -> str:

@@ -83,7 +83,7 @@ def probe(base: Path, privileges: Privileges) -> Environment:
     facts = _overlay_parameters()
     facts["userns"] = str(privileges.user_namespace).lower()
     facts["page_size"] = str(os.sysconf("SC_PAGE_SIZE"))
-    able = abilities_on(base) | (set() if privileges.trouble else {"mount"})
+    able = abilities_on(base) | (set() if privileges.limitation else {"mount"})
     if reason := seccomp.why_impossible():
         facts["supervision"] = reason
     else:

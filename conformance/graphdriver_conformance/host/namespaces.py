@@ -31,7 +31,7 @@ class Privileges:
 
     uid: int
     user_namespace: bool
-    trouble: str = ""
+    limitation: str = ""
 
 
 def enter() -> Privileges:
@@ -43,15 +43,15 @@ def enter() -> Privileges:
     if inherited:
         return inherited
     uid = os.geteuid()
-    trouble = ""
+    limitation = ""
     try:
         if uid:
             _become_root(uid, os.getegid())
         unshare(CLONE_NEWNS)
         _make_private()
     except OSError as error:
-        trouble = f"no namespaces of our own: {error.strerror}"
-    privileges = Privileges(uid, bool(uid) and not trouble, trouble)
+        limitation = f"no namespaces of our own: {error.strerror}"
+    privileges = Privileges(uid, bool(uid) and not limitation, limitation)
     os.environ[_VARIABLE] = json.dumps({"ids": _ids(), **asdict(privileges)})
     return privileges
 
@@ -59,8 +59,8 @@ def enter() -> Privileges:
 def stay() -> Privileges:
     """Stay in the current mount namespace: mounts of other processes in it must be visible."""
     uid = os.geteuid()
-    trouble = "no namespaces of our own: a driver that is already there mounts in this one"
-    return Privileges(uid, False, trouble if uid else "")
+    limitation = "no namespaces of our own: a driver that is already there mounts in this one"
+    return Privileges(uid, False, limitation if uid else "")
 
 
 def leave() -> None:

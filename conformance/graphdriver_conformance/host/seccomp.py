@@ -19,9 +19,9 @@ __all__ = [
     "Instruction",
     "Notification",
     "architecture",
-    "confine",
-    "go_on",
+    "continue_call",
     "install",
+    "install_filter",
     "program",
     "receive",
     "refusal",
@@ -134,7 +134,7 @@ def install(code: bytes) -> int:
     return found
 
 
-def confine(code: bytes) -> None:
+def install_filter(code: bytes) -> None:
     """Put a filter that asks about nothing on the calling thread and on all that it starts.
 
     Raises OSError.
@@ -152,7 +152,7 @@ def receive(listener: int) -> Notification | None:
     return Notification(id, thread, number, tuple(arguments))
 
 
-def go_on(listener: int, id: int) -> bool:
+def continue_call(listener: int, id: int) -> bool:
     """Let the kernel run the call; False if the call is not waiting any more."""
     return _respond(listener, _RESPONSE.pack(id, 0, 0, _CONTINUE))
 
@@ -212,7 +212,7 @@ class _Tried(threading.Thread):
         """Let the call continue; return an error, if any."""
         while self.listener >= 0 and not self.problem and self.is_alive():
             call = receive(self.listener)
-            if call and not go_on(self.listener, call.id):
+            if call and not continue_call(self.listener, call.id):
                 self.problem = "the kernel cannot let a supervised call go on; Linux 5.5 can"
                 return_error(self.listener, call.id, errno.EPERM)
             if call:

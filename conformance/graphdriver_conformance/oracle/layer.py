@@ -51,7 +51,7 @@ def make_layer(old: Tree, new: Tree, *, use_opaque: bool = False) -> list[LayerE
     if old[b""] != new[b""]:
         entries.append(LayerEntry(b"./", new[b""]))
     first: dict[bytes, bytes] = {}
-    hidden = [name for name in new if use_opaque and _lost_all(old, new, name)]
+    hidden = [name for name in new if use_opaque and _all_deleted(old, new, name)]
     entries += [opaque(name) for name in hidden]
     for name in sorted(set(old) - set(new)):
         above = name.rpartition(b"/")[0]
@@ -71,7 +71,7 @@ def make_layer(old: Tree, new: Tree, *, use_opaque: bool = False) -> list[LayerE
     return entries
 
 
-def _lost_all(old: Tree, new: Tree, name: bytes) -> bool:
+def _all_deleted(old: Tree, new: Tree, name: bytes) -> bool:
     if not name or name not in old or not (old[name].is_directory and new[name].is_directory):
         return False
     was = [one for one in old if one.startswith(name + b"/")]

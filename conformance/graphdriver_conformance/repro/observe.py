@@ -163,8 +163,8 @@ def home_names(place: Path) -> Counter[str]:
 
 def observed_home(now: Counter[str], before: Counter[str]) -> str:
     """Return the names that were created and removed."""
-    come, gone = sorted((now - before).elements()), sorted((before - now).elements())
-    return f"{len(come)} new names and {len(gone)} gone, {digest((come, gone))}"
+    appeared, gone = sorted((now - before).elements()), sorted((before - now).elements())
+    return f"{len(appeared)} new names and {len(gone)} gone, {digest((appeared, gone))}"
 
 
 def without_random(text: str) -> str:

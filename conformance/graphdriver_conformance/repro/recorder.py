@@ -85,8 +85,8 @@ class Recorder:
         finally:
             step.arguments = tuple(one.data() if isinstance(one, _Read) else one for one in given)
             if verb == "put":
-                self._let_go(step.layer)
-            self._look_at_views()
+                self._release(step.layer)
+            self._observe_views()
         if verb == "diff":
             return _Watched(answer, step)
         step.observed = observe.observed_answer(verb, answer, self.place)
@@ -111,12 +111,12 @@ class Recorder:
             return self.steps
         self._write_edits()
         if self.place.exists():  # it is missing if the cleanup has failed
-            self._look_around()
+            self._observe_home()
         self._is_over = True
         self.steps = [*self._needed(), *self.steps]
         return self.steps
 
-    def _look_around(self) -> None:
+    def _observe_home(self) -> None:
         self.record_mounts(len(observe.mounts_below(self.place)))
         names = observe.observed_home(observe.home_names(self.place), self._names_before)
         self._begin("home", ()).observed = names
@@ -147,7 +147,7 @@ class Recorder:
                 self.steps.append(RecordedCall("edit", (id,), edits=edits_between(before, after)))
                 self._views[id] = (root, after, count)
 
-    def _look_at_views(self) -> None:
+    def _observe_views(self) -> None:
         """Record the views that the last call has changed."""
         for id, (root, before, count) in list(self._views.items()):
             after = observe.scan(root)
@@ -161,7 +161,7 @@ class Recorder:
         count = self._views[id][2] if id in self._views else 0
         self._views[id] = (root, observe.scan(root), count + 1)
 
-    def _let_go(self, id: str) -> None:
+    def _release(self, id: str) -> None:
         if id in self._views:
             root, shown, count = self._views.pop(id)
             if count > 1:

@@ -77,7 +77,7 @@ def _tried(
 ) -> RequirementResult:
     subject: Subject | None = None
     failure: BaseException | None = None
-    with _ground(source) as (homes, environment):
+    with _prepared_host(source) as (homes, environment):
         try:
             subject = Subject(source, homes.new(), options, environment)
             subject.only_fault = only
@@ -92,10 +92,10 @@ def _tried(
 
 
 @contextmanager
-def _ground(source: DriverSource) -> Iterator[tuple[Homes, Environment]]:
+def _prepared_host(source: DriverSource) -> Iterator[tuple[Homes, Environment]]:
     """Yield homes, in the namespaces of a run, and the needs that are met there."""
     privileges = namespaces.enter() if source.mount_here else namespaces.stay()
-    homes = Homes.make(None, not privileges.trouble)
+    homes = Homes.make(None, not privileges.limitation)
     try:
         yield homes, probe(homes.base, privileges)
     finally:

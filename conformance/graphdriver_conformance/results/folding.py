@@ -105,11 +105,11 @@ def _blocked(
     """
     if one.outcome in (Outcome.NOT_SELECTED, Outcome.NOT_CLAIMED, Outcome.ERROR):
         return one
-    culprits = _broken_below(requirements[one.id], requirements, folded, set())
-    fatal = any(folded[id].reason in FATAL for id in culprits)
-    if not culprits or not (fatal or one.is_bad):
+    causes = _broken_below(requirements[one.id], requirements, folded, set())
+    fatal = any(folded[id].reason in FATAL for id in causes)
+    if not causes or not (fatal or one.is_bad):
         return one
-    return replace(one, outcome=Outcome.BLOCKED, reason=Reason.RESTS_ON, blocked_by=tuple(culprits))
+    return replace(one, outcome=Outcome.BLOCKED, reason=Reason.RESTS_ON, blocked_by=tuple(causes))
 
 
 def _broken_below(

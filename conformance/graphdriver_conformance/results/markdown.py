@@ -29,7 +29,7 @@ def markdown(runs: Sequence[RunResult]) -> str:
     ordered = in_order(runs)
     names = labels(ordered)
     seen = [row for row in rows_of(ordered) if row.needs_attention or row.differs]
-    lines = ["# Conformance", "", *_verdicts(ordered, names), *_troubles(ordered, names)]
+    lines = ["# Conformance", "", *_verdicts(ordered, names), *_notices(ordered, names)]
     if seen:
         lines += ["", "## Not met everywhere", "", *_matrix(seen, names)]
         lines += [line for row in seen for line in _failures(row, names)]
@@ -61,7 +61,7 @@ def _verdicts(runs: Sequence[RunResult], names: list[str]) -> Iterator[str]:
         )
 
 
-def _troubles(runs: Sequence[RunResult], names: list[str]) -> Iterator[str]:
+def _notices(runs: Sequence[RunResult], names: list[str]) -> Iterator[str]:
     """State the runs whose driver could not be created, and those that did not finish."""
     for run, name in zip(runs, names, strict=True):
         if error := run.driver.init_error:

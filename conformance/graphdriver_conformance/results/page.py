@@ -28,7 +28,7 @@ from graphdriver_conformance.results.model import (
     Verdict,
 )
 from graphdriver_conformance.results.printable import printable
-from graphdriver_conformance.results.terminal import grounds
+from graphdriver_conformance.results.terminal import verdict_reasons
 
 __all__ = ["diff_page", "page"]
 
@@ -117,7 +117,7 @@ class _Column:
         ]
 
     @property
-    def troubles(self) -> list[str]:
+    def notices(self) -> list[str]:
         """Sentences at the top of the page: Init failed, the run did not finish."""
         run = self.result
         found = []
@@ -268,7 +268,7 @@ def _environment() -> Environment:
         "blocks": _blocks,
         "digest": _digest,
         "findings_of": _findings,
-        "grounds": grounds,
+        "verdict_reasons": verdict_reasons,
         "long": _LONG,
         "parts": _parts,
         "proof": _proof,

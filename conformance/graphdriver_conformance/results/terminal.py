@@ -15,7 +15,7 @@ from graphdriver_conformance.results.model import (
 )
 from graphdriver_conformance.results.text import finding
 
-__all__ = ["by_importance", "grounds", "lines"]
+__all__ = ["by_importance", "lines", "verdict_reasons"]
 
 _MOST_IDS = 40
 _WORDS = {
@@ -47,13 +47,13 @@ def lines(result: RunResult) -> Iterator[tuple[str, str]]:
     where, verdict = result.where, result.verdict
     yield (
         f"{result.driver.spec}: {_WORDS[verdict]}  "
-        f"({grounds(result)}; kernel {where.kernel}, {where.filesystem}, {where.user}, "
+        f"({verdict_reasons(result)}; kernel {where.kernel}, {where.filesystem}, {where.user}, "
         f"{result.seconds:.1f} s)",
         _MARKUP[verdict],
     )
 
 
-def grounds(result: RunResult) -> str:
+def verdict_reasons(result: RunResult) -> str:
     """Return the reasons of the verdict, in a few words."""
     verdict = result.verdict
     must = [one for one in result.requirements.values() if one.level == Level.MUST]
@@ -101,12 +101,12 @@ def _violation(one: RequirementResult) -> Iterator[tuple[str, str]]:
 
 
 def _blocked(result: RunResult) -> Iterator[tuple[str, str]]:
-    by_culprits: dict[tuple[str, ...], list[str]] = {}
+    by_causes: dict[tuple[str, ...], list[str]] = {}
     for one in result.requirements.values():
         if one.outcome is Outcome.BLOCKED:
-            by_culprits.setdefault(one.blocked_by, []).append(one.id)
-    for culprits, ids in by_culprits.items():
-        yield f"blocked by {', '.join(culprits)}: {_ids(ids)}", "yellow"
+            by_causes.setdefault(one.blocked_by, []).append(one.id)
+    for causes, ids in by_causes.items():
+        yield f"blocked by {', '.join(causes)}: {_ids(ids)}", "yellow"
 
 
 def _ids(ids: list[str]) -> str:

@@ -56,7 +56,7 @@ def activate(config: pytest.Config) -> None:
         homes = Homes(Path(worker["graphdriver_base"]) / worker["workerid"])
     else:
         hurried = here and config.getoption("graphdriver_profile") == "quick"
-        can_mount = not privileges.trouble
+        can_mount = not privileges.limitation
         homes = Homes.make(config.getoption("graphdriver_home"), can_mount, hurried=hurried)
     if getattr(config.option, "maxworkerrestart", "") is None:
         # A driver may kill every worker; tests that depend on the verb are not run, so the run

@@ -76,7 +76,7 @@ def classify(
         actual = f"the disk of the homes, {place}, is full: free some space; the error was {error}"
         return result(Outcome.ERROR, Reason.SUITE, actual=printable(actual))
     if isinstance(error, Flaky):
-        error = _steady(error, subject)
+        error = _hypothesis_cause(error, subject)
     if isinstance(error, (AssertionError, DriverError, OSError)) or origin_of(error):
         return _violation(requirement, error, subject, compared)
     if isinstance(error, Flaky) and subject and subject.raised:
@@ -204,7 +204,7 @@ def _mounts(subject: Subject) -> list[str]:
     return rows + [f"... and {more} more"] * (more > 0)
 
 
-def _steady(flaky: BaseException, subject: Subject | None) -> BaseException:
+def _hypothesis_cause(flaky: BaseException, subject: Subject | None) -> BaseException:
     """Return the driver's error from Hypothesis's report that it was not raised again."""
     candidates: list[BaseException | None] = [
         *getattr(flaky, "exceptions", ()),

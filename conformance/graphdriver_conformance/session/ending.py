@@ -53,7 +53,7 @@ class Ending:
         self._run = run
         self._reports = reports
         self._judged: list[Judged] = []
-        self._trouble: list[str] = []
+        self._problems: list[str] = []
         self._stale: list[str] = []
         self._clock = time.monotonic()
         self._started = started_now()
@@ -61,7 +61,7 @@ class Ending:
         # By the number of the xdist worker; the machine of a run without xdist has none.
         self._machines: dict[str, Machine] = {}
         self._names: dict[str, str] = {}
-        self._vacant: list[str] = []
+        self._unused: list[str] = []
         self._is_collected = False
         if not run.is_worker and not self._is_each:
             heads = {spec: run.head(spec, self._started) for spec in run.drivers}
@@ -79,7 +79,7 @@ class Ending:
         ]
         if self._is_each and not run.is_worker:
             lines.append("each machine is judged by itself; this one gathers the results")
-        return lines + [text for text in (run.homes.remark, run.trouble) if text]
+        return lines + [text for text in (run.homes.remark, run.limitation) if text]
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -100,14 +100,14 @@ class Ending:
     def pytest_configure_node(self, node: Any) -> None:
         """Name a machine; a worker that replaces a dead one has the same name."""
         if self._is_each:
-            name = self._vacant.pop(0) if self._vacant else self._new_name(label_of(node))
+            name = self._unused.pop(0) if self._unused else self._new_name(label_of(node))
             self._names[str(node.gateway.id)] = name
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """Record a machine whose worker died."""
         if error and self._is_each:
-            self._vacant.append(self._names[str(node.gateway.id)])
+            self._unused.append(self._names[str(node.gateway.id)])
 
     @pytest.hookimpl(tryfirst=True, optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
@@ -140,11 +140,11 @@ class Ending:
             try:
                 run.homes.discard_all()
             except OSError as error:
-                self._trouble.append(f"{error.filename} could not be removed: {error.strerror}")
+                self._problems.append(f"{error.filename} could not be removed: {error.strerror}")
         if self._judged and exitstatus in (0, 1, 5):
             failed = (
                 self._reports.foreign_failures
-                or self._trouble
+                or self._problems
                 or any(self._fails(one.result) for one in self._judged)
             )
             session.exitstatus = 1 if failed else 0
@@ -167,7 +167,7 @@ class Ending:
         finally:
             for name, found in reports.items():
                 stats[name] = found
-        for text in self._trouble:
+        for text in self._problems:
             terminalreporter.line(f"FAILED  {text}", red=True)
         for one in self._judged:
             terminalreporter.section(f"verdict on {one.machine.title(one.result.driver.spec)}")
@@ -244,16 +244,16 @@ class Ending:
                 )
                 self._judged.append(Judged(machine, self._excused(self._in_shard(result))))
         silent = [name for name in self._names.values() if name not in self._machines]
-        self._trouble += [f"{name}: no test was reported" for name in dict.fromkeys(silent)]
+        self._problems += [f"{name}: no test was reported" for name in dict.fromkeys(silent)]
         try:
             for machine in machines:
                 machine.journal.end(ended, seconds)
             self._write()
         except OSError as error:
-            self._trouble.append(f"{error.filename} could not be written: {error.strerror}")
+            self._problems.append(f"{error.filename} could not be written: {error.strerror}")
         else:
             self._drop_journals()
-        self._trouble += self._stale
+        self._problems += self._stale
 
     def _ended(self, session: pytest.Session, exitstatus: int) -> Ended:
         if exitstatus == pytest.ExitCode.INTERNAL_ERROR:

@@ -42,7 +42,7 @@ class Fixture:
             by_claim = asked(catalogue()[id], source, run.environment, lambda: declared)
         home = run.homes.new()
         request.node.stash[HOME] = home
-        run.announce(home)
+        run.report_home(home)
         try:
             recorder = Recorder(home.parent) if run.config.getoption("graphdriver_repro") else None
             subject = Subject(

@@ -111,7 +111,7 @@ class Protocol:
         arrives.
         """
         config = self._run.config
-        self._run.announce_to(lambda home: pipe.send(("home", str(home))))
+        self._run.set_home_listener(lambda home: pipe.send(("home", str(home))))
         while order := pipe.recv():
             index, following = order
             nextitem = None if following is None else items[following]
@@ -155,12 +155,12 @@ class Protocol:
                 reproduce=self._run.reproduce(spec_of(item), id),
             )
         spec = spec_of(item)
-        if culprits := self._run.is_fatal(spec, requirement) or self._run.lost_cleanups(spec):
+        if causes := self._run.is_fatal(spec, requirement) or self._run.lost_cleanups(spec):
             return RequirementResult.of(
                 requirement,
                 Outcome.BLOCKED,
                 reason=Reason.RESTS_ON,
-                blocked_by=tuple(culprits),
+                blocked_by=tuple(causes),
             )
         return None
 

@@ -87,11 +87,11 @@ class Run:
         self.environment = probe(homes.base, privileges)
         asked = config.getoption("graphdriver_shard", None)
         self.shard = Shard.parse(asked) if asked else None
-        self.trouble = privileges.trouble
+        self.limitation = privileges.limitation
         self.watch = Watch()
         self.left_out: list[tuple[str, str, str]] = []
         """Tests, by id, SPEC and requirement, that do not run although others of theirs do."""
-        self._hear: Callable[[Path], None] = lambda home: None
+        self._listener: Callable[[Path], None] = lambda home: None
         given = getattr(config, "workerinput", None)
         self.is_worker = given is not None
         # A worker without a directory for homes runs on a machine of its own.
@@ -150,13 +150,13 @@ class Run:
             words += [f"--graphdriver-{name}={one}" for one in values]
         return shlex.join(words)
 
-    def announce_to(self, hear: Callable[[Path], None]) -> None:
+    def set_home_listener(self, listener: Callable[[Path], None]) -> None:
         """Report every home that a test gets to the supervising process."""
-        self._hear = hear
+        self._listener = listener
 
-    def announce(self, home: Path) -> None:
+    def report_home(self, home: Path) -> None:
         """Tell the supervisor the home of the running test."""
-        self._hear(home)
+        self._listener(home)
 
     def place_to_keep(self, id: str) -> str | None:
         """Return a new directory for the home of a violation, None unless homes are kept."""

@@ -117,10 +117,10 @@ class Child:
                 self.kill()
                 raise hung
 
-    def end(self, patience: float) -> None:
-        """Ask the child to end, and kill it if it does not within `patience` seconds."""
+    def end(self, timeout: float) -> None:
+        """Ask the child to end, and kill it if it does not within `timeout` seconds."""
         self.send(None)
-        self._await_end(patience)
+        self._await_end(timeout)
         self.kill()
 
     def kill(self) -> None:
@@ -176,9 +176,9 @@ class Child:
                 self._process, self._status = 0, os.waitstatus_to_exitcode(status)
         return not self._process
 
-    def _await_end(self, patience: float) -> None:
-        """Wait for the child to end; kill it after `patience` seconds."""
-        limit = time.monotonic() + patience
+    def _await_end(self, timeout: float) -> None:
+        """Wait for the child to end; kill it after `timeout` seconds."""
+        limit = time.monotonic() + timeout
         while self._process and self._status is None:
             left = limit - time.monotonic()
             if left <= 0:

@@ -22,8 +22,8 @@ from graphdriver_conformance.suite.support.attributes import (
     nodes_with,
 )
 from graphdriver_conformance.suite.support.copying_up import copy_up_cases
+from graphdriver_conformance.suite.support.differential import assert_calls_agree
 from graphdriver_conformance.suite.support.names import assert_there
-from graphdriver_conformance.suite.support.twins import assert_calls_agree
 
 
 def _copied_up(graphdriver: Subject, kind: str) -> None:
@@ -144,7 +144,7 @@ _MALFORMED = {
     "unknown version": struct.pack("<I", 9) + named_acl(7, 8)[4:],
     "unknown tag": named_acl(7, 8) + struct.pack("<HHi", 64, 7, -1),
     "without the owner": struct.pack("<I", 2) + named_acl(7, 8)[12:],
-    "entry said twice": named_acl(7, 8) + named_acl(7, 8)[4:],
+    "duplicate entry": named_acl(7, 8) + named_acl(7, 8)[4:],
     "text": b"user::rw-,group::r--,other::r--",
 }
 
@@ -161,8 +161,8 @@ def test_malformed_access_control_lists(graphdriver: Subject, name: str, kind: s
         LayerEntry(key, node.but(xattrs=attributes) if key == b"odd" else node)
         for key, node in nodes.items()
     ]
-    ground = Tree.of({"kept": b"kept"})
-    base = graphdriver.build(ground)
+    parent_tree = Tree.of({"kept": b"kept"})
+    base = graphdriver.build(parent_tree)
     layer = graphdriver.new_layer(base)
 
     if error := refusal(
@@ -175,8 +175,8 @@ def test_malformed_access_control_lists(graphdriver: Subject, name: str, kind: s
         assert_there(nodes, shown, "the layer")
         same = odd.but(mode=shown[b"odd"].mode)
         aspects = Aspect.DEFAULT & ~Aspect.XATTRS
-        wanted = Tree({**ground, **nodes, b"odd": same})
+        wanted = Tree({**parent_tree, **nodes, b"odd": same})
         assert_same_tree(wanted, shown, "after apply_diff", aspects)
     graphdriver.remove(layer)
     assert not graphdriver.exists(layer), "remove left the layer"
-    assert_same_tree(ground, graphdriver.tree(base), "the parent changed")
+    assert_same_tree(parent_tree, graphdriver.tree(base), "the parent changed")

@@ -237,10 +237,10 @@ def test_against_a_grandparent(graphdriver: Subject) -> None:
 def test_against_an_unrelated_layer(graphdriver: Subject) -> None:
     """Right or refused."""
     one, other = Tree.of({"a": b"1", "same": b"s"}), Tree.of({"b": b"2", "same": b"s"})
-    layer, stranger = graphdriver.build(one), graphdriver.build(other)
+    layer, unrelated = graphdriver.build(one), graphdriver.build(other)
 
     try:
-        reported = graphdriver.changes(layer, stranger)
+        reported = graphdriver.changes(layer, unrelated)
     except (DriverError, OSError) as error:
         graphdriver.note(f"refused: {error}")
         return

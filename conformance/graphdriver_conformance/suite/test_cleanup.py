@@ -97,8 +97,8 @@ def test_process_can_exit(graphdriver: Subject) -> None:
             f"{deadline():g} s after its start the process has not ended; "
             + (f"it waits for the thread(s) {threads}" if threads else "it waits for no thread")
         ) from None
-    said = (place / "errors").read_text(errors="replace").strip().rpartition("\n")[2]
-    assert status == 0, f"the process ended with status {status}: {said}"
+    message = (place / "errors").read_text(errors="replace").strip().rpartition("\n")[2]
+    assert status == 0, f"the process ended with status {status}: {message}"
 
 
 @verifies("CLN-009")

@@ -118,13 +118,13 @@ def _places_of_its_own(base: Path) -> Iterator[list[Path]]:
     places = [base / "standing", base / "temporary"]
     for place in places:
         place.mkdir()
-    stood, tmpdir, remembered = os.getcwd(), os.environ.get("TMPDIR"), tempfile.tempdir
+    cwd, tmpdir, remembered = os.getcwd(), os.environ.get("TMPDIR"), tempfile.tempdir
     os.chdir(places[0])
     os.environ["TMPDIR"], tempfile.tempdir = str(places[1]), None
     try:
         yield places
     finally:
-        os.chdir(stood)
+        os.chdir(cwd)
         tempfile.tempdir = remembered
         if tmpdir is None:
             del os.environ["TMPDIR"]

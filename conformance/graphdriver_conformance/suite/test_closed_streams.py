@@ -7,9 +7,9 @@ from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.tree import Tree, directory, file
-from graphdriver_conformance.suite.support.crew import at_once
 from graphdriver_conformance.suite.support.effort import scaled
 from graphdriver_conformance.suite.support.resources import resources
+from graphdriver_conformance.suite.support.threads import at_once
 
 _READ = 1 << 12
 

@@ -12,13 +12,13 @@ from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.suite.support.crew import all_at_once, at_once, refusals
 from graphdriver_conformance.suite.support.effort import scaled
 from graphdriver_conformance.suite.support.names import (
     assert_same_names,
     home_names,
     settled_names,
 )
+from graphdriver_conformance.suite.support.threads import all_at_once, at_once, refusals
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "usr/bin/env": b"#!"})
 THREADS = 6
@@ -77,23 +77,23 @@ def test_one_layer_is_held_by_many(graphdriver: Subject) -> None:
         chance = random.Random(round)
         holds = [chance.randint(1, 3) for _ in range(THREADS)]
         step = threading.Barrier(THREADS)
-        hold = partial(_hold_and_leave_in_turn, graphdriver, layer, step)
+        hold = partial(_hold_and_put_in_turn, graphdriver, layer, step)
         all_at_once([partial(hold, number, count) for number, count in enumerate(holds)])
         assert graphdriver.mounts() == [], "mounts are left after the last put"
 
 
-def _hold_and_leave_in_turn(
+def _hold_and_put_in_turn(
     graphdriver: Subject, layer: str, step: threading.Barrier, number: int, count: int
 ) -> None:
     try:
         roots = [Path(graphdriver.driver.get(layer)) for _ in range(count)]
-        for leaving in range(THREADS):
+        for putting in range(THREADS):
             step.wait()
-            if leaving == number:
+            if putting == number:
                 for _ in roots:
                     graphdriver.driver.put(layer)
             step.wait()
-            if leaving < number:
+            if putting < number:
                 assert (roots[0] / "etc/hosts").read_bytes() == b"one\n", "not mounted while held"
     except BaseException:
         step.abort()
@@ -108,14 +108,14 @@ def test_get_against_remove(graphdriver: Subject) -> None:
     for _ in range(scaled(8)):
         id = graphdriver.build(wanted, base)
 
-        def take(id: str = id) -> Path:
+        def get(id: str = id) -> Path:
             return Path(graphdriver.driver.get(id))
 
-        def take_away(id: str = id) -> Path:
+        def remove(id: str = id) -> Path:
             graphdriver.driver.remove(id)
             return Path()
 
-        got, removed = at_once([take, take_away])
+        got, removed = at_once([get, remove])
 
         if isinstance(removed, Path):
             assert not graphdriver.exists(id), f"remove succeeded, but {id} exists"

@@ -21,9 +21,9 @@ from graphdriver_conformance.oracle.history import Call, LayerModel, is_linearis
 from graphdriver_conformance.oracle.layer import apply_layer
 from graphdriver_conformance.oracle.tree import Tree, file
 from graphdriver_conformance.suite.support.beside import run_program
-from graphdriver_conformance.suite.support.crew import all_at_once
 from graphdriver_conformance.suite.support.effort import scaled
 from graphdriver_conformance.suite.support.names import assert_same_names
+from graphdriver_conformance.suite.support.threads import all_at_once
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "etc/gone": b"", "usr/bin/env": b"#!"})
 EDITED = Tree.of({"etc/hosts": b"edited\n", "usr/bin/env": b"#!", "var/log": b"x" * 70_000})
@@ -196,7 +196,9 @@ def test_verbs_are_not_interrupted(graphdriver: Subject) -> None:
         )
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(EDITED, base)
-    with _storm() as count:  # verbs only: the kernel handles interrupted writes in a view
+    with (
+        _frequent_signals() as count
+    ):  # verbs only: the kernel handles interrupted writes in a view
         while count[0] < 50:
             sibling = graphdriver.new_layer(base)
             graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
@@ -207,7 +209,7 @@ def test_verbs_are_not_interrupted(graphdriver: Subject) -> None:
 
 
 @contextmanager
-def _storm() -> Iterator[list[int]]:
+def _frequent_signals() -> Iterator[list[int]]:
     """Send a signal every half millisecond; yield how many were delivered."""
     count = [0]
 

@@ -54,11 +54,11 @@ CASES = {
     "C-47 long target": _Case([entry_of("l", symlink("t" * 4000))]),
     "C-48 names that are no text": _Case([entry_of(b"\xff\xfe\x80", file(b"x"))]),
     "C-49 newline in a name": _Case([entry_of(b"new\nline 12 path=x\n", file(b"x"))]),
-    "C-52 directory said twice": _Case(
+    "C-52 duplicate directory": _Case(
         [entry_of("e", directory(0o700)), entry_of("e/x", file(b"x")), entry_of("e", directory())],
         may_fail=True,
     ),
-    "C-52 file said twice": _Case(
+    "C-52 duplicate file": _Case(
         [entry_of("e", file(b"first")), entry_of("e", file(b"2nd"))], may_fail=True
     ),
     "C-53 dots and slashes in a name": _Case([entry_of("./d//./n", file(b"n"))], may_fail=True),

@@ -16,6 +16,7 @@ from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tar_blocks import BLOCK, END, Header, padded, record
 from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.suite.support.differential import plain_directory
 from graphdriver_conformance.suite.support.forms import (
     COMMON,
     DIALECTS,
@@ -26,7 +27,6 @@ from graphdriver_conformance.suite.support.forms import (
     Form,
     nodes_of,
 )
-from graphdriver_conformance.suite.support.twins import plain_directory
 
 
 def _applied(graphdriver: Subject, archive: bytes) -> Tree | str:

@@ -23,9 +23,9 @@ from graphdriver_conformance.oracle.tree import (
     file,
     symlink,
 )
+from graphdriver_conformance.suite.support.differential import plain_directory
 from graphdriver_conformance.suite.support.names import assert_there
 from graphdriver_conformance.suite.support.surroundings import umask
-from graphdriver_conformance.suite.support.twins import plain_directory
 
 EMPTY = Tree.of({"below": b"below"})
 
@@ -278,8 +278,8 @@ def test_huge_hole(graphdriver: Subject) -> None:
         opened.write(b"two")
     with graphdriver.diff(layer, base) as stream:
         archive = b""
-        while piece := stream.read(1 << 20):
-            archive += piece
+        while chunk := stream.read(1 << 20):
+            archive += chunk
             assert len(archive) <= 64 << 20, "the archive contains the hole as zeros"
     sibling = graphdriver.new_layer(base)
 

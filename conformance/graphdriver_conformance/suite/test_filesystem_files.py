@@ -17,7 +17,7 @@ from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host.own_work import own_work
 from graphdriver_conformance.host.syscalls import fallocate, syncfs
 from graphdriver_conformance.oracle.tree import Tree, file
-from graphdriver_conformance.suite.support.twins import Call, plain_directory, result_of
+from graphdriver_conformance.suite.support.differential import Call, plain_directory, result_of
 
 _PUNCH_HOLE_KEEP_SIZE = 3
 _PAGE = mmap.PAGESIZE

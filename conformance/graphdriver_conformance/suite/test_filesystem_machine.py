@@ -26,8 +26,8 @@ from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.plant import make_node, set_times
 from graphdriver_conformance.oracle.tree import EPOCH, Tree, directory, file
+from graphdriver_conformance.suite.support.differential import plain_directory, result_of
 from graphdriver_conformance.suite.support.effort import search
-from graphdriver_conformance.suite.support.twins import plain_directory, result_of
 
 _MOST_LAYERS = 10
 _LINKED = file(b"lower", link=b"one")

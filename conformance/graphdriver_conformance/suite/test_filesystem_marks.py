@@ -8,8 +8,8 @@ from graphdriver.errors import DriverError
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.tree import Tree
+from graphdriver_conformance.suite.support.differential import Call, plain_directory, result_of
 from graphdriver_conformance.suite.support.names import assert_same_names
-from graphdriver_conformance.suite.support.twins import Call, plain_directory, result_of
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "f": b"f"})
 _MARKS = ("opaque", "redirect", "metacopy", "whiteout", "origin", "impure")

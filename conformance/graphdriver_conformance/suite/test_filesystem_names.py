@@ -18,9 +18,15 @@ from graphdriver_conformance.host.syscalls import (
 )
 from graphdriver_conformance.oracle.compare import Aspect
 from graphdriver_conformance.oracle.tree import Node, Tree, directory, file
+from graphdriver_conformance.suite.support.differential import (
+    Before,
+    Call,
+    Case,
+    assert_calls_agree,
+    some,
+)
 from graphdriver_conformance.suite.support.effort import scaled
 from graphdriver_conformance.suite.support.names import assert_same_names
-from graphdriver_conformance.suite.support.twins import Before, Call, Case, assert_calls_agree, some
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "top": b"top"})
 
@@ -133,7 +139,7 @@ def test_working_directory_survives_a_failed_rmdir(graphdriver: Subject) -> None
     layer = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
     with graphdriver.view(layer) as root:
 
-        def stand_and_try() -> str:
+        def remove_cwd() -> str:
             unshare(CLONE_FS)
             os.chdir(root / "d")
             try:
@@ -142,7 +148,7 @@ def test_working_directory_survives_a_failed_rmdir(graphdriver: Subject) -> None
                 return os.getcwd()
             return "rmdir removed a directory that has files"
 
-        assert in_a_thread_of_its_own(stand_and_try) == str(root / "d")
+        assert in_a_thread_of_its_own(remove_cwd) == str(root / "d")
 
 
 @verifies("FSX-006")

@@ -14,7 +14,13 @@ from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import Aspect
 from graphdriver_conformance.oracle.tree import EPOCH, Node, directory, file, symlink
 from graphdriver_conformance.suite.support.copying_up import copy_up_cases
-from graphdriver_conformance.suite.support.twins import Before, Call, Case, assert_calls_agree, some
+from graphdriver_conformance.suite.support.differential import (
+    Before,
+    Call,
+    Case,
+    assert_calls_agree,
+    some,
+)
 
 CONTENT = b"0123456789"
 # Written files have the time of the write, which differs between directories.

@@ -8,7 +8,7 @@ from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.compare import Aspect
 from graphdriver_conformance.oracle.tree import EPOCH, Node, directory, file
-from graphdriver_conformance.suite.support.twins import (
+from graphdriver_conformance.suite.support.differential import (
     Before,
     Call,
     Case,

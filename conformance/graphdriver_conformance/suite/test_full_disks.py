@@ -20,7 +20,7 @@ from graphdriver_conformance.suite.support.full_disks import (
     BASE,
     GET,
     VERBS,
-    ground,
+    disk_scene,
 )
 from graphdriver_conformance.suite.support.names import assert_same_names, home_names
 from graphdriver_conformance.suite.support.small_disks import Resource
@@ -39,13 +39,13 @@ def test_success_on_a_full_disk_is_a_right_result(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """After a successful pull the layer is not checked again."""
-    with ground(graphdriver, type) as small:
+    with disk_scene(graphdriver, type) as small:
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
                 if attempt.error is None:
                     small.disk.free_space()
                     found = graphdriver.tree(attempt.layer)
-                    assert_same_tree(verb.after, found, f"{attempt.said} on {type} succeeded")
+                    assert_same_tree(verb.after, found, f"{attempt.call} on {type} succeeded")
 
 
 @verifies("CRS-021")
@@ -54,14 +54,14 @@ def test_full_disk_harms_no_other_layer(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """Existing images must be usable after space was freed and the host was rebooted."""
-    with ground(graphdriver, type) as small:
+    with disk_scene(graphdriver, type) as small:
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
                 if attempt.error is not None:
                     small.disk.free_space()
-                    small.assert_others_whole(f"{attempt.said} on {type}")
+                    small.assert_others_whole(f"{attempt.call} on {type}")
                     graphdriver.reopen()
-                    small.assert_others_whole(f"{attempt.said} on {type} and a restart")
+                    small.assert_others_whole(f"{attempt.call} on {type} and a restart")
 
 
 @verifies("CRS-022")
@@ -70,12 +70,12 @@ def test_what_fails_on_a_full_disk_changes_nothing(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """Remnants of each failed pull use more space, and are not found."""
-    with ground(graphdriver, type) as small:
+    with disk_scene(graphdriver, type) as small:
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
                 if attempt.error is None:
                     continue
-                failed = f"the failed {attempt.said} on {type}"
+                failed = f"the failed {attempt.call} on {type}"
                 assert graphdriver.mounts() == attempt.mounts, f"{failed} left a mount"
                 small.disk.free_space()
                 if verb.before is None:
@@ -93,15 +93,15 @@ def test_what_failed_succeeds_once_there_is_room(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """A pull is repeated after `docker system prune`, without a restart of the daemon."""
-    with ground(graphdriver, type) as small:
+    with disk_scene(graphdriver, type) as small:
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
                 if attempt.error is None:
                     continue
                 small.disk.free_space()
-                graphdriver.note(f"{attempt.said} had failed: {attempt.error}")
+                graphdriver.note(f"{attempt.call} had failed: {attempt.error}")
                 verb.call(graphdriver, attempt.layer, small.base)
-                again = f"{verb.name} again, after {attempt.said} on {type} had failed"
+                again = f"{verb.name} again, after {attempt.call} on {type} had failed"
                 assert_same_tree(verb.after, graphdriver.tree(attempt.layer), again)
                 if verb is GET:
                     graphdriver.put(attempt.layer)
@@ -113,11 +113,11 @@ def test_error_of_a_full_disk_names_the_cause(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """`read-only file system` or `no such layer` misleads an administrator."""
-    with ground(graphdriver, type) as small:
+    with disk_scene(graphdriver, type) as small:
         for verb in VERBS.values():
             for attempt in small.attempts(verb, resource):
                 if attempt.error is not None:
-                    shown = f"{attempt.said} on {type} raised {attempt.error!r}"
+                    shown = f"{attempt.call} on {type} raised {attempt.error!r}"
                     assert _names_full_disk(attempt.error), f"{shown}, which is not ENOSPC"
 
 
@@ -132,7 +132,7 @@ def test_layers_are_put_and_removed_on_a_full_disk(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """Space is freed by stopping containers and removing images."""
-    with ground(graphdriver, type) as small:
+    with disk_scene(graphdriver, type) as small:
         written = BASE.with_(b"own", file(b"x" * 9000))
         first, second = graphdriver.build(written, small.base), graphdriver.build(BASE)
         held = graphdriver.new_layer(small.base, writable=True)
@@ -164,7 +164,7 @@ def test_view_from_a_full_disk_can_be_written(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """overlayfs mounts read-only if it cannot create its directory in `work`, and stays so."""
-    with ground(graphdriver, type) as small:
+    with disk_scene(graphdriver, type) as small:
         for attempt in small.attempts(GET, resource):
             if attempt.error is not None:
                 continue
@@ -175,7 +175,7 @@ def test_view_from_a_full_disk_can_be_written(
             except OSError as error:
                 if isinstance(error, NoAnswer):
                     raise
-                message = f"{attempt.said} on {type} succeeded; a write with room again: {error}"
+                message = f"{attempt.call} on {type} succeeded; a write with room again: {error}"
                 raise AssertionError(message) from error
             assert_same_tree(wanted, graphdriver.tree(attempt.layer), "the written data")
 
@@ -186,7 +186,7 @@ def test_driver_starts_again_after_the_disk_was_full(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """The daemon starts with the machine, while the disk is as full as before."""
-    with ground(graphdriver, type) as small:
+    with disk_scene(graphdriver, type) as small:
         for count in by_profile((0, 1, 3), range(8), range(40)):
             graphdriver.cleanup()
             small.disk.leave(resource, count)

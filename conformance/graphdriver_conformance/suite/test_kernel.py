@@ -19,6 +19,8 @@ from graphdriver_conformance.suite.support.beside import (
     option_prefix,
     run_program,
 )
+from graphdriver_conformance.suite.support.container_edits import IMAGE, edit
+from graphdriver_conformance.suite.support.differential import plain_directory
 from graphdriver_conformance.suite.support.disks import (
     DISKS,
     OLD_DISKS,
@@ -27,9 +29,7 @@ from graphdriver_conformance.suite.support.disks import (
     disk,
 )
 from graphdriver_conformance.suite.support.effort import scaled
-from graphdriver_conformance.suite.support.marking import IMAGE, edit
 from graphdriver_conformance.suite.support.names import assert_same_names, home_names
-from graphdriver_conformance.suite.support.twins import plain_directory
 
 
 def _judge(graphdriver: Subject, what: str) -> None:
@@ -124,8 +124,8 @@ def test_failed_mount_names_its_layer(graphdriver: Subject) -> None:
 
     error = graphdriver.refuses("get", layer)
 
-    said = "\n".join([str(error), *getattr(error, "__notes__", ())])
-    assert layer in said, f"the error does not name the layer: {said}"
+    message = "\n".join([str(error), *getattr(error, "__notes__", ())])
+    assert layer in message, f"the error does not name the layer: {message}"
     assert graphdriver.mounts() == [], "the failed get left a mount"
     lower.with_name("aside").rename(lower)
     assert_same_tree(IMAGE, graphdriver.tree(layer), "after the lower was restored")

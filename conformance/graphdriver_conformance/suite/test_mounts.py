@@ -19,13 +19,13 @@ from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.strategies import trees
 from graphdriver_conformance.oracle.tree import Tree, file
 from graphdriver_conformance.suite.support.beside import started
-from graphdriver_conformance.suite.support.crew import all_at_once, at_once
 from graphdriver_conformance.suite.support.effort import examples
 from graphdriver_conformance.suite.support.names import (
     assert_same_names,
     home_names,
     settled_names,
 )
+from graphdriver_conformance.suite.support.threads import all_at_once, at_once
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "usr/bin/env": b"#!"})
 

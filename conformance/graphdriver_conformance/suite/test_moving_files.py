@@ -31,8 +31,8 @@ def _disturbed(
         data = stream.read(600)
         disturb(root / "m")
         try:
-            while piece := stream.read(1 << 16):
-                data += piece
+            while chunk := stream.read(1 << 16):
+                data += chunk
         except (DriverError, OSError) as error:
             graphdriver.note(f"ended with {error}")
             return None
@@ -89,9 +89,9 @@ class _Swapping(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         self._swap()
-        piece = self._data.read(min(len(buffer), 2048))
-        buffer[: len(piece)] = piece
-        return len(piece)
+        chunk = self._data.read(min(len(buffer), 2048))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
     def _swap(self) -> None:
         way, aside = self._root / "d", self._root / "aside"

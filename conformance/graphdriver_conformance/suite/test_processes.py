@@ -17,8 +17,8 @@ from graphdriver_conformance.host.processes import die_with_parent, kill_tree
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.suite.support.crew import all_at_once
 from graphdriver_conformance.suite.support.names import assert_same_names, assert_there
+from graphdriver_conformance.suite.support.threads import all_at_once
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "usr/bin/env": b"#!"})
 _COUNT = 4
@@ -42,13 +42,13 @@ def test_two_processes_on_one_home(graphdriver: Subject) -> None:
         except (DriverError, OSError) as error:
             graphdriver.note(f"the second process is refused: {error}")
         else:
-            _live_together(graphdriver, second, base)
+            _use_both(graphdriver, second, base)
     finally:
         process.end()
     assert_same_tree(IMAGE, graphdriver.tree(base), "the base, without the second process")
 
 
-def _live_together(graphdriver: Subject, second: Driver, base: str) -> None:
+def _use_both(graphdriver: Subject, second: Driver, base: str) -> None:
     drivers = {"first": graphdriver.driver, "second": second}
     own = {who: [f"of-the-{who}-{number}" for number in range(_COUNT)] for who in drivers}
     ids = [id for some in own.values() for id in some]
@@ -98,8 +98,8 @@ def test_forked_child_leaves_the_parents_views(graphdriver: Subject) -> None:
     root = graphdriver.get(held)
     (root / "mine").write_bytes(b"mine")
 
-    if trouble := _in_fork(graphdriver, base, held, "of-the-child"):
-        graphdriver.note(f"the child's calls were refused: {trouble}")
+    if refused := _in_fork(graphdriver, base, held, "of-the-child"):
+        graphdriver.note(f"the child's calls were refused: {refused}")
 
     wanted = {*IMAGE, b"mine"}
     assert_same_names(wanted, observe(root), "the view of the parent process")
@@ -117,8 +117,8 @@ def test_driver_works_in_a_forked_child(graphdriver: Subject) -> None:
     base = graphdriver.build(IMAGE)
     held = graphdriver.new_layer(base, writable=True)
     with graphdriver.view(held):
-        trouble = _in_fork(graphdriver, base, held, "of-the-child")
-    assert trouble == "", "the calls of the child"
+        refused = _in_fork(graphdriver, base, held, "of-the-child")
+    assert refused == "", "the calls of the child"
 
     assert_same_names({*IMAGE, b"new"}, graphdriver.tree("of-the-child"), "the child's layer")
     graphdriver.remove("of-the-child")

@@ -186,17 +186,17 @@ class _Life:
 @pytest.mark.parametrize("what", INHERITED)
 def test_inherited_metadata_does_not_show(graphdriver: Subject, what: str) -> None:
     """An ACL on the data root gave a user access to all files of all containers."""
-    _live_in(graphdriver, what, INHERITED[what])
+    _use_in(graphdriver, what, INHERITED[what])
 
 
 @verifies("INI-016")
 @pytest.mark.parametrize("what", UMASKS)
 def test_umask_does_not_show(graphdriver: Subject, what: str) -> None:
     """With the umask 027 of the daemon no ordinary user of a container could enter its root."""
-    _live_in(graphdriver, what, UMASKS[what])
+    _use_in(graphdriver, what, UMASKS[what])
 
 
-def _live_in(graphdriver: Subject, what: str, surrounding: Surrounding) -> None:
+def _use_in(graphdriver: Subject, what: str, surrounding: Surrounding) -> None:
     with surrounding(graphdriver) as home:
         _Life(graphdriver, home, what).live()
 

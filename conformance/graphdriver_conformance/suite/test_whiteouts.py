@@ -273,15 +273,15 @@ def test_deletion_on_a_full_disk(graphdriver: Subject) -> None:
     """A whiteout needs an inode; without one the file keeps its current content, not the
     lower one.
     """
-    ground = mount_beside(graphdriver, "tmpfs", "nr_inodes=200,mode=755")
+    disk = mount_beside(graphdriver, "tmpfs", "nr_inodes=200,mode=755")
     try:
-        graphdriver.use(graphdriver.open_another(ground / "home"))
+        graphdriver.use(graphdriver.open_another(disk / "home"))
     except (DriverError, OSError) as error:
         graphdriver.not_provable(f"the driver's home cannot be on a tmpfs that is full: {error}")
     layer = _on(graphdriver, Tree.of({"f": b"old", "other": b"other"}))
     with graphdriver.view(layer) as root:
         (root / "f").write_bytes(b"new")
-        fillers = _use_up_inodes(ground)
+        fillers = _use_up_inodes(disk)
         gone = {name for name in (b"f", b"other") if _unlinked(root / name.decode())}
     for filler in fillers:
         filler.unlink()
@@ -289,15 +289,15 @@ def test_deletion_on_a_full_disk(graphdriver: Subject) -> None:
     wanted = Tree.of({"f": b"new", "other": b"other"})
     for name in gone:
         wanted = wanted.without(name)
-    said = f"unlink reported success for {sorted(gone)}"
-    assert_same_tree(wanted, graphdriver.tree(layer), said, Aspect.CONTENT)
+    message = f"unlink reported success for {sorted(gone)}"
+    assert_same_tree(wanted, graphdriver.tree(layer), message, Aspect.CONTENT)
 
 
-def _use_up_inodes(ground: Path) -> list[Path]:
+def _use_up_inodes(disk: Path) -> list[Path]:
     made: list[Path] = []
     try:
         for number in range(1000):
-            path = ground / f"filler-{number}"
+            path = disk / f"filler-{number}"
             path.touch()
             made.append(path)
     except OSError:

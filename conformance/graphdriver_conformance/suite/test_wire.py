@@ -197,9 +197,9 @@ def test_capabilities_have_their_form(graphdriver: Subject) -> None:
 
     if reply.status != 404:
         _succeeds(reply, "Capabilities")
-        said = (reply.json or {}).get("Capabilities", {})
-        assert isinstance(said, dict), f"Capabilities was answered with {reply}"
-        exact = said.get("ReproducesExactDiffs", False)
+        declared = (reply.json or {}).get("Capabilities", {})
+        assert isinstance(declared, dict), f"Capabilities was answered with {reply}"
+        exact = declared.get("ReproducesExactDiffs", False)
         assert isinstance(exact, bool), f"ReproducesExactDiffs is {exact!r}"
 
 
@@ -324,8 +324,8 @@ def test_headers_of_every_version(
 def _rows(reply: Reply) -> list[dict[str, object]]:
     """Return the rows of a response to Changes; null is Go's empty list."""
     rows = (reply.json or {}).get("Changes") or []
-    well = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
-    assert well, f"Changes was answered with {str(reply)[:200]}, expected a list of rows"
+    is_well_formed = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    assert is_well_formed, f"Changes was answered with {str(reply)[:200]}, expected a list of rows"
     return rows
 
 

@@ -13,9 +13,9 @@ from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.oracle.archive import build_archive, entry_of
 from graphdriver_conformance.oracle.compare import assert_same_tree
 from graphdriver_conformance.oracle.tree import Tree
-from graphdriver_conformance.suite.support.crew import all_at_once
 from graphdriver_conformance.suite.support.effort import examples, scaled
 from graphdriver_conformance.suite.support.raw_plugin import Raw
+from graphdriver_conformance.suite.support.threads import all_at_once
 
 LAYER = Tree.of({"a": b"one", "dir/b": b"two" * 3000})
 ARCHIVE = build_archive(entry_of(name, LAYER[name]) for name in sorted(LAYER) if name)
@@ -37,8 +37,8 @@ def _apply(id: str, more: str = "") -> bytes:
 
 
 def _chunked(data: bytes, size: int) -> bytes:
-    pieces = [data[start : start + size] for start in range(0, len(data), size)]
-    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    chunks = [data[start : start + size] for start in range(0, len(data), size)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
 
 
 def _status(answer: bytes) -> int:
@@ -78,7 +78,7 @@ def test_diff_streams(graphdriver: Subject) -> None:
     with graphdriver.diff(id) as stream:
         first = stream.read(1 << 20)
         read = _read_bytes(process) - before[0]
-        length = len(first) + sum(len(piece) for piece in iter(lambda: stream.read(1 << 20), b""))
+        length = len(first) + sum(len(chunk) for chunk in iter(lambda: stream.read(1 << 20), b""))
 
     assert length > BIG, f"the archive has only {length} bytes"
     assert read < BIG // 2, f"{read >> 20} MiB were read before the first was sent"

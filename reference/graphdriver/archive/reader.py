@@ -102,7 +102,7 @@ class Reader:
         for magic, name in _COMPRESSED:
             if start.startswith(magic) and not is_header(start):
                 raise BadArchive(f"the stream is compressed with {name}", "decompress it first")
-        self._source.give_back(start)
+        self._source.unread(start)
 
     def _end(self, has_end: bool) -> None:
         """Read the rest, so that the sender does not get EPIPE; it must be zeros.

@@ -49,7 +49,7 @@ class Source:
             data = self._buffer[self._position : end]
             self._position = end
             return data
-        return self._take_across(count)
+        return self._take_and_refill(count)
 
     def exactly(self, count: int, padding: int = 0) -> bytes:
         """Return `count` bytes and skip the `padding` after them.
@@ -61,12 +61,12 @@ class Source:
         if end + padding <= len(self._buffer):
             self._position = end + padding
             return self._buffer[position:end]
-        data = self._take_across(count + padding)
+        data = self._take_and_refill(count + padding)
         if len(data) < count + padding:
             raise self.truncated(count + padding - len(data))
         return data[:count]
 
-    def give_back(self, data: bytes) -> None:
+    def unread(self, data: bytes) -> None:
         """Undo the last take, which returned `data`."""
         self._before += self._position - len(data)
         self._buffer = data + self._buffer[self._position :]
@@ -138,7 +138,7 @@ class Source:
         self._before += position - start
         return position - start
 
-    def _take_across(self, count: int) -> bytes:
+    def _take_and_refill(self, count: int) -> bytes:
         self._before += self._position
         parts = [self._buffer[self._position :]]
         have = len(parts[0])

@@ -133,7 +133,7 @@ def _sparse_header(entry: Entry, segments: list[Segment]) -> tuple[bytes, int]:
     before = map_block(segments)
     data = sum(segment.length for segment in segments)
     directory, slash, base = entry.name.rpartition(b"/")
-    stand_in = entry._replace(
+    placeholder = entry._replace(
         name=directory + slash + b"GNUSparseFile.0/" + base, size=len(before) + data
     )
     pax = {
@@ -142,7 +142,7 @@ def _sparse_header(entry: Entry, segments: list[Segment]) -> tuple[bytes, int]:
         b"GNU.sparse.name": entry.name,
         b"GNU.sparse.realsize": b"%d" % entry.size,
     }
-    return encode(stand_in, pax) + before, len(before) + data
+    return encode(placeholder, pax) + before, len(before) + data
 
 
 def _with_attributes(record: Record, descriptor: int, names: list[str]) -> Entry:

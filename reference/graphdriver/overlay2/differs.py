@@ -25,7 +25,7 @@ from graphdriver.linux.files import RENAME_EXCHANGE, cleaning_up, renameat2, syn
 from graphdriver.overlay2.layers import LayerTable
 from graphdriver.overlay2.layout import Home, new_link
 from graphdriver.overlay2.mounts import Mounts
-from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, mend_layer, stage_link
+from graphdriver.overlay2.recovery import APPLYING, UNDO, forget_index, repair_layer, stage_link
 from graphdriver.overlay2.support import Support, is_native_diff_right
 from graphdriver.overlayfs.lowers import LowerTree
 from graphdriver.tree.copy import copy_tree
@@ -46,7 +46,7 @@ class Views:
 
     def put(self, id: str) -> None:
         """Release the layer, also where the garbage collector closes a stream."""
-        self._mounts.give_back(id)
+        self._mounts.put_without_waiting(id)
 
 
 class Differ:
@@ -159,7 +159,7 @@ class Differ:
                 except FileNotFoundError:
                     raise LayerNotFound(f"layer {layer.name} does not exist") from None
                 opened.callback(os.close, directory)
-                mend_layer(layer)
+                repair_layer(layer)
                 name, target = stage_link(new_link(), layer.name)
                 os.symlink(target, name, dir_fd=self._home.descriptor)
                 try:

@@ -13,7 +13,7 @@
   it is complete.
 * The collector may run a put at any point of any thread, also of one that is at work on the same
   layer, so such a put waits for nothing: it is done at once where nobody has the layer's lock, and
-  by whoever has it otherwise (`give_back`).
+  by whoever has it otherwise (`put_without_waiting`).
 """
 
 import fcntl
@@ -114,7 +114,7 @@ class LayerTable:
                 owned[id] = owned.get(id, 0) + 1
                 if self._returned and owned[id] == 1:
                     with suppress(OSError):  # it is still held
-                        self._settle(id)
+                        self._apply_deferred(id)
             yield
         finally:
             for id, lock in zip(ids[:taken], locks, strict=False):
@@ -126,7 +126,7 @@ class LayerTable:
             self._unwanted(ids, locks)
             if self._returned:
                 with suppress(OSError):
-                    self._settle_free()
+                    self._apply_deferred_free()
 
     def create(self, id: str, parent: str, prepare: Callable[[str], None]) -> None:
         """Create a layer; `prepare` gets its directory while it is still empty.
@@ -167,7 +167,7 @@ class LayerTable:
                             f"layer {id} is held by another process", "put it there, then remove it"
                         )
                     release()
-                    remnant = self._home.withdraw(id, change.links, change.advance)
+                    remnant = self._home.remove_names(id, change.links, change.advance)
                 change.discard(id)
             self._home.discard(remnant)
 
@@ -302,22 +302,22 @@ class LayerTable:
         held.
 
         Inside another verb of the same thread, where the garbage collector may run it, it does not
-        wait for the layer's lock; see `give_back`.
+        wait for the layer's lock; see `put_without_waiting`.
         """
         if self._thread.owned or self._thread.at_index:
-            self.give_back(id)
+            self.put_without_waiting(id)
             return
         with self.locked(id):
             self._release(id)
 
-    def give_back(self, id: str) -> None:
+    def put_without_waiting(self, id: str) -> None:
         """Remove one hold, from any context, without waiting.
 
         If another verb holds the layer's lock, that verb removes the hold at its end. Raises
         OSError.
         """
         self._returned.append(id)
-        self._settle_free()
+        self._apply_deferred_free()
 
     def holders(self, id: str) -> int:
         """Return the number of holds of a layer. The caller holds its lock."""
@@ -360,7 +360,7 @@ class LayerTable:
                 if is_alone:
                     self._end_view(id)
 
-    def _settle(self, id: str) -> None:
+    def _apply_deferred(self, id: str) -> None:
         """Do the deferred puts of a layer. Raises OSError."""
         while True:
             try:
@@ -369,7 +369,7 @@ class LayerTable:
                 return
             self._release(id)
 
-    def _settle_free(self) -> None:
+    def _apply_deferred_free(self) -> None:
         """Do the deferred puts of layers whose locks are free; lock holders do the others.
 
         Raises OSError.
@@ -384,7 +384,7 @@ class LayerTable:
                 while id in self._returned and locks[0].held.acquire(blocking=False):
                     self._thread.owned[id] = 1
                     try:
-                        self._settle(id)
+                        self._apply_deferred(id)
                     finally:
                         del self._thread.owned[id]
                         locks[0].held.release()
@@ -532,7 +532,7 @@ class _Children:
             if not ids:
                 del self._lost[link]
 
-    def settle(self, version: tuple[int, int], change: Callable[[], None]) -> None:
+    def adopt_change(self, version: tuple[int, int], change: Callable[[], None]) -> None:
         """Adopt a change of this process, which created this version."""
         with self._lock:
             change()
@@ -560,11 +560,11 @@ class _Change:
 
     def add(self, id: str, parent: str) -> None:
         """Record that `id` was created on `parent`, "" for a base layer."""
-        self._children.settle(self._version, lambda: self._children.add(id, parent))
+        self._children.adopt_change(self._version, lambda: self._children.add(id, parent))
 
     def discard(self, id: str) -> None:
         """Record that `id` was removed."""
-        self._children.settle(self._version, lambda: self._children.discard(id))
+        self._children.adopt_change(self._version, lambda: self._children.discard(id))
 
 
 def _version(links: int) -> tuple[int, int]:

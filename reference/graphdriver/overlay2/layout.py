@@ -79,7 +79,7 @@ class Home:
         directory.close_to_others()
         directory.make_closed(LINKS)
         with self.links() as links:
-            self._mend_links(links, alone=directory.is_alone)
+            self._repair_links(links, alone=directory.is_alone)
 
     def layer(self, id: str) -> Path:
         """Return the directory of a layer. Raises InvalidLayerId, LayerNotFound, OSError."""
@@ -224,7 +224,7 @@ class Home:
                 os.unlink(draft.link, dir_fd=links)
             raise
 
-    def withdraw(self, id: str, links: int, advance: Callable[[], None]) -> str:
+    def remove_names(self, id: str, links: int, advance: Callable[[], None]) -> str:
         """Remove a layer's names and return the name of the remnant, for `discard`.
 
         See `publish`. A crash in between leaves a layer without its short link, which the next
@@ -247,9 +247,9 @@ class Home:
         return gone
 
     def discard(self, remnant: str) -> None:
-        """Delete the remnant that `withdraw` has left. The layer is already removed: no error is
-        raised.
+        """Delete the remnant that `remove_names` has left.
 
+        Raises nothing: the layer is already removed.
         The deletion of the rest is repeated with the next remnant, and by the next start.
         """
         self._remnants.add(remnant)
@@ -271,7 +271,7 @@ class Home:
         except FileNotFoundError:  # another process has removed it
             self._directory.make_closed(LINKS)
             descriptor = lock(LINKS, self.descriptor, operation)
-            self._mend_links(descriptor, alone=False)
+            self._repair_links(descriptor, alone=False)
         try:
             yield descriptor
         finally:
@@ -402,7 +402,7 @@ class Home:
             return True
         return False
 
-    def _mend_links(self, links: int, *, alone: bool) -> None:
+    def _repair_links(self, links: int, *, alone: bool) -> None:
         """Make short names again that a power cut has lost, and remove those of no layer if alone.
 
         `links` is open on their directory. A home has thousands of layers: one readlink(2) for each

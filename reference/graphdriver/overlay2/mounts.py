@@ -126,9 +126,9 @@ class Mounts:
         """Release one hold; the last one unmounts. Without a hold this has no effect."""
         self._layers.put(id)
 
-    def give_back(self, id: str) -> None:
+    def put_without_waiting(self, id: str) -> None:
         """Release without waiting, for streams that the garbage collector closes."""
-        self._layers.give_back(id)
+        self._layers.put_without_waiting(id)
 
     def is_in_use(self, id: str) -> bool:
         """Return whether a layer is held, or mounted by another process. Call with its lock."""

@@ -29,8 +29,8 @@ __all__ = [
     "forget_index",
     "is_dockerd_remnant",
     "is_remnant",
-    "mend_layer",
     "recover",
+    "repair_layer",
     "require_no_apply",
     "scratch",
     "stage_link",
@@ -79,7 +79,7 @@ def recover(home: Path) -> None:
     """
     for name in os.listdir(home):
         if name.startswith(STAGED):
-            _mend_staged(home, name)
+            _repair_staged(home, name)
         elif is_remnant(name):
             with suppress(OSError):
                 clear(home, name)
@@ -94,13 +94,13 @@ def stage_link(unique: str, id: str) -> tuple[str, str]:
     return f"{STAGED}{unique}", f"{id}/{APPLYING}"
 
 
-def _mend_staged(home: Path, name: str) -> None:
+def _repair_staged(home: Path, name: str) -> None:
     """Restore the layer that a link to a staging directory names, and remove the link."""
     id = ""
     with suppress(OSError):
         id = os.readlink(home / name).partition("/")[0]
     if id and id != ".." and _has_stage(home / id):
-        bring_back(home / id)
+        restore_layer(home / id)
         with suppress(OSError):
             clear(home / id, APPLYING)
         if _has_stage(home / id):
@@ -109,17 +109,17 @@ def _mend_staged(home: Path, name: str) -> None:
         clear(home, name)
 
 
-def mend_layer(layer: Path) -> None:
+def repair_layer(layer: Path) -> None:
     """Undo an interrupted apply_diff, and remove its staging directory.
 
     Raises LayerInUse, OSError.
     """
     if _has_stage(layer):
-        bring_back(layer)
+        restore_layer(layer)
         clear(layer, APPLYING)
 
 
-def bring_back(layer: Path) -> None:
+def restore_layer(layer: Path) -> None:
     """Restore a layer to its state before an interrupted apply_diff. Raises LayerInUse, OSError."""
     stage = layer / APPLYING
     require_no_apply(layer)

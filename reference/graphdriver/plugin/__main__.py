@@ -30,7 +30,7 @@ def main() -> int:
         memory = Memory(options.socket.with_name(f"{options.socket.name}.init"), options.driver)
         calls = Calls(factory, str(options.home or ""), memory)
         server = PluginServer(options.socket, calls)
-        _go_on(calls)
+        _restore(calls)
     except (OSError, LookupError, ImportError, AttributeError) as error:
         print(f"graphdriver serve: {error}", file=sys.stderr)
         return 2
@@ -43,7 +43,7 @@ def main() -> int:
     return 0
 
 
-def _go_on(calls: Calls) -> None:
+def _restore(calls: Calls) -> None:
     """Create the driver of the previous process again; without a stored Init wait for one."""
     try:
         calls.remember()

@@ -167,7 +167,7 @@ class Driver:
         """Return the layer's directory; see the contract."""
         with self._verb():
             layer = self._layer(id)
-            self._settle()
+            self._apply_deferred()
             self._is_counting = True
             try:
                 if id not in self._holders:
@@ -183,7 +183,7 @@ class Driver:
     def put(self, id: str) -> None:
         """Release one get; see the contract. It does not wait."""
         self._returned.append(layerid.check(id))
-        self._settle_free()
+        self._apply_deferred_free()
 
     def exists(self, id: str) -> bool:
         """Return whether the layer exists."""
@@ -324,22 +324,22 @@ class Driver:
             with self._lock:
                 yield
         finally:
-            self._settle_free()
+            self._apply_deferred_free()
 
     def _held(self, id: str) -> int:
         """Return the number of holds of a layer, after deferred puts. Call with the lock."""
-        self._settle()
+        self._apply_deferred()
         return self._holders.get(id, 0)
 
-    def _settle_free(self) -> None:
+    def _apply_deferred_free(self) -> None:
         """Count what was put, unless another thread is at work, which does so at its end."""
         while self._returned and not self._is_counting and self._lock.acquire(blocking=False):
             try:
-                self._settle()
+                self._apply_deferred()
             finally:
                 self._lock.release()
 
-    def _settle(self) -> None:
+    def _apply_deferred(self) -> None:
         """Count what was put. Call with the lock."""
         if self._is_counting:  # the collector has run this in the middle of itself
             return

@@ -241,14 +241,14 @@ def test_deadline_of_a_verb_does_not_depend_on_earlier_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     driver = source(broken("hang", "Get")).make(tmp_path / "home", ())
-    said: list[str] = []
+    reported: list[str] = []
     for _ in range(3):
         with pytest.raises(OSError) as caught:
             driver.get("layer")
-        said.append(str(caught.value.strerror))
+        reported.append(str(caught.value.strerror))
         monkeypatch.setenv("GRAPHDRIVER_DEADLINE", "2.5")
 
-    assert [text.rpartition("within ")[2] for text in said] == ["2 s", "2.5 s", "2.5 s"]
+    assert [text.rpartition("within ")[2] for text in reported] == ["2 s", "2.5 s", "2.5 s"]
 
 
 def test_hanging_plugin_is_a_violation_that_names_the_verb(

@@ -15,7 +15,7 @@ from graphdriver_conformance.faults.calls import Call, CallKind
 from graphdriver_conformance.faults.supervisor import (
     ALL_CALLS,
     CHANGES,
-    GO_ON,
+    PROCEED,
     WRITES,
     Supervisor,
     Verdict,
@@ -141,7 +141,7 @@ def test_fault_acts_before_the_call(home: Path) -> None:
 
     def look(call: Call) -> Verdict:
         seen.append(os.listdir(home))
-        return GO_ON
+        return PROCEED
 
     with Supervisor(home) as supervisor, supervisor.watching(1, look):
         assert _in_child(supervisor, (home / "a").mkdir) == 0

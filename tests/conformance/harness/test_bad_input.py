@@ -30,11 +30,11 @@ def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 
 def _assert_refused(done: pytest.RunResult, words: str) -> None:
-    said = done.stdout.str() + done.stderr.str()
-    assert done.ret == 4, said
-    assert words in said
-    assert "Traceback" not in said
-    assert len([line for line in said.splitlines() if line.strip()]) == 1, said
+    output = done.stdout.str() + done.stderr.str()
+    assert done.ret == 4, output
+    assert words in output
+    assert "Traceback" not in output
+    assert len([line for line in output.splitlines() if line.strip()]) == 1, output
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def _assert_refused(done: pytest.RunResult, words: str) -> None:
 def test_bad_option_is_refused(pytester: pytest.Pytester, argument: str, words: str) -> None:
     done = _run(pytester, "--driver=vfs", argument)
 
-    said = done.stdout.str() + done.stderr.str()
-    assert done.ret == 4, said
-    assert words in said
-    assert "Traceback" not in said
+    output = done.stdout.str() + done.stderr.str()
+    assert done.ret == 4, output
+    assert words in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("spec", ["http://example.org/driver", "unix:/run/x.sock"])

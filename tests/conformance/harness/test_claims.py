@@ -77,15 +77,15 @@ def test_terminal_shows_how_many_tests_are_left(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=tmp_path) as process:
         os.close(theirs)
-        said = b""
+        output = b""
         while part := _read(ours):
-            said += part
+            output += part
     os.close(ours)
 
     assert process.returncode == 0
-    assert b"LIF-001  " in said
-    assert b" 0 tests left, " in said
-    assert b"CONFORMANT" in said or b"INCONCLUSIVE" in said
+    assert b"LIF-001  " in output
+    assert b" 0 tests left, " in output
+    assert b"CONFORMANT" in output or b"INCONCLUSIVE" in output
 
 
 def _read(descriptor: int) -> bytes:

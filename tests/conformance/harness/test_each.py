@@ -61,11 +61,11 @@ def test_each_machine_has_a_verdict_and_a_file(pytester: pytest.Pytester) -> Non
 
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*verdict on mine:Mine on gw0*", "*verdict on mine:Mine on gw1*"])
-    sound, broken = (pytester.path / f"r-gw{number}.json" for number in (0, 1))
-    assert set(_outcomes(sound).values()) == {"met"}
+    correct, broken = (pytester.path / f"r-gw{number}.json" for number in (0, 1))
+    assert set(_outcomes(correct).values()) == {"met"}
     assert _outcomes(broken)["LIF-001"] == "violated"
-    assert _outcomes(broken).keys() == _outcomes(sound).keys()
-    assert labels(read_results([sound, broken])) == ["mine:Mine · gw0", "mine:Mine · gw1"]
+    assert _outcomes(broken).keys() == _outcomes(correct).keys()
+    assert labels(read_results([correct, broken])) == ["mine:Mine · gw0", "mine:Mine · gw1"]
 
 
 def test_machine_whose_worker_dies_has_the_violation(pytester: pytest.Pytester) -> None:

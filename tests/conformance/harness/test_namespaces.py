@@ -33,7 +33,7 @@ os.setresuid({USER}, {USER}, {USER})
 ctypes.CDLL(None).prctl(4, 1)
 privileges = namespaces.enter()
 maps = [open(f"/proc/self/{{kind}}_map").read().split() for kind in ("uid", "gid")]
-print(privileges.trouble, maps, flush=True)
+print(privileges.limitation, maps, flush=True)
 """
 OWN_ID_ONLY = f" [['0', '{USER}', '1'], ['0', '{USER}', '1']]\n"
 

@@ -239,7 +239,7 @@ def test_journal_of_two_drivers_is_two_runs(
     assert "two: NOT CONFORMANT" in text.stdout
     assert f"the run was {ended}" in text.stdout
     assert "| two | **not-conformant** |" in marked.stdout
-    assert f'<span class="short-trouble">{ended}</span>' in (tmp_path / "o.html").read_text()
+    assert f'<span class="short-notice">{ended}</span>' in (tmp_path / "o.html").read_text()
 
 
 def test_files_of_other_drivers_cannot_be_compared(violated: Path, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_broken_journal_is_one_sentence(tmp_path: Path, line: str) -> None:
 def test_difference_says_by_its_exit_code_whether_something_is_newly_violated(
     violated: Path, tmp_path: Path, form: str
 ) -> None:
-    sound = violated.with_name("vfs.json")
+    correct = violated.with_name("vfs.json")
     forms: dict[str, list[str | Path]] = {
         "text": [],
         "markdown": ["--markdown"],
@@ -275,9 +275,9 @@ def test_difference_says_by_its_exit_code_whether_something_is_newly_violated(
     }
     extra = forms[form]
 
-    worse = _graphdriver("report", "--diff", sound, violated, *extra)
+    worse = _graphdriver("report", "--diff", correct, violated, *extra)
     worse_text = worse.stdout or (tmp_path / "o.html").read_text()
-    better = _graphdriver("report", "--diff", violated, sound, *extra)
+    better = _graphdriver("report", "--diff", violated, correct, *extra)
     better_text = better.stdout or (tmp_path / "o.html").read_text()
 
     assert (worse.returncode, better.returncode) == (1, 0), worse.stderr + better.stderr

@@ -70,17 +70,17 @@ def _run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_script_reproduces_on_the_broken_driver_only(name: str, id: str, tmp_path: Path) -> None:
-    said = _judged(f"graphdriver_mutants:{name}", id, tmp_path)
+    output = _judged(f"graphdriver_mutants:{name}", id, tmp_path)
     script = tmp_path / "scripts" / f"{id}.py"
 
-    assert f"script:    python {script}\n" in said
-    broken, sound = _run(script), _run(script, getattr(MUTANTS[name], "sound_name", "overlay2"))
+    assert f"script:    python {script}\n" in output
+    broken, correct = _run(script), _run(script, getattr(MUTANTS[name], "sound_name", "overlay2"))
 
     assert broken.returncode == 1, broken.stdout + broken.stderr
     assert "expected:" in broken.stdout
     assert "actual:" in broken.stdout
-    assert sound.returncode == 0, sound.stdout + sound.stderr
-    assert "not reproduced" in sound.stdout
+    assert correct.returncode == 0, correct.stdout + correct.stderr
+    assert "not reproduced" in correct.stdout
 
 
 def test_script_needs_neither_pytest_nor_the_suite(tmp_path: Path) -> None:
@@ -107,21 +107,21 @@ def test_what_verbs_do_not_show_is_a_call_of_the_check(tmp_path: Path) -> None:
 
 
 def test_script_makes_one_fault_of_the_many_that_were_tried(tmp_path: Path) -> None:
-    said = _judged("graphdriver_mutants:RemovesInPlace", "CRS-007", tmp_path)
+    output = _judged("graphdriver_mutants:RemovesInPlace", "CRS-007", tmp_path)
     script = tmp_path / "scripts" / "CRS-007.py"
     broken = _run(script)
 
     assert "fault=('remove_child', 'kill', " in script.read_text()
     assert broken.returncode == 1, broken.stdout + broken.stderr
     assert "broken at 1 of 2 points that were tried" in broken.stdout
-    assert "killed before its" in said
+    assert "killed before its" in output
 
 
 @pytest.mark.parametrize(
     ("case", "said"),
     [(0, "NoDiff: not reproduced: DIF-008 is met"), (2, "NoDiff: reproduced")],
 )
-def test_check_is_called_for_the_case_that_failed(case: int, said: str, tmp_path: Path) -> None:
+def test_check_is_called_for_the_case_that_failed(case: int, output: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(NO_DIFF)
     check = "graphdriver_conformance.suite.test_diff:test_diff_of_unknown_layers_is_an_error"
     arguments = ["mine:NoDiff", "DIF-008", check, {"id": case, "parent": case}]
@@ -131,15 +131,15 @@ def test_check_is_called_for_the_case_that_failed(case: int, said: str, tmp_path
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
 
-    assert said in done.stdout
+    assert output in done.stdout
 
 
 def test_script_that_shows_nothing_is_said_to(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ONCE)
 
-    said = _judged("mine:Once", "LIF-001", tmp_path)
+    output = _judged("mine:Once", "LIF-001", tmp_path)
 
-    assert "LIF-001.py  (did not reproduce it by itself)" in said
+    assert "LIF-001.py  (did not reproduce it by itself)" in output
 
 
 def test_scripts_are_tried_where_the_homes_were(tmp_path: Path) -> None:
@@ -147,12 +147,12 @@ def test_scripts_are_tried_where_the_homes_were(tmp_path: Path) -> None:
     homes.mkdir()
     (tmp_path / "mine.py").write_text(ONLY_BELOW.format(str(homes)))
 
-    said = _judged("mine:OnlyBelow", "LIF-001", tmp_path, f"--graphdriver-home={homes}")
+    output = _judged("mine:OnlyBelow", "LIF-001", tmp_path, f"--graphdriver-home={homes}")
 
-    assert f"script:    TMPDIR='{homes}' python {tmp_path}/scripts/LIF-001.py\n" in said
+    assert f"script:    TMPDIR='{homes}' python {tmp_path}/scripts/LIF-001.py\n" in output
 
 
-def test_sound_driver_gets_no_scripts(tmp_path: Path) -> None:
+def test_correct_driver_gets_no_scripts(tmp_path: Path) -> None:
     _judged("vfs", "LIF-001", tmp_path)
 
     assert list((tmp_path / "scripts").iterdir()) == []

@@ -23,7 +23,7 @@ pytest_plugins = ["pytester"]
 SCHEMA: dict[str, Any] = json.loads(
     (files("graphdriver_conformance.results") / "result.schema.json").read_text("utf-8")
 )
-RUDE = """
+DRIVERS = """
 import os
 from graphdriver.errors import NotSupported
 from graphdriver.vfs import Driver
@@ -34,13 +34,13 @@ class Refuses(Driver):
 class Dies(Driver):
     def __init__(self, *_): os._exit(3)
 
-class Mumbles(Driver):
+class RaisesSurrogate(Driver):
     def exists(self, id): raise ValueError("half a surrogate: \\udc80")
 """
 
 
 def _written(pytester: pytest.Pytester, name: str, *more: str) -> dict[str, Any]:
-    pytester.makepyfile(rude=RUDE)
+    pytester.makepyfile(bad=DRIVERS)
     pytester.runpytest_subprocess(
         f"--driver={name}", "--requirement=LIF-001", "--requirement=INI-001",
         "--graphdriver-report=r.json", "-p", "no:cacheprovider", *more,
@@ -50,7 +50,7 @@ def _written(pytester: pytest.Pytester, name: str, *more: str) -> dict[str, Any]
 
 
 @pytest.mark.parametrize("processes", ["-n0", "-n2"])
-@pytest.mark.parametrize("name", ["vfs", "rude:Refuses", "rude:Dies", "rude:Mumbles"])
+@pytest.mark.parametrize("name", ["vfs", "bad:Refuses", "bad:Dies", "bad:RaisesSurrogate"])
 def test_written_files_validate(pytester: pytest.Pytester, name: str, processes: str) -> None:
     data = _written(
         pytester, name, processes, "--graphdriver-option=x=1" if name != "vfs" else "-q"
@@ -62,7 +62,7 @@ def test_written_files_validate(pytester: pytest.Pytester, name: str, processes:
 
 
 def test_init_that_refuses_is_in_the_file(pytester: pytest.Pytester) -> None:
-    data = _written(pytester, "rude:Refuses")
+    data = _written(pytester, "bad:Refuses")
 
     assert data["driver"]["init_error"] == {
         "class": "NotSupported",
@@ -78,7 +78,7 @@ def test_init_that_refuses_is_in_the_file(pytester: pytest.Pytester) -> None:
 
 
 def test_init_that_dies_is_a_violation(pytester: pytest.Pytester) -> None:
-    data = _written(pytester, "rude:Dies")
+    data = _written(pytester, "bad:Dies")
 
     assert data["driver"]["init_error"]["reason"] == "process-died"
     assert data["verdict"] == "not-conformant"
@@ -88,7 +88,7 @@ def test_init_that_dies_is_a_violation(pytester: pytest.Pytester) -> None:
 
 
 def test_text_that_is_no_unicode_costs_no_file(pytester: pytest.Pytester) -> None:
-    data = _written(pytester, "rude:Mumbles")
+    data = _written(pytester, "bad:RaisesSurrogate")
 
     row = next(row for row in data["requirements"] if row["id"] == "LIF-001")
     assert "half a surrogate: \\udc80" in row["actual"]

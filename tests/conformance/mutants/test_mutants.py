@@ -37,7 +37,7 @@ def test_mutant_is_caught(name: str, judges: Judge) -> None:
 
 
 @pytest.mark.parametrize("driver", ["overlay2", "vfs"])
-def test_sound_driver_is_conformant(driver: str, judges: Judge) -> None:
+def test_correct_driver_is_conformant(driver: str, judges: Judge) -> None:
     outcomes = judges.submit(judge, driver, (), "quick").result()
 
     # These requirements need test disks that cannot be created on every machine.

@@ -284,8 +284,8 @@ def test_every_text_is_legible_in_light_and_dark(
     show([run, make_run("vfs", ended=Ended.CRASHED)], scheme=scheme)
     _choose(browser, "outcome", "")
 
-    ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert (scheme == "light") == (ground == "rgb(255, 255, 255)")
+    background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (scheme == "light") == (background == "rgb(255, 255, 255)")
     assert browser.execute_script(_CONTRAST) == {}
 
 
@@ -375,7 +375,7 @@ def test_runs_are_one_row_each_in_natural_order(
     assert specs[:9] == ["mine2"] * 3 + ["mine10"] * 3 + ["plugin+unix:///run/a.sock"] * 3
     kernels = [row.find_element(By.CSS_SELECTOR, "[data-name='Kernel']").text for row in rows]
     assert kernels[:3] == ["4.19", "5.10.0-33-amd64", "6.18.1"]
-    assert [one.text for one in browser.find_elements(By.CSS_SELECTOR, ".short-trouble")] == [
+    assert [one.text for one in browser.find_elements(By.CSS_SELECTOR, ".short-notice")] == [
         "crashed"
     ]
 

@@ -92,13 +92,13 @@ def test_small_pieces_are_taken_without_copying_the_rest() -> None:
 
 def test_close_by_another_thread_waits_for_the_read() -> None:
     """close() of a running generator is a ValueError, and its resources stayed open."""
-    making, go_on = threading.Event(), threading.Event()
+    making, proceed = threading.Event(), threading.Event()
     ended = []
 
     def records() -> Iterator[Record]:
         try:
             making.set()
-            assert go_on.wait(60)
+            assert proceed.wait(60)
             yield Record(Entry(b"f", Kind.FILE))
         finally:
             ended.append("records")
@@ -110,7 +110,7 @@ def test_close_by_another_thread_waits_for_the_read() -> None:
     assert making.wait(60)
     closing = threading.Thread(target=stream.close)
     closing.start()
-    go_on.set()
+    proceed.set()
     reading.join(60)
     closing.join(60)
 

@@ -38,14 +38,14 @@ def _daemon(base: Path) -> Iterator[Docker]:
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr
-        said = b""
+        message = b""
         for line in process.stderr:
-            said = line
+            message = line
             if b"API listen on" in line:
                 break
         else:
             process.wait()
-            pytest.skip(f"dockerd does not start here: {said.decode()}")
+            pytest.skip(f"dockerd does not start here: {message.decode()}")
         try:
             yield docker
         finally:

@@ -33,7 +33,7 @@ def _all(home: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.lstat().st_mtime_ns, path.lstat().st_mode) for path in home.rglob("*")}
 
 
-def test_sound_home_has_no_findings(home: Path) -> None:
+def test_undamaged_home_has_no_findings(home: Path) -> None:
     done = _fsck(home)
 
     assert (done.returncode, done.stdout) == (0, f"{home}: 3 layer(s), 0 finding(s)\n")
@@ -62,7 +62,7 @@ def _other_link(home: Path) -> None:
     (home / "l" / ("A" * 26)).symlink_to("../base/diff")
 
 
-def _lead_out(home: Path) -> None:
+def _link_outside(home: Path) -> None:
     _link(home, "base").unlink()
     _link(home, "base").symlink_to("/etc")
 
@@ -121,7 +121,7 @@ def test_damage_is_found_and_left_alone(
 
 def test_link_that_leads_out_of_the_home(home: Path) -> None:
     name = _link(home, "base").name
-    _lead_out(home)
+    _link_outside(home)
 
     assert f"l/{name}" in [one.name for one in findings(home)]
 

@@ -133,12 +133,12 @@ def test_parent_is_not_removed_while_a_child_is_made(
 ) -> None:
     """buildkit #6977: the child would be a permanent orphan."""
     driver.create("base")
-    building, go_on = threading.Event(), threading.Event()
+    building, proceed = threading.Event(), threading.Event()
     build = driver._home._build
 
     def slowly(*arguments: object) -> None:
         building.set()
-        go_on.wait(DEADLINE)
+        proceed.wait(DEADLINE)
         build(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(driver._home, "_build", slowly)
@@ -155,7 +155,7 @@ def test_parent_is_not_removed_while_a_child_is_made(
 
     removal = _in_thread(remove)
     removal.join(0.2)
-    go_on.set()
+    proceed.set()
     child.join(DEADLINE)
     removal.join(DEADLINE)
 
@@ -168,11 +168,11 @@ def test_child_is_not_made_while_its_parent_is_removed(
 ) -> None:
     """On a host with many mounts, the removal needs time to read the mount table."""
     driver.create("base")
-    removing, go_on = threading.Event(), threading.Event()
+    removing, proceed = threading.Event(), threading.Event()
 
     def slowly(_mounts: Mounts, _id: str) -> None:
         removing.set()
-        go_on.wait(DEADLINE)
+        proceed.wait(DEADLINE)
 
     monkeypatch.setattr(Mounts, "release_stale", slowly)
     removal = _in_thread(lambda: driver.remove("base"))
@@ -188,7 +188,7 @@ def test_child_is_not_made_while_its_parent_is_removed(
 
     child = _in_thread(create)
     child.join(0.2)
-    go_on.set()
+    proceed.set()
     removal.join(DEADLINE)
     child.join(DEADLINE)
 
@@ -347,13 +347,13 @@ def test_cleanup_between_the_mount_and_the_hold(
     """The holder would get the mount point without the mount, and write to that directory."""
     driver.create("base")
     driver.create_read_write("child", "base")
-    mounted, go_on = threading.Event(), threading.Event()
+    mounted, proceed = threading.Event(), threading.Event()
     mount = Mounts._mount
 
     def slowly(self: Mounts, *arguments: object, **options: object) -> None:
         mount(self, *arguments, **options)  # type: ignore[arg-type]
         mounted.set()
-        go_on.wait(DEADLINE)
+        proceed.wait(DEADLINE)
 
     monkeypatch.setattr(Mounts, "_mount", slowly)
     getting = _in_thread(lambda: driver.get("child"))
@@ -361,7 +361,7 @@ def test_cleanup_between_the_mount_and_the_hold(
     cleaning = _in_thread(driver.cleanup)
     cleaning.join(0.2)
     still_mounted = os.path.ismount(driver._home.path / "child" / "merged")
-    go_on.set()
+    proceed.set()
     getting.join(DEADLINE)
     cleaning.join(DEADLINE)
 

@@ -153,12 +153,12 @@ def test_forked_process_that_closes_a_diff_does_not_close_it_for_its_parent(
 
 def test_process_that_is_forked_in_the_middle_of_a_verb_can_use_the_driver(driver: Driver) -> None:
     """The thread that owns the locks does not exist in the forked process."""
-    reading, go_on = threading.Event(), threading.Event()
+    reading, proceed = threading.Event(), threading.Event()
 
     class Slow(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             reading.set()
-            go_on.wait(60)
+            proceed.wait(60)
             return super().read(size)
 
     applying = threading.Thread(target=lambda: driver.apply_diff("child", "base", Slow(NEW)))
@@ -172,7 +172,7 @@ def test_process_that_is_forked_in_the_middle_of_a_verb_can_use_the_driver(drive
         driver.remove("own")
 
     status = _forked(work)
-    go_on.set()
+    proceed.set()
     applying.join(60)
 
     assert status == 0

@@ -212,13 +212,13 @@ def test_length_that_is_none_ends_the_connection(
 ) -> None:
     """The body must not be parsed as the next request."""
     client, _ = served
-    smuggled = b"POST /GraphDriver.Create HTTP/1.1\r\nContent-Length: 10\r\n\r\n" + b'{"ID":"a"}'
+    pipelined = b"POST /GraphDriver.Create HTTP/1.1\r\nContent-Length: 10\r\n\r\n" + b'{"ID":"a"}'
     client.ask("GraphDriver.Init", {"Home": str(tmp_path / "home")})
     with socket.socket(socket.AF_UNIX) as raw:
         raw.settimeout(20)
         raw.connect(os.fspath(client._path))
         head = f"POST /GraphDriver.Cleanup HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"
-        raw.sendall(head.encode() + smuggled)
+        raw.sendall(head.encode() + pipelined)
         answer = b""
         while piece := raw.recv(1 << 16):
             answer += piece

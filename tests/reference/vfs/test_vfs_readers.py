@@ -57,10 +57,10 @@ def test_hold_ends_in_the_middle_of_get(tmp_path: Path, monkeypatch: pytest.Monk
     """The garbage collector closes a stream while the holders of its layer are counted."""
     driver = _with_layers(tmp_path)
     streams = [driver.diff("a")]
-    settle: Callable[[], None] = driver._settle
+    apply_deferred: Callable[[], None] = driver._apply_deferred
 
     def collecting() -> None:
-        settle()
+        apply_deferred()
         streams.clear()
 
     with monkeypatch.context() as patch:

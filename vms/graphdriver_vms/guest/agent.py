@@ -54,7 +54,7 @@ def _run_cell(
     cell: dict[str, Any], plan: dict[str, Any], results: Path, facts: dict[str, str]
 ) -> dict[str, Any]:
     started = time.monotonic()
-    record: dict[str, Any] = {**cell, "exit": None, "trouble": "", "left": []}
+    record: dict[str, Any] = {**cell, "exit": None, "problem": "", "left": []}
     try:
         if cell.get("not_run"):
             raise CannotPrepare(cell["not_run"])
@@ -64,7 +64,7 @@ def _run_cell(
             record["left"] = sorted(os.listdir(filesystem))
     except (CannotPrepare, OSError, subprocess.CalledProcessError) as error:
         # After the suite, it is no reason for a cell that was not run: a mount may be left.
-        record["trouble" if record["exit"] is None else "failure"] = str(error)
+        record["problem" if record["exit"] is None else "failure"] = str(error)
     record["seconds"] = round(time.monotonic() - started, 1)
     _add_facts(results / f"{cell['name']}.json", facts, record)
     return record

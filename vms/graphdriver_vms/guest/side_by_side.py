@@ -84,4 +84,4 @@ def _record(cell: _Data, status: int, scratch: Path) -> _Data:
         record: _Data = json.loads((scratch / cell["name"]).read_text())
         return record
     failure = f"the process of the cell ended with {code}"
-    return {**cell, "exit": None, "trouble": "", "left": [], "seconds": 0.0, "failure": failure}
+    return {**cell, "exit": None, "problem": "", "left": [], "seconds": 0.0, "failure": failure}

@@ -16,9 +16,9 @@ from graphdriver_vms.images.uml_image import UmlImage, build_uml
 from graphdriver_vms.kernels import data_file, load_kernels
 from graphdriver_vms.locks import exclusive
 
-__all__ = ["SOUND", "BrokenKernel", "Workshop", "load_broken"]
+__all__ = ["UNMODIFIED", "BrokenKernel", "Workshop", "load_broken"]
 
-SOUND = "sound"
+UNMODIFIED = "unmodified"
 """The name of the kernel without a bug."""
 
 _KERNEL, _SOURCE = "6.1", "linux-source-6.1"
@@ -56,7 +56,7 @@ def load_broken(path: Path | None = None) -> dict[str, BrokenKernel]:
     found: dict[str, BrokenKernel] = {}
     for entry in tomllib.loads(path.read_text())["broken"]:
         kernel = BrokenKernel(**entry)
-        if kernel.name in found or kernel.name == SOUND:
+        if kernel.name in found or kernel.name == UNMODIFIED:
             raise ValueError(f"{path}: {kernel.name} is there twice, or a name of its own")
         found[kernel.name] = kernel
     return found
@@ -86,7 +86,7 @@ class Workshop:
     def _built(self, kernels: Sequence[BrokenKernel]) -> dict[str, UmlImage]:
         kernel = load_kernels()[_KERNEL]
         uml = build_uml(self._cache, kernel, self._uses)
-        wanted: dict[str, BrokenKernel | None] = {SOUND: None}
+        wanted: dict[str, BrokenKernel | None] = {UNMODIFIED: None}
         wanted |= {one.name: one for one in kernels}
         places = {name: self._place(uml, name, one) for name, one in wanted.items()}
         if not all(place.is_dir() for place in places.values()):
@@ -203,13 +203,13 @@ def _edited(directory: Path, kernel: BrokenKernel | None) -> Iterator[None]:
         yield
         return
     file = directory / kernel.file
-    sound = file.read_text()
-    broken = kernel.edited(sound)
+    unmodified = file.read_text()
+    broken = kernel.edited(unmodified)
     file.write_text(broken)
     try:
         yield
     finally:
-        file.write_text(sound)
+        file.write_text(unmodified)
 
 
 def _run(*command: str | Path) -> str:

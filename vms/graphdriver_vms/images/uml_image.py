@@ -72,7 +72,7 @@ def _current(cache: Path, kernel: Kernel, use: str) -> UmlImage:
         _unpack(suite, _PACKAGE, work / "files")
         (work / "files/usr/bin/linux.uml").rename(work / "linux")
         if not _starts(work / "linux"):
-            _bring_libc(suite, work, place)
+            _copy_libc(suite, work, place)
         (work / "lib").mkdir(exist_ok=True)
         (work / "files/usr/lib/uml/modules").rename(work / "lib/modules")
         shutil.rmtree(work / "files")
@@ -122,7 +122,7 @@ def _version(program: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def _bring_libc(suite: Suite, work: Path, place: Path) -> None:
+def _copy_libc(suite: Suite, work: Path, place: Path) -> None:
     """Copy the C library of the program's own suite: this host's is older."""
     _unpack(suite, "libc6", work / "libc")
     try:

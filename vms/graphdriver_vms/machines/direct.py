@@ -37,7 +37,7 @@ class DirectBoot:
     def run(self, task: Task, interrupted: threading.Event) -> str:
         """Boot it and wait for its end; return the release. Raises MachineFailed, NotBooted."""
         name = task.kernel.name
-        release, code, trouble = "", "", ""
+        release, code, problem = "", "", ""
         tail: list[str] = []
         process = self._start(name)
 
@@ -65,12 +65,12 @@ class DirectBoot:
                         tail = [*tail, line][-_TAIL:]
                         task.on_line(line)
         except TimeoutError as error:
-            trouble = str(error)
+            problem = str(error)
         finally:
             end(process)
         if release and code == "0":
             return release
-        reason = trouble or (f"the guest's part ended with {code}" if code else "the kernel ended")
+        reason = problem or (f"the guest's part ended with {code}" if code else "the kernel ended")
         shown = "".join(f"\n    console: {line[:100]}" for line in tail if line.strip())
         failure = MachineFailed if release else NotBooted
         booted = "" if release else "did not boot: "

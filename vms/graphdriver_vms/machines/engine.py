@@ -37,7 +37,7 @@ class Task:
 class Engine(Protocol):
     """Boots kernels; several threads may call it concurrently."""
 
-    def conduct(self, task: Task) -> str:
+    def run_task(self, task: Task) -> str:
         """Boot the kernel, run the plan, fetch the results; return the kernel's release.
 
         The machine is destroyed afterwards in every case. Raises MachineFailed, and NotBooted if

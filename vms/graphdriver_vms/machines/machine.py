@@ -55,7 +55,7 @@ class Machine:
         """Return the release of the running kernel."""
         return self._ssh("uname -r").strip()
 
-    def prepare(self, tell: Callable[[str], None]) -> None:
+    def prepare(self, report: Callable[[str], None]) -> None:
         """Copy files that box and `up` did not provide: none for this box. Raises MachineFailed."""
 
     def join(self) -> str:
@@ -107,15 +107,15 @@ class Machine:
             # Only the reader keeps the pipe open, so ssh notices when it is closed.
             sending.stdout.close()
             sending.stdout = None
-            _, trouble = wait_for(unpacking, _STEP, self._interruption)
-            if not trouble and not unpacking.returncode:
-                _, trouble = wait_for(sending, _STEP, self._interruption)
+            _, problem = wait_for(unpacking, _STEP, self._interruption)
+            if not problem and not unpacking.returncode:
+                _, problem = wait_for(sending, _STEP, self._interruption)
         finally:
             if sending.poll() is None:
                 end(sending)
         codes = (sending.returncode, unpacking.returncode)
-        if trouble or any(codes):
-            reason = trouble or f"ssh and tar ended with {codes[0]} and {codes[1]}"
+        if problem or any(codes):
+            reason = problem or f"ssh and tar ended with {codes[0]} and {codes[1]}"
             raise MachineFailed(f"{self.name}: results not collected: {reason}")
 
     def destroy(self) -> None:
@@ -123,12 +123,12 @@ class Machine:
         self._vagrant("destroy", _STEP, watch=lambda: "")
 
     def _vagrant(self, step: str, limit: float, watch: Callable[[], str] | None = None) -> str:
-        output, trouble = run_step(
+        output, problem = run_step(
             self._where, (step, self.name), self._log, limit, watch or self._interruption
         )
-        if trouble:
+        if problem:
             raise MachineFailed(
-                f"{self.name}: vagrant {step} {trouble}{self._tail()}", f"see {self._log}"
+                f"{self.name}: vagrant {step} {problem}{self._tail()}", f"see {self._log}"
             )
         return output
 
@@ -172,9 +172,9 @@ class Machine:
     def _send(self, command: str, given: int, limit: float) -> None:
         """Run a command in it that reads the file `given`. Raises MachineFailed."""
         process = self._ssh_process(command, given)
-        output, trouble = wait_for(process, limit, self._interruption)
-        if trouble or process.returncode:
-            reason = trouble or f"failed: {output.strip()[-300:]}"
+        output, problem = wait_for(process, limit, self._interruption)
+        if problem or process.returncode:
+            reason = problem or f"failed: {output.strip()[-300:]}"
             raise MachineFailed(f"{self.name}: {command} {reason}", f"see {self._log}")
 
     def _ssh(self, command: str, given: str = "") -> str:

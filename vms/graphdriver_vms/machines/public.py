@@ -31,17 +31,17 @@ def obtain_boxes(
 
     Boxes of an earlier run need no internet access.
     """
-    troubles: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for kernel in kernels:
-        if kernel.box not in troubles:
+        if kernel.box not in problems:
             progress.say(kernel.name, f"public box {kernel.box}")
-            troubles[kernel.box] = run_step(
+            problems[kernel.box] = run_step(
                 where, ("box", kernel.box), where.log(kernel.name), _DOWNLOAD, lambda: ""
             )[1]
     return {
         kernel.name: f"the public box {kernel.box} cannot be had: vagrant box add {why}; {_REMEDY}"
         for kernel in kernels
-        if (why := troubles[kernel.box])
+        if (why := problems[kernel.box])
     }
 
 
@@ -53,18 +53,18 @@ class PublicMachine(Machine):
     root: ClassVar[str] = "/var/lib/graphdriver/root"
     enter: ClassVar[str] = f"sh {_SCRIPT}"
 
-    def prepare(self, tell: Callable[[str], None]) -> None:
+    def prepare(self, report: Callable[[str], None]) -> None:
         """Copy user space and payload. Raises MachineFailed."""
-        tell("our user space")
+        report("our user space")
         script = (files("graphdriver_vms") / "guest/guest-enter").read_text()
         self._ssh(f"sudo sh -c 'cat > {_SCRIPT}'", given=script)
         self._ssh(f"sudo {self.enter} --place")
-        self._bring(["gzip", "-1", "-c", str(box_of(self._where.cache).root)])
+        self._unpack_output(["gzip", "-1", "-c", str(box_of(self._where.cache).root)])
         place = ["--owner=0", "--group=0", "--transform=s,^[.],./opt/graphdriver,"]
         payload = ["tar", "-C", str(self._where.payload), *place, "-I", "gzip -1", "-cf", "-", "."]
-        self._bring(payload)
+        self._unpack_output(payload)
 
-    def _bring(self, command: list[str]) -> None:
+    def _unpack_output(self, command: list[str]) -> None:
         """Unpack the output of `command`, compressed: under emulation ssh takes longer than
         gzip.
         """

@@ -52,7 +52,7 @@ class QemuEngine:
         self._accelerator = "kvm" if kvm else "tcg,thread=multi"
         self._interrupted = threading.Event()
 
-    def conduct(self, task: Task) -> str:
+    def run_task(self, task: Task) -> str:
         """Boot the kernel, which runs the plan; return its release."""
         task.report(f"boot {self._kernel.release}")
         directory = Path(tempfile.mkdtemp(prefix="qemu-", dir=self._state))

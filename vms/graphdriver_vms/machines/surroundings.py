@@ -85,8 +85,8 @@ def run_step(
 
     It is ended after `limit` seconds, and as soon as `watch` returns a reason.
     """
-    if trouble := watch():
-        return "", trouble
+    if problem := watch():
+        return "", problem
     vagrantfile = data_file("Vagrantfile").parent
     command = [sys.executable, "-m", "graphdriver_vms.machines.step", str(vagrantfile), *step]
     with log.open("ab") as out:
@@ -101,11 +101,11 @@ def run_step(
             # Ctrl-C is then handled here, and the step can be ended with all its children.
             start_new_session=True,
         )
-        output, trouble = wait_for(process, limit, watch)
-    if not trouble and process.returncode:
+        output, problem = wait_for(process, limit, watch)
+    if not problem and process.returncode:
         words = _last_words(log.read_bytes()[begin:].decode("utf-8", "replace"))
-        trouble = f"ended with {process.returncode}: {words}"
-    return output, trouble
+        problem = f"ended with {process.returncode}: {words}"
+    return output, problem
 
 
 def _last_words(text: str) -> str:
@@ -126,12 +126,12 @@ def wait_for(
             try:
                 return process.communicate(timeout=0.5)[0], ""
             except subprocess.TimeoutExpired:
-                trouble = watch()
-                if not trouble and time.monotonic() > until:
-                    trouble = f"did not end in {limit:.0f} s"
-                if trouble:
+                problem = watch()
+                if not problem and time.monotonic() > until:
+                    problem = f"did not end in {limit:.0f} s"
+                if problem:
                     end(process)
-                    return "", trouble
+                    return "", problem
     except BaseException:
         end(process)
         raise
@@ -155,8 +155,8 @@ def lines_of(
     stream = process.stdout.fileno()
     pending, heard = b"", time.monotonic()
     while True:
-        if trouble := watch():
-            raise TimeoutError(trouble)
+        if problem := watch():
+            raise TimeoutError(problem)
         if time.monotonic() - heard > silence:
             raise TimeoutError(f"silent for {silence:.0f} s")
         if not select.select([stream], [], [], 1)[0]:

@@ -47,7 +47,7 @@ class UmlEngine:
         self._python_path = python_path
         self._interrupted = threading.Event()
 
-    def conduct(self, task: Task) -> str:
+    def run_task(self, task: Task) -> str:
         """Boot a kernel that runs the plan; return its release."""
         image = self._images[task.kernel.name]
         task.report(f"boot {image.release}")

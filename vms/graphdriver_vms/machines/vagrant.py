@@ -109,7 +109,7 @@ class VagrantEngine:
         for host in [*lanes.hosts] * lanes.each:
             self._free.put(host)
 
-    def conduct(self, task: Task) -> str:
+    def run_task(self, task: Task) -> str:
         """Boot a machine, run the plan in it, fetch the results, destroy it; return its release."""
         with self.booted(task) as (machine, release):
             machine.prepare(task.report)

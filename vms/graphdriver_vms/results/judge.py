@@ -58,7 +58,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A kernel's row. `trouble` is the reason if there are no cells; `failed` means that it should
+    """A kernel's row. `problem` is the reason if there are no cells; `failed` means that it should
     have run.
 
     `booted` is false if its user space never ran. `planned` are the names of its cells.
@@ -66,7 +66,7 @@ class Row:
 
     name: str
     release: str = ""
-    trouble: str = ""
+    problem: str = ""
     failed: bool = False
     booted: bool = True
     seconds: float = 0.0
@@ -88,7 +88,7 @@ def judge_cell(record: dict[str, Any], facts: dict[str, str], result: Result | N
     if record.get("failure"):
         failure = record["failure"]
         return Cell(record["name"], record["driver"], State.DIFFERENT, failure, record["seconds"])
-    if record["expect"] == VIOLATED and not record["trouble"]:
+    if record["expect"] == VIOLATED and not record["problem"]:
         state, detail = _caught(record, result)
         # The result is omitted: the outcomes of a broken driver are not for the tables.
         return Cell(record["name"], record["driver"], state, detail, record["seconds"])
@@ -99,8 +99,8 @@ def judge_cell(record: dict[str, Any], facts: dict[str, str], result: Result | N
 def _verdict(
     record: dict[str, Any], facts: dict[str, str], result: Result | None
 ) -> tuple[State, str]:
-    if record["trouble"]:
-        return State.NOT_RUN, record["trouble"]
+    if record["problem"]:
+        return State.NOT_RUN, record["problem"]
     refused = _init_error(record, result)
     needed = record["requires"]
     lacking = bool(needed) and facts.get(needed, "unknown") != "ok"
@@ -186,7 +186,7 @@ def read_row(directory: Path) -> Row:
         judge_cell(record, facts, read_result(directory / f"{record['name']}.json"))
         for record in _json(directory / "cells.json", [])
     ]
-    if not row["trouble"]:
+    if not row["problem"]:
         reported = {cell.name for cell in cells}
         cells += [
             Cell(name, "", State.DIFFERENT, "the machine did not report this cell")
@@ -199,7 +199,7 @@ def read_row(directory: Path) -> Row:
 def write_row(directory: Path, row: Row) -> None:
     """Write the host's data of a row beside the guest's results."""
     directory.mkdir(parents=True, exist_ok=True)
-    known = ("name", "release", "trouble", "failed", "booted", "seconds", "planned")
+    known = ("name", "release", "problem", "failed", "booted", "seconds", "planned")
     text = json.dumps({name: getattr(row, name) for name in known}, indent=1)
     (directory / "row.json").write_text(text + "\n")
 

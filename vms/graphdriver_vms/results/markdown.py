@@ -39,10 +39,10 @@ def _kernels(rows: Sequence[Row]) -> Iterator[str]:
     yield "| kernel | answered | seconds | |"
     yield "|---|---|---|---|"
     for row in rows:
-        message = row.trouble.partition("\n")[0] or (
+        message = row.problem.partition("\n")[0] or (
             "different" if row.is_different else "as expected"
         )
-        state = f"{'failed' if row.failed else 'not run'}: {message}" if row.trouble else message
+        state = f"{'failed' if row.failed else 'not run'}: {message}" if row.problem else message
         yield f"| {row.name} | {row.release or '-'} | {row.seconds:.0f} | {_safe(state)} |"
 
 

@@ -30,7 +30,7 @@ td.value { text-align: center; white-space: nowrap }
 .good { background: #d8f0dc } .half { background: #fdf0c8 } .bad { background: #f8cdc8 }
 .none { background: #eceff3; color: #5b6474 } .first { font-weight: 600; white-space: nowrap }
 td.changed { outline: 2px solid #2858b8; outline-offset: -2px }
-td.said { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 6.5rem }
+td.message { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 6.5rem }
 p.note, details { color: #4b5568 } summary { cursor: pointer; margin: .6rem 0 }
 @media (prefers-color-scheme: dark) {
   body { background: #14181f; color: #e4e8ef } th, td { border-color: #39414f }
@@ -91,14 +91,14 @@ def as_page(rows: Sequence[Row], main_cell: str) -> str:
 def _kernels(rows: Sequence[Row]) -> Iterator[str]:
     yield "<div class='scroll'><table><thead><tr><th>kernel<th>answered<th>seconds<th></tr></thead>"
     for row in rows:
-        if row.trouble:
+        if row.problem:
             word, colour = ("failed" if row.failed else "not run"), "bad" if row.failed else "none"
         else:
             word, colour = ("different", "bad") if row.is_different else ("as expected", "good")
-        text = f"{word}: {row.trouble}" if row.trouble else word
+        text = f"{word}: {row.problem}" if row.problem else word
         yield (
             f"<tr><th class='name'>{_safe(row.name)}<td>{_safe(row.release or '-')}"
-            f"<td>{row.seconds:.0f}<td class='said {colour}'>{_safe(text)}</tr>"
+            f"<td>{row.seconds:.0f}<td class='message {colour}'>{_safe(text)}</tr>"
         )
     yield "</table></div>"
 

@@ -32,8 +32,8 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     yield from _details(ran)
     yield from _violations(ran)
     for row in rows:
-        if row.trouble:
-            yield f"{row.name}: {'FAILED' if row.failed else 'not run'}: {row.trouble}"
+        if row.problem:
+            yield f"{row.name}: {'FAILED' if row.failed else 'not run'}: {row.problem}"
     yield _verdict(rows, ran)
 
 
@@ -62,7 +62,7 @@ def _violations(ran: Sequence[Row]) -> Iterator[str]:
 def _verdict(rows: Sequence[Row], ran: Sequence[Row]) -> str:
     different = [row.name for row in ran if row.is_different]
     failed = [row.name for row in rows if row.failed]
-    idle = [row.name for row in rows if row.trouble and not row.failed]
+    idle = [row.name for row in rows if row.problem and not row.failed]
     text = f"{len(ran)} kernels ran"
     text += f", different: {', '.join(different)}" if different else ", all as expected" * bool(ran)
     text += f"; failed: {', '.join(failed)}" * bool(failed)

@@ -101,7 +101,7 @@ class ContainerdDriver:
             if self._held.pop(id, 0):
                 self._release(id)
             try:
-                self._remove(_spelled(id))
+                self._remove(_encoded(id))
             except LayerNotFound:
                 self._remove(id + _COMMITTED)
 
@@ -257,9 +257,9 @@ class ContainerdDriver:
             raise NotSupported(f"there is no snapshotter {self._name}", f"there are {usable}")
         plugin = known[self._name]
         if plugin.HasField("init_err"):
-            trouble = plugin.init_err.message
+            message = plugin.init_err.message
             raise NotSupported(
-                f"the snapshotter {self._name} does not run: {trouble}", f"{usable} do"
+                f"the snapshotter {self._name} does not run: {message}", f"{usable} do"
             )
         return plugin.exports.get("root", "")
 
@@ -273,7 +273,7 @@ class ContainerdDriver:
                 raise LayerExists(f"there is a snapshot {id!r}")
             name = self._committed(parent) if parent else ""
             request = snapshots_pb2.PrepareSnapshotRequest(
-                snapshotter=self._name, key=_spelled(id), parent=name
+                snapshotter=self._name, key=_encoded(id), parent=name
             )
             self._containerd.call(self._snapshots.Prepare, request)
 
@@ -298,7 +298,7 @@ class ContainerdDriver:
     def _mounts(self, id: str, view: str) -> Sequence[Mount]:
         """Return the mounts of a layer, for a committed one of its `view`. Raises LayerNotFound."""
         try:
-            return self._mounts_of(_spelled(id))
+            return self._mounts_of(_encoded(id))
         except LayerNotFound:
             request = snapshots_pb2.ViewSnapshotRequest(
                 snapshotter=self._name, key=view, parent=id + _COMMITTED
@@ -316,7 +316,7 @@ class ContainerdDriver:
         for key in (id, id + _COMMITTED):
             with contextlib.suppress(DriverError):
                 request = snapshots_pb2.StatSnapshotRequest(
-                    snapshotter=self._name, key=_spelled(key)
+                    snapshotter=self._name, key=_encoded(key)
                 )
                 return self._containerd.call(self._snapshots.Stat, request).info
         return None
@@ -346,7 +346,7 @@ class ContainerdDriver:
         self._drop(id + _VIEW)
 
 
-def _spelled(id: str) -> str:
+def _encoded(id: str) -> str:
     """Return an id as a protocol buffers string. Raises InvalidLayerId."""
     try:
         id.encode()

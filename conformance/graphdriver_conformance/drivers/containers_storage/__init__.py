@@ -193,21 +193,21 @@ class ContainersStorageDriver:
         if mount_label:
             flags = [*flags, f"--label={mount_label}"]
         above = [self._exact(parent)] if parent else []
-        self._call(verb, "create-layer", *flags, f"--id={_spelled(id)}", "--", *above)
+        self._call(verb, "create-layer", *flags, f"--id={_encoded(id)}", "--", *above)
 
     def _pair(self, id: str, parent: str) -> list[str]:
         return [self._exact(id), *([self._exact(parent)] if parent else [])]
 
     def _exact(self, id: str) -> str:
         """Return an id that the program will not take for another. Raises LayerNotFound."""
-        spelled = _spelled(id)
+        encoded = _encoded(id)
         known = self._ids()
-        longer = [one for one in known if one.startswith(spelled)]
-        if spelled not in known and longer:
+        longer = [one for one in known if one.startswith(encoded)]
+        if encoded not in known and longer:
             raise LayerNotFound(
                 f"there is no layer {id!r}", f"the program would take it for {longer[0]!r}"
             )
-        return spelled
+        return encoded
 
     def _ids(self) -> set[str]:
         """Return the ids in the store's index: what `layers` prints, without another process."""
@@ -307,7 +307,7 @@ def source(spec: str) -> DriverSource:
     )
 
 
-def _spelled(id: str) -> str:
+def _encoded(id: str) -> str:
     """Return an id as a command-line argument. Raises InvalidLayerId."""
     if not id:
         raise InvalidLayerId("the id is empty", "the program would choose one")

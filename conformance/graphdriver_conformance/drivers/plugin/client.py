@@ -45,13 +45,13 @@ class BodyBroke(Exception):
     """The body of a request could not be read; `__cause__` is the reason."""
 
 
-class _PatientSocket(socket.socket):
-    """A socket with one deadline for all waits: `patience` is the rest, in seconds.
+class _DeadlineSocket(socket.socket):
+    """A socket with one deadline for all waits: `timeout` is the rest, in seconds.
 
     With a timeout for each recv(2), a plugin that sends a byte a minute would never time out.
     """
 
-    patience = 0.0
+    timeout = 0.0
 
     def recv_into(self, *arguments: Any) -> int:
         self._expect_more()
@@ -59,7 +59,7 @@ class _PatientSocket(socket.socket):
         try:
             return super().recv_into(*arguments)
         finally:
-            self.patience -= time.monotonic() - begun
+            self.timeout -= time.monotonic() - begun
 
     def sendall(self, *arguments: Any) -> None:
         self._expect_more()
@@ -67,40 +67,40 @@ class _PatientSocket(socket.socket):
         try:
             super().sendall(*arguments)
         finally:
-            self.patience -= time.monotonic() - begun
+            self.timeout -= time.monotonic() - begun
 
     def _expect_more(self) -> None:
-        if self.patience <= 0:
+        if self.timeout <= 0:
             raise TimeoutError("the call's time is used up")
-        self.settimeout(self.patience)
+        self.settimeout(self.timeout)
 
 
 class Connection(http.client.HTTPConnection):
     """HTTP over the unix socket `path`; Host is a dummy, as Docker's is."""
 
-    def __init__(self, path: Path, patience: float) -> None:
+    def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("plugin.moby.localhost")
         self._path = path
-        self._patience = patience
+        self._timeout = timeout
         # http.client releases its socket at the last answer, which still uses it.
-        self._made: _PatientSocket | None = None
+        self._made: _DeadlineSocket | None = None
         self.is_spent = False
         """Whether a request was interrupted on it, so that no other may follow."""
 
     def connect(self) -> None:
         """Connect; the kernel waits while the plugin's backlog is full."""
-        made = _PatientSocket(socket.AF_UNIX)
-        made.patience = self._patience
-        made.settimeout(self._patience)
+        made = _DeadlineSocket(socket.AF_UNIX)
+        made.timeout = self._timeout
+        made.settimeout(self._timeout)
         self.sock: socket.socket = made
         self._made = made
         made.connect(os.fspath(self._path))
 
-    def renew(self, patience: float) -> None:
+    def renew(self, timeout: float) -> None:
         """Set the deadline of the next call."""
-        self._patience = patience
-        if isinstance(self.sock, _PatientSocket):
-            self.sock.patience = patience
+        self._timeout = timeout
+        if isinstance(self.sock, _DeadlineSocket):
+            self.sock.timeout = timeout
 
     def hang_up(self) -> bool:
         """End a call before the end of its answer; return whether the plugin closed the connection.
@@ -118,7 +118,7 @@ class Connection(http.client.HTTPConnection):
                 pass
         poll = select.poll()
         poll.register(made, 0)
-        hung_up = bool(poll.poll(1000 * min(self._patience, _HANGING_UP)))
+        hung_up = bool(poll.poll(1000 * min(self._timeout, _HANGING_UP)))
         self.close()
         return hung_up
 

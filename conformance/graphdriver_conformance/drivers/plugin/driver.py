@@ -67,7 +67,7 @@ class PluginDriver:
             "UIDMaps": _wire_maps(uid_maps),
             "GIDMaps": _wire_maps(gid_maps),
         }
-        with self._telling():
+        with self._with_classes():
             answer = wire.call("Plugin.Activate", None)
         implements = _typed("Plugin.Activate", answer, "Implements", list)
         if "GraphDriver" not in implements:
@@ -81,7 +81,7 @@ class PluginDriver:
         """GraphDriver.Init, as at the start."""
         # Before the call: a failed one may have changed the plugin's home, too.
         self.wire.served = self
-        with self._telling():
+        with self._with_classes():
             self.wire.call("GraphDriver.Init", self._init)
 
     def __str__(self) -> str:
@@ -170,8 +170,8 @@ class PluginDriver:
     def diff(self, id: str, parent: str = "") -> BinaryIO:
         """GraphDriver.Diff; a truncated archive raises PluginUnreachable."""
         body = json.dumps({"ID": id, "Parent": parent}).encode()
-        with self._telling():
-            self._take_turn()
+        with self._with_classes():
+            self._acquire()
             connection, response = self.wire.post("GraphDriver.Diff", body, last=True)
             if response.status != 200:
                 raise DriverError(self.wire.refuse("GraphDriver.Diff", connection, response))
@@ -181,8 +181,8 @@ class PluginDriver:
         """GraphDriver.ApplyDiff: the archive is sent in chunks, once."""
         method = "GraphDriver.ApplyDiff"
         path = f"{method}?id={quote(id, safe='')}&parent={quote(parent, safe='')}"
-        with self._telling():
-            self._take_turn()
+        with self._with_classes():
+            self._acquire()
             answer = self.wire.answer(method, *self.wire.post(path, _chunks(diff)))
         return _typed(method, answer, "Size", int)
 
@@ -191,11 +191,11 @@ class PluginDriver:
         return self._with_exit(self.wire.unreachable(method, error))
 
     def _call(self, method: str, body: Mapping[str, object] | None) -> dict[str, Any]:
-        with self._telling():
-            self._take_turn()
+        with self._with_classes():
+            self._acquire()
             return self.wire.call(method, body)
 
-    def _take_turn(self) -> None:
+    def _acquire(self) -> None:
         with self.wire.turn:
             if self.wire.served is not self:
                 self.init()
@@ -215,7 +215,7 @@ class PluginDriver:
         return frozenset(map(str, claims or _UNDECLARED)) | exact, limit
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _with_classes(self) -> Iterator[None]:
         """Raise errors with their class, and report a process that died."""
         try:
             yield

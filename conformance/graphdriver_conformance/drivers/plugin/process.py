@@ -115,8 +115,8 @@ class PluginProcess:
             return
 
     def _await_socket(self) -> None:
-        patience = max(_LEAST_START, deadline())
-        limit = time.monotonic() + patience
+        timeout = max(_LEAST_START, deadline())
+        limit = time.monotonic() + timeout
         while not self._listens():
             if not self.is_running():
                 raise PluginUnreachable(
@@ -125,7 +125,7 @@ class PluginProcess:
                 )
             if time.monotonic() > limit:
                 raise PluginUnreachable(
-                    f"the plugin does not listen on $GRAPHDRIVER_SOCKET after {patience:g} s"
+                    f"the plugin does not listen on $GRAPHDRIVER_SOCKET after {timeout:g} s"
                     f"{self._last_words()}",
                     cause=Cause.HUNG,
                 )

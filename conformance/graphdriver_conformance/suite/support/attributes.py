@@ -9,8 +9,8 @@ from graphdriver_conformance.host.own_work import own_work
 from graphdriver_conformance.oracle.observe import TRUSTED
 from graphdriver_conformance.oracle.tree import Node, Tree, directory, file
 from graphdriver_conformance.suite.support.beside import directory_beside
+from graphdriver_conformance.suite.support.differential import plain_directory
 from graphdriver_conformance.suite.support.surroundings import set_or_not_provable
-from graphdriver_conformance.suite.support.twins import plain_directory
 
 __all__ = [
     "ACCESS",

@@ -107,7 +107,7 @@ def assert_cases_or_twice(
     dialect: Dialect = PLAIN,
 ) -> None:
     """Do as `assert_cases`; but cases with a member that comes twice may be refused (DIF-041)."""
-    twice = [case for case in cases if _comes_twice(case.entries)]
+    twice = [case for case in cases if _has_duplicates(case.entries)]
     once = [case for case in cases if case not in twice]
     if once:
         assert_cases(graphdriver, once, aspects, dialect)
@@ -116,7 +116,7 @@ def assert_cases_or_twice(
         graphdriver.note(f"refused, which is allowed: {[str(case) for case in refused]}")
 
 
-def _comes_twice(entries: Sequence[LayerEntry]) -> bool:
+def _has_duplicates(entries: Sequence[LayerEntry]) -> bool:
     """Say whether two members have one name; markers are no members."""
     names = [one.name for one in entries if not os.path.basename(one.name).startswith(b".wh.")]
     return len(set(names)) < len(names)
@@ -218,12 +218,12 @@ def _two_for(graphdriver: Subject, below: Tree) -> str:
     files = [name for name in names if not below[name].is_directory]
     in_upper = set(files[::2]) if not any(below[name].link for name in files) else set()
     directories = [name for name in names if below[name].is_directory]
-    ghosts = [name + b"/ghost" for name in directories if name.count(b"/") < _DEEPEST]
+    deleted = [name + b"/deleted" for name in directories if name.count(b"/") < _DEEPEST]
     lower = [LayerEntry(name, below[name]) for name in names if name not in in_upper]
-    lower += [LayerEntry(name, file(b"deleted")) for name in ghosts]
+    lower += [LayerEntry(name, file(b"deleted")) for name in deleted]
     needed = {above for name in in_upper for above in parents(name)}
     upper = [LayerEntry(name, below[name]) for name in names if name in in_upper | needed]
-    upper += [whiteout(name) for name in ghosts]
+    upper += [whiteout(name) for name in deleted]
     base = graphdriver.new_layer()
     graphdriver.apply_diff(base, "", build_archive(lower))
     middle = graphdriver.new_layer(base)
@@ -271,8 +271,8 @@ def _assert_alone(
 
 def _seen(graphdriver: Subject, layer: str, names: Iterable[bytes]) -> Tree:
     with graphdriver.program.folded(f"look({layer!r})"), graphdriver.view(layer) as root:
-        ghosts = _ghosts(os.fsencode(root))
-        assert ghosts == [], f"{ghosts} are listed, but lstat fails"
+        listed = _missing(os.fsencode(root))
+        assert listed == [], f"{listed} are listed, but lstat fails"
         tree = observe(root)
         top = os.fsencode(root) + b"/"
         missing = [one for one in names if one not in tree and not _is_behind_symlink(tree, one)]
@@ -285,7 +285,7 @@ def _is_behind_symlink(tree: Tree, name: bytes) -> bool:
     return any(above in tree and tree[above].target for above in parents(name))
 
 
-def _ghosts(root: bytes) -> list[bytes]:
+def _missing(root: bytes) -> list[bytes]:
     """Return names below `root` that are listed but do not exist."""
     found = []
     todo = [b""]

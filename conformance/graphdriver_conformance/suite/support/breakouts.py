@@ -115,7 +115,7 @@ def _aufs(name: bytes) -> LayerEntry:
 
 def _chains(victim: str, out: str) -> dict[str, Breakout]:
     new, up = entry_of("s/new", _NEW), symlink("..")
-    climb = [entry_of("u/" * level + "u", up) for level in range(4)]
+    ascents = [entry_of("u/" * level + "u", up) for level in range(4)]
     return {
         "two symlinks": [entry_of("s", symlink("t")), entry_of("t", symlink(out)), new],
         "two symlinks, the other first": [
@@ -126,7 +126,7 @@ def _chains(victim: str, out: str) -> dict[str, Breakout]:
             *(entry_of("d/t", symlink(victim)), entry_of("s", symlink("d/t"))),
             new,
         ],
-        "up by symlinks below one another": [*climb, entry_of("u/u/u/u/victim/new", _NEW)],
+        "up by symlinks below one another": [*ascents, entry_of("u/u/u/u/victim/new", _NEW)],
         "up by one symlink": [entry_of("u", up), entry_of("u/victim/new", _NEW)],
         "symlink, hard link, file": [
             *(entry_of("t", symlink(out)), entry_of("s", file(), b"t")),

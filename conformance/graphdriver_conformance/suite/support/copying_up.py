@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from graphdriver_conformance.oracle.tree import EPOCH, Node, NodeKind, file
-from graphdriver_conformance.suite.support.twins import Call, Case
+from graphdriver_conformance.suite.support.differential import Call, Case
 
 __all__ = ["COPY_UPS", "copy_up_cases"]
 

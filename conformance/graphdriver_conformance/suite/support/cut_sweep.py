@@ -18,7 +18,7 @@ from graphdriver_conformance.drivers import NoAnswer
 from graphdriver_conformance.faults.calls import Call, without_random_names
 from graphdriver_conformance.faults.findings import Swept, Where, ordinal
 from graphdriver_conformance.faults.processes import start
-from graphdriver_conformance.faults.supervisor import EVERY, GO_ON, WRITES, Supervisor, Verdict
+from graphdriver_conformance.faults.supervisor import EVERY, PROCEED, WRITES, Supervisor, Verdict
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host.environment import umount_below
 from graphdriver_conformance.host.recorded_file import Flush, Write
@@ -252,7 +252,7 @@ def _recorded(
 
     def keep(call: Call) -> Verdict:
         moments.append(_Moment(len(moments) + 1, scene.disk.as_after_a_cut(survives)))
-        return GO_ON
+        return PROCEED
 
     with Supervisor(scene.home, WRITES) as supervisor:
         process = start(scene.graphdriver.source, supervisor.enter)

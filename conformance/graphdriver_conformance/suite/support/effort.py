@@ -15,7 +15,7 @@ __all__ = [
     "error_points",
     "examples",
     "fault_points",
-    "first_will_do",
+    "is_first_violation_enough",
     "is_hurried",
     "is_thorough",
     "scaled",
@@ -86,13 +86,17 @@ def search(count: int, **more: Any) -> settings:
     )
 
 
-def first_will_do() -> bool:
+def is_first_violation_enough() -> bool:
     """Say whether only the outcome counts, so that a test may end at the first violation."""
     return os.environ.get(SHRINK_VARIABLE) == "no"
 
 
 def _phases() -> tuple[Phase, ...]:
-    return (Phase.explicit, Phase.generate, *([] if first_will_do() else [Phase.shrink]))
+    return (
+        Phase.explicit,
+        Phase.generate,
+        *([] if is_first_violation_enough() else [Phase.shrink]),
+    )
 
 
 def examples(count: int) -> Callable[[_Test], _Test]:

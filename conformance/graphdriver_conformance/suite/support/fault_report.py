@@ -48,13 +48,13 @@ def chosen_points(calls: list[Call], most: int) -> list[int]:
     everywhere = range(1, len(calls) + 1)
     if len(calls) <= most:
         return list(everywhere)
-    telling = [
+    informative = [
         point
         for point, call in enumerate(calls, 1)
         if call.kind is CallKind.MOUNT or call.name.startswith(("rename", "symlink", "link"))
     ]
-    behind = [point + 1 for point in telling if point < len(calls)]
-    picked = sorted({1, len(calls), *_spread(sorted({*telling, *behind}), most // 2)})
+    behind = [point + 1 for point in informative if point < len(calls)]
+    picked = sorted({1, len(calls), *_spread(sorted({*informative, *behind}), most // 2)})
     rest = [point for point in everywhere if point not in picked]
     return sorted({*picked, *_spread(rest, max(0, most - len(picked)))})
 
@@ -206,9 +206,11 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def shown_names(come: frozenset[str], gone: frozenset[str]) -> str:
+def shown_names(appeared: frozenset[str], gone: frozenset[str]) -> str:
     """Return the names that were created and removed, for a report."""
-    parts = [f"left: {_first(come)}"] * bool(come) + [f"missing: {_first(gone)}"] * bool(gone)
+    parts = [f"left: {_first(appeared)}"] * bool(appeared) + [f"missing: {_first(gone)}"] * bool(
+        gone
+    )
     return "; ".join(parts)
 
 

@@ -120,8 +120,8 @@ class Log:
         except Exception as error:
             self.lines.append(f"{line}  # raises {first_line(error)}")
             raise
-        came = shown_result(answer)
-        self.lines.append(f"{line}  # {came}" if came else line)
+        result = shown_result(answer)
+        self.lines.append(f"{line}  # {result}" if result else line)
         return answer
 
     def tree(self, driver: Driver, id: str) -> Tree:
@@ -225,7 +225,7 @@ class Scene:
             self.shown_empty = log.tree(driver, "empty")
             log.call(driver, "remove", "empty")
             if is_thorough():
-                self._see_renewed(log, driver)
+                self._check_renewed(log, driver)
             log.call(driver, "create_read_write", "warm", MIDDLE)
             log.call(driver, "get", "warm")
             log.call(driver, "put", "warm")
@@ -235,7 +235,7 @@ class Scene:
             process.end()
         self.names = names_below(self.place)
 
-    def _see_renewed(self, log: Log, driver: Driver) -> None:
+    def _check_renewed(self, log: Log, driver: Driver) -> None:
         log.call(driver, "create", "renewed", MIDDLE)
         log.call(driver, "apply_diff", "renewed", MIDDLE, io.BytesIO(build_archive(_OLDER)))
         self.older = log.tree(driver, "renewed")

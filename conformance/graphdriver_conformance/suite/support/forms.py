@@ -285,7 +285,7 @@ RARE: Sequence[Form] = (
         {b"no-numbers": CONTENT},
     ),
     Form(
-        "record said twice",
+        "duplicate record",
         extended([(b"path", b"first-path"), (b"path", b"last-path")]) + _file("other-path"),
         {b"last-path": CONTENT},
     ),

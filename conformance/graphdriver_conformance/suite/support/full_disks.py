@@ -25,9 +25,9 @@ __all__ = [
     "GET",
     "VERBS",
     "Attempt",
-    "Ground",
+    "DiskScene",
     "Verb",
-    "ground",
+    "disk_scene",
 ]
 
 _LONG = b"0123456789" * 450
@@ -79,7 +79,7 @@ class Attempt:
     `names` and `mounts` are those of the home before the call.
     """
 
-    said: str
+    call: str
     layer: str
     error: DriverError | OSError | None
     names: set[str]
@@ -87,7 +87,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class DiskScene:
     """A driver on a small disk, with a base and a child of it that do not change."""
 
     graphdriver: Subject
@@ -103,8 +103,8 @@ class Ground:
             names, mounts = home_names(driver.home), driver.mounts()
             self.disk.leave(resource, count)
             error = self._call(verb, layer)
-            said = f"{verb.name} with {count} {resource.value} left"
-            yield Attempt(said, layer, error, names, mounts)
+            call = f"{verb.name} with {count} {resource.value} left"
+            yield Attempt(call, layer, error, names, mounts)
             self.disk.free_space()
             if error is None and verb is GET:
                 driver.put(layer)
@@ -131,7 +131,7 @@ class Ground:
 
 
 @contextmanager
-def ground(graphdriver: Subject, type: str) -> Iterator[Ground]:
+def disk_scene(graphdriver: Subject, type: str) -> Iterator[DiskScene]:
     """Let the driver use a small disk of a type for the block; it has free space at its end."""
     point = directory_beside(graphdriver, "small")
     try:
@@ -149,7 +149,7 @@ def ground(graphdriver: Subject, type: str) -> Iterator[Ground]:
         graphdriver.not_provable("the driver does not keep its layers on the disk of its home")
     try:
         settled_names(graphdriver)
-        yield Ground(graphdriver, disk, base, kept)
+        yield DiskScene(graphdriver, disk, base, kept)
     finally:
         disk.free_space()
 

@@ -21,8 +21,8 @@ __all__ = ["FORMATS", "Format", "ImageDisk", "Survives", "copied", "digest"]
 
 # include/uapi/linux/fs.h since 6.12; xfs and ext4 have had their own names for it since 4.11.
 _FS_IOC_SHUTDOWN = 0x8004587D
-_PIECE = 1 << 16
-_ZEROS = bytes(_PIECE)
+_CHUNK = 1 << 16
+_ZEROS = bytes(_CHUNK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +186,10 @@ def copied(image: int) -> int:
         while (start := _data_from(image, end)) is not None:
             end = os.lseek(image, start, os.SEEK_HOLE)
             while start < end:
-                piece = os.pread(image, min(_PIECE, end - start), start)
-                if piece != _ZEROS[: len(piece)]:
-                    os.pwrite(copy, piece, start)
-                start += len(piece)
+                chunk = os.pread(image, min(_CHUNK, end - start), start)
+                if chunk != _ZEROS[: len(chunk)]:
+                    os.pwrite(copy, chunk, start)
+                start += len(chunk)
     return copy
 
 
@@ -201,9 +201,9 @@ def digest(image: int) -> bytes:
         end = os.lseek(image, start, os.SEEK_HOLE)
         found.update(struct.pack("=QQ", start, end))
         while start < end:
-            piece = os.pread(image, min(_PIECE, end - start), start)
-            found.update(piece)
-            start += len(piece)
+            chunk = os.pread(image, min(_CHUNK, end - start), start)
+            found.update(chunk)
+            start += len(chunk)
     return found.digest()
 
 

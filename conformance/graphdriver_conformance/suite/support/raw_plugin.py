@@ -109,8 +109,8 @@ class Raw:
                 pass  # it has closed the connection already; its earlier output is still to be read
             answer = bytearray()
             try:
-                while piece := made.recv(1 << 16):
-                    answer += piece
+                while chunk := made.recv(1 << 16):
+                    answer += chunk
             except ConnectionResetError:
                 pass
             return bytes(answer)

@@ -14,7 +14,7 @@ from graphdriver_conformance.drivers.resolve import resolve
 from graphdriver_conformance.oracle.compare import differences
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.plant import plant
-from graphdriver_conformance.suite.support.marking import IMAGE, edit
+from graphdriver_conformance.suite.support.container_edits import IMAGE, edit
 
 __all__ = ["REFUSED", "main"]
 

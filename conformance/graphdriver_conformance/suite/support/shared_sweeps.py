@@ -20,7 +20,7 @@ from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.suite.support.effort import (
     error_points,
     fault_points,
-    first_will_do,
+    is_first_violation_enough,
     is_hurried,
     is_thorough,
 )
@@ -67,7 +67,9 @@ def assert_met(graphdriver: Subject, requirement: str, made: Sweeps) -> None:
     with closing(made):
         for sweep in made:
             sweeps.append(sweep)
-            if first_will_do() and any(one.requirement == requirement for one in sweep.findings):
+            if is_first_violation_enough() and any(
+                one.requirement == requirement for one in sweep.findings
+            ):
                 break
     graphdriver.examples = max(1, sum(len(one.tried) for one in sweeps))
     for sweep in sweeps:

@@ -122,20 +122,20 @@ class _Ext4:
 
     def _take_blocks(self, left: int) -> None:
         """Fill it with files; where free blocks are scattered, one or two fewer may be left."""
-        piece, was_synced = 1 << 20, False
+        chunk, was_synced = 1 << 20, False
         for number in itertools.count():
             with open(os.open(self._filling / str(number), _NEW), "wb") as filling:
                 length = 0
                 while (free := os.statvfs(self.point).f_bavail - left) > 0:
-                    piece = min(piece, free)
+                    chunk = min(chunk, free)
                     try:
-                        fallocate(filling.fileno(), 0, length, piece * _EXT4_BLOCK)
-                        length += piece * _EXT4_BLOCK
+                        fallocate(filling.fileno(), 0, length, chunk * _EXT4_BLOCK)
+                        length += chunk * _EXT4_BLOCK
                     except OSError as error:
                         if error.errno != errno.ENOSPC:
                             raise
-                        if piece > 1:
-                            piece //= 2
+                        if chunk > 1:
+                            chunk //= 2
                         elif length:
                             break
                         elif was_synced:

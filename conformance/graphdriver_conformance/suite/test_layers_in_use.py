@@ -36,11 +36,11 @@ from graphdriver_conformance.oracle.history import (
 from graphdriver_conformance.oracle.layer import apply_layer, make_layer
 from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.tree import EPOCH, Tree, directory, file
-from graphdriver_conformance.suite.support.crew import at_once
 from graphdriver_conformance.suite.support.effort import scaled
+from graphdriver_conformance.suite.support.threads import at_once
 
-GROUND = Tree.of({"base": b"base", "etc/hosts": b"one\n", "gone": b"", "usr/lib/a": b"a"})
-PARENT = GROUND.without(b"gone").with_(b"parent", file(b"parent"))
+BASE = Tree.of({"base": b"base", "etc/hosts": b"one\n", "gone": b"", "usr/lib/a": b"a"})
+PARENT = BASE.without(b"gone").with_(b"parent", file(b"parent"))
 LAYER = PARENT.with_(b"etc/hosts", file(b"two\n")).with_(b"layer", file(b"layer"))
 CHILD = LAYER.without(b"usr/lib/a").with_(b"child", file(b"child"))
 _CHANGE = [entry_of("added", file(b"added")), entry_of("usr/lib/b", file(b"b")), whiteout("base")]
@@ -61,14 +61,14 @@ class _Chain:
     @classmethod
     def made(cls, graphdriver: Subject) -> "_Chain":
         ids: list[str] = []
-        for tree in (GROUND, PARENT, LAYER, CHILD):
+        for tree in (BASE, PARENT, LAYER, CHILD):
             ids.append(graphdriver.build(tree, ids[-1] if ids else ""))
         sibling = graphdriver.build(LAYER, ids[1])
         base, parent, layer, child = ids
         return cls(
             (base, parent, layer, child),
             sibling,
-            {base: GROUND, parent: PARENT, layer: LAYER, child: CHILD, sibling: LAYER},
+            {base: BASE, parent: PARENT, layer: LAYER, child: CHILD, sibling: LAYER},
             {base: "", parent: base, layer: parent, child: layer, sibling: parent},
         )
 
@@ -234,12 +234,12 @@ def test_layer_changes_while_its_archive_is_read(
 
     with graphdriver.diff(layer, "" if whole else parent) as stream:
         data = b""
-        while len(data) < 2 * _SIZE and (piece := stream.read(_SIZE)):
-            data += piece
+        while len(data) < 2 * _SIZE and (chunk := stream.read(_SIZE)):
+            data += chunk
         refusal = _refusal(call)
         try:
-            while piece := stream.read(1 << 16):
-                data += piece
+            while chunk := stream.read(1 << 16):
+                data += chunk
         except (DriverError, OSError) as error:
             graphdriver.note(f"the stream ended with {error}")
             return
@@ -256,8 +256,8 @@ def test_layer_changes_while_its_archive_is_read(
 @verifies("MNT-028")
 def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
     """After a crash the next get stacked a second mount, and put left the first one."""
-    wanted = GROUND
-    layer = graphdriver.new_layer(graphdriver.build(GROUND), writable=True)
+    wanted = BASE
+    layer = graphdriver.new_layer(graphdriver.build(BASE), writable=True)
     for generation in range(2):
         root = graphdriver.get(layer)
         (root / f"generation-{generation}").write_bytes(b"")
@@ -280,19 +280,19 @@ def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
 @verifies("MNT-030")
 def test_calls_on_layers_that_a_dead_holder_left(graphdriver: Subject) -> None:
     """Each call on a layer that is mounted and that nobody holds; its id can be used again."""
-    base = graphdriver.build(GROUND)
+    base = graphdriver.build(BASE)
     ids = [graphdriver.new_layer(base, writable=True) for _ in range(3)]
     for id in ids:
         with (graphdriver.get(id) / "file").open("xb") as stream:
             stream.write(b"content")
         os.utime(graphdriver.get(id) / "file", (EPOCH, EPOCH))
-    wanted = GROUND.with_(b"file", file(b"content"))
+    wanted = BASE.with_(b"file", file(b"content"))
     excludes = _excludes_children(graphdriver)
     graphdriver.reopen(cleanup=False)
     exported, parent, removed = ids
 
     entries = read_archive(graphdriver.diff_bytes(exported, base))
-    assert_same_tree(wanted, apply_layer(GROUND, entries), "the archive")
+    assert_same_tree(wanted, apply_layer(BASE, entries), "the archive")
     child = graphdriver.new_layer(parent)
     if excludes:
         graphdriver.note("get of a child is refused while its parent is mounted (CON-005)")
@@ -304,7 +304,7 @@ def test_calls_on_layers_that_a_dead_holder_left(graphdriver: Subject) -> None:
     left = graphdriver.mounts()
     assert left == [], "mounts of layers are left that were removed"
     graphdriver.create(removed, base)
-    assert_same_tree(GROUND, graphdriver.tree(removed), "the layer that is made again")
+    assert_same_tree(BASE, graphdriver.tree(removed), "the layer that is made again")
 
 
 @dataclass(slots=True)
@@ -342,9 +342,9 @@ def _is_refusal(outcome: object) -> bool:
     return isinstance(outcome, (DriverError, OSError))
 
 
-def _lets_parents_go(graphdriver: Subject) -> bool:
+def _allows_parent_removal(graphdriver: Subject) -> bool:
     """Return whether a parent with a child can be removed, so that get of the child fails."""
-    parent = graphdriver.build(GROUND)
+    parent = graphdriver.build(BASE)
     child = graphdriver.new_layer(parent)
     if _refusal(partial(graphdriver.remove, parent)):
         graphdriver.remove(child)
@@ -359,7 +359,7 @@ def _excludes_children(graphdriver: Subject) -> bool:
     The parent is not a base layer, which would need no mount; the child is created while the parent
     is held, because a layer with children may be mounted read-only.
     """
-    parent = graphdriver.new_layer(graphdriver.build(GROUND))
+    parent = graphdriver.new_layer(graphdriver.build(BASE))
     with graphdriver.view(parent):
         child = graphdriver.new_layer(parent)
         if _refusal(partial(graphdriver.get, child)):
@@ -371,13 +371,13 @@ def _excludes_children(graphdriver: Subject) -> bool:
 @verifies("CON-015")
 def test_create_against_removal_of_the_parent(graphdriver: Subject) -> None:
     """A build starts from an image that is being pruned: the results must fit one order."""
-    may_fail = _lets_parents_go(graphdriver)
-    ground = graphdriver.build(GROUND)
+    may_fail = _allows_parent_removal(graphdriver)
+    base = graphdriver.build(BASE)
     race = _Race(graphdriver)
     driver = graphdriver.driver
     for _ in range(scaled(200)):
         parent, child = graphdriver.new_id("parent"), graphdriver.new_id("child")
-        driver.create(parent, ground)
+        driver.create(parent, base)
 
         made, removed = race.run(
             parent, partial(driver.create, child, parent), partial(driver.remove, parent)
@@ -394,7 +394,7 @@ def test_create_against_removal_of_the_parent(graphdriver: Subject) -> None:
             if may_fail and _refusal(partial(graphdriver.tree, child)):
                 continue
             shown = "a child whose parent was removed while it was made"
-            assert_same_tree(GROUND, graphdriver.tree(child), shown)
+            assert_same_tree(BASE, graphdriver.tree(child), shown)
         for id in [child] * is_made + [parent] * (not is_removed):
             driver.remove(id)
     assert graphdriver.mounts() == [], "mounts are left"
@@ -405,9 +405,9 @@ def test_create_against_removal_of_the_parent(graphdriver: Subject) -> None:
 def test_archive_is_applied_while_a_child_is_made(graphdriver: Subject, depth: int) -> None:
     """A container is started from a layer that is still being unpacked."""
     race = _Race(graphdriver)
-    archive, changed = build_archive(_CHANGE), apply_layer(GROUND, _CHANGE)
+    archive, changed = build_archive(_CHANGE), apply_layer(BASE, _CHANGE)
     for _ in range(scaled(20)):
-        parent = graphdriver.build(GROUND)
+        parent = graphdriver.build(BASE)
         middle = graphdriver.new_layer(parent) if depth == 2 else parent
         child = graphdriver.new_id("child")
 
@@ -426,9 +426,9 @@ def test_archive_is_applied_while_a_child_is_made(graphdriver: Subject, depth: i
         if isinstance(got, Path):
             shown = observe(got)
             if refused or differences(changed, shown):
-                assert_same_tree(GROUND, shown, f"a view, apply_diff below gave {applied!r}")
+                assert_same_tree(BASE, shown, f"a view, apply_diff below gave {applied!r}")
             graphdriver.put(child)
-        wanted = GROUND if refused else changed
+        wanted = BASE if refused else changed
         assert_same_tree(wanted, graphdriver.tree(parent), f"apply_diff gave {applied!r}")
     assert graphdriver.mounts() == [], "mounts are left"
 
@@ -441,10 +441,10 @@ def test_archive_is_applied_to_a_held_layer_whose_child_is_got(graphdriver: Subj
     """
     added = [f"added/{number:02}" for number in range(40)]
     entries = [entry_of(name, file(b"x" * 8192)) for name in added]
-    archive, changed = build_archive(entries), apply_layer(GROUND, entries)
-    ground = graphdriver.build(GROUND)
+    archive, changed = build_archive(entries), apply_layer(BASE, entries)
+    base = graphdriver.build(BASE)
     for _ in range(scaled(15)):
-        parent = graphdriver.new_layer(ground, writable=True)
+        parent = graphdriver.new_layer(base, writable=True)
         with graphdriver.view(parent):
             child = graphdriver.new_layer(parent)
             half = threading.Event()
@@ -460,7 +460,7 @@ def test_archive_is_applied_to_a_held_layer_whose_child_is_got(graphdriver: Subj
             ) -> None:
                 try:
                     with os.fdopen(reading, "rb") as stream:
-                        graphdriver.driver.apply_diff(parent, ground, stream)
+                        graphdriver.driver.apply_diff(parent, base, stream)
                 finally:
                     half.set()
 
@@ -478,7 +478,7 @@ def test_archive_is_applied_to_a_held_layer_whose_child_is_got(graphdriver: Subj
                 shown = observe(root)
                 if _is_refusal(applied) or differences(changed, shown):
                     message = f"a view, apply_diff below gave {applied!r}"
-                    assert_same_tree(GROUND, shown, message)
+                    assert_same_tree(BASE, shown, message)
                 # The tree may be exchanged between two of these looks.
                 last = added[len(added) - len(names) :]
                 assert names == last, "the view first had files that are not the last ones"
@@ -493,7 +493,7 @@ class _History:
     """The calls of threads on a family of three layers, and their results."""
 
     graphdriver: Subject
-    ground: str
+    base: str
     ids: tuple[str, str, str]
     clock: Iterator[int] = field(default_factory=itertools.count)
     calls: list[Call] = field(default_factory=list)
@@ -501,7 +501,7 @@ class _History:
 
     def make(self, verb: str, id: str) -> bool:
         """Make a call, and record it with its result; for a view also with the view's tree."""
-        parent = ([self.ground, *self.ids])[self.ids.index(id)]
+        parent = ([self.base, *self.ids])[self.ids.index(id)]
         driver = self.graphdriver.driver
         calls: dict[str, Callable[[], object]] = {
             "create": partial(driver.create, id, parent),
@@ -541,7 +541,7 @@ class _History:
         Layers that were removed meanwhile are excluded, and layers below which an archive was
         applied: a held layer is written in place (CON-016 tests the others).
         """
-        added = Tree({**GROUND, **Tree.of({"added/a": file(), "added/b": file()})})
+        added = Tree({**BASE, **Tree.of({"added/a": file(), "added/b": file()})})
         found = []
         for id, began, ended, shown in self.views:
             below = self.ids[: self.ids.index(id) + 1]
@@ -555,7 +555,7 @@ class _History:
                 continue
             if isinstance(shown, OSError):
                 found.append(f"{id}: {shown}")
-            elif differences(added, shown) and (lines := differences(GROUND, shown)):
+            elif differences(added, shown) and (lines := differences(BASE, shown)):
                 found.append(f"{id}: {'; '.join(lines)}")
         return found
 
@@ -566,18 +566,18 @@ _CALLS = ("create", "create", "exists", "get", "put", "remove", "remove", "apply
 @verifies("CON-017")
 def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -> None:
     """Builds, pulls and prunes use the same image; each acts on the results of its calls."""
-    orphans = _lets_parents_go(graphdriver)
-    ground = graphdriver.build(GROUND)
-    below = graphdriver.new_layer(ground)
-    replaces = not _refusal(partial(graphdriver.create, below, ground))
+    orphans = _allows_parent_removal(graphdriver)
+    base = graphdriver.build(BASE)
+    below = graphdriver.new_layer(base)
+    replaces = not _refusal(partial(graphdriver.create, below, base))
     graphdriver.new_layer(below)
     excludes = _excludes_children(graphdriver)
     copies = not orphans and not _refusal(partial(graphdriver.remove, below))
     for round in range(scaled(10)):
         ids = (f"parent-{round}", f"child-{round}", f"grandchild-{round}")
-        history = _History(graphdriver, ground, ids)
+        history = _History(graphdriver, base, ids)
 
-        def live(seed: int, history: _History = history) -> None:
+        def use_layers(seed: int, history: _History = history) -> None:
             own = random.Random(seed)
             held: list[str] = []
             for _ in range(12):
@@ -593,7 +593,7 @@ def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -
                 history.make("put", id)
 
         chance = random.Random(round)
-        at_once([partial(live, chance.randrange(1 << 30)) for _ in range(3)])
+        at_once([partial(use_layers, chance.randrange(1 << 30)) for _ in range(3)])
         # By one thread, so that no concurrency can explain a result.
         for id in reversed(ids):
             for verb in ("exists", "remove", "exists"):
@@ -602,7 +602,7 @@ def test_histories_of_parents_and_children_have_an_order(graphdriver: Subject) -
         calls = marked_busy(history.calls)
         shown = "\n  ".join(map(str, sorted(calls, key=lambda call: call.began)))
         start = FamilyModel(
-            ground, copies=copies, orphans=orphans, replaces=replaces, excludes=excludes
+            base, copies=copies, orphans=orphans, replaces=replaces, excludes=excludes
         )
         assert is_linearisable(calls, start), (
             f"no sequential order explains these results:\n  {shown}"

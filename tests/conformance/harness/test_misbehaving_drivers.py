@@ -21,7 +21,7 @@ from graphdriver_conformance.session.library import CheckFailed
 
 pytest_plugins = ["pytester"]
 
-RUDE = """
+DRIVERS = """
 import os, signal, sys, threading, time, warnings
 import pytest
 from graphdriver.errors import DriverError
@@ -139,9 +139,9 @@ DEADLINE = "--graphdriver-deadline=20"
 
 
 @pytest.fixture
-def rude(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def directory(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the directory of the drivers; the test fails if runs leave files in TMPDIR."""
-    pytester.makepyfile(rude=RUDE)
+    pytester.makepyfile(bad=DRIVERS)
     place = pytester.path / "tmp"
     place.mkdir()
     monkeypatch.setenv("TMPDIR", str(place))
@@ -152,7 +152,7 @@ def rude(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def _rows(pytester: pytest.Pytester, name: str, *more: str) -> dict[str, dict[str, Any]]:
     done = pytester.runpytest_subprocess(
-        f"--driver=rude:{name}", "--requirement=LIF-001", "--requirement=LIF-014",
+        f"--driver=bad:{name}", "--requirement=LIF-001", "--requirement=LIF-014",
         "--graphdriver-report=r.json", "--graphdriver-profile=quick", "-p", "no:cacheprovider",
         *more,
     )  # fmt: skip
@@ -176,7 +176,12 @@ def _rows(pytester: pytest.Pytester, name: str, *more: str) -> dict[str, dict[st
     ],
 )
 def test_process_that_is_lost_is_a_violation(
-    pytester: pytest.Pytester, rude: Path, name: str, reason: str, actual: str, processes: str
+    pytester: pytest.Pytester,
+    directory: Path,
+    name: str,
+    reason: str,
+    actual: str,
+    processes: str,
 ) -> None:
     rows = _rows(pytester, name, processes, *[DEADLINE] * (name == "Hang"))
 
@@ -188,14 +193,16 @@ def test_process_that_is_lost_is_a_violation(
     assert (DEADLINE in rows["LIF-001"]["reproduce"]) is (name == "Hang")
 
 
-def test_rest_of_the_run_goes_on(pytester: pytest.Pytester, rude: Path) -> None:
+def test_rest_of_the_run_goes_on(pytester: pytest.Pytester, directory: Path) -> None:
     done = pytester.runpytest_subprocess(
-        "--driver=rude:HangInStream", "--requirement=DIF-001", "--requirement=LIF-00",
+        "--driver=bad:HangInStream", "--requirement=DIF-001", "--requirement=LIF-00",
         "--graphdriver-report=r.json", "--graphdriver-profile=quick", "-p", "no:cacheprovider",
         DEADLINE,
     )  # fmt: skip
 
-    rows = {row["id"]: row for row in json.loads((rude / "r.json").read_text())["requirements"]}
+    rows = {
+        row["id"]: row for row in json.loads((directory / "r.json").read_text())["requirements"]
+    }
     assert done.ret == 1
     assert rows["DIF-001"]["reason"] == "deadline"
     assert ".read() did not return within 20 s" in rows["DIF-001"]["actual"]
@@ -211,16 +218,16 @@ def test_rest_of_the_run_goes_on(pytester: pytest.Pytester, rude: Path) -> None:
     ],
 )
 def test_answer_of_a_wrong_type_is_a_violation_in_words(
-    rude: Path, name: str, id: str, reason: str, expected: str, actual: str
+    directory: Path, name: str, id: str, reason: str, expected: str, actual: str
 ) -> None:
-    result = check(f"rude:{name}", requirements=[id], profile="quick")
+    result = check(f"bad:{name}", requirements=[id], profile="quick")
 
     (row,) = result.violations
     assert (id, Reason(reason)) == (row.id, row.reason)
     assert expected in (row.expected or "")
     assert actual in (row.actual or "")
     assert not result.ok
-    assert repr(result).startswith(f"<CheckResult rude:{name}: not-conformant, 1 violated")
+    assert repr(result).startswith(f"<CheckResult bad:{name}: not-conformant, 1 violated")
     with pytest.raises(AssertionError, match=f"{id} .MUST.*{actual}"):
         result.raise_for_violations()
 
@@ -237,22 +244,22 @@ def test_answer_of_a_wrong_type_is_a_violation_in_words(
     ],
 )
 def test_driver_that_would_end_the_test_is_a_violation(
-    rude: Path, name: str, reason: Reason, actual: str
+    directory: Path, name: str, reason: Reason, actual: str
 ) -> None:
-    result = check(f"rude:{name}", requirements=["LIF-001"], profile="quick", deadline=20)
+    result = check(f"bad:{name}", requirements=["LIF-001"], profile="quick", deadline=20)
 
     (row,) = result.violations
     assert ("LIF-001", reason) == (row.id, row.reason)
     assert actual in (row.actual or "")
 
 
-def test_attributes_of_a_driver_are_checked(rude: Path) -> None:
-    result = check("rude:ClaimsRaise", requirements=["INI-001"], profile="quick")
+def test_attributes_of_a_driver_are_checked(directory: Path) -> None:
+    result = check("bad:ClaimsRaise", requirements=["INI-001"], profile="quick")
 
     (row,) = result.violations
     assert (row.id, row.reason) == ("INI-001", Reason.RAISED)
     with pytest.raises(CheckFailed, match="layer_limit is a NoneType; it must be a int"):
-        check("rude:NoLimit", requirements=["LIF-001"], profile="quick")
+        check("bad:NoLimit", requirements=["LIF-001"], profile="quick")
 
 
 @pytest.mark.parametrize("processes", ["-n0", "-n2"])
@@ -286,8 +293,8 @@ def test_part_of_its_tests_does_not_show_a_requirement(
     assert rows["LIF-002"]["outcome"] == "not-selected"
 
 
-def test_refusal_of_a_wrong_class_says_which_classes_refuse(rude: Path) -> None:
-    result = check("rude:WrongClass", requirements=["LIF-008"], profile="quick")
+def test_refusal_of_a_wrong_class_says_which_classes_refuse(directory: Path) -> None:
+    result = check("bad:WrongClass", requirements=["LIF-008"], profile="quick")
 
     (row,) = result.violations
     assert (row.reason, row.actual) == (Reason.WRONG_ERROR, "it raised ValueError: no such parent")
@@ -295,23 +302,23 @@ def test_refusal_of_a_wrong_class_says_which_classes_refuse(rude: Path) -> None:
 
 
 @pytest.mark.parametrize("id", ["INI-005", "INI-006", "INI-007", "INI-011"])
-def test_refusal_of_init_has_its_class_checked(rude: Path, id: str) -> None:
-    result = check("rude:WrongClassOfInit", requirements=[id], profile="quick")
+def test_refusal_of_init_has_its_class_checked(directory: Path, id: str) -> None:
+    result = check("bad:WrongClassOfInit", requirements=[id], profile="quick")
 
     (row,) = result.violations
     assert (row.reason, row.actual) == (Reason.WRONG_ERROR, "it raised ValueError: no such option")
 
 
-def test_refusal_of_a_hostile_id_has_its_class_checked(rude: Path) -> None:
-    result = check("rude:WrongClassOfIds", requirements=["LIF-013"], profile="quick")
+def test_refusal_of_a_hostile_id_has_its_class_checked(directory: Path) -> None:
+    result = check("bad:WrongClassOfIds", requirements=["LIF-013"], profile="quick")
 
     (row,) = result.violations
     assert (row.reason, row.actual) == (Reason.WRONG_ERROR, "it raised ValueError: no such id")
     assert (row.expected or "").startswith("exists('")
 
 
-def test_process_that_does_not_end_is_past_the_deadline(rude: Path) -> None:
-    result = check("rude:NeverEnds", requirements=["CLN-010"], profile="quick", deadline=20)
+def test_process_that_does_not_end_is_past_the_deadline(directory: Path) -> None:
+    result = check("bad:NeverEnds", requirements=["CLN-010"], profile="quick", deadline=20)
 
     (row,) = result.violations
     assert row.reason is Reason.DEADLINE
@@ -320,41 +327,48 @@ def test_process_that_does_not_end_is_past_the_deadline(rude: Path) -> None:
 
 @pytest.mark.parametrize("processes", ["-n0", "-n2"])
 def test_warnings_of_a_driver_are_in_the_summary(
-    pytester: pytest.Pytester, rude: Path, processes: str
+    pytester: pytest.Pytester, directory: Path, processes: str
 ) -> None:
     """The class of a driver's own warning exists in the supervised process only."""
     done = pytester.runpytest_subprocess(
-        "--driver=rude:Warns", "--requirement=LIF-001", "--graphdriver-profile=quick",
+        "--driver=bad:Warns", "--requirement=LIF-001", "--graphdriver-profile=quick",
         "-p", "no:cacheprovider", processes,
     )  # fmt: skip
 
     assert done.ret == 0
     done.stdout.fnmatch_lines_random(
         [
-            "*rude.py:*: DeprecationWarning: exists is deprecated",
-            "*rude.py:*: UserWarning: OwnWarning: this driver is slow",
+            "*bad.py:*: DeprecationWarning: exists is deprecated",
+            "*bad.py:*: UserWarning: OwnWarning: this driver is slow",
         ]
     )
 
 
-def test_check_reports_a_process_that_dies(rude: Path) -> None:
-    result = check("rude:Segfault", requirements=["LIF-001"], profile="quick", workers=2)
+def test_check_reports_a_process_that_dies(directory: Path) -> None:
+    result = check("bad:Segfault", requirements=["LIF-001"], profile="quick", workers=2)
 
     assert not result.ok
     assert result.verdict is Verdict.NOT_CONFORMANT
     assert result.requirements["LIF-001"].reason is Reason.PROCESS_DIED
 
 
-def test_command_reports_a_run_that_is_killed_with_its_driver(rude: Path) -> None:
-    command = [sys.executable, "-m", "graphdriver_conformance", "check", "rude:ParentKilled", "-n0"]
+def test_command_reports_a_run_that_is_killed_with_its_driver(directory: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "graphdriver_conformance",
+        "check",
+        "bad:ParentKilled",
+        "-n0",
+    ]
     command += ["--requirement=LIF-001", "--requirement=INI-001", "--graphdriver-report=r.json"]
 
-    done = subprocess.run(command, cwd=rude, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
     assert "the process of the suite was killed by SIGKILL" in done.stderr
     assert "INCONCLUSIVE" in done.stdout
-    data = json.loads((rude / "r.json").read_text())
+    data = json.loads((directory / "r.json").read_text())
     assert (data["run"]["ended"], data["verdict"]) == ("crashed", "inconclusive")
     rows = {row["id"]: row["outcome"] for row in data["requirements"]}
     assert rows["INI-001"] == "met"
@@ -364,17 +378,17 @@ def test_command_reports_a_run_that_is_killed_with_its_driver(rude: Path) -> Non
 @pytest.mark.parametrize("processes", ["-n0", "-n2"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_has_a_verdict_and_leaves_nothing(
-    rude: Path, number: signal.Signals, processes: str
+    directory: Path, number: signal.Signals, processes: str
 ) -> None:
     """The interrupt is sent while a verb hangs; the journal shows when that is."""
-    command = [sys.executable, "-m", "pytest", "--driver=rude:Hang", processes, "-q"]
+    command = [sys.executable, "-m", "pytest", "--driver=bad:Hang", processes, "-q"]
     command += ["--requirement=LIF-001", "--requirement=INI-001", "-p", "no:cacheprovider"]
     command += ["--graphdriver-report=r.json", "--graphdriver-journal=j.jsonl"]
     process = subprocess.Popen(
-        command, cwd=rude, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        while "INI-001" not in _text(rude / "j.jsonl").partition('"test"')[2]:
+        while "INI-001" not in _text(directory / "j.jsonl").partition('"test"')[2]:
             assert process.poll() is None, process.communicate()[0]
         process.send_signal(number)
         printed = process.communicate(timeout=300)[0]
@@ -384,76 +398,82 @@ def test_interrupted_run_has_a_verdict_and_leaves_nothing(
     assert process.returncode == 2, printed
     assert "Traceback" not in printed, printed
     assert "INCONCLUSIVE" in printed
-    (result,) = read_results([rude / "r.json"])
+    (result,) = read_results([directory / "r.json"])
     assert (result.run.ended, result.run.complete) == (Ended.INTERRUPTED, False)
     assert result.requirements["INI-001"].outcome is Outcome.MET
     assert result.requirements["LIF-001"].reason is Reason.NOT_REPORTED
 
 
-def test_journal_of_a_killed_run_can_be_reported(rude: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "--driver=rude:ParentKilled", "-q"]
+def test_journal_of_a_killed_run_can_be_reported(directory: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "--driver=bad:ParentKilled", "-q"]
     command += ["--requirement=LIF-001", "--requirement=INI-001", "-p", "no:cacheprovider"]
     command += ["-p", "no:xdist", "--graphdriver-report=r.json"]
-    subprocess.run(command, cwd=rude, capture_output=True, check=False)
-    (place,) = (rude / "tmp").glob("graphdriver-*")
-    place.rename(rude / "left")  # no process is left that could remove it
+    subprocess.run(command, cwd=directory, capture_output=True, check=False)
+    (place,) = (directory / "tmp").glob("graphdriver-*")
+    place.rename(directory / "left")  # no process is left that could remove it
 
-    (result,) = read_results([rude / "r.journal.jsonl"])
+    (result,) = read_results([directory / "r.journal.jsonl"])
 
-    assert not (rude / "r.json").exists()
+    assert not (directory / "r.json").exists()
     assert (result.run.ended, result.verdict) == (Ended.CRASHED, Verdict.INCONCLUSIVE)
     assert result.requirements["INI-001"].outcome is Outcome.MET
     assert result.requirements["LIF-001"].reason is Reason.NOT_REPORTED
 
 
-def test_home_of_a_violation_is_kept(pytester: pytest.Pytester, rude: Path) -> None:
+def test_home_of_a_violation_is_kept(pytester: pytest.Pytester, directory: Path) -> None:
     for name in ("Text", "Exit"):
         rows = _rows(pytester, name, "--graphdriver-keep=kept")
         kept = Path(rows["LIF-001"]["kept"])
-        assert rude / "kept" == kept.parent
+        assert directory / "kept" == kept.parent
         assert (kept / "home").is_dir()
 
 
-def test_waived_violation_is_red_nowhere(pytester: pytest.Pytester, rude: Path) -> None:
-    (rude / "w.toml").write_text(
+def test_waived_violation_is_red_nowhere(pytester: pytest.Pytester, directory: Path) -> None:
+    (directory / "w.toml").write_text(
         '[[waive]]\nrequirement = "LIF-001"\nreason = "known"\nissue = "#1"\nuntil = "2999-01-01"\n'
     )
 
     done = pytester.runpytest_subprocess(
-        "--driver=rude:Text", "--requirement=LIF-001", "--requirement=INI-001",
+        "--driver=bad:Text", "--requirement=LIF-001", "--requirement=INI-001",
         "--graphdriver-waivers=w.toml", "--junitxml=j.xml", "-p", "no:cacheprovider",
     )  # fmt: skip
 
     assert done.ret == 0
     done.assert_outcomes(passed=1, skipped=1)
-    junit = (rude / "j.xml").read_text()
+    junit = (directory / "j.xml").read_text()
     assert "<failure" not in junit
     assert "waived until 2999-01-01: known (#1)" in junit
-    assert "LIF-001-rude:Text" in junit
+    assert "LIF-001-bad:Text" in junit
 
 
 @pytest.mark.parametrize(
     ("spec", "id", "more"),
     [
-        ("rude:Text", "LIF-001", []),
+        ("bad:Text", "LIF-001", []),
         ("graphdriver_mutants:OpaqueDropped", "DIF-002", ["--graphdriver-seed=7"]),
         ("overlay2", "CON-005", ["--graphdriver-option=overlay2.mountopt=index=on"]),
     ],
 )
 def test_line_that_reproduces_does(
-    pytester: pytest.Pytester, rude: Path, spec: str, id: str, more: list[str]
+    pytester: pytest.Pytester, directory: Path, spec: str, id: str, more: list[str]
 ) -> None:
     pytester.runpytest_subprocess(
         f"--driver={spec}", f"--requirement={id}", "--graphdriver-report=r.json",
         "--graphdriver-profile=quick", "-p", "no:cacheprovider", *more,
     )  # fmt: skip
-    rows = json.loads((rude / "r.json").read_text())["requirements"]
+    rows = json.loads((directory / "r.json").read_text())["requirements"]
     line = next(row["reproduce"] for row in rows if row["id"] == id)
     beside = os.path.dirname(sys.executable)
     environment = {**os.environ, "PATH": f"{beside}:{os.environ['PATH']}"}
 
     done = subprocess.run(
-        line, shell=True, cwd=rude, env=environment, capture_output=True, text=True, check=False
+        line,
+        shell=True,
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert [one for one in more if one not in line] == []

@@ -1,4 +1,4 @@
-"""Mutants of markers and members that meet."""
+"""Mutants of markers and members with the same or nested paths."""
 
 import errno
 import io
@@ -25,17 +25,17 @@ _OPAQUE = ".wh..wh..opq"
 
 
 class _Afterwards(Mutant):
-    """Lets a subclass change the layer's directory after an archive was applied."""
+    """Lets a subclass change the layer's directory after apply_diff."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
         data = diff.read()
-        size = self.sound.apply_diff(id, parent, io.BytesIO(data))
+        size = self.wrapped.apply_diff(id, parent, io.BytesIO(data))
         names = [clean(member.name) for member, _ in members_of(data)] if data else []
         self.after(self.home / id / "diff", names)
         return size
 
     def after(self, upper: Path, names: list[str]) -> None:
-        """Change `upper`, to which members of these names were applied."""
+        """Change `upper` after the members `names` were applied."""
         raise NotImplementedError
 
 
@@ -246,7 +246,7 @@ class OverwritesAllNames(RewritesApply):
 
 class _KeepsAttributes(SeesBelow):
     def keep(self, member: tarfile.TarInfo) -> None:
-        """Add what the view's inode of that name has, and the member has not."""
+        """Add xattrs that the inode in the view has and the member lacks."""
         path = self.view / member.name
         for key in os.listxattr(path):
             if key.startswith("user."):

@@ -158,18 +158,18 @@ def test_hold_ends_while_the_locks_are_looked_up(
 def test_hold_that_another_thread_is_to_end_is_ended_before_the_next_verb(driver: Driver) -> None:
     """remove would be refused because of a hold that its own thread has released."""
     stream = _holding(driver, "a")
-    owned, go_on = threading.Event(), threading.Event()
+    owned, proceed = threading.Event(), threading.Event()
 
     def own() -> None:
         with driver._layers.locked("a"):
             owned.set()
-            go_on.wait(DEADLINE)
+            proceed.wait(DEADLINE)
 
     def give_up() -> None:
         assert owned.wait(DEADLINE)
         stream.close()
         assert _is_mounted(driver, "a"), "it was not for this thread to end it"
-        go_on.set()
+        proceed.set()
         driver.remove("a")
 
     _at_once(own, give_up)
@@ -181,9 +181,9 @@ def test_many_streams_are_given_up_by_collections_at_every_point(driver: Driver)
     def work() -> None:
         for number in range(40):
             id = LAYERS[number % 2]
-            circle: list[object] = [driver.diff(id, "other")]
-            circle.append(circle)
-            del circle
+            cycle: list[object] = [driver.diff(id, "other")]
+            cycle.append(cycle)
+            del cycle
             view = driver.get(id)
             assert os.listdir(view) == ["f"]
             driver.put(id)

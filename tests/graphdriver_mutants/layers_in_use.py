@@ -1,4 +1,4 @@
-"""Mutants that look at one layer only, and not at those that stand on it or below it."""
+"""Mutants that change a layer although an ancestor or descendant is in use."""
 
 import errno
 import io
@@ -17,7 +17,7 @@ from graphdriver_mutants.rewriting import members_of
 
 __all__: list[str] = []
 
-# How long a mutant that has a gap waits in it, in seconds, for another thread to step in.
+# How long a mutant waits in its race window for another thread, in seconds.
 _GAP = 0.1
 _SOME = 20
 """Files after which a mutant waits that unpacks an archive in place."""
@@ -36,10 +36,10 @@ class DiffUnmountsTheParent(Mutant):
 
 
 class _Forces(Mutant):
-    """Lets a subclass do what the sound driver refuses because of other layers."""
+    """Lets a subclass remove or exchange layers that are in use."""
 
     def force_removal(self, id: str) -> None:
-        """Remove a layer with its short name, whoever stands on it."""
+        """Remove a layer and its short link, regardless of its children."""
         link = (self.home / id / "link").read_text()
         shutil.rmtree(self.home / id)
         (self.home / "l" / link).unlink()
@@ -47,14 +47,14 @@ class _Forces(Mutant):
     def force_exchange(self, id: str, parent: str, data: bytes) -> int:
         """Apply an archive to a copy of a layer's directory, and exchange the two."""
         new = f"{id}-exchanged"
-        self.sound.create(new, parent)
+        self.wrapped.create(new, parent)
         mine, theirs = self.home / id / "diff", self.home / new / "diff"
         shutil.copytree(mine, theirs, symlinks=True, dirs_exist_ok=True)
-        size = self.sound.apply_diff(new, parent, io.BytesIO(data))
+        size = self.wrapped.apply_diff(new, parent, io.BytesIO(data))
         mine.rename(mine.with_name("old"))
         theirs.rename(mine)
         mine.with_name("old").rename(theirs)
-        self.sound.remove(new)
+        self.wrapped.remove(new)
         return size
 
 
@@ -67,12 +67,12 @@ class ChildrenForgottenAtRestart(_Forces):
         self._parents: set[str] = set()
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, and note the parent."""
+        """Create, and record the parent."""
         super().make(id, parent, storage_opt)
         self._parents.add(parent)
 
     def remove(self, id: str) -> None:
-        """Driver.remove; by force of a layer without known children that nobody holds."""
+        """Driver.remove; forced if the layer has no recorded children and is not held."""
         try:
             super().remove(id)
         except LayerInUse:
@@ -90,12 +90,12 @@ class OnlyChildrenCount(_Forces):
         self._parents: dict[str, str] = {}
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, and note the parent."""
+        """Create, and record the parent."""
         super().make(id, parent, storage_opt)
         self._parents[id] = parent
 
     def remove(self, id: str) -> None:
-        """Driver.remove; by force unless the layer or a child is mounted."""
+        """Driver.remove; forced unless the layer or a child is mounted."""
         try:
             super().remove(id)
         except LayerInUse:
@@ -110,7 +110,7 @@ class ExchangesBelowHolders(_Forces):
     """apply_diff exchanges a layer's directory while it is the lower directory of a mount."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff, by force where a descendant is held."""
+        """Driver.apply_diff, forced if a descendant is held."""
         data = diff.read()
         try:
             return super().apply_diff(id, parent, io.BytesIO(data))
@@ -127,14 +127,14 @@ class AppliesBelowNewHolders(_Forces):
         self._got = threading.Event()
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, noticed by an apply_diff that is unpacking."""
+        """Driver.get; reports itself to a running apply_diff."""
         view = super().get(id, mount_label)
         if os.path.ismount(view):
             self._got.set()
         return view
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff, after which someone may have got a child."""
+        """Driver.apply_diff; a child may be held meanwhile."""
         data = diff.read()
         self._got.clear()
         self._got.wait(_GAP)
@@ -146,7 +146,7 @@ class AppliesBelowNewHolders(_Forces):
 
 @mutant("CON-016", bug="overlay2 of this project until 2026: a layer is held, so apply is in place")
 class AppliesInPlaceBelowChildren(Mutant):
-    """apply_diff to a layer that is held writes into its view, whoever mounts a child meanwhile."""
+    """apply_diff to a held layer writes into its view while a child can be mounted."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -154,7 +154,7 @@ class AppliesInPlaceBelowChildren(Mutant):
         self._views: dict[str, Path] = {}
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, noticed by an apply_diff that is unpacking."""
+        """Driver.get; reports itself to a running apply_diff."""
         self._views[id] = super().get(id, mount_label)
         self._got.set()
         return self._views[id]
@@ -165,7 +165,7 @@ class AppliesInPlaceBelowChildren(Mutant):
         self._views.pop(id, None)
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff; of files only where the layer is held."""
+        """Driver.apply_diff; to a held layer, writes the files into its view."""
         view = self._views.get(id)
         if view is None:
             return super().apply_diff(id, parent, diff)
@@ -191,10 +191,10 @@ class AppliesInPlaceBelowChildren(Mutant):
 class AppliesUnderReaders(Mutant):
     """apply_diff to a layer whose archive is being read overwrites files that are not read yet."""
 
-    sound_name = "vfs"
+    wrapped_name = "vfs"
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff, in place where that is refused."""
+        """Driver.apply_diff; in place if it is refused."""
         data = diff.read()
         try:
             return super().apply_diff(id, parent, io.BytesIO(data))
@@ -214,7 +214,7 @@ class MountsOverStale(Mutant):
         self._counts: dict[str, int] = {}
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, and a bind mount over a mount that nobody here has made."""
+        """Driver.get, and a bind mount over the mount of another process."""
         was_mounted = os.path.ismount(self.home / id / "merged")
         view = super().get(id, mount_label)
         if was_mounted and not self._counts.get(id):
@@ -230,19 +230,19 @@ class MountsOverStale(Mutant):
 
 @mutant("MNT-030", bug="moby #22260: device or resource busy")
 class StaleMountsKeepLayers(Mutant):
-    """remove of a layer fails while a mount is there that this process has not made."""
+    """remove of a layer fails while it has a mount of another process."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._known: set[str] = set()
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get, noted."""
+        """Driver.get, recorded."""
         self._known.add(id)
         return super().get(id, mount_label)
 
     def remove(self, id: str) -> None:
-        """Driver.remove, as rmdir(2) of a mount point."""
+        """Driver.remove; a mount of another process is EBUSY, as from rmdir(2)."""
         if id and id not in self._known and os.path.ismount(self.home / id / "merged"):
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(self.home / id))
         super().remove(id)
@@ -258,15 +258,15 @@ class AsksForChildrenTooEarly(_Forces):
         self._made = threading.Event()
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, noticed by a remove that has asked already."""
+        """Create; reports itself to a remove that has checked for children already."""
         super().make(id, parent, storage_opt)
         self._parents[id] = parent
         if parent:
             self._made.set()
 
     def remove(self, id: str) -> None:
-        """Ask, then remove, by force where it is too late."""
-        if id and self.sound.exists(id) and id not in self._parents.values():
+        """Check for children, then remove; forced if one was created meanwhile."""
+        if id and self.wrapped.exists(id) and id not in self._parents.values():
             self._made.clear()
             self._made.wait(_GAP)
             try:
@@ -287,7 +287,7 @@ class ParentIsRemembered(Mutant):
         self._known: set[str] = set()
 
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
-        """Create, unless the parent only was there once."""
-        if parent not in self._known or self.sound.exists(parent):
+        """Create; without an effect if the parent has been removed."""
+        if parent not in self._known or self.wrapped.exists(parent):
             super().make(id, parent, storage_opt)
             self._known.add(id)

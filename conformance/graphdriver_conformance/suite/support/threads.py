@@ -24,13 +24,13 @@ def at_once(calls: Sequence[Callable[[], _Result]]) -> list[_Result | DriverErro
     Raises AssertionError for a call that does not return, and exceptions that no driver may raise.
     """
     # No thread waits for time to pass; this only turns a hang into a failure.
-    patience = 2 * deadline()
+    timeout = 2 * deadline()
     ready = threading.Barrier(len(calls))
     outcomes: list[_Result | DriverError | OSError | None] = [None] * len(calls)
     failures: list[BaseException] = []
 
     def make(index: int) -> None:
-        ready.wait(patience)
+        ready.wait(timeout)
         try:
             outcomes[index] = calls[index]()
         except (DriverError, OSError) as error:
@@ -47,7 +47,7 @@ def at_once(calls: Sequence[Callable[[], _Result]]) -> list[_Result | DriverErro
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(patience)
+            thread.join(timeout)
     hanging = sum(thread.is_alive() for thread in threads)
     assert not hanging, f"{hanging} of {len(calls)} threads did not return: a deadlock"
     if failures:

@@ -1,4 +1,4 @@
-"""Run the contests, print the table of aims, write the result file and its page."""
+"""Run the comparisons, print the table of aims, write the result file and its page."""
 
 import argparse
 import platform
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import page
 from benchmarks.axes import layers, mounts
-from benchmarks.contests import changes, cycle, diff_and_apply, grown, sources, synced
+from benchmarks.comparisons import changes, cycle, diff_and_apply, grown, sources, synced
 from benchmarks.filesystem import enter_private_namespace, ext4_on_tmpfs
 from benchmarks.memory import peaks
 from benchmarks.own_suite import suite
@@ -49,7 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="graphdriver-benchmarks-") as base:
         ext4, spare = ext4_on_tmpfs(Path(base), sizes.image, sizes.room)
         try:
-            _hold(options.only or list(_GROUPS), ext4, spare, sizes, record)
+            _measure_all(options.only or list(_GROUPS), ext4, spare, sizes, record)
         finally:
             # The image is in use until the loop mount is removed, and the directory until both are.
             for mount in (ext4, spare):
@@ -65,7 +65,7 @@ def main() -> int:
     return 0
 
 
-def _hold(names: list[str], ext4: Path, spare: Path, sizes: Sizes, record: Record) -> None:
+def _measure_all(names: list[str], ext4: Path, spare: Path, sizes: Sizes, record: Record) -> None:
     for name in names:
         record.watch.look()
         with Workspace.fresh(ext4, spare, sizes) as workspace:
@@ -80,7 +80,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         *("--only", "-o"), action="append", choices=_GROUPS, help="a group; may be repeated"
     )
-    parser.add_argument("--small", action="store_true", help="little work, to try the contests")
+    parser.add_argument("--small", action="store_true", help="little work, to try the comparisons")
     parser.add_argument("--json", type=Path, help="write all times here")
     parser.add_argument("--page", type=Path, help="replace table and charts of this page")
     parser.add_argument(
@@ -93,7 +93,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _setup() -> dict[str, str]:
-    """Return the versions of the contestants, as far as this machine's packages provide them."""
+    """Return the versions of the candidates, as far as this machine's packages provide them."""
     found = {"Linux": platform.release(), "Python": platform.python_version()}
     for name, package in (
         ("Docker", "golang-github-docker-docker-dev"),

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.contest import Aim, Contest, Contestant
-from benchmarks.contests import OURS, cycle_contest, unsynced
+from benchmarks.comparison import Aim, Candidate, Comparison
+from benchmarks.comparisons import OURS, cycle_comparison, unsynced
 from benchmarks.result import Axis
 from benchmarks.workspace import Record, Workspace
 from graphdriver.overlay2 import Driver
@@ -27,13 +27,15 @@ def layers(workspace: Workspace, record: Record) -> None:
     for count in points:
         made = _grow(workspace, made, count)
         is_last = count == points[-1]
-        contestants = [Contestant(OURS, lambda: Driver(workspace.place / "home") and None)]
+        candidates = [Candidate(OURS, lambda: Driver(workspace.place / "home") and None)]
         if docker := workspace.docker:
-            contestants.append(Contestant("Docker", lambda: docker.time("init")))
+            candidates.append(Candidate("Docker", lambda: docker.time("init")))
         title = f"Init on a home of {count:,} layers"
-        row = record.hold(Contest(title, contestants, (Aim(OURS, milliseconds=150),)), keep=is_last)
+        row = record.measure(
+            Comparison(title, candidates, (Aim(OURS, milliseconds=150),)), keep=is_last
+        )
         title = f"create+get+put+remove in a home of {count:,} layers"
-        cycled = record.hold(cycle_contest(workspace, title, "layer1"), keep=is_last)
+        cycled = record.measure(cycle_comparison(workspace, title, "layer1"), keep=is_last)
         for verb, measured in (("Init", row), ("cycle", cycled)):
             for name in measured.seconds:
                 median = measured.median(name)
@@ -51,7 +53,7 @@ def mounts(workspace: Workspace, record: Record) -> None:
         workspace.docker.call("create", "base")
     for count in points:
         with _mounted(workspace.spare / "mounts", count):
-            row = record.hold(_removals(workspace, count), keep=count == points[-1])
+            row = record.measure(_removals(workspace, count), keep=count == points[-1])
         for name in row.seconds:
             median = row.median(name)
             assert median is not None
@@ -60,7 +62,7 @@ def mounts(workspace: Workspace, record: Record) -> None:
     record.axes.append(Axis("Mounts on the host", "mounts", tuple(points), ended))
 
 
-def _removals(workspace: Workspace, count: int) -> Contest:
+def _removals(workspace: Workspace, count: int) -> Comparison:
     driver, docker, repeats = workspace.driver, workspace.docker, workspace.sizes.repeats
     numbers = itertools.count()
 
@@ -80,11 +82,11 @@ def _removals(workspace: Workspace, count: int) -> Contest:
             docker.call("create", name, "base")
         return sum(docker.time("remove", name) for name in names) / repeats
 
-    contestants = [Contestant(OURS, ours)]
+    candidates = [Candidate(OURS, ours)]
     if docker:
-        contestants.append(Contestant("Docker", theirs))
+        candidates.append(Candidate("Docker", theirs))
     title = f"remove, {count:,} mounts on the host"
-    return Contest(title, contestants, (Aim(OURS, milliseconds=0.6),))
+    return Comparison(title, candidates, (Aim(OURS, milliseconds=0.6),))
 
 
 def _grow(workspace: Workspace, made: int, count: int) -> int:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from benchmarks.contest import Row
+from benchmarks.comparison import Row
 from benchmarks.result import Axis
 
 __all__ = ["bars", "lines", "milliseconds"]
@@ -27,7 +27,7 @@ _PLOT, _LEFT, _TOP = (470, 220), 64, 34
 
 
 def bars(rows: Sequence[Row]) -> str:
-    """Return one group of bars for each row with more than one contestant."""
+    """Return one group of bars for each row with more than one candidate."""
     parts: list[str] = []
     top = 8
     for row in (one for one in rows if len(one.seconds) > 1):

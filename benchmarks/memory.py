@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import trees
-from benchmarks.contests import apply_file, drain
+from benchmarks.comparisons import apply_file, drain
 from benchmarks.workspace import Record, Workspace
 from graphdriver.overlay2 import Driver
 

@@ -7,7 +7,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contest import Aim, Contest, Contestant
+from benchmarks.comparison import Aim, Candidate, Comparison
 from benchmarks.workspace import Record, Workspace
 
 __all__ = ["suite"]
@@ -24,10 +24,10 @@ def suite(workspace: Workspace, record: Record) -> None:
     ):
         home.mkdir()
         name = f"-n2, {profile} profile"
-        contestant = Contestant(name, partial(_check, profile, home))
+        candidate = Candidate(name, partial(_check, profile, home))
         aims = (Aim(name, milliseconds=seconds * 1000),)
         where = "in memory" if profile == "quick" else "on ext4"
-        record.hold(Contest(f"the suite, {where}", (contestant,), aims), _ROUNDS)
+        record.measure(Comparison(f"the suite, {where}", (candidate,), aims), _ROUNDS)
 
 
 def _check(profile: str, home: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import chart
-from benchmarks.contest import Row, Verdict
+from benchmarks.comparison import Row, Verdict
 from benchmarks.result import Result
 
 __all__ = ["markdown", "table", "terminal", "update"]
@@ -29,7 +29,7 @@ def markdown(result: Result) -> str:
     """Return heading, table and charts."""
     setup = ", ".join(f"{name} {version}" for name, version in result.setup.items())
     lines = [
-        f"{result.rounds} rounds, contestants in rotated order; {setup}.",
+        f"{result.rounds} rounds, candidates in rotated order; {setup}.",
         f"The machine was {result.evenness}.",
         "",
         *table(result),

@@ -1,4 +1,4 @@
-"""The other contestants: Docker's overlay2 and containerd's archive package, each in a program of
+"""The other candidates: Docker's overlay2 and containerd's archive package, each in a program of
 its own that times its verbs inside, and the program containers-storage.
 """
 

@@ -11,15 +11,15 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contest import Aim, Contest, Contestant, hold
-from benchmarks.contests import (
+from benchmarks.comparison import Aim, Candidate, Comparison, between
+from benchmarks.comparisons import (
     DOCKER,
     OURS,
     STORAGE,
     TAR,
-    apply_contest,
+    apply_comparison,
     apply_file,
-    diff_contest,
+    diff_comparison,
     drain,
     shell,
 )
@@ -46,54 +46,56 @@ def root_filesystem(workspace: Workspace, record: Record) -> None:
     tree = workspace.place / "tree"
     tree.mkdir()
     shell(f"tar -C {tree} -xf {base}")
-    record.hold(diff_contest(workspace, "Debian root file system", tree, base, _AIMS))
-    record.hold(apply_contest(workspace, "Debian root file system", base, _AIMS))
+    record.measure(diff_comparison(workspace, "Debian root file system", tree, base, _AIMS))
+    record.measure(apply_comparison(workspace, "Debian root file system", base, _AIMS))
 
     driver.create("base")
     apply_file(driver, "base", "", base)
     driver.create("upgrade", "base")
-    fresh = partial(hold, partial(driver.create, "fresh", "base"), partial(driver.remove, "fresh"))
+    fresh = partial(
+        between, partial(driver.create, "fresh", "base"), partial(driver.remove, "fresh")
+    )
     target = workspace.place / "target"
     applying = [
-        Contestant(OURS, partial(apply_file, driver, "fresh", "base", upgrade), fresh),
-        Contestant(
+        Candidate(OURS, partial(apply_file, driver, "fresh", "base", upgrade), fresh),
+        Candidate(
             TAR,
             partial(shell, f"tar -C {target} -xf {upgrade}"),
-            partial(hold, target.mkdir, partial(shutil.rmtree, target)),
+            partial(between, target.mkdir, partial(shutil.rmtree, target)),
         ),
     ]
     upper = workspace.place / "home/upgrade/diff"
     packing = [
-        Contestant(OURS, partial(drain, driver, "upgrade", "base")),
-        Contestant(TAR, partial(shell, f"tar -C {upper} -cf - . | cat >/dev/null")),
+        Candidate(OURS, partial(drain, driver, "upgrade", "base")),
+        Candidate(TAR, partial(shell, f"tar -C {upper} -cf - . | cat >/dev/null")),
     ]
-    comparing = [Contestant(OURS, partial(driver.changes, "upgrade", "base"))]
+    comparing = [Candidate(OURS, partial(driver.changes, "upgrade", "base"))]
     if docker:
         docker.call("create", "base")
         docker.call("apply", "base", "", base)
         docker.call("create", "upgrade", "base")
         docker.call("apply", "upgrade", "base", upgrade)
         create, remove = partial(docker.call, "create"), partial(docker.call, "remove")
-        around = partial(hold, partial(create, "fresh", "base"), partial(remove, "fresh"))
+        around = partial(between, partial(create, "fresh", "base"), partial(remove, "fresh"))
         run = partial(docker.time, "apply", "fresh", "base", upgrade)
-        applying.append(Contestant(DOCKER, run, around))
-        packing.append(Contestant(DOCKER, partial(docker.time, "diff", "upgrade", "base")))
-        comparing.append(Contestant(DOCKER, partial(docker.time, "changes", "upgrade", "base")))
+        applying.append(Candidate(DOCKER, run, around))
+        packing.append(Candidate(DOCKER, partial(docker.time, "diff", "upgrade", "base")))
+        comparing.append(Candidate(DOCKER, partial(docker.time, "changes", "upgrade", "base")))
     if storage:
         storage.create("base")
         storage.apply("base", base)
         storage.create("upgrade", "base")
         storage.apply("upgrade", upgrade)
         around = partial(
-            hold, partial(storage.create, "fresh", "base"), partial(storage.delete, "fresh")
+            between, partial(storage.create, "fresh", "base"), partial(storage.delete, "fresh")
         )
-        applying.append(Contestant(STORAGE, partial(storage.apply, "fresh", upgrade), around))
-        packing.append(Contestant(STORAGE, partial(storage.diff, "upgrade")))
-        comparing.append(Contestant(STORAGE, partial(storage.changes, "upgrade")))
+        applying.append(Candidate(STORAGE, partial(storage.apply, "fresh", upgrade), around))
+        packing.append(Candidate(STORAGE, partial(storage.diff, "upgrade")))
+        comparing.append(Candidate(STORAGE, partial(storage.changes, "upgrade")))
     apply_file(driver, "upgrade", "base", upgrade)
-    record.hold(Contest("diff, upgrade of Debian", packing, _AIMS))
-    record.hold(Contest("apply, upgrade of Debian", applying, _AIMS))
-    record.hold(Contest("changes, upgrade of Debian", comparing, _AIMS[:2]))
+    record.measure(Comparison("diff, upgrade of Debian", packing, _AIMS))
+    record.measure(Comparison("apply, upgrade of Debian", applying, _AIMS))
+    record.measure(Comparison("changes, upgrade of Debian", comparing, _AIMS[:2]))
 
 
 def _archives(workspace: Workspace) -> tuple[Path, Path]:

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import trees
-from benchmarks.contest import Aim, Contest, Contestant, hold
-from benchmarks.contests import OURS, apply_file, drain
+from benchmarks.comparison import Aim, Candidate, Comparison, between
+from benchmarks.comparisons import OURS, apply_file, drain
 from benchmarks.workspace import Record, Workspace
 
 __all__ = ["through_socket"]
@@ -37,27 +37,27 @@ def through_socket(workspace: Workspace, record: Record) -> None:
     with _server(workspace.spare / "plugin.sock", workspace.place / "served") as client:
         client.call("Create", ID="packed", Parent="")
         client.apply("packed", archive)
-        contestants = (
-            Contestant(
-                REMOTE, lambda: [client.call("Exists", ID="packed") for _ in range(repeats)]
-            ),
-            Contestant(OURS, lambda: [driver.exists("packed") for _ in range(repeats)]),
+        candidates = (
+            Candidate(REMOTE, lambda: [client.call("Exists", ID="packed") for _ in range(repeats)]),
+            Candidate(OURS, lambda: [driver.exists("packed") for _ in range(repeats)]),
         )
-        record.hold(Contest(f"exists, {repeats} times", contestants))
-        contestants = (
-            Contestant(OURS, partial(drain, driver, "packed")),
-            Contestant(REMOTE, partial(client.diff, "packed")),
+        record.measure(Comparison(f"exists, {repeats} times", candidates))
+        candidates = (
+            Candidate(OURS, partial(drain, driver, "packed")),
+            Candidate(REMOTE, partial(client.diff, "packed")),
         )
         aims = (Aim(REMOTE, OURS, 1.2),)
-        record.hold(Contest(f"diff through the socket, {title}", contestants, aims))
-        local = partial(hold, partial(driver.create, "fresh"), partial(driver.remove, "fresh"))
+        record.measure(Comparison(f"diff through the socket, {title}", candidates, aims))
+        local = partial(between, partial(driver.create, "fresh"), partial(driver.remove, "fresh"))
         create, remove = partial(client.call, "Create"), partial(client.call, "Remove")
-        remote = partial(hold, partial(create, ID="fresh", Parent=""), partial(remove, ID="fresh"))
-        contestants = (
-            Contestant(OURS, partial(apply_file, driver, "fresh", "", archive), local),
-            Contestant(REMOTE, partial(client.apply, "fresh", archive), remote),
+        remote = partial(
+            between, partial(create, ID="fresh", Parent=""), partial(remove, ID="fresh")
         )
-        record.hold(Contest(f"apply through the socket, {title}", contestants, aims))
+        candidates = (
+            Candidate(OURS, partial(apply_file, driver, "fresh", "", archive), local),
+            Candidate(REMOTE, partial(client.apply, "fresh", archive), remote),
+        )
+        record.measure(Comparison(f"apply through the socket, {title}", candidates, aims))
 
 
 class _Client:

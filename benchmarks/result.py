@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Aim, Row
+from benchmarks.comparison import Aim, Row
 from benchmarks.machine import Evenness
 
 __all__ = ["Axis", "Result", "read", "write"]

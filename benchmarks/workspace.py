@@ -1,4 +1,4 @@
-"""The homes of all contestants of a group of contests; removed afterwards."""
+"""The homes of all candidates of a group of comparisons; removed afterwards."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.contest import Contest, Row
+from benchmarks.comparison import Comparison, Row
 from benchmarks.machine import Watch
 from benchmarks.peers import Containerd, ContainersStorage, Docker
 from benchmarks.result import Axis
@@ -18,7 +18,7 @@ __all__ = ["FULL", "SMALL", "Record", "Sizes", "Workspace"]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The amount of work of each contest."""
+    """The amount of work of each comparison."""
 
     files: int
     big: int
@@ -55,12 +55,12 @@ SMALL = Sizes(
     image="512M",
     room="1G",
 )
-"""The minimum that runs each contest."""
+"""The minimum that runs each comparison."""
 
 
 @dataclass(slots=True)
 class Record:
-    """Runs contests, prints each row, and stores all rows."""
+    """Runs comparisons, prints each row, and stores all rows."""
 
     rounds: int
     watch: Watch = field(default_factory=Watch)
@@ -69,9 +69,9 @@ class Record:
     memory: dict[str, float] = field(default_factory=dict)
     show: Callable[[Row], object] = print
 
-    def hold(self, contest: Contest, rounds: int = 0, *, keep: bool = True) -> Row:
-        """Measure a contest; `keep` stores it as a row of the table."""
-        row = contest.hold(rounds or self.rounds, self.watch)
+    def measure(self, comparison: Comparison, rounds: int = 0, *, keep: bool = True) -> Row:
+        """Measure a comparison; `keep` stores it as a row of the table."""
+        row = comparison.measure(rounds or self.rounds, self.watch)
         self.show(row)
         if keep:
             self.rows.append(row)

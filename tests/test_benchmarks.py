@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import chart, page
-from benchmarks.contest import Aim, Contest, Contestant, Row, Verdict
+from benchmarks.comparison import Aim, Candidate, Comparison, Row, Verdict
 from benchmarks.machine import Evenness, Watch
 from benchmarks.result import Axis, Result, read, write
 
@@ -52,7 +52,7 @@ def test_ratio_is_of_rounds_with_its_quartiles() -> None:
     assert str(row.ratio("a", "b")) == "3.00x (2.00 to 4.00)"
 
 
-def test_each_round_is_begun_by_another_contestant() -> None:
+def test_each_round_is_begun_by_another_candidate() -> None:
     order: list[str] = []
 
     @contextmanager
@@ -60,10 +60,10 @@ def test_each_round_is_begun_by_another_contestant() -> None:
         order.append("before")
         yield
 
-    contestants = [Contestant(name, partial(order.append, name)) for name in "ab"]
-    contestants.append(Contestant("c", lambda: 7.0, around))
+    candidates = [Candidate(name, partial(order.append, name)) for name in "ab"]
+    candidates.append(Candidate("c", lambda: 7.0, around))
 
-    row = Contest("w", contestants).hold(3, Watch())
+    row = Comparison("w", candidates).measure(3, Watch())
 
     assert "".join(order).replace("before", "c") == "abc" + "bca" + "cab" + "abc"
     assert {name: len(times) for name, times in row.seconds.items()} == {"a": 3, "b": 3, "c": 3}

@@ -24,7 +24,7 @@ import (
 func call(words []string) error {
 	switch words[0] {
 	case "diff":
-		// A destination of archives without cost, as for the other contestants.
+		// A destination of archives without cost, as for the other candidates.
 		return archive.WriteDiff(context.Background(), struct{ io.Writer }{io.Discard}, words[1], words[2])
 	case "apply":
 		stream, err := os.Open(words[2])

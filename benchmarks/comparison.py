@@ -1,4 +1,4 @@
-"""Run contestants on the same work in rotated order, and store every time."""
+"""Run candidates on the same work in rotated order, and store every time."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from benchmarks.machine import Watch
 
-__all__ = ["Aim", "Contest", "Contestant", "Ratio", "Row", "Verdict", "hold"]
+__all__ = ["Aim", "Candidate", "Comparison", "Ratio", "Row", "Verdict", "between"]
 
 
 class Verdict(StrEnum):
@@ -21,10 +21,10 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    """A contestant: `run` is timed, `around` (creating and removing a layer) is not.
+class Candidate:
+    """A candidate: `run` is timed, `around` (creating and removing a layer) is not.
 
-    A contestant that measures itself, in a separate process, returns its seconds from `run`.
+    A candidate that measures itself, in a separate process, returns its seconds from `run`.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The measured times of each contestant in seconds, one for each round."""
+    """The measured times of each candidate in seconds, one for each round."""
 
     title: str
     seconds: dict[str, tuple[float, ...]]
@@ -72,12 +72,12 @@ class Row:
     """The reason for a row without measurements, otherwise empty."""
 
     def median(self, name: str) -> float | None:
-        """Return the median of a contestant, None if it has no times."""
+        """Return the median of a candidate, None if it has no times."""
         times = self.seconds.get(name)
         return statistics.median(times) if times else None
 
     def ratio(self, name: str, against: str) -> Ratio | None:
-        """Compare two contestants, round by round; None if one of them has no times."""
+        """Compare two candidates, round by round; None if one of them has no times."""
         ours, theirs = self.seconds.get(name, ()), self.seconds.get(against, ())
         if not ours or not theirs:
             return None
@@ -101,20 +101,20 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
-    """One row of the table: the work, the contestants, and the aims. The reference is first."""
+class Comparison:
+    """One row of the table: the work, the candidates, and the aims. The reference is first."""
 
     title: str
-    contestants: Sequence[Contestant]
+    candidates: Sequence[Candidate]
     aims: tuple[Aim, ...] = ()
 
-    def hold(self, rounds: int, watch: Watch) -> Row:
-        """Measure one warm-up round, then `rounds`, each with another contestant first."""
-        seconds: dict[str, list[float]] = {one.name: [] for one in self.contestants}
+    def measure(self, rounds: int, watch: Watch) -> Row:
+        """Measure one warm-up round, then `rounds`, each with another candidate first."""
+        seconds: dict[str, list[float]] = {one.name: [] for one in self.candidates}
         for number in range(rounds + 1):
-            first = number % len(self.contestants)
+            first = number % len(self.candidates)
             watch.look()
-            for one in (*self.contestants[first:], *self.contestants[:first]):
+            for one in (*self.candidates[first:], *self.candidates[:first]):
                 with one.around():
                     start = time.perf_counter()
                     own = one.run()
@@ -125,8 +125,8 @@ class Contest:
 
 
 @contextmanager
-def hold(before: Callable[[], object], after: Callable[[], object]) -> Iterator[None]:
-    """Call `before` and `after` around the timed part."""
+def between(before: Callable[[], object], after: Callable[[], object]) -> Iterator[None]:
+    """Run the timed part between calls of `before` and `after`."""
     before()
     try:
         yield

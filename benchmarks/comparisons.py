@@ -1,4 +1,4 @@
-"""The contests: the work, the contestants, and the aims."""
+"""The comparisons: the work, the candidates, and the aims."""
 
 import itertools
 import os
@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from unittest.mock import patch
 
 from benchmarks import trees
-from benchmarks.contest import Aim, Contest, Contestant, hold
+from benchmarks.comparison import Aim, Candidate, Comparison, between
 from benchmarks.floor import SystemCalls
 from benchmarks.peers import Docker
 from benchmarks.workspace import Record, Workspace
@@ -28,13 +28,13 @@ __all__ = [
     "OURS",
     "STORAGE",
     "TAR",
-    "apply_contest",
+    "apply_comparison",
     "apply_file",
     "changes",
     "cycle",
-    "cycle_contest",
+    "cycle_comparison",
     "diff_and_apply",
-    "diff_contest",
+    "diff_comparison",
     "drain",
     "grown",
     "shell",
@@ -68,8 +68,8 @@ def diff_and_apply(workspace: Workspace, record: Record) -> None:
         ),
     ):
         tree, archive = workspace.archive(plant)
-        record.hold(diff_contest(workspace, title, tree, archive, diff_aims))
-        record.hold(apply_contest(workspace, title, archive, apply_aims))
+        record.measure(diff_comparison(workspace, title, tree, archive, diff_aims))
+        record.measure(apply_comparison(workspace, title, archive, apply_aims))
 
 
 def sources(workspace: Workspace, record: Record) -> None:
@@ -80,8 +80,8 @@ def sources(workspace: Workspace, record: Record) -> None:
         ("a pipe", _pipe, _fifo),
         ("a socket", _socket, _listener),
     ):
-        contestants = [
-            Contestant(
+        candidates = [
+            Candidate(
                 OURS,
                 partial(_apply_stream, workspace.driver, partial(opened_archive, archive)),
                 fresh,
@@ -89,9 +89,9 @@ def sources(workspace: Workspace, record: Record) -> None:
         ]
         if docker:
             run = partial(_docker_apply, docker, partial(path, archive, workspace.spare / "feed"))
-            contestants.append(Contestant(DOCKER, run, _fresh_of_docker(docker)))
+            candidates.append(Candidate(DOCKER, run, _fresh_of_docker(docker)))
         title = f"apply, {_big_title(workspace)}, from {name}"
-        record.hold(Contest(title, contestants, (Aim(OURS, DOCKER, 0.8),)))
+        record.measure(Comparison(title, candidates, (Aim(OURS, DOCKER, 0.8),)))
 
 
 def synced(workspace: Workspace, record: Record) -> None:
@@ -106,14 +106,14 @@ def synced(workspace: Workspace, record: Record) -> None:
         (_big_title(workspace), partial(trees.big, size=workspace.sizes.big)),
     ):
         _, archive = workspace.archive(plant)
-        contestants = (
-            Contestant("overlay2.sync=true", partial(apply_file, driver, "fresh", "", archive),
+        candidates = (
+            Candidate("overlay2.sync=true", partial(apply_file, driver, "fresh", "", archive),
                        _fresh_layer(driver)),
-            Contestant("tar and sync -f",
+            Candidate("tar and sync -f",
                        partial(shell, f"tar -C {target} -xf {archive} && sync -f {target}"),
                        _fresh_directory(target)),
         )  # fmt: skip
-        record.hold(Contest(f"apply to the disk, {title}", contestants))
+        record.measure(Comparison(f"apply to the disk, {title}", candidates))
 
 
 def changes(workspace: Workspace, record: Record) -> None:
@@ -127,7 +127,7 @@ def changes(workspace: Workspace, record: Record) -> None:
     driver.create_read_write("rewritten", "wide")
     trees.rewrite_every_tenth(driver.get("rewritten"))
     driver.put("rewritten")
-    contestants = [Contestant(OURS, partial(driver.changes, "rewritten", "wide"))]
+    candidates = [Candidate(OURS, partial(driver.changes, "rewritten", "wide"))]
     if docker:
         docker.call("create", "wide")
         docker.call("apply", "wide", "", archive)
@@ -135,17 +135,17 @@ def changes(workspace: Workspace, record: Record) -> None:
         trees.rewrite_every_tenth(Path(docker.call("get", "rewritten")[1]))
         docker.call("put", "rewritten")
         run = partial(docker.time, "changes", "rewritten", "wide")
-        contestants.append(Contestant(DOCKER, run))
+        candidates.append(Candidate(DOCKER, run))
     if storage:
         storage.create("wide")
         storage.apply("wide", archive)
         storage.create("rewritten", "wide")
         trees.rewrite_every_tenth(storage.mount("rewritten"))
         storage.unmount("rewritten")
-        contestants.append(Contestant(STORAGE, partial(storage.changes, "rewritten")))
+        candidates.append(Candidate(STORAGE, partial(storage.changes, "rewritten")))
     title = f"changes, {workspace.sizes.wide // 10:,} rewritten of {workspace.sizes.wide:,} files"
     aims = (Aim(OURS, STORAGE, 0.8), Aim(OURS, DOCKER, 1.0))
-    record.hold(Contest(title, contestants, aims))
+    record.measure(Comparison(title, candidates, aims))
 
 
 def cycle(workspace: Workspace, record: Record) -> None:
@@ -159,11 +159,11 @@ def cycle(workspace: Workspace, record: Record) -> None:
                 workspace.docker.call("create", layer, parent)
             parent, made = layer, made + 1
         title = f"create+get+put+remove, {lowers} lower{'s' * (lowers > 1)}"
-        record.hold(cycle_contest(workspace, title, parent))
+        record.measure(cycle_comparison(workspace, title, parent))
 
 
-def cycle_contest(workspace: Workspace, title: str, parent: str) -> Contest:
-    """Return the contest of the cycle on `parent`, with the durability of Docker's driver."""
+def cycle_comparison(workspace: Workspace, title: str, parent: str) -> Comparison:
+    """Return the comparison of the cycle on `parent`, with the durability of Docker's driver."""
     docker, count = workspace.docker, workspace.sizes.repeats
     numbers = itertools.count()
 
@@ -185,16 +185,16 @@ def cycle_contest(workspace: Workspace, title: str, parent: str) -> Contest:
             calls.cycle(f"calls-{next(numbers)}")
         return (time.perf_counter() - start) / count
 
-    contestants = [
-        Contestant(OURS, run),
-        Contestant(UNSYNCED, run, unsynced),
-        Contestant(_CALLS, run_calls, calls.ready),
+    candidates = [
+        Candidate(OURS, run),
+        Candidate(UNSYNCED, run, unsynced),
+        Candidate(_CALLS, run_calls, calls.ready),
     ]
     if docker:
         words = ("cycle", "cycle", parent, str(count))
-        contestants.append(Contestant(DOCKER, lambda: docker.time(*words) / count))
+        candidates.append(Candidate(DOCKER, lambda: docker.time(*words) / count))
     who = OURS if docker and Docker.syncs() else UNSYNCED
-    return Contest(title, contestants, (Aim(who, DOCKER, 1.0),))
+    return Comparison(title, candidates, (Aim(who, DOCKER, 1.0),))
 
 
 def grown(workspace: Workspace, record: Record) -> None:
@@ -213,32 +213,32 @@ def grown(workspace: Workspace, record: Record) -> None:
             docker.call("apply", f"full{number}", "", archive)
     _, small = workspace.archive(partial(trees.many, files=10, directories=1))
     empty = "overlay2, empty layer"
-    contestants = [
-        Contestant(empty, partial(apply_file, driver, "fresh", "", small), _fresh_layer(driver))
+    candidates = [
+        Candidate(empty, partial(apply_file, driver, "fresh", "", small), _fresh_layer(driver))
     ]
     aims = []
     for number, name in enumerate(full):
         run = partial(apply_file, driver, f"full{number}", "", small)
-        contestants.append(Contestant(f"overlay2, {name}", run))
+        candidates.append(Candidate(f"overlay2, {name}", run))
         aims.append(Aim(f"overlay2, {name}", empty, 1.5))
         if docker:
             timed = partial(docker.time, "apply", f"full{number}", "", small)
-            contestants.append(Contestant(f"Docker, {name}", timed))
-    record.hold(Contest("apply of 10 files to a layer with content", contestants, tuple(aims)))
+            candidates.append(Candidate(f"Docker, {name}", timed))
+    record.measure(Comparison("apply of 10 files to a layer with content", candidates, tuple(aims)))
 
 
-def diff_contest(
+def diff_comparison(
     workspace: Workspace, title: str, tree: Path, archive: Path, aims: tuple[Aim, ...]
-) -> Contest:
-    """Return the contest of exporting a base layer."""
+) -> Comparison:
+    """Return the comparison of exporting a base layer."""
     driver, docker, storage = workspace.driver, workspace.docker, workspace.storage
     driver.remove("packed")
     driver.create("packed")
     apply_file(driver, "packed", "", archive)
-    contestants = [
-        Contestant(OURS, partial(drain, driver, "packed")),
-        Contestant(TAR, partial(shell, f"tar -C {tree} -cf - . | cat >/dev/null")),
-        Contestant("tarfile", partial(_tarfile_create, tree)),
+    candidates = [
+        Candidate(OURS, partial(drain, driver, "packed")),
+        Candidate(TAR, partial(shell, f"tar -C {tree} -cf - . | cat >/dev/null")),
+        Candidate("tarfile", partial(_tarfile_create, tree)),
     ]
     if docker:
         if (workspace.place / "docker" / "packed").exists():
@@ -246,41 +246,43 @@ def diff_contest(
         docker.call("create", "packed")
         docker.call("apply", "packed", "", archive)
         if int(docker.call("diff", "packed")[1]) * 2 < archive.stat().st_size:
-            raise RuntimeError("Docker's diff lacks content: what it takes is no measure")
-        contestants.append(Contestant(DOCKER, partial(docker.time, "diff", "packed")))
+            raise RuntimeError("Docker's diff lacks content, so its time is not comparable")
+        candidates.append(Candidate(DOCKER, partial(docker.time, "diff", "packed")))
     if workspace.containerd:
         run = partial(workspace.containerd.time, "diff", "", tree)
-        contestants.append(Contestant(CONTAINERD, run))
+        candidates.append(Candidate(CONTAINERD, run))
     if storage:
         layer = f"packed-{abs(hash(title))}"
         storage.create(layer)
         storage.apply(layer, archive)
-        contestants.append(Contestant(STORAGE, partial(storage.diff, layer)))
-    return Contest(f"diff, {title}", contestants, aims)
+        candidates.append(Candidate(STORAGE, partial(storage.diff, layer)))
+    return Comparison(f"diff, {title}", candidates, aims)
 
 
-def apply_contest(
+def apply_comparison(
     workspace: Workspace, title: str, archive: Path, aims: tuple[Aim, ...]
-) -> Contest:
-    """Return the contest of unpacking a base layer."""
+) -> Comparison:
+    """Return the comparison of unpacking a base layer."""
     driver, docker, storage = workspace.driver, workspace.docker, workspace.storage
     target = workspace.place / "target"
     directory = _fresh_directory(target)
-    contestants = [
-        Contestant(OURS, partial(apply_file, driver, "fresh", "", archive), _fresh_layer(driver)),
-        Contestant(TAR, partial(shell, f"tar -C {target} -xf {archive}"), directory),
-        Contestant("tarfile", partial(_tarfile_extract, archive, target), directory),
+    candidates = [
+        Candidate(OURS, partial(apply_file, driver, "fresh", "", archive), _fresh_layer(driver)),
+        Candidate(TAR, partial(shell, f"tar -C {target} -xf {archive}"), directory),
+        Candidate("tarfile", partial(_tarfile_extract, archive, target), directory),
     ]
     if docker:
         run = partial(docker.time, "apply", "fresh", "", archive)
-        contestants.append(Contestant(DOCKER, run, _fresh_of_docker(docker)))
+        candidates.append(Candidate(DOCKER, run, _fresh_of_docker(docker)))
     if workspace.containerd:
         run = partial(workspace.containerd.time, "apply", target, archive)
-        contestants.append(Contestant(CONTAINERD, run, directory))
+        candidates.append(Candidate(CONTAINERD, run, directory))
     if storage:
-        around = partial(hold, partial(storage.create, "fresh"), partial(storage.delete, "fresh"))
-        contestants.append(Contestant(STORAGE, partial(storage.apply, "fresh", archive), around))
-    return Contest(f"apply, {title}", contestants, aims)
+        around = partial(
+            between, partial(storage.create, "fresh"), partial(storage.delete, "fresh")
+        )
+        candidates.append(Candidate(STORAGE, partial(storage.apply, "fresh", archive), around))
+    return Comparison(f"apply, {title}", candidates, aims)
 
 
 @contextmanager
@@ -310,7 +312,7 @@ def _big_title(workspace: Workspace) -> str:
 
 
 def _fresh_layer(driver: Driver) -> Callable[[], AbstractContextManager[object]]:
-    return partial(hold, partial(driver.create, "fresh"), partial(driver.remove, "fresh"))
+    return partial(between, partial(driver.create, "fresh"), partial(driver.remove, "fresh"))
 
 
 def _fresh_of_docker(docker: Docker) -> Callable[[], AbstractContextManager[object]]:
@@ -318,14 +320,14 @@ def _fresh_of_docker(docker: Docker) -> Callable[[], AbstractContextManager[obje
         partial(docker.call, "create", "fresh"),
         partial(docker.call, "remove", "fresh"),
     )
-    return partial(hold, create, remove)
+    return partial(between, create, remove)
 
 
 def _fresh_directory(target: Path) -> Callable[[], AbstractContextManager[object]]:
-    return partial(hold, target.mkdir, partial(shutil.rmtree, target))
+    return partial(between, target.mkdir, partial(shutil.rmtree, target))
 
 
-# Streams: `cat` writes the archive for every contestant.
+# Streams: `cat` writes the archive for every candidate.
 
 
 def _apply_stream(

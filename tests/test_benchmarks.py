@@ -78,7 +78,7 @@ def test_each_round_is_begun_by_another_candidate() -> None:
         (Evenness(1.02, 2.0), "too uneven to count"),
     ],
 )
-def test_uneven_machine_is_reported(evenness: Evenness, word: str) -> None:
+def test_machine_of_varying_speed_is_reported(evenness: Evenness, word: str) -> None:
     assert str(evenness).startswith(word)
 
 
@@ -120,7 +120,7 @@ def test_performance_page_can_be_updated(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: a loop mount")
 @pytest.mark.skipif(not shutil.which("mkfs.ext4"), reason="mkfs.ext4 is not installed")
 @pytest.mark.parametrize("group", ["cycle", "layers"])
-def test_group_in_small(tmp_path: Path, group: str) -> None:
+def test_each_group_runs_with_minimal_work(tmp_path: Path, group: str) -> None:
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "benchmarks", "--small", "--rounds", "2", "--only", group]
 

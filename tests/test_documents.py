@@ -11,7 +11,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.name))
-def test_relative_links_lead_somewhere(document: Path) -> None:
+def test_relative_links_have_targets(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text())
 
     assert [target for target in targets if not (document.parent / target).exists()] == []

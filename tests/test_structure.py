@@ -128,12 +128,12 @@ def test_stdlib_tarfile_stays_out_of_the_reference() -> None:
 
 
 @pytest.mark.parametrize("root", SOURCE_ROOTS.values(), ids=lambda root: str(root.name))
-def test_source_roots_hold_no_stray_modules(root: Path) -> None:
+def test_source_roots_contain_no_other_modules(root: Path) -> None:
     """An editable install puts the root on sys.path: every project could import a stray module."""
     assert sorted(root.glob("*.py")) == []
 
 
-def test_no_module_is_named_after_nothing() -> None:
+def test_module_names_are_specific() -> None:
     vague = {"utils", "util", "helpers", "helper", "common", "misc", "tools"}
 
     assert [m for package in SOURCE_ROOTS for m in _modules(package) if m.stem in vague] == []

@@ -47,7 +47,7 @@ def test_needs_are_capabilities_or_facts_that_can_be_probed() -> None:
     } == {}
 
 
-def test_nothing_rests_on_itself() -> None:
+def test_no_requirement_depends_on_itself() -> None:
     def below(id: str) -> set[str]:
         direct = catalogue()[id].rests_on
         return set(direct).union(*(below(one) for one in direct))

@@ -9,7 +9,7 @@ from graphdriver_conformance.catalogue.__main__ import coverage, document
 from graphdriver_conformance.catalogue.requirement import catalogue, table
 
 
-def test_page_is_what_the_code_says() -> None:
+def test_page_matches_the_code() -> None:
     page = Path(__file__).parents[2] / "docs" / "catalogue.md"
 
     assert page.read_text() == document(), (
@@ -17,7 +17,7 @@ def test_page_is_what_the_code_says() -> None:
     )
 
 
-def test_checks_of_other_suites_are_covered_or_say_why_not() -> None:
+def test_checks_of_other_suites_are_covered_or_have_a_reason() -> None:
     checks = coverage()
 
     assert [one["check"] for one in checks if bool(one.get("by")) is bool(one.get("not"))] == []

@@ -47,7 +47,7 @@ def _found(point: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("survives", Survives)
-def test_power_cut_loses_what_was_not_synced(disk: ImageDisk, survives: Survives) -> None:
+def test_power_cut_loses_unsynced_data(disk: ImageDisk, survives: Survives) -> None:
     _write_two(disk.point)
 
     disk.cut(survives)
@@ -139,7 +139,7 @@ def test_copy_of_an_image_has_its_data_without_its_zeros() -> None:
 @pytest.mark.parametrize("type", ["tmpfs", "ext4"])
 @pytest.mark.parametrize("resource", Resource)
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_small_disk_leaves_what_was_asked(
+def test_small_disk_leaves_the_requested_space(
     tmp_path: Path, type: str, resource: Resource, count: int
 ) -> None:
     try:

@@ -146,7 +146,7 @@ def test_ordinary_user_gets_a_verdict(installed: Path, empty: Path, driver: str)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become an ordinary user")
-def test_doctor_says_what_would_help(installed: Path, empty: Path) -> None:
+def test_doctor_names_remedies(installed: Path, empty: Path) -> None:
     """An ordinary user without subordinate ids, as in most containers."""
     command = ["setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups"]
     command += [str(installed / "graphdriver"), "doctor"]

@@ -4,7 +4,7 @@ from graphdriver_conformance.catalogue.requirement import Level, catalogue
 from graphdriver_mutants import kills
 
 
-def test_every_must_catches_a_mutant_or_says_why_not() -> None:
+def test_every_must_detects_a_mutant_or_has_a_reason() -> None:
     caught = kills.killers()
     must = {id for id, one in catalogue().items() if one.level is Level.MUST}
 

@@ -27,7 +27,7 @@ def test_every_level_below_must_has_a_reason() -> None:
     } == explained
 
 
-def test_what_was_raised_is_a_must() -> None:
+def test_raised_levels_are_must() -> None:
     raised = _RAISED.findall(PAGE)
 
     assert "SIZ-003" in raised

@@ -22,7 +22,7 @@ def record() -> dict[str, Any]:
     return data
 
 
-def test_page_is_what_the_record_says(record: dict[str, Any]) -> None:
+def test_page_matches_the_record(record: dict[str, Any]) -> None:
     page = (DOCS / "real-drivers.md").read_text()
 
     assert page == document(record), "python -m tests.real --page"
@@ -44,7 +44,7 @@ def test_known_violations_are_of_requirements_and_explained(record: dict[str, An
         assert known.keys() - set(catalogue()) == set()
 
 
-def test_surprises_are_told_both_ways() -> None:
+def test_unexpected_outcomes_are_reported_in_both_directions() -> None:
     name = "containers-storage-overlay"
     outcomes = dict.fromkeys(catalogue(), "met") | dict.fromkeys(known_of(name), "violated")
     assert surprises(name, outcomes) == {}
@@ -80,7 +80,7 @@ def test_pages_of_findings_are_what_was_recorded() -> None:
 
 
 @pytest.mark.parametrize("finding", findings.FINDINGS.values(), ids=str)
-def test_finding_is_wrong_somewhere_and_needs_nothing_of_ours(finding: findings.Finding) -> None:
+def test_finding_reproduces_without_this_project(finding: findings.Finding) -> None:
     recorded = json.loads((DOCS / "findings" / "results.json").read_text())[finding.name]
     script = finding.script.read_text()
 

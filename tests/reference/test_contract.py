@@ -7,7 +7,7 @@ import pytest
 from graphdriver import Change, ChangeKind, errors
 
 
-def test_kinds_have_the_values_of_the_wire() -> None:
+def test_kinds_have_the_values_of_the_protocol() -> None:
     assert [(k.name, k.value) for k in ChangeKind] == [("MODIFY", 0), ("ADD", 1), ("DELETE", 2)]
 
 

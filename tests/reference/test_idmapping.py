@@ -11,7 +11,7 @@ from graphdriver.idmapping import IDMapping
 TWO_RANGES = (IDMap(0, 1000, 1), IDMap(1, 100_000, 65_535))
 
 
-def test_without_maps_ids_are_what_they_are() -> None:
+def test_without_maps_ids_are_unchanged() -> None:
     mapping = IDMapping()
 
     assert mapping.identity

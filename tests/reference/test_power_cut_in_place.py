@@ -41,7 +41,7 @@ driver.apply_diff("layer", "", Cutting(open(archive, "rb").read()[:-1024]))
 
 @pytest.mark.parametrize("flag", CUTS)
 @pytest.mark.parametrize("factory", [Overlay2, Vfs])
-def test_content_that_was_on_the_disk_is_brought_back(
+def test_content_on_the_disk_is_restored(
     disk: Path, flag: int, factory: type[Overlay2] | type[Vfs]
 ) -> None:
     """Recovery replaces the tree by a copy: without a sync of it, files would be empty."""

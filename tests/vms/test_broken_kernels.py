@@ -15,7 +15,7 @@ from graphdriver_vms.results.judge import Cell, Row, State
 from graphdriver_vms.results.result import Entry, Result
 
 
-def test_each_breaks_a_requirement_that_there_is_in_a_cell_that_there_is() -> None:
+def test_each_has_an_existing_requirement_and_cell() -> None:
     command = [sys.executable, "-m", "graphdriver_conformance", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     known = {line.split()[0] for line in listed.splitlines() if line.strip()}
@@ -28,7 +28,7 @@ def test_each_breaks_a_requirement_that_there_is_in_a_cell_that_there_is() -> No
     assert len({(one.file, one.before, one.after) for one in broken.values()}) == len(broken)
 
 
-def test_bug_is_put_where_its_place_is_once() -> None:
+def test_bug_replaces_text_that_occurs_once() -> None:
     bug = next(iter(load_broken().values()))
     place = bug.before.strip("\n")
 
@@ -64,7 +64,7 @@ def test_broken_kernel_is_caught_by_its_requirement_only(
     assert is_caught is Finding(bug, *findings).is_caught
 
 
-def test_cell_of_a_bug_asks_its_requirement_only() -> None:
+def test_cell_of_a_bug_tests_its_requirement_only() -> None:
     bug = replace(next(iter(load_broken().values())), cell="redirect_dir")
 
     cell = cell_of(bug)
@@ -73,7 +73,7 @@ def test_cell_of_a_bug_asks_its_requirement_only() -> None:
     assert cell.parameters == {"redirect_dir": "Y"}
 
 
-def test_two_of_a_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_names_are_refused(tmp_path: Path) -> None:
     entry = "\n".join(
         f'{key} = "x"'
         for key in ("name", "about", "bug", "file", "before", "after", "requirement", "cell")

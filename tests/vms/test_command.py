@@ -30,7 +30,7 @@ def test_the_graphdriver_command_passes_matrix_on() -> None:
     assert "bullseye-security linux-image-5.10.0-*-cloud-amd64" in done.stdout
 
 
-def test_an_unsupported_host_is_told_all_it_lacks_and_code_3(tmp_path: Path) -> None:
+def test_unsupported_host_gets_all_missing_prerequisites_and_code_3(tmp_path: Path) -> None:
     doctor = _matrix("doctor", f"--cache={tmp_path}", path=str(tmp_path))
     run = _matrix("run", "5.10", f"--cache={tmp_path}", f"--out={tmp_path}/out", path=str(tmp_path))
 
@@ -44,7 +44,7 @@ def test_an_unsupported_host_is_told_all_it_lacks_and_code_3(tmp_path: Path) -> 
     assert os.listdir(tmp_path) == [], "nothing was begun"
 
 
-def test_only_rows_that_cannot_be_had_are_no_success(
+def test_run_with_unavailable_kernels_only_does_not_succeed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "virtualbox")
@@ -58,7 +58,7 @@ def test_only_rows_that_cannot_be_had_are_no_success(
 
 
 @pytest.mark.parametrize("arguments", [["run", "9.9"], ["run", "--cell=nope"], ["report", "/nope"]])
-def test_what_there_is_not_is_named(arguments: list[str]) -> None:
+def test_unknown_names_are_reported(arguments: list[str]) -> None:
     done = _matrix(*arguments)
 
     assert done.returncode == 2
@@ -88,7 +88,9 @@ def test_a_run_replaces_its_own_rows_only(tmp_path: Path, monkeypatch: pytest.Mo
     assert "earlier" in (out / "report.html").read_text()
 
 
-def test_what_another_process_told_of_is_not_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_another_process_are_not_counted_as_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The machines run in another process, the row of the host in this one."""
     progress = Progress(["5.10", "7.3", "host"])
 
@@ -119,7 +121,7 @@ def test_shards_of_a_run_are_joined_by_the_report(
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "x", "1/"])
-def test_what_is_no_share_is_refused(text: str) -> None:
+def test_malformed_shard_is_refused(text: str) -> None:
     with pytest.raises(SystemExit):
         main(["run", f"--shard={text}"])
 

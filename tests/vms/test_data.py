@@ -118,7 +118,7 @@ def test_cells_cover_what_the_matrix_is_for() -> None:
     assert parameters == {"redirect_dir", "metacopy", "index", "xino_auto"}
 
 
-def test_a_plan_asks_for_families_that_are_there() -> None:
+def test_plan_contains_existing_families_only() -> None:
     cells = list(load_cells().values())
 
     made = plan(cells, "mine:Driver", frozenset({"LIF", "WHT"}), "quick", "works")

@@ -40,7 +40,7 @@ def test_one_line_installs_all_that_is_missing() -> None:
     assert install_command([]) == ""
 
 
-def test_a_quick_look_needs_neither_root_nor_vagrant(tmp_path: Path) -> None:
+def test_user_mode_linux_needs_neither_root_nor_vagrant(tmp_path: Path) -> None:
     texts = {one.text for one in findings(tmp_path, EngineName.UML)}
 
     assert not {"root", "vagrant", "virsh", "qemu-system-x86_64", "mmdebstrap"} & texts

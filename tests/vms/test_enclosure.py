@@ -115,7 +115,7 @@ def test_work_is_interrupted_once_however_often_ctrl_c_is_pressed(state: Path) -
     assert process.returncode == 5
 
 
-def test_a_killed_run_takes_everything_with_it(state: Path) -> None:
+def test_killed_run_leaves_no_process(state: Path) -> None:
     process = _start(state, "wait")
     first = _first_beside(next(_holders(state)))
     process.kill()

@@ -24,7 +24,7 @@ def _type(filesystem: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_what_a_kernel_cannot_mount_is_made_as_in_its_time() -> None:
+def test_older_kernels_get_file_systems_with_older_features() -> None:
     # `true` creates no file system: no kernel can mount the image.
     with mounted_filesystem(_cell(["true"], EXT4)) as filesystem:
         assert _type(filesystem) == "ext2/ext3"
@@ -44,7 +44,7 @@ def test_without_an_older_mkfs_there_is_no_file_system() -> None:
 
 
 @pytest.mark.parametrize("name", [one.name for one in load_cells().values() if one.make_older])
-def test_the_older_ways_are_ways(name: str) -> None:
+def test_older_mkfs_commands_work(name: str) -> None:
     cell = load_cells()[name]
 
     try:

@@ -155,7 +155,7 @@ def test_other_hosts_are_for_virtual_machines(capsys: pytest.CaptureFixture[str]
     assert "--libvirt-uri is of --engine vagrant" in capsys.readouterr().err
 
 
-def test_a_machine_is_a_place_of_xdist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_is_an_xdist_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The host name, which is part of the name of the result file, is that of the kernel."""
     execnet = pytest.importorskip("execnet")
     monkeypatch.setattr(Machine, "_ssh", lambda *_: "")

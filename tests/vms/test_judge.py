@@ -74,7 +74,9 @@ def _data(outcomes: dict[str, str], ended: str = "finished") -> dict[str, Any]:
         ({"A_1": "not-provable"}, State.DIFFERENT),
     ],
 )
-def test_a_cell_is_as_its_requirements_are(outcomes: dict[str, str], state: State) -> None:
+def test_state_of_a_cell_is_that_of_its_requirements(
+    outcomes: dict[str, str], state: State
+) -> None:
     assert state is judge_cell(record(), {}, result(**outcomes)).state
 
 
@@ -134,7 +136,7 @@ def test_a_refusal_counts_only_where_it_is_asked_for_and_leaves_nothing() -> Non
 
 
 @pytest.mark.parametrize("reason", ["process-died", "deadline", "error"])
-def test_init_that_dies_or_hangs_has_not_refused(reason: str) -> None:
+def test_init_that_dies_or_hangs_is_no_refusal(reason: str) -> None:
     error = Result((), InitError("NotSupported", "it ended", reason))
 
     cell = judge_cell(record(expect="NotSupported"), {}, error)
@@ -203,7 +205,7 @@ def test_a_refusal_is_a_fact_of_the_file() -> None:
         '{"requirements": [], "verdict": "conformant"}',
     ],
 )
-def test_files_that_are_none_are_named(tmp_path: Path, text: str) -> None:
+def test_files_that_are_not_results_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.json").write_text(text)
 
     with pytest.raises(MatrixError, match=r"r\.json is not a result file"):
@@ -220,14 +222,14 @@ def test_files_that_are_none_are_named(tmp_path: Path, text: str) -> None:
         ({}, State.DIFFERENT),
     ],
 )
-def test_a_broken_driver_has_to_be_caught(outcomes: dict[str, str], state: State) -> None:
+def test_broken_driver_must_be_detected(outcomes: dict[str, str], state: State) -> None:
     cell = judge_cell(record(expect="violated", exit=1), {}, result(**outcomes))
 
     assert state is cell.state
     assert cell.outcomes() == {}, "the tables are of drivers that are judged"
 
 
-def test_what_a_kernel_cannot_is_not_provable_and_no_violation() -> None:
+def test_missing_kernel_feature_is_not_provable_and_no_violation() -> None:
     """Linux 5.10 mounts no overlay in user namespaces; the probe finds this, not the version."""
     user = record(requires="userns.overlay", exit=4)
 

@@ -80,7 +80,7 @@ def test_cells_lie_side_by_side_whatever_the_kernel() -> None:
     ]
 
 
-def test_what_a_cell_did_not_meet_is_in_its_value() -> None:
+def test_unmet_requirements_are_in_the_value_of_a_cell() -> None:
     rows = [Row("6.1", "6.1.0", cells=[_cell(State.MET, "", A="met", B="violated")])]
 
     assert [line.values for line in cell_table(rows).lines] == [("met, 1 violated",)]

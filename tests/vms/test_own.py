@@ -70,7 +70,7 @@ def test_modules_are_found_where_make_installs_them(tmp_path: Path, place: str) 
 
 
 @pytest.mark.parametrize("content", [None, b"", b"text"])
-def test_what_is_no_kernel_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_file_that_is_not_a_kernel_is_refused(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "file"
     if content is not None:
         file.write_bytes(content)
@@ -128,7 +128,7 @@ BEFORE = {"LIF-001": "met", "LIF-002": "violated"}
         ({"LIF-001": "violated", "LIF-002": "violated"}, True),
     ],
 )
-def test_only_what_the_base_does_not_violate_is_worse(
+def test_only_new_violations_are_worse(
     tmp_path: Path, after: dict[str, str], is_worse: bool
 ) -> None:
     _row(tmp_path / "base", BEFORE)
@@ -178,7 +178,7 @@ def test_exit_code_is_one_for_git_bisect(
     )
 
 
-def test_kernel_that_cannot_be_had_stops_git_bisect(
+def test_unavailable_kernel_stops_git_bisect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every code above 127 stops it: 1 would mark the commit as bad, 125 would skip all commits."""

@@ -68,7 +68,7 @@ def test_a_public_box_must_have_a_kernel_of_the_series(name: str, release: str, 
             check_release(kernel, None, release)
 
 
-def test_a_kernel_that_was_built_must_answer_itself() -> None:
+def test_built_kernel_must_report_its_own_release() -> None:
     image = KernelImage("5.10.0-46-cloud-amd64", "package", "version", "recipe")
 
     check_release(BOTH, image, image.release)
@@ -80,7 +80,7 @@ def test_a_kernel_that_was_built_must_answer_itself() -> None:
     not shutil.which("vagrant") or not find_spec("vagrant"),
     reason="needs vagrant and python-vagrant",
 )
-def test_a_box_that_cannot_be_had_is_told_in_vagrants_words(
+def test_unavailable_box_is_reported_with_vagrants_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A port without a listener, equivalent to a host without internet access.
@@ -100,7 +100,7 @@ def test_a_box_that_cannot_be_had_is_told_in_vagrants_words(
     assert capsys.readouterr().out.count("public box") == 1, "asked for once"
 
 
-def test_doctor_asks_for_what_the_provider_takes(
+def test_doctor_lists_prerequisites_of_the_provider(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {}
@@ -115,7 +115,7 @@ def test_doctor_asks_for_what_the_provider_takes(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts")
-def test_the_guests_part_sees_our_root_only_and_may_make_user_namespaces(tmp_path: Path) -> None:
+def test_guest_part_sees_our_root_only_and_can_create_user_namespaces(tmp_path: Path) -> None:
     """chroot would forbid user namespaces, so the script pivots; here into this host's programs."""
     root = tmp_path / "root"
     for name in ("usr", "proc", "sys", "dev", "run", "tmp"):

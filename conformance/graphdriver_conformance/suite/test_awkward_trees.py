@@ -128,7 +128,7 @@ def test_loops_of_symlinks_are_ordinary_content(graphdriver: Subject) -> None:
 
 
 @verifies("DIF-064")
-def test_directory_takes_the_place_of_a_loop(graphdriver: Subject) -> None:
+def test_directory_replaces_a_loop_of_symlinks(graphdriver: Subject) -> None:
     """containers-storage 1.43 omits the directory from the archive, but not its content."""
     changed = Tree(
         {**_LOOPS, b"into": directory(0o700), b"into/new": symlink("../into/new"), b"a": file()}

@@ -91,7 +91,7 @@ def test_added_modified_and_deleted_files(graphdriver: Subject) -> None:
 @verifies("CHG-003")
 @given(data=st.data(), tree=trees())
 @examples(10)
-def test_without_a_parent_all_is_added(
+def test_without_a_parent_every_path_is_added(
     graphdriver: Subject, data: st.DataObject, tree: Tree
 ) -> None:
     """A base layer and a chain are tested."""
@@ -104,7 +104,7 @@ def test_without_a_parent_all_is_added(
 
 
 @verifies("CHG-004")
-def test_rows_are_clean(graphdriver: Subject) -> None:
+def test_paths_are_normalized_and_unique(graphdriver: Subject) -> None:
     """No blank or duplicate rows, no root, no markers, no trailing slashes."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(Tree.of({"d": directory(0o700), "new/x": b"", "top": b"2"}), base)
@@ -120,7 +120,7 @@ def test_rows_are_clean(graphdriver: Subject) -> None:
 
 
 @verifies("CHG-005")
-def test_kinds_are_the_three(graphdriver: Subject) -> None:
+def test_kinds_are_modify_add_delete(graphdriver: Subject) -> None:
     """The values are those of the plugin protocol."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(Tree.of({"d/a": b"changed", "new": b""}), base)
@@ -177,7 +177,7 @@ def test_changed_mode_is_reported(graphdriver: Subject) -> None:
 
 
 @verifies("CHG-011")
-def test_symlink_led_elsewhere(graphdriver: Subject) -> None:
+def test_symlink_with_a_new_target(graphdriver: Subject) -> None:
     """Length and mtime are unchanged."""
     _check(graphdriver, Tree.of({"current": symlink("v1")}), Tree.of({"current": symlink("v2")}))
 
@@ -201,7 +201,7 @@ def test_edits_within_a_second(graphdriver: Subject) -> None:
 
 
 @verifies("CHG-014")
-def test_name_back_after_a_whiteout_below(graphdriver: Subject) -> None:
+def test_name_recreated_after_a_whiteout_below(graphdriver: Subject) -> None:
     """The whiteout of the middle layer is not a file."""
     first = graphdriver.build(Tree.of({"x": b"1", "y": b""}))
     second = graphdriver.build(Tree.of({"y": b""}), first)

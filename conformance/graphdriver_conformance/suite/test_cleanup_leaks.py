@@ -81,7 +81,7 @@ def _is_of(row: Mount, home: Path, devices: Container[str]) -> bool:
 
 
 @verifies("CLN-005")
-def test_nothing_grows(graphdriver: Subject) -> None:
+def test_descriptors_threads_and_children_do_not_leak(graphdriver: Subject) -> None:
     """Descriptors, threads and child processes are counted over some hundred verbs.
 
     A leak in each round is as large as the number of rounds. Smaller differences may be temporary:

@@ -109,7 +109,7 @@ def test_diff_leaves_the_holders_view(graphdriver: Subject) -> None:
 
 
 @verifies("CON-011")
-def test_children_get_none_of_the_drivers_descriptors(graphdriver: Subject) -> None:
+def test_children_inherit_no_descriptors_of_the_driver(graphdriver: Subject) -> None:
     """A program is started during a diff: an inherited descriptor would keep the disk busy."""
     base = graphdriver.build(IMAGE)
     layer = graphdriver.build(EDITED, base)

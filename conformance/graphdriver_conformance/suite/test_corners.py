@@ -67,7 +67,7 @@ CASES = {
 
 @verifies("DIF-035")
 @pytest.mark.parametrize("name", list(CASES))
-def test_corner_means_what_the_spec_says(graphdriver: Subject, name: str) -> None:
+def test_corner_case_follows_the_image_spec(graphdriver: Subject, name: str) -> None:
     """The oracle computes the expected tree."""
     entries, may_fail = CASES[name]
     base = graphdriver.build(BELOW)

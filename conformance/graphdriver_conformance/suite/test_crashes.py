@@ -71,13 +71,13 @@ def test_cleanup_ends_the_mounts_of_a_killed_driver(graphdriver: Subject) -> Non
 
 
 @verifies("CRS-010")
-def test_kill_leaves_nothing_for_good(graphdriver: Subject) -> None:
+def test_kill_leaves_no_permanent_remnant(graphdriver: Subject) -> None:
     """The disk of a host that is restarted often would fill up with remnants."""
     assert_met(graphdriver, "CRS-010", kills(graphdriver, _VERBS))
 
 
 @verifies("CRS-011")
-def test_first_start_that_was_killed_is_no_matter(graphdriver: Subject) -> None:
+def test_second_start_succeeds_after_a_killed_first_one(graphdriver: Subject) -> None:
     """Neither the new home nor its parent directory contains remnants."""
     assert_met(graphdriver, "CRS-011", kills(graphdriver, [FIRST_INIT]))
 

@@ -57,7 +57,7 @@ def _refusals(graphdriver: Subject, forms: Sequence[Form]) -> dict[str, str]:
 
 
 @verifies("ARC-021")
-def test_rare_members_are_read_right_or_refused(graphdriver: Subject) -> None:
+def test_rare_members_are_read_correctly_or_refused(graphdriver: Subject) -> None:
     """Docker read a sparse file's map as its content; other readers omitted members silently."""
     refused = _refusals(graphdriver, [form for form in RARE if form.name not in _REFUSED_BY_MANY])
     for form in RARE:
@@ -71,7 +71,7 @@ _REFUSED_BY_MANY = ("type of a vendor", "directory of an incremental dump", "vol
 
 
 @verifies("ARC-023")
-def test_what_common_programs_write_is_read(graphdriver: Subject) -> None:
+def test_archives_of_common_programs_are_read(graphdriver: Subject) -> None:
     """GNU tar, bsdtar, busybox, Go, Python and star, in each of their formats."""
     refused = _refusals(graphdriver, COMMON)
 

@@ -212,7 +212,7 @@ def test_new_directories_keep_mode_and_owner(graphdriver: Subject) -> None:
 
 
 @verifies("DIF-015")
-def test_renamed_and_touched_nodes_are_whole(graphdriver: Subject) -> None:
+def test_renamed_and_chmodded_nodes_are_complete(graphdriver: Subject) -> None:
     """A directory is moved, another one is moved into a new one, a file becomes executable."""
     old = Tree.of({"a/sub/f": b"moved", "b/g": b"nested", "tool": b"#!" * 5000, "keep/h": b""})
     base = graphdriver.build(old)

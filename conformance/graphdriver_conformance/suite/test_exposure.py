@@ -81,7 +81,7 @@ def test_others_cannot_run_setuid_programs(graphdriver: Subject) -> None:
 
 
 @verifies("SEC-008")
-def test_nothing_is_run_out_of_a_layer(graphdriver: Subject) -> None:
+def test_no_program_of_a_layer_is_run(graphdriver: Subject) -> None:
     """The layer contains every program that a driver might call; each records its execution."""
     mark = graphdriver.home.parent / "it-ran"
     script = file(f"#!/bin/sh\n: > '{mark}'\n".encode(), 0o755)

@@ -10,7 +10,7 @@ _VERBS = (*ACTS, INIT)
 
 
 @verifies("CRS-040")
-def test_success_is_never_reported_for_a_wrong_result(graphdriver: Subject) -> None:
+def test_success_is_reported_for_correct_results_only(graphdriver: Subject) -> None:
     """On a full disk, layers without their files were reported as complete."""
     assert_met(graphdriver, "CRS-040", errors(graphdriver, _VERBS))
 
@@ -40,7 +40,7 @@ def test_error_names_its_cause(graphdriver: Subject) -> None:
 
 
 @verifies("CRS-045")
-def test_failed_verb_holds_on_to_nothing(graphdriver: Subject) -> None:
+def test_failed_verb_leaks_nothing(graphdriver: Subject) -> None:
     """A daemon that retries each minute runs out of descriptors within a day."""
     assert_met(graphdriver, "CRS-045", errors(graphdriver, _VERBS))
 

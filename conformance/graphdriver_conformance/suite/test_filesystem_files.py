@@ -212,7 +212,7 @@ def _run(name: str) -> Call:
 
 
 @verifies("FSX-015")
-def test_space_is_told(graphdriver: Subject) -> None:
+def test_statfs_reports_space(graphdriver: Subject) -> None:
     """Package managers check the free space and refuse to install if there is none."""
     with graphdriver.view(_container(graphdriver)) as root:
         found = os.statvfs(root)

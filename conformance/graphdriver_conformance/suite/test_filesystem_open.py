@@ -82,7 +82,7 @@ def _open_cases() -> Iterator[tuple[str, Case]]:
 
 
 @verifies("FSX-001")
-def test_every_way_to_open(graphdriver: Subject) -> None:
+def test_open_with_all_flags(graphdriver: Subject) -> None:
     """Programs rely on the semantics of O_EXCL and O_TRUNC."""
     assert_calls_agree(graphdriver, some(dict(_open_cases())), _AS_WRITTEN)
 
@@ -101,7 +101,7 @@ def _lower_files() -> Mapping[str, Node]:
 
 
 @verifies("FSX-002")
-def test_copy_up_keeps_what_is_not_changed(graphdriver: Subject) -> None:
+def test_copy_up_keeps_unchanged_attributes(graphdriver: Subject) -> None:
     """Each call that copies up, on each file type: other metadata is unchanged."""
     assert_calls_agree(graphdriver, copy_up_cases(_lower_files()), Aspect.DEFAULT)
 

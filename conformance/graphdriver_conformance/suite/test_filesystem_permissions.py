@@ -79,6 +79,6 @@ def _cases() -> dict[str, Case]:
 
 
 @verifies("FSX-014")
-def test_ordinary_user_is_refused_what_a_disk_refuses(graphdriver: Subject) -> None:
+def test_permissions_of_an_ordinary_user_are_those_of_a_disk(graphdriver: Subject) -> None:
     """A layer with weaker permissions gives a container's users access to each other's files."""
     assert_calls_agree(graphdriver, some(_cases()), Aspect.MODE | Aspect.OWNER | Aspect.CONTENT)

@@ -35,7 +35,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @verifies("CRS-020")
 @pytest.mark.parametrize(("type", "resource"), _DISKS)
-def test_success_on_a_full_disk_is_a_right_result(
+def test_success_on_a_full_disk_is_complete(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """After a successful pull the layer is not checked again."""
@@ -50,7 +50,7 @@ def test_success_on_a_full_disk_is_a_right_result(
 
 @verifies("CRS-021")
 @pytest.mark.parametrize(("type", "resource"), _DISKS)
-def test_full_disk_harms_no_other_layer(
+def test_full_disk_changes_no_other_layer(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """Existing images must be usable after space was freed and the host was rebooted."""
@@ -66,7 +66,7 @@ def test_full_disk_harms_no_other_layer(
 
 @verifies("CRS-022")
 @pytest.mark.parametrize(("type", "resource"), _DISKS)
-def test_what_fails_on_a_full_disk_changes_nothing(
+def test_failed_verb_on_a_full_disk_changes_nothing(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """Remnants of each failed pull use more space, and are not found."""
@@ -89,7 +89,7 @@ def test_what_fails_on_a_full_disk_changes_nothing(
 
 @verifies("CRS-023")
 @pytest.mark.parametrize(("type", "resource"), _DISKS)
-def test_what_failed_succeeds_once_there_is_room(
+def test_failed_verb_succeeds_once_there_is_space(
     graphdriver: Subject, type: str, resource: Resource
 ) -> None:
     """A pull is repeated after `docker system prune`, without a restart of the daemon."""

@@ -38,7 +38,7 @@ def _victim(graphdriver: Subject) -> "os.PathLike[str]":
 
 @verifies("SEC-001")
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_leaves_the_layer(graphdriver: Subject, kind: str) -> None:
+def test_archive_changes_nothing_outside_the_layer(graphdriver: Subject, kind: str) -> None:
     """The symlink or hard link is in the same archive, in an earlier one, or in the parent."""
     victim = os.fspath(_victim(graphdriver))
     sibling = graphdriver.build(VICTIM)
@@ -161,7 +161,7 @@ def _sparse_claiming(segments: int) -> bytes:
     ],
     ids=["pax-header", "long-name", "long-link", "sparse-map"],
 )
-def test_claims_of_gigabytes(graphdriver: Subject, start: bytes, filler: bytes) -> None:
+def test_headers_that_announce_gigabytes(graphdriver: Subject, start: bytes, filler: bytes) -> None:
     """The archive is refused with most of the filler unread, and the layer can be removed."""
     id = graphdriver.new_layer()
     bomb = _Bomb(start, filler)
@@ -175,7 +175,7 @@ def test_claims_of_gigabytes(graphdriver: Subject, start: bytes, filler: bytes) 
 
 
 @verifies("SEC-006")
-def test_claim_of_a_file_of_gigabytes(graphdriver: Subject) -> None:
+def test_header_that_announces_a_file_of_gigabytes(graphdriver: Subject) -> None:
     """The header declares 7 GiB, 1 KiB follows: an error, and the layer can be removed."""
     id = graphdriver.new_layer()
     archive = _claiming(tarfile.REGTYPE, 7 << 30) + bytes(1024)
@@ -218,7 +218,9 @@ def test_names_of_owners_are_ignored(graphdriver: Subject) -> None:
 @verifies("SEC-013")
 @given(places=st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 255)), max_size=8))
 @examples(30)
-def test_changed_bytes_do_no_harm(graphdriver: Subject, places: list[tuple[int, int]]) -> None:
+def test_archives_with_changed_bytes_change_nothing_outside(
+    graphdriver: Subject, places: list[tuple[int, int]]
+) -> None:
     """Checksums are corrected, so that more than the checksum is tested."""
     base = Tree.of({"d/a": b"a", "top": b"t"})
     entries = [
@@ -258,7 +260,7 @@ _RECORDS = [
 
 
 @verifies("SEC-013")
-def test_records_that_say_what_cannot_be(graphdriver: Subject) -> None:
+def test_records_with_impossible_values(graphdriver: Subject) -> None:
     """PAX records of a file, of a symlink, and of sparse files."""
     before = _state(graphdriver.home.parent)
     layer = ""

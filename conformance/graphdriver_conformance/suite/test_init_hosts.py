@@ -110,7 +110,7 @@ def test_booleans_are_spelled_as_in_go(graphdriver: Subject, value: str) -> None
 
 @verifies("INI-005")
 @pytest.mark.parametrize("value", ["yes", "on", "2", "tRUE", "", "maybe"])
-def test_other_words_are_no_booleans(graphdriver: Subject, value: str) -> None:
+def test_other_words_are_not_booleans(graphdriver: Subject, value: str) -> None:
     """A check that an administrator has enabled must not be disabled."""
     assert _with_value(graphdriver, value), f"override_kernel_check={value} must be an error"
 

@@ -107,7 +107,7 @@ def test_each_kind_of_node(
 
 
 @verifies("WHT-017")
-def test_each_kind_takes_the_place_of_each(graphdriver: Subject) -> None:
+def test_each_kind_replaces_each_kind(graphdriver: Subject) -> None:
     """Made in a view; looked at when it is mounted again, in a child, and in a sibling."""
     low, entries = _replacing()
     wanted = apply_layer(low, entries)

@@ -254,7 +254,7 @@ def test_layer_changes_while_its_archive_is_read(
 
 
 @verifies("MNT-028")
-def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
+def test_mounts_of_a_dead_holder(graphdriver: Subject) -> None:
     """After a crash the next get stacked a second mount, and put left the first one."""
     wanted = BASE
     layer = graphdriver.new_layer(graphdriver.build(BASE), writable=True)
@@ -278,7 +278,7 @@ def test_mounts_that_a_dead_holder_left(graphdriver: Subject) -> None:
 
 
 @verifies("MNT-030")
-def test_calls_on_layers_that_a_dead_holder_left(graphdriver: Subject) -> None:
+def test_calls_on_layers_of_a_dead_holder(graphdriver: Subject) -> None:
     """Each call on a layer that is mounted and that nobody holds; its id can be used again."""
     base = graphdriver.build(BASE)
     ids = [graphdriver.new_layer(base, writable=True) for _ in range(3)]

@@ -157,7 +157,7 @@ def test_child_shows_its_parents_tree(graphdriver: Subject, tree: Tree) -> None:
 @verifies("LIF-005")
 @given(data=st.data(), tree=trees())
 @examples(20)
-def test_writing_in_a_child_spares_the_parent(
+def test_writing_in_a_child_does_not_change_the_parent(
     graphdriver: Subject, data: st.DataObject, tree: Tree
 ) -> None:
     """All containers of an image share its layers; a write in one has no effect on them."""
@@ -228,7 +228,7 @@ def test_create_of_an_existing_id_does_not_merge(graphdriver: Subject) -> None:
 
 
 @verifies("LIF-010")
-def test_failing_create_spares_an_existing_layer(graphdriver: Subject) -> None:
+def test_failing_create_keeps_an_existing_layer(graphdriver: Subject) -> None:
     """The cleanup of a failed create must not remove an existing layer."""
     id = graphdriver.build(PARENT)
 

@@ -50,7 +50,7 @@ def test_link_is_26_characters(graphdriver: Subject) -> None:
 
 
 @verifies("LNK-002")
-def test_link_leads_to_diff(graphdriver: Subject) -> None:
+def test_link_points_to_diff(graphdriver: Subject) -> None:
     """Relative targets allow moving the home."""
     id = graphdriver.new_layer()
 
@@ -111,7 +111,7 @@ def test_moved_home_keeps_its_layers(graphdriver: Subject) -> None:
 
 @verifies("LNK-008")
 @pytest.mark.parametrize("damage", ["", ".", "..", "../l", "/etc", "OTHER", "x\n"], ids=repr)
-def test_damaged_link_does_not_spread(graphdriver: Subject, damage: str) -> None:
+def test_damaged_link_affects_no_other_link(graphdriver: Subject, damage: str) -> None:
     """A power cut leaves files empty; remove then deleted `l/` + `""`."""
     kept = graphdriver.build(IMAGE)
     child = graphdriver.new_layer(kept)
@@ -151,7 +151,7 @@ def test_planted_link_is_not_written_through(graphdriver: Subject) -> None:
 
 @verifies("LNK-007")
 @pytest.mark.parametrize("which", [0, 1, -1], ids=["bottom", "middle", "parent"])
-def test_missing_link_shows_nothing_wrong(graphdriver: Subject, which: int) -> None:
+def test_missing_link_hides_no_layer(graphdriver: Subject, which: int) -> None:
     """rm l/*: an error, or the links are recreated; before and after a restart."""
     ids = [graphdriver.build(Tree.of({"bottom": b"0"}))]
     for number in range(1, 3):

@@ -193,7 +193,7 @@ def _of_symlink(name: str) -> Iterator[Archive]:
 
 
 @verifies("DIF-037")
-def test_markers_go_through_no_symlink_that_goes(graphdriver: Subject) -> None:
+def test_markers_do_not_follow_symlinks_that_are_deleted(graphdriver: Subject) -> None:
     """A symlink of its own archive, or a lower one that the archive replaces or deletes."""
     archives = [one for name in TO_DIRECTORIES for one in _of_symlink(name)]
     made = [entry_of("d", symlink("q")), entry_of("d", symlink("/q"))]
@@ -226,9 +226,7 @@ REPLACING = [
 
 @verifies("DIF-038")
 @pytest.mark.parametrize("target", ["d", "/d"])
-def test_nothing_goes_through_a_symlink_that_was_replaced(
-    graphdriver: Subject, target: str
-) -> None:
+def test_members_do_not_follow_a_replaced_symlink(graphdriver: Subject, target: str) -> None:
     """A member through the symlink, then its replacement, then a member below that.
 
     The first may be on either side, the last only on the new one.
@@ -249,7 +247,7 @@ def test_nothing_goes_through_a_symlink_that_was_replaced(
 
 
 @verifies("DIF-039")
-def test_hard_link_to_a_file_whose_name_goes(graphdriver: Subject) -> None:
+def test_hard_link_to_a_file_whose_name_is_deleted(graphdriver: Subject) -> None:
     """The new name has the content, the old one is deleted; or both orders are refused."""
     markers = [*MARKERS, entry_of("d/x", NEW), entry_of("d", NEW)]
     together = [one for one in _pairs(LINKS, markers) if b"d/h" not in (one[0].name, one[1].name)]

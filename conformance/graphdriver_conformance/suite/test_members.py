@@ -185,7 +185,7 @@ def test_three_members_of_each_kind(graphdriver: Subject, seed: int) -> None:
 
 
 @verifies("DIF-040")
-def test_layer_whose_members_meet_can_be_exported(graphdriver: Subject) -> None:
+def test_layer_of_conflicting_members_can_be_exported(graphdriver: Subject) -> None:
     """The layer's own archive, applied to its parent, results in the same tree."""
     archives = filter(_must_apply, [*_singles(), *_nested(), *_linked()])
     layer = assert_cases(graphdriver, cases_of(LOW, archives))
@@ -204,7 +204,7 @@ def _is_plain(entries: Sequence[LayerEntry]) -> bool:
 
 
 @verifies("ARC-017")
-def test_times_of_directories_whose_members_meet(graphdriver: Subject) -> None:
+def test_times_of_directories_with_conflicting_members(graphdriver: Subject) -> None:
     """The last entry determines the metadata, independent of its position and of its directory's
     entries.
     """
@@ -237,7 +237,7 @@ def test_times_of_directories_whose_members_meet(graphdriver: Subject) -> None:
 
 
 @verifies("DIF-042")
-def test_links_to_what_is_replaced(graphdriver: Subject) -> None:
+def test_hard_links_to_replaced_members(graphdriver: Subject) -> None:
     """The remaining names are one file, and the new one is another."""
     archives = [entries for entries in _linked() if entries[0].name == b"n"]
     archives = [one for one in archives if one[0].hardlink is None and _is_sound(one)]
@@ -261,7 +261,7 @@ ATTRIBUTED = Tree.of(
 
 
 @verifies("DIF-043")
-def test_attributes_of_what_is_replaced(graphdriver: Subject) -> None:
+def test_attributes_of_replaced_members(graphdriver: Subject) -> None:
     """A lower file, and an earlier member of the archive."""
     nodes = [
         _attributed(OTHER, "both", "new"),

@@ -90,7 +90,7 @@ def test_metadata_changes_nothing(graphdriver: Subject) -> None:
 @pytest.mark.parametrize(
     "id", ["", "l", ".", "..", "README", "backingFsBlockDev", "a/b", "x" * 300]
 )
-def test_what_is_no_layer_does_not_exist(graphdriver: Subject, id: str) -> None:
+def test_names_that_are_not_layers_do_not_exist(graphdriver: Subject, id: str) -> None:
     """exists returns a result for every string."""
     graphdriver.new_layer()
     (graphdriver.home / "README").write_text("")

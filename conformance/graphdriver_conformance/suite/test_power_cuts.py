@@ -134,7 +134,7 @@ def test_power_cut_in_apply_diff_leaves_no_half_layer(graphdriver: Subject) -> N
 
 @verifies("CRS-037")
 @pytest.mark.parametrize("survives", Survives, ids=lambda one: one.name.lower())
-def test_what_was_synced_in_a_view_survives_a_power_cut(
+def test_synced_data_of_a_view_survives_a_power_cut(
     graphdriver: Subject, survives: Survives
 ) -> None:
     """A new file, and a changed file of the image, as databases write them."""
@@ -206,6 +206,6 @@ def _content(path: Path) -> bytes | None:
 
 
 @verifies("CRS-038")
-def test_power_cut_leaves_nothing_for_good(graphdriver: Subject) -> None:
+def test_power_cut_leaves_no_permanent_remnant(graphdriver: Subject) -> None:
     """The disk of a machine with frequent power cuts would fill up with remnants."""
     assert_met(graphdriver, "CRS-038", _cuts(graphdriver, _VERBS))

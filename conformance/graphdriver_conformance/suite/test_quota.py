@@ -42,7 +42,7 @@ def _written(file: Path, mebibytes: int) -> int:
 
 
 @verifies("QUO-001")
-def test_size_is_held_to(graphdriver: Subject) -> None:
+def test_size_limit_is_enforced(graphdriver: Subject) -> None:
     """graphtest's test: half of the size can be written, the same amount again cannot."""
     base = graphdriver.build(Tree.of({"etc/hosts": b"one\n"}))
     layer, free = _limited(graphdriver, base, "16M"), graphdriver.new_layer(base, writable=True)
@@ -86,7 +86,7 @@ def _refusal(graphdriver: Subject, size: str) -> str:
 
 
 @verifies("QUO-004")
-def test_size_that_cannot_be_held_to_is_refused(graphdriver: Subject) -> None:
+def test_size_limit_that_cannot_be_enforced_is_refused(graphdriver: Subject) -> None:
     """No partial layer is left."""
     home = _home_without_quota(graphdriver)
     base = graphdriver.build(Tree.of({"etc/hosts": b"one\n"}))

@@ -68,7 +68,7 @@ def test_bad_id_is_invalid(graphdriver: Subject, id: str) -> None:
 
 
 @verifies("ERR-002")
-def test_what_is_not_there_is_not_found(graphdriver: Subject) -> None:
+def test_missing_layer_is_not_found(graphdriver: Subject) -> None:
     """By every verb that must refuse it, for the layer and for the parent."""
     base = graphdriver.build(IMAGE)
     archive = build_archive([entry_of("a", file(b"a"))])
@@ -99,7 +99,7 @@ def test_existing_id_exists(graphdriver: Subject) -> None:
 
 
 @verifies("ERR-004")
-def test_layer_that_others_need_is_in_use(graphdriver: Subject) -> None:
+def test_layer_with_children_or_holds_is_in_use(graphdriver: Subject) -> None:
     """A parent, and a held layer."""
     base = graphdriver.build(IMAGE)
     child = graphdriver.new_layer(base, writable=True)
@@ -133,7 +133,7 @@ def test_label_that_does_not_fit_is_too_long(graphdriver: Subject) -> None:
 
 @verifies("ERR-007")
 @pytest.mark.parametrize("kind", ["text", "cut", "hard link to nothing"])
-def test_what_is_no_archive_is_a_bad_archive(graphdriver: Subject, kind: str) -> None:
+def test_stream_that_is_not_an_archive_is_a_bad_archive(graphdriver: Subject, kind: str) -> None:
     """For every kind of damage."""
     streams = {
         "text": b"this is not an archive\n" * 100,

@@ -82,7 +82,7 @@ def test_id_can_be_used_again(graphdriver: Subject) -> None:
 
 
 @verifies("LIF-019")
-def test_parent_is_not_taken_from_under_its_child(graphdriver: Subject) -> None:
+def test_removed_parent_never_causes_wrong_content(graphdriver: Subject) -> None:
     """Refused, or the child fails, or the child is complete; never an incomplete child."""
     base = graphdriver.build(PARENT)
     child = graphdriver.new_layer(base, writable=True)

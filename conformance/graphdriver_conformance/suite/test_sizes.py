@@ -11,7 +11,7 @@ EMPTY = Tree.of({"below": b"below"})
 
 
 @verifies("SIZ-001")
-def test_size_grows_with_what_is_added(graphdriver: Subject) -> None:
+def test_size_grows_with_added_data(graphdriver: Subject) -> None:
     """For a base layer, from no files to many."""
     base = graphdriver.build(Tree.of({"below": b"x" * 1000}))
     layer = graphdriver.new_layer(base, writable=True)
@@ -40,7 +40,7 @@ def test_apply_returns_the_size(graphdriver: Subject) -> None:
 
 
 @verifies("SIZ-003")
-def test_what_counts(graphdriver: Subject) -> None:
+def test_hard_links_count_once_and_deletions_not_at_all(graphdriver: Subject) -> None:
     """A file with two names counts once; deletions and directories do not count."""
     base = graphdriver.build(Tree.of({"gone": b"x" * 999, "kept": b"k"}))
     pair = file(b"y" * 300, link=b"pair")

@@ -184,14 +184,14 @@ class _Life:
 
 @verifies("INI-015")
 @pytest.mark.parametrize("what", INHERITED)
-def test_inherited_metadata_does_not_show(graphdriver: Subject, what: str) -> None:
+def test_metadata_of_directories_above_is_not_inherited(graphdriver: Subject, what: str) -> None:
     """An ACL on the data root gave a user access to all files of all containers."""
     _use_in(graphdriver, what, INHERITED[what])
 
 
 @verifies("INI-016")
 @pytest.mark.parametrize("what", UMASKS)
-def test_umask_does_not_show(graphdriver: Subject, what: str) -> None:
+def test_umask_has_no_effect(graphdriver: Subject, what: str) -> None:
     """With the umask 027 of the daemon no ordinary user of a container could enter its root."""
     _use_in(graphdriver, what, UMASKS[what])
 

@@ -189,7 +189,7 @@ def test_directory_of_deleted_files_can_be_removed(graphdriver: Subject) -> None
 
 
 @verifies("WHT-011")
-def test_new_file_where_one_was_deleted(graphdriver: Subject) -> None:
+def test_new_file_in_place_of_a_deleted_one(graphdriver: Subject) -> None:
     """Owned by user 1000 after a chown by root, and created by that user."""
     layer = _on(graphdriver, Tree.of({"a": file(b"old", 0o600)}))
     wanted = Tree.of({"a": file(b"new", 0o640, uid=1000, gid=1001)})

@@ -87,7 +87,7 @@ def test_init_takes_id_maps(graphdriver: Subject) -> None:
 
 
 @verifies("WIR-003")
-def test_success_looks_like_success(graphdriver: Subject) -> None:
+def test_success_has_status_200_and_no_error(graphdriver: Subject) -> None:
     """Every verb once."""
     raw = _raw(graphdriver)
     calls: list[tuple[str, object]] = [
@@ -119,7 +119,7 @@ def test_success_looks_like_success(graphdriver: Subject) -> None:
         ("ApplyDiff?id=no-such-layer&parent=", b"\0" * 1024),
     ],
 )
-def test_failure_is_told(graphdriver: Subject, method: str, body: object) -> None:
+def test_failure_is_reported(graphdriver: Subject, method: str, body: object) -> None:
     """The response is the caller's only information."""
     reply = _raw(graphdriver).call(f"GraphDriver.{method}", body)
 
@@ -144,7 +144,9 @@ def test_unknown_method_is_not_found(graphdriver: Subject, method: str) -> None:
     ),
 )
 @examples(25)
-def test_nonsense_is_refused_and_survived(graphdriver: Subject, method: str, body: bytes) -> None:
+def test_malformed_bodies_are_refused_and_the_plugin_continues(
+    graphdriver: Subject, method: str, body: bytes
+) -> None:
     """Also for Exists, whose result false would be accepted."""
     raw = _raw(graphdriver)
 
@@ -236,7 +238,7 @@ def test_connections_are_kept(graphdriver: Subject) -> None:
 
 
 @verifies("WIR-020")
-def test_home_is_honoured_or_not(graphdriver: Subject) -> None:
+def test_another_home_is_another_set_of_layers_or_ignored(graphdriver: Subject) -> None:
     """A layer of one home is looked up in another, and in the first again."""
     raw = _raw(graphdriver)
     id = graphdriver.new_layer()
@@ -252,7 +254,7 @@ def test_home_is_honoured_or_not(graphdriver: Subject) -> None:
 
 
 @verifies("WIR-021")
-def test_get_can_be_followed(graphdriver: Subject) -> None:
+def test_path_of_get_is_visible_to_the_caller(graphdriver: Subject) -> None:
     """An absolute path with the parent's files, visible to the suite."""
     raw = _raw(graphdriver)
     id = graphdriver.new_layer(graphdriver.build(IMAGE), writable=True)
@@ -268,7 +270,7 @@ def test_get_can_be_followed(graphdriver: Subject) -> None:
 
 
 @verifies("WIR-022")
-def test_path_that_is_no_text_is_not_another_path(graphdriver: Subject) -> None:
+def test_path_that_is_not_utf8_is_not_another_path(graphdriver: Subject) -> None:
     """Names are bytes, JSON's strings are not."""
     raw = _raw(graphdriver)
     id = graphdriver.build(Tree.of({b"caf\xe9": b"x"}))
@@ -281,7 +283,7 @@ def test_path_that_is_no_text_is_not_another_path(graphdriver: Subject) -> None:
 
 
 @verifies("WIR-023")
-def test_many_changes_are_all_named(graphdriver: Subject) -> None:
+def test_thousands_of_changes_are_returned(graphdriver: Subject) -> None:
     """Ten thousand files, in directories of a thousand."""
     count = scaled(10_000)
     id = graphdriver.new_layer(writable=True)

@@ -58,7 +58,7 @@ def _big_layer(graphdriver: Subject) -> str:
 
 
 @verifies("WIR-009")
-def test_failed_diff_is_no_archive(graphdriver: Subject) -> None:
+def test_failed_diff_has_another_status_than_200(graphdriver: Subject) -> None:
     """Upstream's own test plugin returns 200 and JSON, which Docker unpacks."""
     reply = _raw(graphdriver).call("GraphDriver.Diff", {"ID": "no-such-layer", "Parent": ""})
 
@@ -87,7 +87,7 @@ def test_diff_streams(graphdriver: Subject) -> None:
 
 
 @verifies("WIR-011")
-def test_hanging_up_releases_everything(graphdriver: Subject) -> None:
+def test_disconnecting_releases_everything(graphdriver: Subject) -> None:
     """Within a response, and within a request."""
     raw = _raw(graphdriver)
     base = graphdriver.build(LAYER)

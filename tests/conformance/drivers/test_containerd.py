@@ -106,7 +106,7 @@ def test_incomplete_spec_is_refused(spec: str) -> None:
         resolve(spec)
 
 
-def test_nobody_there_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_server_is_one_sentence(tmp_path: Path) -> None:
     spec = f"containerd+unix://{tmp_path}/none.sock?snapshotter=overlayfs"
     command = [sys.executable, "-m", "graphdriver_conformance", "check", spec, "-n0"]
 
@@ -124,7 +124,7 @@ def test_unknown_snapshotter_names_the_others(source: DriverSource, tmp_path: Pa
         other.make(tmp_path / "home", ())
 
 
-def test_errors_have_their_classes(driver: Driver) -> None:
+def test_refusals_have_their_classes(driver: Driver) -> None:
     driver.create("base")
     driver.create("layer", "base")
 
@@ -140,7 +140,7 @@ def test_errors_have_their_classes(driver: Driver) -> None:
         driver.apply_diff("base", "", io.BytesIO(b""))
 
 
-def test_archives_go_in_and_out(driver: Driver) -> None:
+def test_archives_are_applied_and_exported(driver: Driver) -> None:
     archive = build_archive([entry_of("a", file(b"x" * (3 << 20)))])
     driver.create("layer")
 
@@ -151,7 +151,7 @@ def test_archives_go_in_and_out(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize(("snapshotter", "follows"), [("native", True), ("overlayfs", False)])
-def test_symlinks_of_lower_layers_are_claimed_by_trying(
+def test_lower_symlinks_are_claimed_after_a_probe(
     source: DriverSource, tmp_path: Path, snapshotter: str, follows: bool
 ) -> None:
     other = resolve(source.spec.replace("=native", f"={snapshotter}"))
@@ -228,9 +228,7 @@ def test_target_outside_the_point_is_refused(tmp_path: Path, point: Path) -> Non
 
 
 @pytest.mark.parametrize("type", ["format/overlay", "mkfs/ext4", "no-such-type"])
-def test_what_cannot_be_mounted_is_named_and_leaves_nothing(
-    tmp_path: Path, point: Path, type: str
-) -> None:
+def test_failed_mount_is_named_and_leaves_nothing(tmp_path: Path, point: Path, type: str) -> None:
     bind = Mount(type="bind", source=str(tmp_path), options=["bind"])
 
     with pytest.raises(NotSupported, match=type):

@@ -64,7 +64,7 @@ def _check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 @given(raw=st.binary(max_size=40))
-def test_paths_come_back_from_their_printed_form(raw: bytes) -> None:
+def test_printed_paths_are_parsed(raw: bytes) -> None:
     # Bytes that Go's %q does not escape must also be accepted in escaped form.
     quoted = b'"' + b"".join(b"\\x%02x" % byte for byte in raw) + b'"'
 
@@ -87,7 +87,7 @@ def test_printed_forms_as_go_makes_them(printed: bytes, path: bytes) -> None:
 @installed
 @as_root
 class TestOnTheRealProgram:
-    def test_names_come_through_exactly(self, driver: ContainersStorageDriver) -> None:
+    def test_names_are_preserved_exactly(self, driver: ContainersStorageDriver) -> None:
         names = [b"\xff\xfe", b'new\nline"', "é".encode(), b"back\\slash", b" "]
         driver.create("base")
         driver.create_read_write("layer", "base")
@@ -110,7 +110,7 @@ class TestOnTheRealProgram:
         driver.remove("layer-1")
         assert driver.exists("layer-10")
 
-    def test_errors_have_their_classes(self, driver: ContainersStorageDriver) -> None:
+    def test_refusals_have_their_classes(self, driver: ContainersStorageDriver) -> None:
         driver.create("base")
         driver.create("layer", "base")
 
@@ -146,7 +146,7 @@ class TestOnTheRealProgram:
 @installed
 @as_root
 @pytest.mark.parametrize("name", ["vfs", "overlay"])
-def test_what_it_does_with_symlinks_of_lower_layers_is_tried(tmp_path: Path, name: str) -> None:
+def test_handling_of_lower_symlinks_is_probed(tmp_path: Path, name: str) -> None:
     """The claim depends on the behaviour of the driver, not on its name."""
     factory = resolve(f"containers-storage:{name}").factory
     driver = factory(tmp_path / "home")

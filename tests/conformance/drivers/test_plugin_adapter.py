@@ -110,12 +110,12 @@ def source(request: pytest.FixtureRequest) -> Iterator[Callable[[str], DriverSou
         ("plugin+unix:relative.sock", "name the socket as plugin.unix:///path/of.sock"),
     ],
 )
-def test_spec_that_names_nothing_is_one_sentence(spec: str, words: str) -> None:
+def test_incomplete_spec_of_a_plugin_is_one_sentence(spec: str, words: str) -> None:
     with pytest.raises(BadSpec, match=words):
         resolve(spec)
 
 
-def test_nobody_listens(
+def test_socket_without_a_listener(
     pytester: pytest.Pytester, source: Callable[[str], DriverSource], tmp_path: Path
 ) -> None:
     with pytest.raises(REFUSALS, match=r"Plugin.Activate: nothing listens there; start the plugin"):
@@ -264,7 +264,7 @@ def test_hanging_plugin_is_a_violation_that_names_the_verb(
     )
 
 
-def test_stream_that_breaks_here_is_not_the_plugins_fault(
+def test_stream_that_breaks_in_the_suite_is_no_violation(
     source: Callable[[str], DriverSource], tmp_path: Path
 ) -> None:
     class Breaking(io.BytesIO):

@@ -18,7 +18,7 @@ from graphdriver_conformance.drivers.refusals import refusal
         ("something went wrong with 'quota'", DriverError),
     ],
 )
-def test_names_are_no_words(text: str, kind: type[DriverError]) -> None:
+def test_ids_are_not_split_into_words(text: str, kind: type[DriverError]) -> None:
     found = refusal(text)
 
     assert kind is type(found)

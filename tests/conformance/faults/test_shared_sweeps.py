@@ -53,7 +53,7 @@ def test_sweep_is_made_once(tmp_path: Path) -> None:
     assert [one for sweep in sweeps for one in sweep.findings] == [found]
 
 
-def test_nothing_is_proven_where_another_process_does_the_work(tmp_path: Path) -> None:
+def test_driver_that_delegates_to_another_process_is_not_provable(tmp_path: Path) -> None:
     def sweep(scene: Scene, name: str, only: Where | None) -> Swept:
         return Swept(name)
 

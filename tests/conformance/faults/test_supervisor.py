@@ -136,7 +136,7 @@ def test_kill_reaches_children_in_sessions_of_their_own(home: Path) -> None:
     assert not done.exists()
 
 
-def test_fault_acts_before_the_call(home: Path) -> None:
+def test_fault_runs_before_the_call(home: Path) -> None:
     seen: list[list[str]] = []
 
     def look(call: Call) -> Verdict:
@@ -150,7 +150,7 @@ def test_fault_acts_before_the_call(home: Path) -> None:
     assert os.listdir(home) == ["a"]
 
 
-def test_what_a_fault_raises_is_raised_by_whoever_watches(home: Path) -> None:
+def test_error_of_a_fault_is_raised_by_the_watching_code(home: Path) -> None:
     def broken(call: Call) -> Verdict:
         raise RuntimeError("cannot cut the power")
 
@@ -215,7 +215,7 @@ def test_io_uring_cannot_be_set_up(home: Path) -> None:
     assert status == errno.ENOSYS
 
 
-def test_second_listener_is_the_reason(home: Path) -> None:
+def test_second_listener_is_reported_as_the_reason(home: Path) -> None:
     reasons = home.parent / "reason"
 
     with Supervisor(home) as supervisor:

@@ -70,17 +70,17 @@ def test_name_of_no_driver_ends_in_whole_sentences(pytester: pytest.Pytester) ->
     _assert_refused(_run(pytester, "--driver=nosuch"), words)
 
 
-def test_claims_that_are_no_set_are_refused(pytester: pytest.Pytester) -> None:
+def test_claims_that_are_not_a_set_are_refused(pytester: pytest.Pytester) -> None:
     _assert_refused(_run(pytester, "--driver=mine:Claims"), "capabilities is a str; it must be a")
 
 
-def test_claims_of_what_nobody_knows_are_refused(pytester: pytest.Pytester) -> None:
+def test_claims_of_unknown_capabilities_are_refused(pytester: pytest.Pytester) -> None:
     done = _run(pytester, "--driver=mine:Slips")
 
     _assert_refused(done, "unknown capability 'sparse_file'; did you mean 'sparse_files'?")
 
 
-def test_driver_that_cannot_name_itself_is_judged_all_the_same(pytester: pytest.Pytester) -> None:
+def test_driver_without_a_name_is_tested_nevertheless(pytester: pytest.Pytester) -> None:
     done = _run(pytester, "--driver=mine:Silent")
 
     assert done.ret == 0

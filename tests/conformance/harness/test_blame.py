@@ -148,7 +148,7 @@ def test_missing_program_is_no_violation(
     assert row["outcome"] in ("not-provable", "met"), row
 
 
-def test_own_work_is_none_of_the_drivers(tmp_path: Path) -> None:
+def test_failure_of_the_suites_own_work_is_no_violation(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match="could not make it"), own_work("make it"):
         (tmp_path / "no" / "such").mkdir()
     with pytest.raises(ProgramMissing, match="no-such-program"):
@@ -166,7 +166,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @needs_root
-def test_full_disk_is_not_the_drivers(small_disk: Path) -> None:
+def test_full_disk_is_no_violation(small_disk: Path) -> None:
     home = small_disk / "0" / "home"
     home.parent.mkdir()
     environment = Environment("", "", "tmpfs", 0, frozenset())

@@ -117,7 +117,7 @@ def _boundary(answer: object) -> Boundary:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_exception_that_is_no_error_of_a_driver(error: BaseException) -> None:
+def test_exception_that_is_no_driver_error(error: BaseException) -> None:
     with pytest.raises(NoError, match=type(error).__name__):
         _boundary(error).exists("a")
 
@@ -155,7 +155,7 @@ def test_answer_of_a_wrong_type(name: str) -> None:
         getattr(_boundary(answer), verb)("a")
 
 
-def test_answers_that_compare_as_they_like_are_plain() -> None:
+def test_results_with_their_own_comparison_are_converted() -> None:
     assert [Change(b"/a", ChangeKind.ADD)] == _boundary([_Row()]).changes("a")
     assert _boundary([_Row()]).changes("a") != [Change(b"/b", ChangeKind.ADD)]
     assert _boundary(_Number(-5)).diff_size("a") != 5
@@ -164,7 +164,7 @@ def test_answers_that_compare_as_they_like_are_plain() -> None:
     assert _boundary(_Text("/a")).get("a") != Path("/b")
 
 
-def test_kind_that_is_none_stays_a_number() -> None:
+def test_unknown_kind_stays_a_number() -> None:
     (row,) = _boundary([Change(b"/a", 7)]).changes("a")  # type: ignore[arg-type]
 
     assert row.kind == 7

@@ -42,7 +42,7 @@ def _row(pytester: pytest.Pytester, name: str) -> tuple[dict[str, str], pytest.R
     return next(row for row in rows if row["id"] == "ARC-013"), done
 
 
-def test_what_works_although_not_claimed_is_told(pytester: pytest.Pytester) -> None:
+def test_features_that_work_but_are_not_claimed_are_listed(pytester: pytest.Pytester) -> None:
     row, done = _row(pytester, "Modest")
 
     assert (
@@ -53,7 +53,7 @@ def test_what_works_although_not_claimed_is_told(pytester: pytest.Pytester) -> N
     assert done.ret == 0
 
 
-def test_what_is_rightly_not_claimed_is_no_violation(pytester: pytest.Pytester) -> None:
+def test_missing_feature_that_is_not_claimed_is_no_violation(pytester: pytest.Pytester) -> None:
     row, done = _row(pytester, "Rightly")
 
     assert (
@@ -64,7 +64,7 @@ def test_what_is_rightly_not_claimed_is_no_violation(pytester: pytest.Pytester) 
     assert done.ret == 0
 
 
-def test_what_is_claimed_and_broken_is_a_violation(pytester: pytest.Pytester) -> None:
+def test_claimed_feature_that_is_broken_is_a_violation(pytester: pytest.Pytester) -> None:
     row, done = _row(pytester, "Boasting")
 
     assert row["outcome"] == "violated"

@@ -62,7 +62,7 @@ def test_help_of_check_has_the_suites_options_and_points_to_pytests() -> None:
     assert "pytest --help" in " ".join(shown.split())
 
 
-def test_list_is_in_order_and_chooses() -> None:
+def test_list_is_ordered_and_filters() -> None:
     ids = [line.split()[0] for line in _graphdriver("list").stdout.splitlines()]
     chosen = _graphdriver("list", "dif", "--level", "must", "--capability", "exact_diffs", "--json")
 
@@ -88,7 +88,7 @@ def test_list_of_capabilities_counts_what_a_claim_is_asked() -> None:
     assert len(shown.splitlines()) == 1 + len(rows)
 
 
-def test_page_of_capabilities_is_what_the_code_says() -> None:
+def test_page_of_capabilities_matches_the_code() -> None:
     assert (ROOT / "docs" / "capabilities.md").read_text("utf-8") == document(), (
         "python -m graphdriver_conformance.catalogue.capabilities > docs/capabilities.md"
     )
@@ -114,7 +114,7 @@ def test_explain_as_data() -> None:
     assert found["tests"][0]["test"].endswith("test_lifecycle.py::test_empty_id_is_refused")
 
 
-def test_explain_tells_where_it_comes_from_and_what_proves_it() -> None:
+def test_explain_shows_source_and_broken_drivers() -> None:
     done = _graphdriver("explain", "lif-012")
 
     assert "https://github.com/moby/moby/issues/36161" in done.stdout
@@ -155,7 +155,7 @@ def test_completion_knows_commands_options_and_ids() -> None:
     assert {"IDM", "IDM-001"} <= completed("explain", "IDM")
 
 
-def test_explain_guesses_what_was_meant() -> None:
+def test_explain_suggests_similar_ids() -> None:
     done = _graphdriver("explain", "DIFF-001")
 
     assert done.returncode == 4
@@ -166,7 +166,7 @@ def test_every_requirement_has_tests_to_name() -> None:
     assert [id for id in catalogue() if not list(verifiers_of(id))] == []
 
 
-def test_sources_lead_where_they_say() -> None:
+def test_sources_have_links() -> None:
     assert links_of("moby #36161") == ["https://github.com/moby/moby/issues/36161"]
     assert links_of("CVE-2021-41091, containerd #2, containerd #2") == [
         "https://github.com/containerd/containerd/issues/2",
@@ -175,7 +175,7 @@ def test_sources_lead_where_they_say() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["matrix", "list"]])
-def test_who_reads_no_further_sees_no_traceback(arguments: list[str]) -> None:
+def test_closed_pipe_causes_no_traceback(arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "graphdriver_conformance", *arguments]
@@ -210,14 +210,14 @@ def test_doctor_counts_what_can_be_shown(tmp_path: Path) -> None:
     assert found["environment"]["uid"] == os.getuid()
 
 
-def test_doctor_without_a_place_is_one_sentence() -> None:
+def test_doctor_without_a_usable_home_is_one_sentence() -> None:
     done = _graphdriver("doctor", "--graphdriver-home", "/no/such/place")
 
     assert done.returncode == 4
     assert done.stderr.count("\n") == 1
 
 
-def test_new_driver_runs_and_conforms_in_nothing(tmp_path: Path) -> None:
+def test_skeleton_runs_and_meets_no_requirement(tmp_path: Path) -> None:
     assert _graphdriver("new", "mydriver", cwd=tmp_path).returncode == 0
     root = tmp_path / "mydriver"
     pytest_ = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "-q"]

@@ -77,7 +77,7 @@ def test_machine_whose_worker_dies_has_the_violation(pytester: pytest.Pytester) 
     result.stdout.fnmatch_lines(["FAILED*gw1: no test was reported*"])
 
 
-def test_driver_that_one_machine_lacks_is_no_success_there(pytester: pytest.Pytester) -> None:
+def test_machine_without_the_driver_does_not_succeed(pytester: pytest.Pytester) -> None:
     result = _run(pytester, ABSENT_ON_ONE, "--requirement=LIF-001")
 
     assert result.ret == 1

@@ -28,7 +28,7 @@ def test_check_that_cannot_run_says_why(driver: object, words: str) -> None:
         check(driver)  # type: ignore[arg-type]
 
 
-def test_factories_are_named_by_where_they_are() -> None:
+def test_factories_are_named_by_module_and_attribute() -> None:
     broken = MUTANTS["UnknownDiffIsEmpty"]
 
     assert spec_of(broken) == f"{broken.__module__}:UnknownDiffIsEmpty"

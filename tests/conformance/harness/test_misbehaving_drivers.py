@@ -193,7 +193,7 @@ def test_process_that_is_lost_is_a_violation(
     assert (DEADLINE in rows["LIF-001"]["reproduce"]) is (name == "Hang")
 
 
-def test_rest_of_the_run_goes_on(pytester: pytest.Pytester, directory: Path) -> None:
+def test_rest_of_the_run_continues(pytester: pytest.Pytester, directory: Path) -> None:
     done = pytester.runpytest_subprocess(
         "--driver=bad:HangInStream", "--requirement=DIF-001", "--requirement=LIF-00",
         "--graphdriver-report=r.json", "--graphdriver-profile=quick", "-p", "no:cacheprovider",
@@ -428,7 +428,7 @@ def test_home_of_a_violation_is_kept(pytester: pytest.Pytester, directory: Path)
         assert (kept / "home").is_dir()
 
 
-def test_waived_violation_is_red_nowhere(pytester: pytest.Pytester, directory: Path) -> None:
+def test_waived_violation_is_nowhere_a_failure(pytester: pytest.Pytester, directory: Path) -> None:
     (directory / "w.toml").write_text(
         '[[waive]]\nrequirement = "LIF-001"\nreason = "known"\nissue = "#1"\nuntil = "2999-01-01"\n'
     )
@@ -454,7 +454,7 @@ def test_waived_violation_is_red_nowhere(pytester: pytest.Pytester, directory: P
         ("overlay2", "CON-005", ["--graphdriver-option=overlay2.mountopt=index=on"]),
     ],
 )
-def test_line_that_reproduces_does(
+def test_reproduce_line_reproduces(
     pytester: pytest.Pytester, directory: Path, spec: str, id: str, more: list[str]
 ) -> None:
     pytester.runpytest_subprocess(

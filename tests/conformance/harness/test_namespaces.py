@@ -45,7 +45,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become 
     "stale",
     ["0,0,", "nonsense", "[]", json.dumps({"ids": ["mnt:[1]", "user:[1]"], "uid": 0}), ""],
 )
-def test_variable_of_somebody_else_is_not_believed(
+def test_inherited_variable_of_another_process_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: str
 ) -> None:
     monkeypatch.setenv("GRAPHDRIVER_NAMESPACES", stale)
@@ -97,7 +97,7 @@ def test_helper_that_dies_leaves_the_own_id(open_path: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("ranges", ["", "junk\n", f"{USER}\n", f"{USER}:x:y\n", f"{USER}:1:\n"])
-def test_ranges_that_are_none_are_passed_over(open_path: Path, ranges: str) -> None:
+def test_malformed_ranges_are_skipped(open_path: Path, ranges: str) -> None:
     _enter_as_user(open_path, "exit 3", ranges, OWN_ID_ONLY)
 
 

@@ -87,7 +87,7 @@ def test_plugin_that_owns_requirement_keeps_it(pytester: pytest.Pytester) -> Non
     result.stdout.fnmatch_lines(["*theirs: None LIF*"])
 
 
-def test_spellings_without_a_driver_are_nobodys(pytester: pytest.Pytester) -> None:
+def test_short_options_without_a_driver_are_unknown(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(): pass")
 
     result = _run(pytester, "--requirement=LIF-001")
@@ -135,7 +135,7 @@ def test_deadline_is_the_options_or_the_environments(
     assert config.getoption("graphdriver_deadline") == expected
 
 
-def test_deadline_of_the_environment_hurts_only_who_asks_for_the_suite(
+def test_malformed_deadline_of_the_environment_affects_runs_of_the_suite_only(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRAPHDRIVER_DEADLINE", "soon")
@@ -147,13 +147,11 @@ def test_deadline_of_the_environment_hurts_only_who_asks_for_the_suite(
     refused.stderr.fnmatch_lines(["*$GRAPHDRIVER_DEADLINE: 'soon' is not a positive number*"])
 
 
-def test_own_check_without_a_driver_is_told_to_name_one(pytester: pytest.Pytester) -> None:
+def test_own_check_without_a_driver_asks_for_one(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(graphdriver): pass")
 
     without = _run(pytester)
-    result = _run(
-        pytester, "--driver=vfs", "test_own_check_without_a_driver_is_told_to_name_one.py"
-    )
+    result = _run(pytester, "--driver=vfs", "test_own_check_without_a_driver_asks_for_one.py")
 
     without.assert_outcomes(errors=1)
     without.stdout.fnmatch_lines(["*no driver to test: name one with --driver=SPEC*"])

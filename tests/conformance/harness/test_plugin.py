@@ -81,7 +81,7 @@ def test_conftest_that_owns_driver_does_not_keep_ours(pytester: pytest.Pytester)
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
-def test_plugin_that_owns_driver_lives_beside_us(pytester: pytest.Pytester, first: bool) -> None:
+def test_plugin_that_owns_driver_can_be_combined(pytester: pytest.Pytester, first: bool) -> None:
     name = "aaa_browser" if first else "zzz_browser"
     pytester.makepyfile(**{name: BROWSER})
     pytester.makepyfile(test_mine=PRINTS_DRIVER)
@@ -94,7 +94,7 @@ def test_plugin_that_owns_driver_lives_beside_us(pytester: pytest.Pytester, firs
     ours.stdout.fnmatch_lines(["*verdict on vfs*", "MUST*1 met*"])
 
 
-def test_misspelt_name_is_answered_with_the_right_one(pytester: pytest.Pytester) -> None:
+def test_misspelt_name_has_a_suggestion(pytester: pytest.Pytester) -> None:
     result = _run(pytester, "--driver=overlya2")
 
     assert result.ret == 4
@@ -213,7 +213,7 @@ def test_nothing_proven_is_a_failure(pytester: pytest.Pytester) -> None:
     assert _run(pytester, "--driver=vfs", "--requirement=LNK").ret == 1
 
 
-def test_broken_create_blocks_what_rests_on_it(pytester: pytest.Pytester) -> None:
+def test_broken_create_blocks_dependent_requirements(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         mine="""
         from graphdriver.vfs import Driver
@@ -316,7 +316,7 @@ def test_mounts_left_below_odd_names_do_not_end_the_run(
     assert list(tmp_path.glob("graphdriver-*")) == []
 
 
-def test_a_quick_run_judges_in_memory_unless_a_place_is_asked_for(
+def test_quick_run_has_homes_on_tmpfs_unless_a_home_is_given(
     pytester: pytest.Pytester, tmp_path: Path
 ) -> None:
     def judged_on(*arguments: str) -> str:

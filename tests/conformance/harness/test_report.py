@@ -86,7 +86,7 @@ def test_verdict_comes_before_the_violation(violated: Path) -> None:
     assert "--requirement=DIF-002" in body
 
 
-def test_every_cell_says_in_words_what_its_sign_means(violated: Path) -> None:
+def test_every_cell_has_its_outcome_in_words(violated: Path) -> None:
     elements = _Elements(page(read_results([violated])))
 
     spoken = elements.values("aria-label")

@@ -95,7 +95,7 @@ def test_script_needs_neither_pytest_nor_the_suite(tmp_path: Path) -> None:
     assert not any("pytest" in line or "hypothesis" in line for line in imports)
 
 
-def test_what_verbs_do_not_show_is_a_call_of_the_check(tmp_path: Path) -> None:
+def test_violation_without_verbs_is_a_call_of_the_check(tmp_path: Path) -> None:
     _judged("graphdriver_mutants:LinkLeaked", "LIF-008", tmp_path)
     _judged("graphdriver_mutants:DescriptorsLeaked", "CLN-005", tmp_path)
     replayed, called = (
@@ -118,7 +118,7 @@ def test_script_makes_one_fault_of_the_many_that_were_tried(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("case", "said"),
+    ("case", "output"),
     [(0, "NoDiff: not reproduced: DIF-008 is met"), (2, "NoDiff: reproduced")],
 )
 def test_check_is_called_for_the_case_that_failed(case: int, output: str, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_check_is_called_for_the_case_that_failed(case: int, output: str, tmp_pa
     assert output in done.stdout
 
 
-def test_script_that_shows_nothing_is_said_to(tmp_path: Path) -> None:
+def test_script_that_does_not_reproduce_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ONCE)
 
     output = _judged("mine:Once", "LIF-001", tmp_path)
@@ -142,7 +142,7 @@ def test_script_that_shows_nothing_is_said_to(tmp_path: Path) -> None:
     assert "LIF-001.py  (did not reproduce it by itself)" in output
 
 
-def test_scripts_are_tried_where_the_homes_were(tmp_path: Path) -> None:
+def test_scripts_run_on_the_file_system_of_the_homes(tmp_path: Path) -> None:
     homes = tmp_path / "homes of mine"
     homes.mkdir()
     (tmp_path / "mine.py").write_text(ONLY_BELOW.format(str(homes)))
@@ -158,7 +158,7 @@ def test_correct_driver_gets_no_scripts(tmp_path: Path) -> None:
     assert list((tmp_path / "scripts").iterdir()) == []
 
 
-def test_edits_tell_renames_and_directories_made_again(tmp_path: Path) -> None:
+def test_edits_contain_renames_and_recreated_directories(tmp_path: Path) -> None:
     for name in ("moved", "again", "gone"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_bytes(b"x")

@@ -87,7 +87,7 @@ def test_init_that_dies_is_a_violation(pytester: pytest.Pytester) -> None:
     assert rows["LIF-001"]["blocked_by"] == ["INI-001"]
 
 
-def test_text_that_is_no_unicode_costs_no_file(pytester: pytest.Pytester) -> None:
+def test_text_that_is_not_unicode_does_not_prevent_the_file(pytester: pytest.Pytester) -> None:
     data = _written(pytester, "bad:RaisesSurrogate")
 
     row = next(row for row in data["requirements"] if row["id"] == "LIF-001")

@@ -33,7 +33,7 @@ def test_each_name_is_in_one_share_in_any_order(count: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/2", "1/2/3"])
-def test_what_is_no_share_is_refused(text: str) -> None:
+def test_malformed_shard_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"shards|I/N"):
         Shard.parse(text)
 

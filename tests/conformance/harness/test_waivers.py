@@ -43,7 +43,7 @@ def _waiver(id: str = "LIF-001") -> Waiver:
     return Waiver(id, "known", "#17", DAY)
 
 
-def test_waived_violation_keeps_what_was_seen_and_the_driver_does_not_conform() -> None:
+def test_waived_violation_keeps_its_finding_and_the_driver_does_not_conform() -> None:
     after, wrong = apply_waivers(_results(Outcome.VIOLATED), [_waiver()], DAY)
 
     assert wrong == []
@@ -63,7 +63,7 @@ def test_expired_waiver_waives_nothing() -> None:
     assert Outcome.VIOLATED is after["LIF-001"].outcome
 
 
-def test_waiver_of_what_is_met_is_stale() -> None:
+def test_waiver_of_a_met_requirement_is_stale() -> None:
     _, wrong = apply_waivers(_results(Outcome.MET), [_waiver()], DAY)
 
     assert wrong == ["LIF-001 is met; remove its waiver"]
@@ -115,13 +115,13 @@ def test_pattern_is_stale_when_nothing_can_need_it(second: Outcome, is_stale: bo
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_PROVABLE, Outcome.ERROR, Outcome.NOT_CLAIMED])
-def test_waiver_of_what_nobody_saw_changes_nothing(outcome: Outcome) -> None:
+def test_waiver_of_an_untested_requirement_has_no_effect(outcome: Outcome) -> None:
     before = _results(outcome)
 
     assert apply_waivers(before, [_waiver()], DAY) == (before, [])
 
 
-def test_baseline_waives_what_it_has_and_nothing_else() -> None:
+def test_baseline_waives_its_own_violations_only() -> None:
     before = _results(Outcome.VIOLATED)
 
     waived = apply_baseline(before, {"LIF-001"})["LIF-001"]

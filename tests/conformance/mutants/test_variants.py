@@ -29,7 +29,7 @@ def test_variant_is_conformant(name: str, judges: Judge) -> None:
     assert "met" in others
 
 
-def test_variants_depart_from_no_must() -> None:
+def test_variants_violate_no_must() -> None:
     levels = {catalogue()[id].level for variant in VARIANTS.values() for id in variant.violates}
 
     assert Level.MUST not in levels

@@ -68,7 +68,7 @@ def test_a_tree_does_not_differ_from_itself(tree: Tree) -> None:
 
 
 @given(trees())
-def test_archive_comes_back_as_it_was(tree: Tree) -> None:
+def test_archive_is_unchanged_after_a_round_trip(tree: Tree) -> None:
     entries = make_layer(Tree(), tree)
 
     data = build_archive(entries)
@@ -103,7 +103,7 @@ def test_rebuilt_tree_is_observed_as_it_is(tmp_path: Path, pair: tuple[Tree, Tre
 
 @on_disk
 @given(trees())
-def test_gnu_tar_unpacks_what_the_model_says(tmp_path: Path, tree: Tree) -> None:
+def test_gnu_tar_unpacks_the_tree_of_the_model(tmp_path: Path, tree: Tree) -> None:
     root = tmp_path / str(next(numbers))
     root.mkdir()
     data = build_archive(make_layer(Tree(), _mine(tree)))
@@ -119,7 +119,7 @@ def _mine(tree: Tree) -> Tree:
     return Tree({name: node.but(uid=uid, gid=gid) for name, node in tree.items()})
 
 
-def test_whiteout_spares_what_its_own_layer_holds() -> None:
+def test_whiteout_does_not_delete_members_of_its_own_layer() -> None:
     below = Tree.of({"d/old": b"old"})
 
     tree = apply_layer(
@@ -183,7 +183,7 @@ def test_marker_through_a_symlink_whose_directory_is_replaced_deletes_nothing(
     ],
     ids=["replaced", "deleted"],
 )
-def test_marker_in_a_loop_of_symlinks_that_goes_deletes_nothing(
+def test_marker_in_a_deleted_loop_of_symlinks_deletes_nothing(
     entries: list[LayerEntry], left: set[bytes]
 ) -> None:
     below = Tree.of({"loop": "/loop", "x": b""})
@@ -191,6 +191,6 @@ def test_marker_in_a_loop_of_symlinks_that_goes_deletes_nothing(
     assert set(apply_layer(below, entries)) == left
 
 
-def test_marker_in_a_loop_of_symlinks_that_stays_is_unreadable() -> None:
+def test_marker_in_a_kept_loop_of_symlinks_is_unreadable() -> None:
     with pytest.raises(UnreadableArchive, match="loop of symlinks"):
         apply_layer(Tree.of({"loop": "/loop"}), [opaque("loop")])

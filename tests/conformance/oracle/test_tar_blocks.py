@@ -38,7 +38,9 @@ FILE = Header(b"f", size=3).block() + padded(b"abc")
 
 
 @given(trees(), dialects())
-def test_archive_in_any_dialect_comes_back_as_it_was(tree: Tree, dialect: Dialect) -> None:
+def test_archive_in_any_dialect_is_unchanged_after_a_round_trip(
+    tree: Tree, dialect: Dialect
+) -> None:
     entries = make_layer(Tree(), tree)
 
     found = read_archive(build_archive(entries, dialect))
@@ -67,7 +69,7 @@ def _bare(name: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("form", [*COMMON, *SPARSE], ids=lambda form: str(form.name))
-def test_gnu_tar_unpacks_what_a_form_says(tmp_path: Path, form: Form) -> None:
+def test_gnu_tar_unpacks_the_tree_of_a_form(tmp_path: Path, form: Form) -> None:
     data = form.blocks + END
 
     command = ["tar", "-C", str(tmp_path), "--no-same-owner", "-xpf", "-"]
@@ -85,7 +87,7 @@ def test_holes_are_filled(form: Form) -> None:
 
 
 @given(st.integers(0, 2**40), st.sampled_from([Format.GNU, Format.STAR]))
-def test_numbers_of_any_size_come_back(number: int, format: Format) -> None:
+def test_numbers_of_any_size_are_preserved(number: int, format: Format) -> None:
     block = Header(b"f", uid=number, mtime=-number, format=format).block()
 
     (member,) = raw_members(block + END)
@@ -121,12 +123,12 @@ def test_length_of_a_record_counts_its_own_digits(length: int) -> None:
     ],
     ids=lambda _: "",
 )
-def test_what_readers_do_not_agree_on_is_refused(archive: bytes) -> None:
+def test_header_that_readers_interpret_differently_is_refused(archive: bytes) -> None:
     with pytest.raises(UnreadableArchive):
         read_archive(archive)
 
 
-def test_what_no_field_has_room_for_is_no_header() -> None:
+def test_value_that_fits_no_field_is_no_header() -> None:
     for header in (
         Header(b"n" * 101),
         Header(b"f", link=b"t" * 101),
@@ -142,7 +144,7 @@ def test_map_of_a_sparse_file_is_whole_blocks() -> None:
     assert sparse_map([(0, 5), (9, 1)]) == b"2\n0\n5\n9\n1\n".ljust(512, b"\0")
 
 
-def test_attributes_come_back_in_any_dialect() -> None:
+def test_attributes_are_preserved_in_any_dialect() -> None:
     node: Node = file(b"x", xattrs=frozenset({("user.a", b"\0=\n"), ("user.b", b"")}))
     for dialect in (Dialect(), Dialect(Format.GNU), Dialect(Format.V7), Dialect(Format.STAR)):
         (entry,) = read_archive(build_archive([LayerEntry(b"f", node)], dialect))

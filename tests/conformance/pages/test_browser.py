@@ -142,7 +142,9 @@ def _visible(browser: Chrome, id: str) -> WebElement:
     return browser.find_element(By.ID, id)
 
 
-def test_page_opens_with_what_needs_a_look(browser: Chrome, show: Show, run: RunResult) -> None:
+def test_page_opens_with_rows_that_need_attention(
+    browser: Chrome, show: Show, run: RunResult
+) -> None:
     show([run])
 
     assert _rows(browser) == LOOK
@@ -151,7 +153,7 @@ def test_page_opens_with_what_needs_a_look(browser: Chrome, show: Show, run: Run
     assert count == f"5 of {len(catalogue())} requirements"
 
 
-def test_page_opens_with_all_when_nothing_needs_a_look(
+def test_page_opens_with_all_rows_when_none_needs_attention(
     browser: Chrome, show: Show, make_run: MakeRun
 ) -> None:
     show([make_run()])
@@ -167,7 +169,7 @@ def test_page_opens_with_all_when_nothing_needs_a_look(
         ("level", "SHOULD", [id for id in LOOK if catalogue()[id].level == "SHOULD"]),
     ],
 )
-def test_filter_keeps_only_what_was_chosen(
+def test_filter_keeps_the_chosen_rows_only(
     browser: Chrome, show: Show, run: RunResult, name: str, value: str, expected: list[str]
 ) -> None:
     show([run])

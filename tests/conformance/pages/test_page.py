@@ -109,7 +109,7 @@ def test_runs_are_in_the_order_of_numbers_and_older_ones_first(make_run: MakeRun
     assert ordered[2].started == "2026-11-26T10:00:00Z"
 
 
-def test_rows_that_need_a_look_come_first_and_causes_before_effects(make_run: MakeRun) -> None:
+def test_rows_that_need_attention_come_first_and_causes_before_effects(make_run: MakeRun) -> None:
     blocked = {
         "outcome": Outcome.BLOCKED,
         "reason": Reason.RESTS_ON,

@@ -145,7 +145,7 @@ def test_ids_in_attributes_are_mapped_with_the_owners(driver: Overlay2 | Vfs, si
 
 
 @MAPPED
-def test_capability_of_version_2_has_no_id_and_stays(driver: Overlay2 | Vfs) -> None:
+def test_capability_of_version_2_is_kept_unmapped(driver: Overlay2 | Vfs) -> None:
     view = _apply(
         driver, "top", "", entry_of("tool", _with(file(b"x"), **{CAPABILITY: _capability(None)}))
     )

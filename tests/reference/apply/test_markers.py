@@ -188,7 +188,7 @@ def test_markers_hide_the_same_in_any_order(driver: Overlay2 | Vfs, case: str) -
 
 
 @pytest.mark.parametrize("case", OR_REFUSED)
-def test_nothing_goes_through_a_symlink_that_is_gone(driver: Overlay2 | Vfs, case: str) -> None:
+def test_members_do_not_follow_a_deleted_symlink(driver: Overlay2 | Vfs, case: str) -> None:
     entries, expected = OR_REFUSED[case]
     for number, order in enumerate(itertools.permutations(entries)):
         try:
@@ -230,7 +230,7 @@ def test_hard_link_through_a_deleted_symlink(driver: Overlay2 | Vfs) -> None:
     assert tree[b"s"].link == tree[b"b/x"].link == b"b/x"
 
 
-def test_hard_link_takes_the_place_of_a_lower_symlink_on_its_own_path(
+def test_hard_link_replaces_a_lower_symlink_on_its_own_path(
     driver: Overlay2 | Vfs,
 ) -> None:
     """Found by the differential test: later members were resolved through the old symlink."""
@@ -266,7 +266,7 @@ def test_hard_link_of_aufs_is_refused_by_that_name(driver: Overlay2 | Vfs) -> No
         _applied(driver, "n", [_dir(plnk), _file(f"{plnk}/1.2"), _link("h", f"{plnk}/1.2")])
 
 
-def test_hard_link_to_what_it_replaces_is_refused(driver: Overlay2 | Vfs) -> None:
+def test_hard_link_to_the_file_that_it_replaces_is_refused(driver: Overlay2 | Vfs) -> None:
     """Found by the differential test: FileNotFoundError escaped."""
     with pytest.raises(BadArchive, match="b'd' is a hard link to b'd/n', which it replaces"):
         _applied(driver, "n", [_file("d/n"), _link("d", "d/n")])
@@ -282,7 +282,7 @@ def test_time_of_a_directory_that_became_a_symlink_is_not_that_of_its_target(
     assert _applied(driver, "n", entries)[b"q/e"].mtime == 1_000_000_000
 
 
-def test_marker_of_a_second_archive_spares_what_that_places(driver: Overlay2 | Vfs) -> None:
+def test_marker_of_a_second_archive_keeps_members_of_that_archive(driver: Overlay2 | Vfs) -> None:
     """Content of an earlier archive is treated like that of a lower layer."""
     driver.create("n", "low")
     first = [_file("a/one"), _file("two"), whiteout("top")]

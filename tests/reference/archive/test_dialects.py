@@ -136,9 +136,7 @@ def test_malformed_records_are_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("flag", [b"\0", b"0", b"7"])
 @pytest.mark.parametrize("front", [long(b"%b/" % LONG.encode()), pax((b"path", b"d/"))])
-def test_name_of_a_directory_ends_with_a_slash_wherever_it_is_said(
-    flag: bytes, front: bytes
-) -> None:
+def test_trailing_slash_of_a_name_in_any_header_is_a_directory(flag: bytes, front: bytes) -> None:
     """tar before POSIX.1-1988 had no type flag for directories (cpython #141707)."""
     assert _one(front + changed(F, _156=flag)).kind is Kind.DIRECTORY
 
@@ -240,7 +238,7 @@ def test_symlink_to_nowhere_is_refused() -> None:
 
 
 @pytest.mark.parametrize("flag", [b"1", b"2", b"5", b"6"])
-def test_what_holds_no_data_has_none_in_the_archive(flag: bytes) -> None:
+def test_members_without_data_have_size_zero(flag: bytes) -> None:
     """As in Go: the size is that of the link target, or undefined."""
     archive = block("n", type=flag, linkname="t", size=700) + F
 
@@ -248,7 +246,7 @@ def test_what_holds_no_data_has_none_in_the_archive(flag: bytes) -> None:
 
 
 @pytest.mark.parametrize("flag", [b"1", b"2", b"5"])
-def test_sparse_map_of_what_is_no_file_is_refused(flag: bytes) -> None:
+def test_sparse_map_of_a_member_that_is_no_file_is_refused(flag: bytes) -> None:
     sparse = pax((b"GNU.sparse.map", b"0,0"), (b"GNU.sparse.size", b"0"))
     with pytest.raises(BadArchive, match=r"b'n/?': a sparse member that is no file"):
         _read(sparse + block("n", type=flag, linkname="t"))

@@ -106,7 +106,7 @@ def _in_square_time(source: Source, stored: int) -> tuple[list[Segment], int]:
     return [Segment(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)], len(text)
 
 
-def test_the_measure_sees_square_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measurement_detects_quadratic_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparse, "_map_before_data", _in_square_time)
     _, small = _read(500, monkeypatch)
     _, large = _read(5_000, monkeypatch)

@@ -65,7 +65,7 @@ def test_stream_that_has_failed_is_released_with_its_last_reference() -> None:
     assert released == [True]
 
 
-def test_small_pieces_are_taken_without_copying_the_rest() -> None:
+def test_small_reads_do_not_copy_the_rest_of_the_buffer() -> None:
     """A sparse map of 40,000 bytes copied the buffer 40,000 times."""
     source = Source(io.BytesIO(bytes(range(256)) * 4096))
     written: list[bytes] = []

@@ -16,7 +16,7 @@ class Interrupted(Exception):
     """The exception that the signal handler raises."""
 
 
-def test_signal_waits_for_the_end_of_the_work(tmp_path: Path) -> None:
+def test_signal_is_delayed_until_the_work_ends(tmp_path: Path) -> None:
     """The caller closes the directory: the next file to be opened would reuse its number."""
     handled, ended = threading.Event(), threading.Event()
 

@@ -39,7 +39,7 @@ def test_undamaged_home_has_no_findings(home: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"{home}: 3 layer(s), 0 finding(s)\n")
 
 
-def test_advice_for_an_emptied_link_file_brings_the_layer_back(home: Path) -> None:
+def test_advice_for_an_emptied_link_file_restores_the_layer(home: Path) -> None:
     """moby #42964: the name is lost in one file and still present in the other."""
     (home / "base/link").write_text("")
 
@@ -119,21 +119,21 @@ def test_damage_is_found_and_left_alone(
     ), done.stdout
 
 
-def test_link_that_leads_out_of_the_home(home: Path) -> None:
+def test_link_that_points_out_of_the_home(home: Path) -> None:
     name = _link(home, "base").name
     _link_outside(home)
 
     assert f"l/{name}" in [one.name for one in findings(home)]
 
 
-def test_what_is_no_home_is_one_sentence(tmp_path: Path) -> None:
+def test_directory_that_is_not_a_home_is_one_sentence(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nowhere"):
         done = _fsck(place)
         assert done.returncode == 4
         assert done.stderr.count("\n") == 1
 
 
-def test_crash_of_a_driver_is_found_and_mended_by_the_next(home: Path) -> None:
+def test_crash_of_a_driver_is_found_and_repaired_by_the_next(home: Path) -> None:
     os.rename(home / "top", home / ".removed-X")
 
     assert {".removed-X"} <= {one.name for one in findings(home)}

@@ -40,7 +40,7 @@ def _owner(path: Path) -> tuple[int, int]:
     return found.st_uid, found.st_gid
 
 
-def test_what_is_created_belongs_to_the_mapped_root(driver: Driver) -> None:
+def test_new_layers_belong_to_the_mapped_root(driver: Driver) -> None:
     driver.create("base")
     driver.create_read_write("child", "base")
     view = driver.get("child")
@@ -49,7 +49,7 @@ def test_what_is_created_belongs_to_the_mapped_root(driver: Driver) -> None:
     assert _owner(view) == (100_000, 200_000)
 
 
-def test_archives_hold_inside_ids(driver: Driver) -> None:
+def test_archives_contain_ids_inside_the_namespace(driver: Driver) -> None:
     driver.create("base")
     driver.create("child", "base")
 

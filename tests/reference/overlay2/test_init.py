@@ -133,7 +133,7 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-1", "0", "1x", "9" * 30, "9" * 400, "1.2.3", "k", "٣"])
-def test_what_is_no_size(text: str) -> None:
+def test_malformed_sizes(text: str) -> None:
     with pytest.raises(errors.PrerequisitesNotMet):
         parse_size("size", text)
 
@@ -146,7 +146,7 @@ def test_home_and_layers_are_closed_to_others(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o007 == 0, path
 
 
-def test_maps_own_what_is_made_and_not_the_directories_above(tmp_path: Path) -> None:
+def test_new_directories_belong_to_the_mapped_root_and_those_above_do_not(tmp_path: Path) -> None:
     maps = [IDMap(0, 100_000, 65_536)]
     driver = Driver(tmp_path / "home", (), maps, maps)
     driver.create("base")

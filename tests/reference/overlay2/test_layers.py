@@ -271,7 +271,7 @@ def test_layer_that_a_diff_reads_is_not_removed(driver: Driver) -> None:
     assert not driver.exists("a")
 
 
-def test_reader_that_is_killed_is_in_nobodys_way(driver: Driver, tmp_path: Path) -> None:
+def test_killed_reader_blocks_no_other_process(driver: Driver, tmp_path: Path) -> None:
     _build(driver, "a")
     with OtherProcess("overlay2", tmp_path / "home") as other:
         assert other.call("diff", "a") == "ok"

@@ -175,7 +175,7 @@ def test_a_thousand_layers_are_held_with_one_descriptor(tmp_path: Path) -> None:
     os.close(other)
 
 
-def test_driver_that_is_given_up_ends_its_holds_only(home: Path) -> None:
+def test_driver_that_is_dropped_ends_its_own_holds_only(home: Path) -> None:
     first, second = Driver(home), Driver(home)
     first.create("base")
     first.get("base")

@@ -109,7 +109,7 @@ def test_put_by_a_finalizer_in_the_middle_of_get(
 
 
 @pytest.mark.parametrize("by_verb", [False, True])
-def test_two_threads_give_up_streams_of_layers_that_the_other_is_at_work_on(
+def test_two_threads_drop_streams_of_layers_that_the_other_has_locked(
     driver: Driver, by_verb: bool
 ) -> None:
     """Each would wait for the lock of the other thread."""
@@ -177,7 +177,7 @@ def test_hold_that_another_thread_is_to_end_is_ended_before_the_next_verb(driver
     assert not driver.exists("a")
 
 
-def test_many_streams_are_given_up_by_collections_at_every_point(driver: Driver) -> None:
+def test_many_streams_are_closed_by_garbage_collections_at_every_point(driver: Driver) -> None:
     def work() -> None:
         for number in range(40):
             id = LAYERS[number % 2]

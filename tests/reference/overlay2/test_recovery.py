@@ -184,7 +184,7 @@ def test_recovery_goes_through_no_symlink_out_of_the_home(home: Path, tmp_path: 
     assert os.listdir(others) == [".applying"]
 
 
-def test_what_is_mounted_in_a_remnant_is_not_emptied(home: Path, tmp_path: Path) -> None:
+def test_mounts_in_a_remnant_keep_their_content(home: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").touch()
@@ -408,7 +408,7 @@ def test_view_that_the_kernel_makes_read_only_is_refused(few_inodes: Path) -> No
     driver.cleanup()
 
 
-def test_view_whose_work_directory_cannot_be_given_away_is_unmounted(
+def test_view_whose_work_directory_cannot_be_chowned_is_unmounted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maps = [IDMap(0, 100_000, 65_536)]
@@ -433,7 +433,7 @@ def test_mount_point_that_dockerd_has_removed_is_no_finding(home: Path) -> None:
     assert _shown(Driver(home), "child") == ["old"]
 
 
-def test_what_a_killed_dockerd_leaves_is_known(home: Path) -> None:
+def test_remnants_of_a_killed_dockerd_are_known(home: Path) -> None:
     (home / "check-overlayfs-support123" / "merged").mkdir(parents=True)
     (home / "opaque-bug-check456").mkdir()
 

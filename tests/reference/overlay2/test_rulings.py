@@ -63,7 +63,7 @@ def test_unknown_parent_is_layer_not_found(driver: Driver) -> None:
 @pytest.mark.parametrize(
     "id", ["", ".", "..", "a/b", "/a", "l", "-a", "a\0", "a\n", "x" * 129, "é"]
 )
-def test_every_verb_refuses_what_is_no_id(driver: Driver, call: object, id: str) -> None:
+def test_every_verb_refuses_invalid_ids(driver: Driver, call: object, id: str) -> None:
     before = sorted(driver._home.path.rglob("*"))
 
     with pytest.raises(errors.InvalidLayerId):
@@ -134,7 +134,7 @@ def test_a_layer_with_children_is_shown_read_only(driver: Driver) -> None:
     driver.put("middle")
 
 
-def test_128_lowers_and_not_one_more(driver: Driver) -> None:
+def test_128_lowers_are_the_limit(driver: Driver) -> None:
     driver.create("l0")
     for number in range(128):
         driver.create(f"l{number + 1}", f"l{number}")

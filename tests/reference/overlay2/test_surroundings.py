@@ -74,7 +74,7 @@ EXPECTED: dict[str, tuple[str, int, int, list[str]]] = {
 
 
 @both
-def test_layers_do_not_show_it(surrounded: Path, factory: Factory) -> None:
+def test_directories_above_do_not_affect_layers(surrounded: Path, factory: Factory) -> None:
     driver: DriverProtocol = factory(surrounded)
     driver.create("base")
     driver.create_read_write("child", "base")
@@ -103,7 +103,7 @@ def _archive() -> bytes:
 
 
 @both
-def test_home_is_made_without_it(surrounded: Path, factory: Factory) -> None:
+def test_home_does_not_inherit_from_directories_above(surrounded: Path, factory: Factory) -> None:
     existed = surrounded.exists()
     factory(surrounded)
 

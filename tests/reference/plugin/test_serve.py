@@ -79,7 +79,7 @@ def test_life_of_a_layer_over_the_socket(served: tuple[Client, object], tmp_path
     assert not client.ask("GraphDriver.Exists", {"ID": "a"})["Exists"]
 
 
-def test_errors_are_told_and_the_server_lives(
+def test_errors_are_reported_and_the_server_continues(
     served: tuple[Client, object], tmp_path: Path
 ) -> None:
     client, _ = served
@@ -193,7 +193,7 @@ def test_running_calls_end_before_the_process(
         assert [member.size for member in archive] == [8 << 20]
 
 
-def test_termination_takes_the_socket_away(
+def test_termination_removes_the_socket(
     served: tuple[Client, "subprocess.Popen[bytes]"], tmp_path: Path
 ) -> None:
     client, process = served

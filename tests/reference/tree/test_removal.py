@@ -42,7 +42,7 @@ def _make_deep(parent: int) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: mounts")
 @pytest.mark.parametrize("has_call", [True, False])
 @pytest.mark.parametrize("place", ["tree", "tree/a", "tree/a/b/c", "tree/file"])
-def test_what_is_mounted_in_a_tree_is_unmounted_and_kept(
+def test_mounts_in_a_tree_are_unmounted_and_their_content_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, has_call: bool
 ) -> None:
     """A bind mount may have the device number of its parent, which then does not identify it."""

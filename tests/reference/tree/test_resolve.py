@@ -57,9 +57,7 @@ def resolver(
         (b"out/e", b"outside/e"),
     ],
 )
-def test_ways_end_at_their_real_path(
-    resolver: Resolver, tmp_path: Path, name: bytes, path: bytes
-) -> None:
+def test_paths_are_resolved(resolver: Resolver, tmp_path: Path, name: bytes, path: bytes) -> None:
     place = resolver.directory(name)
 
     assert place is not None
@@ -68,7 +66,7 @@ def test_ways_end_at_their_real_path(
     assert os.listdir(tmp_path / "outside") == ["e"]
 
 
-def test_nothing_is_made_when_it_is_only_asked_for(resolver: Resolver, tmp_path: Path) -> None:
+def test_lookup_creates_nothing(resolver: Resolver, tmp_path: Path) -> None:
     assert resolver.directory(b"lib/no/where", Make.NOTHING) is None
     assert os.listdir(tmp_path / "root/usr/lib") == ["deep"]
 
@@ -85,7 +83,7 @@ def test_loop_is_refused(resolver: Resolver) -> None:
         resolver.directory(b"loop/y")
 
 
-def test_symlink_swapped_in_leads_nowhere(resolver: Resolver, tmp_path: Path) -> None:
+def test_swapped_in_symlink_is_not_followed(resolver: Resolver, tmp_path: Path) -> None:
     """A process in the layer replaces a directory by a symlink as fast as it can."""
     root = tmp_path / "root"
     (root / "swap").symlink_to(tmp_path / "outside")

@@ -52,7 +52,9 @@ def _kill(damage: str, home: Path) -> None:
     "damage", ["name without layer", "empty name without layer", "stage", "removed layer"]
 )
 @pytest.mark.parametrize("restart", [True, False])
-def test_remnant_does_not_keep_the_parent(tmp_path: Path, damage: str, restart: bool) -> None:
+def test_remnant_does_not_block_removal_of_the_parent(
+    tmp_path: Path, damage: str, restart: bool
+) -> None:
     home = tmp_path / "home"
     driver = Driver(home)
     driver.create("base")

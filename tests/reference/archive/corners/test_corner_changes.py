@@ -51,7 +51,7 @@ def test_c38_edits_within_one_second(layers: Layers, nanoseconds: int) -> None:
     layers.assert_travels(layer, base)
 
 
-def test_c39_symlink_that_leads_elsewhere(layers: Layers) -> None:
+def test_c39_symlink_with_a_new_target(layers: Layers) -> None:
     def edit(root: Path) -> None:
         (root / "s").unlink()
         (root / "s").symlink_to("pot")
@@ -109,7 +109,7 @@ def test_c43_moving_away_and_back_is_no_change(layers: Layers) -> None:
     assert layers.names(layer, base) == []
 
 
-def test_c44_renamed_directories_are_whole(layers: Layers) -> None:
+def test_c44_renamed_directories_are_complete(layers: Layers) -> None:
     """If the kernel renames them, it sets a redirect; otherwise mv(1) copies."""
 
     def edit(root: Path) -> None:

@@ -216,7 +216,7 @@ def test_c29_capabilities_of_files_survive_their_owner(layers: Layers, version: 
     layers.assert_travels(layer, base)
 
 
-def test_c30_user_attributes_travel_and_count_as_changes(layers: Layers) -> None:
+def test_c30_user_attributes_are_preserved_and_count_as_changes(layers: Layers) -> None:
     values = [b"", b"\0\0", b"a=b\nc", bytes(range(256)), b"x" * 1000, b"17 user.b=2\n"]
     attributes = frozenset((f"user.a{n}", value) for n, value in enumerate(values))
     base = layers.built(IMAGE)
@@ -231,7 +231,7 @@ def test_c30_user_attributes_travel_and_count_as_changes(layers: Layers) -> None
     layers.assert_travels(layer, base)
 
 
-def test_c30_attribute_that_is_taken_away_is_gone(layers: Layers) -> None:
+def test_c30_removed_attribute_is_absent(layers: Layers) -> None:
     marked = file(b"x", xattrs=frozenset({("user.a", b"1"), ("user.b", b"2")}))
     base = layers.built(Tree.of({"f": marked, "d": directory(xattrs=marked.xattrs)}))
     left = frozenset({("user.b", b"2")})
@@ -243,7 +243,7 @@ def test_c30_attribute_that_is_taken_away_is_gone(layers: Layers) -> None:
 
 
 @pytest.mark.parametrize("space", ["trusted.overlay.", "user.overlay."])
-def test_c31_marks_of_overlay_in_an_archive_mean_nothing(layers: Layers, space: str) -> None:
+def test_c31_overlay_attributes_in_an_archive_are_ignored(layers: Layers, space: str) -> None:
     below = Tree.of({"d/secret": b"s", "e/kept": b"k", "f": b"lower data"})
     marks = frozenset({(space + "opaque", b"y"), (space + "redirect", b"/d")})
     meta = frozenset({(space + "metacopy", b""), (space + "redirect", b"/d/secret")})
@@ -342,7 +342,7 @@ def test_c57_large_owners(layers: Layers, id: int) -> None:
 
 
 @pytest.mark.parametrize("id", [2**32 - 1, 2**32, 2**40, -1])
-def test_c57_owners_that_nobody_can_be_are_refused(layers: Layers, id: int) -> None:
+def test_c57_owner_of_all_ones_is_refused(layers: Layers, id: int) -> None:
     """(uid_t) -1 keeps the owner in chown(2), which would be root."""
     for entry in (entry_of("f", file(b"x", uid=id)), entry_of("f", file(b"x", gid=id))):
         layers.refuses(BadArchive, "nobody can be", [entry])

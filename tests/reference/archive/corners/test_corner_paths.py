@@ -183,7 +183,7 @@ def test_c48_names_need_not_be_text(layers: Layers, name: bytes) -> None:
 @pytest.mark.parametrize(
     "name", [b"new\nline", b"back\\slash", b"-rf", b"co:lon,comma", b" ", b"=", b"1 2=3", b'"']
 )
-def test_c49_names_that_tools_trip_over(layers: Layers, name: bytes) -> None:
+def test_c49_names_with_special_characters(layers: Layers, name: bytes) -> None:
     _assert_name_travels(layers, name)
 
 

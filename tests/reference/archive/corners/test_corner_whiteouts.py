@@ -41,7 +41,7 @@ def test_c02_deleted_directory_is_one_whiteout_and_one_row(layers: Layers) -> No
     assert layers.shown(layer, base) == ["D /d"]
 
 
-def test_c03_directory_deleted_and_made_again_hides_what_it_held(layers: Layers) -> None:
+def test_c03_recreated_directory_hides_its_old_entries(layers: Layers) -> None:
     base = layers.built(IMAGE)
     layer = layers.new(base)
     with layers.view(layer) as root:
@@ -80,7 +80,7 @@ def test_c05_whiteout_beside_its_directory_hides_the_lower_one(
 
 
 @BOTH_ORDERS
-def test_c06_whiteout_beside_its_file_spares_it(layers: Layers, marker_first: bool) -> None:
+def test_c06_whiteout_beside_its_file_keeps_the_file(layers: Layers, marker_first: bool) -> None:
     entries = _ordered([whiteout("top")], [entry_of("top", file(b"new"))], marker_first)
 
     assert layers.applied(IMAGE, entries)[b"top"].content == b"new"
@@ -150,7 +150,7 @@ def test_c50_file_that_is_named_like_a_whiteout_is_refused_by_diff(layers: Layer
         layers.archive(layer, base)
 
 
-def test_c51_markers_of_aufs_make_nothing(layers: Layers) -> None:
+def test_c51_markers_of_aufs_create_no_files(layers: Layers) -> None:
     names = [b".wh..wh.aufs", b".wh..wh.orph", b".wh..wh.plnk/5.7", b"d/.wh..wh.tmp"]
 
     tree = layers.applied(IMAGE, [LayerEntry(name, file(b"x")) for name in names])

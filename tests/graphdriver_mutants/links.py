@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graphdriver.errors import LayerInUse, MaxDepthExceeded
-from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.registry import Mutant, mutant, umask_of_process
 
 __all__: list[str] = []
 
@@ -113,9 +113,7 @@ class DiffObeysUmask(_Tampered):
     """The mode of diff depends on the umask of the process."""
 
     def tamper(self, layer: Path) -> None:
-        mask = os.umask(0)
-        os.umask(mask)
-        (layer / "diff").chmod(0o777 & ~mask)
+        (layer / "diff").chmod(0o777 & ~umask_of_process())
 
 
 @mutant("LAY-001", bug="a driver that stores its own data in the layer")

@@ -286,7 +286,8 @@ class DefaultListsInherited(_Afterwards):
         for name in names:
             path = upper / name
             above = path.parent
-            if not path.is_file() or path.is_symlink() or path == upper:
+            # The name of a marker may be longer than a file's.
+            if path.name.startswith(".wh.") or not path.is_file() or path.is_symlink():
                 continue
             if "system.posix_acl_default" in os.listxattr(above):
                 value = os.getxattr(above, "system.posix_acl_default")

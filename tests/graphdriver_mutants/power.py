@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 from unittest import mock
@@ -16,10 +18,42 @@ from graphdriver_mutants.registry import Mutant, mutant
 __all__: list[str] = []
 
 
+class _Thread(threading.local):
+    skips_flushes = False
+
+
+_THREAD = _Thread()
+
+
+def _unless_skipped(call: Callable[..., None]) -> Callable[..., None]:
+    """Return the call, for all threads but those inside `_without_fsync`."""
+
+    def called(*arguments: Any) -> None:
+        if not _THREAD.skips_flushes:
+            call(*arguments)
+
+    return called
+
+
+@cache
+def _patch_flushes() -> None:
+    """Replace the calls for good: patches of several threads would be undone in the wrong order.
+
+    The suite syncs as well, in this process.
+    """
+    for name in ("fsync", "posix_fadvise"):
+        mock.patch(f"os.{name}", _unless_skipped(getattr(os, name))).start()
+
+
 @contextmanager
 def _without_fsync() -> Iterator[None]:
-    with mock.patch("os.fsync"), mock.patch("os.posix_fadvise"):
+    """Skip the flushes of this thread in the block."""
+    _patch_flushes()
+    _THREAD.skips_flushes = True
+    try:
         yield
+    finally:
+        _THREAD.skips_flushes = False
 
 
 @mutant("CRS-031", bug="moby #42964: Create does not sync")

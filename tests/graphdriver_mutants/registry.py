@@ -8,7 +8,7 @@ from typing import BinaryIO, ClassVar, TypeVar
 
 from graphdriver.contract import Change, Driver, IDMap
 
-__all__ = ["MUTANTS", "Broken", "Mutant", "mutant"]
+__all__ = ["MUTANTS", "Broken", "Mutant", "mutant", "umask_of_process"]
 
 _Broken = TypeVar("_Broken", bound="Broken")
 MUTANTS: dict[str, type["Broken"]] = {}
@@ -137,3 +137,9 @@ def mutant(*breaks: str, bug: str, needs: str = "") -> Callable[[type[_Broken]],
         return broken
 
     return register
+
+
+def umask_of_process() -> int:
+    """Return the umask without setting it: the suite, in the same process, would get another."""
+    status = Path("/proc/thread-self/status").read_text()
+    return int(status.partition("\nUmask:")[2].split(maxsplit=1)[0], 8)

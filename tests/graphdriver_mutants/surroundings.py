@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from graphdriver_conformance.host.mountinfo import mounts_at
-from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.registry import Mutant, mutant, umask_of_process
 from graphdriver_mutants.rewriting import members_of
 
 __all__: list[str] = []
@@ -55,9 +55,7 @@ class RootHasUmask(Mutant):
     def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
         super().make(id, parent, storage_opt)
         if not parent:
-            mask = os.umask(0o022)
-            os.umask(mask)
-            (self.home / id / "diff").chmod(0o777 & ~(mask | 0o022))
+            (self.home / id / "diff").chmod(0o777 & ~(umask_of_process() | 0o022))
 
 
 @mutant("INI-016", bug="mkdir -p of the parents of a member: moby #11240, in an archive")
@@ -72,8 +70,7 @@ class ImpliedDirectoriesHaveUmask(Mutant):
             spool.write(data)
             spool.seek(0)
             size = super().apply_diff(id, parent, spool)
-        mask = os.umask(0o022)
-        os.umask(mask)
+        mask = umask_of_process()
         upper = self.home / id / "diff"
         for name in {os.path.dirname(one) for one in names} - names - {""}:
             if (upper / name).is_dir():

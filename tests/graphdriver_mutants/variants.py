@@ -471,9 +471,11 @@ class OverrideIsGone(Variant):
         super().__init__(home, options, uid_maps, gid_maps)
 
 
-@variant("CLN-00", "CLN-010", "LIF-00")
+@variant("CLN-00", "CLN-010", "LIF-00", "CON-020", violates=("CON-020",))
 class WorksInAPool(Variant):
-    """get runs in threads of a pool, which end when the process ends."""
+    """get runs in threads of a pool, which end when the process ends; a forked child has none."""
+
+    deadline = 30
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

@@ -220,7 +220,7 @@ class MalformedAclsLeftOut(RewritesBlocks, Variant):
             yield one.header + one.data if is_odd else one.raw
 
 
-@variant("DIF-062", "LIF-036", "SEC-009", "LIF-004")
+@variant("DIF-062", "LIF-036", "SEC-009", "LIF-004", "LIM-002")
 class RefusesLongPaths(RewritesBlocks, Variant):
     """apply_diff, and create on a parent, are refused if a path is longer than PATH_MAX."""
 

@@ -47,7 +47,7 @@ _APPLIES = by_profile(
 _OTHERS = by_profile((), (*_APPLIES, "put"), (*_APPLIES, "get", "put", "cleanup"))
 _VERBS = (*_CREATES, *_REMOVES, *_OTHERS)
 _FORMATS = by_profile(("ext4",), ("ext4",), ("ext4", "xfs", "btrfs"))
-_POINTS = by_profile(2, 10, 4000)
+_POINTS = by_profile(3, 10, 4000)
 
 
 def _cuts(graphdriver: Subject, names: tuple[str, ...]) -> Sweeps:

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
@@ -22,6 +23,7 @@ from graphdriver_conformance.suite.support.threads import all_at_once
 
 IMAGE = Tree.of({"etc/hosts": b"one\n", "usr/bin/env": b"#!"})
 _COUNT = 4
+_END = "end: "
 
 
 @verifies("CON-018")
@@ -142,29 +144,40 @@ def _in_fork(graphdriver: Subject, base: str, held: str, own: str) -> str:
     if not child:
         try:
             die_with_parent()
-            theirs.send(_used(inner(graphdriver.driver), base, held, own))
+            trouble = _used(inner(graphdriver.driver), base, held, own, theirs.send)
+            theirs.send(_END + trouble)
         finally:
             os._exit(0)
     theirs.close()
+    doing = ""
     try:
-        if not ours.poll(deadline()):
-            return f"the child did not end within {deadline():g} s"
-        return str(ours.recv())
+        while ours.poll(deadline()):
+            doing = str(ours.recv())
+            if doing.startswith(_END):
+                return doing.removeprefix(_END)
+        return f"{doing} did not return within {deadline():g} s"
     except EOFError:
-        return "the child died"
+        return f"the child died in {doing}"
     finally:
         kill_tree([child])
         os.waitpid(child, 0)
         ours.close()
 
 
-def _used(driver: Driver, base: str, held: str, own: str) -> str:
+def _used(driver: Driver, base: str, held: str, own: str, tell: Callable[[str], None]) -> str:
+    """Call the verbs, and tell which one before each call; return the error, "" for none."""
     try:
+        tell(f"create_read_write({own!r}, {base!r})")
         driver.create_read_write(own, base)
+        tell(f"get({own!r})")
         (Path(driver.get(own)) / "new").write_bytes(b"new")
+        tell(f"put({own!r})")
         driver.put(own)
+        tell(f"get({held!r})")
         driver.get(held)
+        tell(f"put({held!r})")
         driver.put(held)
+        tell(f"diff({held!r}, {base!r})")
         with driver.diff(held, base) as stream:
             stream.read()
     except BaseException as error:

@@ -103,6 +103,14 @@ def test_points_around_renames_and_mounts_come_first() -> None:
     assert chosen_points(calls, 12) == points
 
 
+def test_few_kills_are_after_mounts_and_in_the_middle_rather_than_at_the_beginning() -> None:
+    in_place = _calls(*["write"] * 9)
+    probing = _calls("mkdir", "mount", "umount2", *["write"] * 6)
+
+    assert chosen_points(in_place, 3, with_first=False) == [3, 7, 9]
+    assert 3 in chosen_points(probing, 3, with_first=False)
+
+
 def test_random_parts_of_names_are_masked() -> None:
     text = "h/.creating-AAAABBBBCCCCDDDDEEEEFFFF23/l .probe-a1b2c3d4 .tmp-layers.json123456789"
 

@@ -19,7 +19,8 @@ def judges() -> Iterator[Judge]:
 def test_variant_is_conformant(name: str, judges: Judge) -> None:
     variant = VARIANTS[name]
 
-    outcomes = judges.submit(judge, variant.spec(), variant.checked_by, "quick").result()
+    judged = judges.submit(judge, variant.spec(), variant.checked_by, "quick", variant.deadline)
+    outcomes = judged.result()
 
     assert {id for id, what in outcomes.items() if what == "violated"} == set(variant.violates)
     assert {id for id, what in outcomes.items() if what == "not-provable"} == set(variant.unproven)

@@ -149,7 +149,7 @@ def cut_sweep(scene: CutScene, cut: Cut, name: str, most: int, only: int | None 
     victim = Victim(_VICTIM)
     calls, moments = _recorded(scene, cut, name, victim)
     swept.calls = len(calls)
-    points = {0, *chosen_points(calls, most)} if only is None else {only}
+    points = {0, *chosen_points(calls, most, with_first=False)} if only is None else {only}
     seen: set[bytes] = set()
     for moment in moments:
         if moment.point in points:

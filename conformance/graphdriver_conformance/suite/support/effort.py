@@ -26,7 +26,7 @@ PROFILE_VARIABLE = "GRAPHDRIVER_PROFILE"
 SHRINK_VARIABLE = "GRAPHDRIVER_SHRINK"
 """Set to `no` if only the outcome is needed: the first failing example is then sufficient."""
 _PROBING = 5
-_FAULT_POINTS = {"quick": 3, "default": 12, "thorough": 4000}
+_FAULT_POINTS = {"quick": 4, "default": 12, "thorough": 4000}
 _ERROR_POINTS = {"quick": 2, "default": 8, "thorough": 4000}
 _FACTORS = {"quick": 0.2, "default": 1.0, "thorough": 10.0}
 _Test = TypeVar("_Test", bound=Callable[..., None])

@@ -32,6 +32,7 @@ State = Tree | Exception | None
 
 _ASPECTS = Aspect.DEFAULT | Aspect.HARDLINKS | Aspect.ROOT
 _MOST_LINES = 6
+_MOUNTS = ("mount", "move_mount")
 
 
 def same(expected: Tree, actual: Tree) -> list[str]:
@@ -39,11 +40,13 @@ def same(expected: Tree, actual: Tree) -> list[str]:
     return differences(expected, actual, _ASPECTS)
 
 
-def chosen_points(calls: list[Call], most: int) -> list[int]:
+def chosen_points(calls: list[Call], most: int, *, with_first: bool = True) -> list[int]:
     """Return the calls at which to test a fault: all, or at most `most` of them.
 
     Calls that rename a layer, and changes of mounts, are preferred, because most drivers have bugs
-    there. The others are distributed evenly.
+    there. The others are distributed evenly. With `with_first` the first call is always among them:
+    an error there is worth a test. Without, faults are kills and power cuts: before the first call
+    they change nothing, and before the call after a mount they leave the mount behind.
     """
     everywhere = range(1, len(calls) + 1)
     if len(calls) <= most:
@@ -54,7 +57,14 @@ def chosen_points(calls: list[Call], most: int) -> list[int]:
         if call.kind is CallKind.MOUNT or call.name.startswith(("rename", "symlink", "link"))
     ]
     behind = [point + 1 for point in informative if point < len(calls)]
-    picked = sorted({1, len(calls), *_spread(sorted({*informative, *behind}), most // 2)})
+    picked = {len(calls)}
+    if with_first:
+        picked.add(1)
+    else:
+        mounted = [point for point in behind if calls[point - 2].name in _MOUNTS]
+        picked.update(_spread(mounted, most // 2))
+    left = max(1, most - len(picked))
+    picked.update(_spread(sorted({*informative, *behind}), min(most // 2, left)))
     rest = [point for point in everywhere if point not in picked]
     return sorted({*picked, *_spread(rest, max(0, most - len(picked)))})
 
@@ -62,7 +72,7 @@ def chosen_points(calls: list[Call], most: int) -> list[int]:
 def _spread(points: list[int], most: int) -> list[int]:
     if len(points) <= most:
         return points
-    return [points[index * len(points) // most] for index in range(most)]
+    return [points[(2 * index + 1) * len(points) // (2 * most)] for index in range(most)]
 
 
 @dataclass(slots=True)

@@ -75,7 +75,9 @@ def kill_sweep(scene: Scene, name: str, most: int, only: int | None = None) -> S
         sweep = _Kills(scene, swept, ACTS.get(name))
     calls = sweep.at(0)
     swept.calls = len(calls)
-    points = chosen_points(calls, most) if only is None else [only] if only else []
+    points = [only] if only else []
+    if only is None:
+        points = chosen_points(calls, most, with_first=False)
     for point in points:
         sweep.at(point)
     return swept

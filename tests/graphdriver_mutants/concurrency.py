@@ -47,9 +47,9 @@ class CountsWithoutLock(Mutant):
         before = self._counts.get(id, 0)
         with self._another:
             self._begun += 1
-            mine = self._begun
+            ticket = self._begun
             self._another.notify_all()
-            self._another.wait_for(lambda: self._begun > mine, 5 * _GAP)
+            self._another.wait_for(lambda: self._begun > ticket, 5 * _GAP)
         view = super().get(id, mount_label)
         self._counts[id] = before + 1
         return view

@@ -84,7 +84,7 @@ def _paths(requirements: Collection[str]) -> list[str]:
 
 
 def _run(command: list[str], printed: Path) -> None:
-    """Run pytest with what it prints in a file."""
+    """Run pytest with its output in a file."""
     output = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     kept = [os.dup(1), os.dup(2)]
     try:

@@ -117,7 +117,7 @@ class IndexReplacedUnsynced(Mutant):
         new.rename(self._index)
 
     def get(self, id: str, mount_label: str = "") -> Path:
-        """Driver.get of what the index has."""
+        """Driver.get of layers in the index."""
         if id not in self._layers:
             raise LayerNotFound(f"there is no layer {id}")
         return super().get(id, mount_label)

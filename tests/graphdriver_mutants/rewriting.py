@@ -89,7 +89,7 @@ class RewritesApply(Mutant):
     """Lets a subclass change the members of an applied archive."""
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff of what was rewritten."""
+        """Driver.apply_diff of the rewritten archive."""
         data = diff.read()
         try:
             changed = archive_of(self.rewritten(members_of(data)))
@@ -108,7 +108,7 @@ class SeesBelow(RewritesApply):
     view = Path()
 
     def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
-        """Driver.apply_diff of what was rewritten."""
+        """Driver.apply_diff of the rewritten archive."""
         if not self.wrapped.exists(id):
             return self.wrapped.apply_diff(id, parent, diff)
         self.view = self.wrapped.get(id)

@@ -242,18 +242,18 @@ def filter_for(*, reads: bool = False, skips_flushes: bool = False) -> bytes:
     Writes through io_uring would not be observed, so a process cannot set one up: it gets ENOSYS,
     as from a kernel without it.
     """
-    asked: list[Instruction] = []
+    conditions: list[Instruction] = []
     for number, row in _known().items():
         if (row.kind is READ and not reads) or (row.kind is FLUSH and skips_flushes):
             continue
         if row.name in _FLAGS and not reads:
-            asked.append(Instruction(number, _FLAGS[row.name], _WRITE_FLAGS))
+            conditions.append(Instruction(number, _FLAGS[row.name], _WRITE_FLAGS))
         elif row.name == "ioctl":
-            asked.append(Instruction(number, 1, 0xFF00, _BTRFS_LETTER << 8))
-            asked += [Instruction(number, 1, 0xFFFFFFFF, one) for one in _CHANGING_IOCTLS]
+            conditions.append(Instruction(number, 1, 0xFF00, _BTRFS_LETTER << 8))
+            conditions += [Instruction(number, 1, 0xFFFFFFFF, one) for one in _CHANGING_IOCTLS]
         else:
-            asked.append(Instruction(number))
-    return seccomp.program(asked, [_IO_URING_SETUP], flushes() if skips_flushes else ())
+            conditions.append(Instruction(number))
+    return seccomp.program(conditions, [_IO_URING_SETUP], flushes() if skips_flushes else ())
 
 
 @cache

@@ -5,11 +5,11 @@
         driver = process.init(home, options)
         with supervisor.watching(at=5, fault=kill) as watched:
             driver.create("layer", "parent")        # killed before its 5th call: raises NoAnswer
-        watched.hit                                  # the Call that met the fault
+        watched.hit                                  # the Call at which the fault occurred
 
 Calls are counted in the order in which they arrive, over all threads and children of all processes
-that entered. A call waits while the fault decides, so that nothing has happened yet: what the fault
-itself does (cut the power of the home's disk, say) comes before the call.
+that entered. A call is blocked while the fault runs: an action of the fault, such as a power cut of
+the home's disk, precedes the effect of the call.
 """
 
 import contextlib
@@ -272,9 +272,9 @@ class Supervisor:
 def without_flushes(*, only_if_watched: bool = False) -> None:
     """Let calls that flush (fsync and the like) succeed in this process without being made.
 
-    After the end of a process everything that it wrote is still there, flushed or not: only a power
-    cut tells the difference, and waiting for the disk takes most of the time. To be called in a new
-    process, like `Supervisor.enter`. Raises OSError.
+    Data that a process has written persists after its end without a flush: only a power cut shows
+    the difference, and flushes take most of the time. To be called in a new process, like
+    `Supervisor.enter`. Raises OSError.
     """
     seccomp.install_filter(seccomp.program([], [], flushes()))
 

@@ -58,8 +58,8 @@ def mounts_below(directory: Path | str) -> list[Mount]:
 
 def mounts_at(point: Path | str) -> list[Mount]:
     """Return the mounts at `point`, the topmost last; os.path.ismount misses bind mounts."""
-    wanted = os.path.realpath(point)
-    return [row for row in _at(wanted) if row.point == wanted]
+    requested = os.path.realpath(point)
+    return [row for row in _at(requested) if row.point == requested]
 
 
 def _at(beginning: str) -> list[Mount]:

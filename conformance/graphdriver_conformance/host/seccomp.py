@@ -89,7 +89,9 @@ def refusal(number: int) -> int:
     return _ERRNO | number
 
 
-def program(asked: list[Instruction], refused: list[int], skipped: Collection[int] = ()) -> bytes:
+def program(
+    conditions: list[Instruction], refused: list[int], skipped: Collection[int] = ()
+) -> bytes:
     """Return the BPF program that stops at some calls and refuses others with ENOSYS.
 
     Calls that are `skipped` return 0 and are not made.
@@ -111,7 +113,7 @@ def program(asked: list[Instruction], refused: list[int], skipped: Collection[in
         lines += [_line(_JEQ, 0, 1, number), _line(_RET, 0, 0, deny)]
     for number in skipped:
         lines += [_line(_JEQ, 0, 1, number), _line(_RET, 0, 0, refusal(0))]
-    for one in asked:
+    for one in conditions:
         lines += _asking(one)
     lines.append(_line(_RET, 0, 0, ALLOW))
     return b"".join(lines)

@@ -57,7 +57,7 @@ def _node(path: bytes) -> Node:
 
 
 def _content(path: bytes, size: int) -> bytes:
-    """Return what is in a file, read to its end even where that is not at `size`."""
+    """Return the content of a file, read to its end even if that is not at `size`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         content = os.read(descriptor, size + 1)

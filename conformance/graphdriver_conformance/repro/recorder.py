@@ -172,16 +172,16 @@ class Recorder:
         one.
         """
         created = {one.layer for one in self.steps if one.verb.startswith("create")}
-        wanted = {str(a) for one in self.steps for a in one.arguments if isinstance(a, str)}
-        wanted -= created
+        requested = {str(a) for one in self.steps for a in one.arguments if isinstance(a, str)}
+        requested -= created
         for one in reversed(self.past):
-            if one.verb.startswith("create") and one.layer in wanted:
-                wanted |= {str(a) for a in one.arguments if isinstance(a, str)}
+            if one.verb.startswith("create") and one.layer in requested:
+                requested |= {str(a) for a in one.arguments if isinstance(a, str)}
         makers = {"create", "create_read_write", "get", "put", "edit", "apply_diff"}
         return [
             one
             for one in self.past
-            if one.verb == "init" or (one.verb in makers and one.layer in wanted - {""})
+            if one.verb == "init" or (one.verb in makers and one.layer in requested - {""})
         ]
 
 

@@ -10,7 +10,7 @@ from graphdriver_conformance.results.text import finding
 __all__ = ["Change", "Difference", "NotComparable", "compare", "explanation", "lines"]
 
 _BROKEN = (Outcome.VIOLATED, Outcome.BLOCKED, Outcome.WAIVED)
-_UNASKED = (ABSENT, Outcome.NOT_SELECTED.value)
+_NOT_TESTED = (ABSENT, Outcome.NOT_SELECTED.value)
 
 
 class NotComparable(Exception):
@@ -37,14 +37,14 @@ class Change:
 
     @property
     def is_newly_met(self) -> bool:
-        """Whether the newer run has it met, and the older one asked for it and had it not."""
-        return self.words[0] not in _UNASKED and self.words[1] == Outcome.MET
+        """Whether it is met in the newer run, and was tested and not met in the older one."""
+        return self.words[0] not in _NOT_TESTED and self.words[1] == Outcome.MET
 
     @property
     def is_of_selection(self) -> bool:
-        """Whether only one of the runs asked for it, and neither found it broken."""
-        asked = [one not in _UNASKED for one in self.words]
-        return not all(asked) and not _is_broken(self.old) and not _is_broken(self.new)
+        """Whether only one of the runs tested it, and it is violated in neither."""
+        tested = [one not in _NOT_TESTED for one in self.words]
+        return not all(tested) and not _is_broken(self.old) and not _is_broken(self.new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Difference:
     """The difference between an older and a newer run.
 
     `circumstances` are facts of the driver, the machine and the run, each with its older and newer
-    value. `asked_before` and `asked_now` are requirements that only one of the runs asked for.
+    value. `tested_before` and `tested_now` are requirements that only one of the runs tested.
     """
 
     old: RunResult
@@ -61,8 +61,8 @@ class Difference:
     newly_violated: tuple[Change, ...]
     newly_met: tuple[Change, ...]
     others: tuple[Change, ...]
-    asked_before: tuple[str, ...]
-    asked_now: tuple[str, ...]
+    tested_before: tuple[str, ...]
+    tested_now: tuple[str, ...]
 
     @property
     def groups(self) -> list[tuple[str, tuple[Change, ...]]]:
@@ -119,7 +119,7 @@ def lines(difference: Difference) -> Iterator[tuple[str, str]]:
         for change in changes:
             yield from _change(change, colour)
         yield "", ""
-    for name, ids in (("old", difference.asked_before), ("new", difference.asked_now)):
+    for name, ids in (("old", difference.tested_before), ("new", difference.tested_now)):
         if ids:
             yield f"asked only in the {name} run: {_many(len(ids), 'requirement')}", ""
     yield (
@@ -158,8 +158,8 @@ def _difference(old: RunResult, new: RunResult) -> Difference:
         tuple(one for one in changed if one.is_newly_violated),
         tuple(one for one in changed if one.is_newly_met),
         tuple(one for one in changed if not (one.is_newly_violated or one.is_newly_met)),
-        tuple(one.row.id for one in selection if one.words[0] not in _UNASKED),
-        tuple(one.row.id for one in selection if one.words[1] not in _UNASKED),
+        tuple(one.row.id for one in selection if one.words[0] not in _NOT_TESTED),
+        tuple(one.row.id for one in selection if one.words[1] not in _NOT_TESTED),
     )
 
 

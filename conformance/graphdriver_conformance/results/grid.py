@@ -56,7 +56,7 @@ class Row:
         return any(one in _BY_IMPORTANCE for one in self.words)
 
     @property
-    def was_asked(self) -> bool:
+    def was_tested(self) -> bool:
         """Whether any run selected it."""
         return any(one not in _UNASKED for one in self.words)
 
@@ -78,7 +78,7 @@ def rows_of(runs: Sequence[RunResult]) -> list[Row]:
     def importance(row: Row) -> tuple[object, ...]:
         worst = next((n for n, one in enumerate(_BY_IMPORTANCE) if one in row.words), None)
         if worst is None:
-            return (len(_BY_IMPORTANCE) + (not row.was_asked), 0, 0, _natural(row.id))
+            return (len(_BY_IMPORTANCE) + (not row.was_tested), 0, 0, _natural(row.id))
         return (worst, -blocks[row.id], levels.index(row.level), _natural(row.id))
 
     return sorted(rows, key=importance)

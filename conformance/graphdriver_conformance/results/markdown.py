@@ -111,7 +111,7 @@ def _difference(difference: Difference) -> Iterator[str]:
         for change in changes:
             if change.new and change.new.outcome in (Outcome.VIOLATED, Outcome.ERROR):
                 yield from ("", f"### {_cell(change.row.id)}", "", *_finding(change.new))
-    for name, ids in (("old", difference.asked_before), ("new", difference.asked_now)):
+    for name, ids in (("old", difference.tested_before), ("new", difference.tested_now)):
         if ids:
             yield from ("", f"Asked only in the {name} run: {', '.join(ids)}.")
     yield ""

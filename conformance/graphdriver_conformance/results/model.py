@@ -73,7 +73,7 @@ class RequirementResult:
         )
 
     @property
-    def was_asked(self) -> bool:
+    def was_tested(self) -> bool:
         """Whether the run selected it."""
         return self.outcome is not Outcome.NOT_SELECTED
 
@@ -370,7 +370,7 @@ def verdict_of(results: Iterable[RequirementResult], ended: Ended = Ended.FINISH
 
     With a waiver a run can pass, but the driver is not conformant.
     """
-    selected = [one for one in results if one.was_asked]
+    selected = [one for one in results if one.was_tested]
     must = [one for one in selected if one.level == Level.MUST]
     if any(one.is_bad or one.outcome is Outcome.WAIVED for one in must):
         return Verdict.NOT_CONFORMANT

@@ -147,18 +147,18 @@ def page(runs: Sequence[RunResult]) -> str:
     varying = {
         name for name in facts if name == "Date" or len({one.facts[name] for one in columns}) > 1
     }
-    there = {one for row in rows for one in row.words}
+    present = {one for row in rows for one in row.words}
     groups = [
         ("Needs a look", [row for row in rows if row.needs_attention]),
-        ("Met or not claimed", [r for r in rows if r.was_asked and not r.needs_attention]),
-        ("Not selected", [row for row in rows if not row.was_asked]),
+        ("Met or not claimed", [r for r in rows if r.was_tested and not r.needs_attention]),
+        ("Not selected", [row for row in rows if not row.was_tested]),
     ]
     return _rendered(
         "page.html",
         columns=columns,
         groups=[(title, rows) for title, rows in groups if rows],
         rows=rows,
-        outcomes=[name for name in _SIGNS if name in there],
+        outcomes=[name for name in _SIGNS if name in present],
         counted=[one.value for one in Level if any(one in column.counts for column in columns)],
         levels=[one.value for one in Level if any(row.level == one for row in rows)],
         looks=any(row.needs_attention for row in rows),
@@ -274,7 +274,7 @@ def _environment() -> Environment:
         "proof": _proof,
         "signs": _SIGNS,
         "style": _own("page.css"),
-        "unasked": (Outcome.NOT_SELECTED.value, ABSENT),
+        "not_tested": (Outcome.NOT_SELECTED.value, ABSENT),
         "verdict_words": _VERDICTS,
         "when": when,
     }

@@ -51,9 +51,9 @@ def write_result(path: Path, result: RunResult) -> None:
     beside.replace(path)
 
 
-def report_path(asked: str, name: str, several: bool) -> Path:
+def report_path(requested: str, name: str, several: bool) -> Path:
     """Return the path of the result of driver `name`: with several drivers, FILE-name.json."""
-    path = Path(asked)
+    path = Path(requested)
     safe = "".join(c if c.isalnum() else "-" for c in name).strip("-")
     return path.with_name(f"{path.stem}-{safe}{path.suffix}") if several else path
 

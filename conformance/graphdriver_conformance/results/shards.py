@@ -78,8 +78,8 @@ def _joined(shards: Sequence[RunResult]) -> RunResult:
 
 def _lacking(shards: Sequence[RunResult], count: int) -> str:
     """Return the shards whose files are missing, "" if there are none."""
-    there = {Shard.parse(one.run.shard or "1/1").index for one in shards}
-    return ", ".join(f"{index}/{count}" for index in range(1, count + 1) if index not in there)
+    present = {Shard.parse(one.run.shard or "1/1").index for one in shards}
+    return ", ".join(f"{index}/{count}" for index in range(1, count + 1) if index not in present)
 
 
 def _pick(id: str, shards: Sequence[RunResult], lacking: str) -> RequirementResult:

@@ -72,9 +72,9 @@ def verdict_reasons(result: RunResult) -> str:
         texts += [f"the suite failed in {errors} MUST"] * bool(errors)
         texts += _interruption(result)
         return f"no MUST violated, but {' and '.join(texts) or 'nothing was proven'}"
-    unclaimed, unasked = count[Outcome.NOT_CLAIMED], count[Outcome.NOT_SELECTED]
+    unclaimed, unselected = count[Outcome.NOT_CLAIMED], count[Outcome.NOT_SELECTED]
     also = f", {unclaimed} not claimed" if unclaimed else ""
-    if unasked:
+    if unselected:
         return f"in the selection: all {count[Outcome.MET]} claimed MUST met{also}"
     return f"all {count[Outcome.MET]} claimed MUST met{also}"
 
@@ -136,16 +136,16 @@ def _unproven(result: RunResult) -> Iterator[tuple[str, str]]:
 
 def _claims(result: RunResult) -> Iterator[tuple[str, str]]:
     """Name claims that are the reason for violations, and the number of requirements of each."""
-    asked: Counter[str] = Counter()
+    tested: Counter[str] = Counter()
     bad: Counter[str] = Counter()
     for one in result.requirements.values():
         if one.capability and one.outcome is not Outcome.NOT_CLAIMED:
-            asked[one.capability] += 1
+            tested[one.capability] += 1
             bad[one.capability] += one.is_bad
     how = "claims" if result.driver.capabilities is not None else "claims (it declares nothing)"
     for capability, count in bad.items():
         if count:
-            many = f"{count} of the {asked[capability]} requirements that depend on it"
+            many = f"{count} of the {tested[capability]} requirements that depend on it"
             yield (
                 f"the driver {how} {capability}: {many} are violated; "
                 "leave it out of `capabilities` if the driver does not have it",
@@ -166,16 +166,16 @@ def _works_unclaimed(result: RunResult) -> Iterator[tuple[str, str]]:
 
 
 def _table(result: RunResult) -> Iterator[tuple[str, str]]:
-    unasked = 0
+    unselected = 0
     for level in Level:
         of_level = [one for one in result.requirements.values() if one.level == level]
         found = Counter(one.outcome for one in of_level)
-        unasked += found.pop(Outcome.NOT_SELECTED, 0)
+        unselected += found.pop(Outcome.NOT_SELECTED, 0)
         if found.total():
             shown = "  ".join(f"{found[o]} {o}" for o in Outcome if found[o] or o is Outcome.MET)
             yield f"{level:<6}  {shown}", ""
-    if unasked:
-        yield f"        {unasked} not selected in this run", ""
+    if unselected:
+        yield f"        {unselected} not selected in this run", ""
 
 
 def _interruption(result: RunResult) -> list[str]:

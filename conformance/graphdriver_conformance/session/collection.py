@@ -38,13 +38,13 @@ class Collection:
     ) -> Generator[None, None, None]:
         """Keep the tests that `--requirement` selects, dependencies first."""
         known = catalogue()
-        wanted = self._wanted(known)
+        requested = self._requested(known)
         whole = list(items)
         yield
         chosen = set(map(id, items))
-        if dropped := [item for item in items if not wanted(verified(item))]:
+        if dropped := [item for item in items if not requested(verified(item))]:
             config.hook.pytest_deselected(items=dropped)
-            items[:] = [item for item in items if wanted(verified(item))]
+            items[:] = [item for item in items if requested(verified(item))]
         # -k, --deselect, --lf or a conftest may leave out some tests of a requirement. Those are
         # missing then: a part of its tests does not show that it is met.
         asked = {row[1:] for row in tests_of(items)}
@@ -53,10 +53,10 @@ class Collection:
         ranks = {id: _depth(requirement, known) for id, requirement in known.items()}
         items.sort(key=lambda item: ranks.get(verified(item), 0))
 
-    def _wanted(self, known: Mapping[str, Requirement]) -> Callable[[str], bool]:
+    def _requested(self, known: Mapping[str, Requirement]) -> Callable[[str], bool]:
         """Return whether a requirement is selected, as a function. Raises pytest.UsageError."""
-        wanted = tuple(self._run.config.getoption("graphdriver_requirement"))
-        unknown = [one for one in wanted if not any(id.startswith(one) for id in known)]
+        requested = tuple(self._run.config.getoption("graphdriver_requirement"))
+        unknown = [one for one in requested if not any(id.startswith(one) for id in known)]
         if unknown:
             raise pytest.UsageError(
                 f"--requirement={unknown[0]}: no such requirement; `graphdriver list` shows them"
@@ -64,12 +64,12 @@ class Collection:
         shard = self._run.shard
         share = shard.of(known) if shard else frozenset(known)
 
-        def is_wanted(id: str) -> bool:
+        def is_requested(id: str) -> bool:
             if not id:
                 return True
-            return (not wanted or id.startswith(wanted)) and (id not in known or id in share)
+            return (not requested or id.startswith(requested)) and (id not in known or id in share)
 
-        return is_wanted
+        return is_requested
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:

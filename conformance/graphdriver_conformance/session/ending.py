@@ -286,13 +286,13 @@ class Ending:
         shard = self._run.shard
         if shard is None:
             return result
-        wanted = tuple(self._run.config.getoption("graphdriver_requirement"))
+        requested = tuple(self._run.config.getoption("graphdriver_requirement"))
         share = shard.of(catalogue())
         rows = {
             id: replace(one, reason=Reason.SHARD)
             if one.reason is Reason.SELECTION
             and id not in share
-            and (not wanted or id.startswith(wanted))
+            and (not requested or id.startswith(requested))
             else one
             for id, one in result.requirements.items()
         }

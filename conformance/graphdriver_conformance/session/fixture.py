@@ -63,9 +63,9 @@ class Fixture:
 
 
 def _assert_claimed(subject: Subject, claimed: Collection[str] | None) -> None:
-    """Assert that the driver claims what it claimed when the run began: that is in the result.
+    """Assert that the driver has the claims of the start of the run, which are in the result.
 
-    One that claims less in a test would not be asked for the rest.
+    A driver that claims less in a test would not be tested for the other capabilities.
     """
     names = list(Capability) if claimed is None else claimed
     lost = sorted(str(one) for one in names if not subject.claims(Capability(one)))

@@ -3,7 +3,7 @@
 The tests of the suite run in a child of the pytest process (with xdist: of each worker), forked
 before the driver is imported. A driver that kills its process, exits, or never returns ends that
 child only: the parent reports the test as violated, with the signal or deadline and the verb that
-was running, cleans up and goes on with the next test in a new child.
+was running, cleans up and continues with the next test in a new child.
 """
 
 import contextlib

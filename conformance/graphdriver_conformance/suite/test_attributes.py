@@ -1,7 +1,7 @@
 """FSX-021 to FSX-024, LIF-031 to LIF-034, ARC-012 to ARC-014, ARC-029: xattrs of each namespace.
 
 Each namespace has its own requirement, because file systems and users differ in the namespaces that
-they support. What cannot be set in a plain directory is not provable.
+they support. Xattrs that cannot be set in a plain directory are not provable.
 """
 
 import struct

@@ -16,10 +16,10 @@ _READ = 1 << 12
 
 @verifies("DIF-063")
 def test_stream_is_closed_while_another_thread_reads(graphdriver: Subject) -> None:
-    """A client is gone: the thread that serves it reads, and the one that cancels closes.
+    """A client has disconnected: one thread reads for it, another cancels and closes.
 
     The reader's call returns, or fails with an error or with the ValueError of a closed file. A
-    close that meets the read may fail once.
+    close during the read may fail once.
     """
     base = graphdriver.build(Tree.of({"top": b"top"}))
     large = {f"d/{number}".encode(): file(b"x" * 300_000) for number in range(6)}

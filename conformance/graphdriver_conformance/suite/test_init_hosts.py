@@ -138,7 +138,7 @@ def test_file_system_without_types_in_directories(graphdriver: Subject) -> None:
 
 def _disk_without_types(graphdriver: Subject) -> Path:
     """Mount an ext4 without file types in directories; unmount it at the end of the test."""
-    point = directory_beside(graphdriver, "ground")
+    point = directory_beside(graphdriver, "disk")
     image = graphdriver.home.parent / "image"
     with own_work(f"make {image}"), image.open("wb") as made:
         made.truncate(8 << 20)

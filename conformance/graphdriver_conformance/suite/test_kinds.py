@@ -81,7 +81,7 @@ def _replacing() -> tuple[Tree, list[LayerEntry]]:
 
 
 def _implying() -> tuple[Tree, list[LayerEntry]]:
-    """Each kind in a directory that is below, or nowhere, and has no member of its own."""
+    """Each kind in a directory without a member, which a lower layer has or none has."""
     low = Tree.of({f"in/{name}": directory(0o750) for name in NODES})
     return low, [
         entry_of(f"{top}/{name}/{name}", node)
@@ -123,7 +123,7 @@ def test_each_kind_replaces_each_kind(graphdriver: Subject) -> None:
 
 @verifies("LIF-035")
 def test_each_kind_in_a_child(graphdriver: Subject) -> None:
-    """With an owner and a time of its own, and two names."""
+    """Each node has a different owner and mtime, and two names."""
     owned: dict[str | bytes, Node | bytes | str] = {
         name: node.but(uid=7 + number, gid=107 + number, mtime=EPOCH - number)
         for number, (name, node) in enumerate(NODES.items())

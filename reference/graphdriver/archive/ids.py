@@ -41,7 +41,7 @@ def xattrs_to_container(xattrs: Mapping[bytes, bytes], ids: IDMapping) -> Mappin
 
 
 def refuse_malformed(xattrs: Mapping[bytes, bytes]) -> None:
-    """Refuse what is no ACL: of another version the kernel says that it has no ACLs at all.
+    """Refuse malformed ACLs: for another version the kernel reports that ACLs are not supported.
 
     Raises BadArchive.
     """

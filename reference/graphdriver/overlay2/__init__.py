@@ -4,7 +4,7 @@
 <home>/<id>/diff                             the layer: its upper directory
 <home>/<id>/link                             its short name
 <home>/<id>/lower                            l/A:l/B..., topmost first; only with a parent
-<home>/<id>/work, merged                     overlay's work directory, the mount; likewise
+<home>/<id>/work, merged                     work directory and mount point; only with a parent
 """
 
 from graphdriver.overlay2.driver import Driver

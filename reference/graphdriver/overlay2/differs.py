@@ -185,9 +185,10 @@ class Differ:
 
     @contextmanager
     def _view_of_others(self, id: str, layer: Path) -> Iterator[Path]:
-        """Open the view of a layer that is held; the block gets a path, whoever puts it meanwhile.
+        """Open the view of a held layer; its path stays valid in the block after a put.
 
-        Not held once more: the last put would end the mount of another process. Raises LayerInUse.
+        The layer is not held again: the last put would end the mount of another process.
+        Raises LayerInUse.
         """
         is_base = not self._home.lowers(id)
         opened = os.open(layer / ("diff" if is_base else "merged"), DIRECTORY)

@@ -2,18 +2,18 @@
 
 * Within a process each layer has a lock. A verb takes the locks that it needs at once and in one
   order (`locked`), so that create, remove, get, put and apply_diff of one layer, and create on it,
-  come one after the other.
-* Between processes the directory of short names is locked: shared while a layer is mounted, alone
-  while a layer gets or loses its name or its tree is exchanged.
-* Whoever reads a layer without a mount, and so all layers below it, locks the layer's directory
-  shared (`reading`). Whoever is to exchange or remove a tree asks for the lock alone, without
-  waiting. The kernel ends these locks with their process.
+  are serialized.
+* Between processes the directory of short names is locked: shared while a layer is mounted,
+  exclusively while a layer is created or removed or its tree is exchanged.
+* A reader of a layer without a mount, and so of all layers below it, holds a shared lock on the
+  layer's directory (`reading`). To exchange or remove a tree, the lock is taken exclusively,
+  without waiting. The kernel releases these locks at the end of their process.
 * `get` holds a layer. Holds are counted. Other processes see which layers are held, and which are
   written in place (`writing`; holding.py): verbs that read descendants of such a layer wait until
   it is complete.
 * The collector may run a put at any point of any thread, also of one that is at work on the same
-  layer, so such a put waits for nothing: it is done at once where nobody has the layer's lock, and
-  by whoever has it otherwise (`put_without_waiting`).
+  layer, so such a put does not wait: it is done at once if the layer's lock is free, otherwise by
+  the thread that has the lock (`put_without_waiting`).
 """
 
 import fcntl
@@ -252,10 +252,10 @@ class LayerTable:
 
     @contextmanager
     def writing(self, id: str, directory: int) -> Iterator[None]:
-        """Change a layer's tree in place in the block, which no other may be reading.
+        """Change a layer's tree in place in the block.
 
-        Nor may anyone use a layer above. Whoever comes to do so meanwhile waits until `reading`,
-        which gave `directory`, ends. Raises LayerInUse.
+        No other thread or process may read it or use a layer above. New users wait until the end of
+        `reading`, which returned `directory`. Raises LayerInUse.
         """
         with self._home.links(fcntl.LOCK_EX) as links:
             self._require_unused_above(id, links)

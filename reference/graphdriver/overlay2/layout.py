@@ -41,7 +41,7 @@ LINKS = "l"
 LINK_NAME = re.compile(r"[A-Z2-7]{26}")
 _TARGET = re.compile(r"\.\./([A-Za-z0-9][A-Za-z0-9_.-]*)/diff")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-# Of a path through what is no directory; the last one is a symlink that points to itself.
+# Errors of a path through a node that is no directory; ELOOP: a symlink to itself.
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -344,8 +344,8 @@ class Home:
     def _set_root_attributes(self, stage: int, parent: str) -> None:
         """Give the layer's root its parent's metadata: the merged root shows the upper's.
 
-        It was made a moment ago in a stage that hands down nothing, so it has no attributes, and
-        the owner that this process gives to what it makes.
+        It has just been created in a staging directory without default ACL and setgid, so it has no
+        xattrs, and the owner of this process.
         """
         attributes = Attributes(0o755, *self._ids.root, 0, NO_XATTRS)
         if parent:

@@ -1,9 +1,9 @@
 """Remnants of crashes: this module defines all their names, and how each is repaired.
 
-A layer is built under a name that no layer can have and renamed when it is whole; it is renamed to
-such a name before it is deleted; an archive is unpacked into a stage inside the layer, which a
-symlink in the home points to for as long as it is there. So whatever a crash leaves has one of the
-names below, all of them in the home, and what is mounted under such a name is nobody's.
+A layer is built under a name that no layer can have and renamed when it is complete; it is renamed
+to such a name before it is deleted; an archive is unpacked into a staging directory inside the
+layer, to which a symlink in the home points while it exists. Therefore every remnant of a crash has
+one of the names below in the home, and a mount below such a name is stale.
 """
 
 import errno
@@ -199,4 +199,4 @@ def _has_stage(layer: Path | str) -> bool:
         if error.errno not in _NO_LAYER:
             raise
         return False
-    return not os.path.islink(layer)  # what it points to is not ours
+    return not os.path.islink(layer)  # the target of a symlink is outside the home

@@ -96,7 +96,7 @@ def _remove_tree(dir_fd: int, name: bytes, enter: Callable[[bytes, int], int]) -
 
 
 def _remove_flat(descriptor: int, names: list[_Listed]) -> bytes | None:
-    """Remove what has no content, taking it off `names`; return the first directory that has."""
+    """Remove files and empty directories from `names`; return the first other directory."""
     while names:
         name, is_directory = names.pop()
         child = os.fsencode(name)

@@ -1,12 +1,12 @@
-"""vfs: each layer is a whole copy of its parent, changed.
+"""vfs: each layer is a complete copy of its parent, with changes.
 
     <home>/dir/<id>         the layer's tree
     <home>/parents/<id>     the id of its parent, or nothing
 
-Slow, and right everywhere: on any file system, without privilege, at any depth.
+Slow, and correct everywhere: on any file system, without privilege, at any depth.
 
-Whoever reads a layer locks its directory shared, also against other processes; whoever exchanges or
-removes it asks for the lock alone, without waiting.
+A reader of a layer holds a shared lock on its directory, also against other processes; to exchange
+or remove the layer, the lock is taken exclusively, without waiting.
 """
 
 import fcntl
@@ -255,7 +255,7 @@ class Driver:
             size = unpack(diff, view_target(layer, self._ids.root), self._ids)
             os.rename(staged / _UNDO, staged / "done")
         except BaseException as error:
-            # The next start would bring the old tree back, under whoever goes on with the layer.
+            # Otherwise the next start would restore the old tree while the layer may be in use.
             with suppress(OSError):
                 os.rename(staged / _UNDO, staged / "done")
             error.add_note(
@@ -332,7 +332,7 @@ class Driver:
         return self._holders.get(id, 0)
 
     def _apply_deferred_free(self) -> None:
-        """Count what was put, unless another thread is at work, which does so at its end."""
+        """Do deferred puts, unless another thread has the lock: it does them at its end."""
         while self._returned and not self._is_counting and self._lock.acquire(blocking=False):
             try:
                 self._apply_deferred()
@@ -340,8 +340,8 @@ class Driver:
                 self._lock.release()
 
     def _apply_deferred(self) -> None:
-        """Count what was put. Call with the lock."""
-        if self._is_counting:  # the collector has run this in the middle of itself
+        """Do deferred puts. Call with the lock."""
+        if self._is_counting:  # the garbage collector has called this recursively
             return
         self._is_counting = True
         try:

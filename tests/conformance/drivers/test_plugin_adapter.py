@@ -123,7 +123,7 @@ def test_socket_without_a_listener(
 
 
 @pytest.mark.parametrize(
-    ("script", "patience", "words"),
+    ("script", "timeout", "words"),
     [
         (
             "print('no root'); raise SystemExit(3)",
@@ -138,11 +138,11 @@ def test_command_that_does_not_listen(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     script: str,
-    patience: float,
+    timeout: float,
     words: str,
 ) -> None:
     monkeypatch.setenv("GRAPHDRIVER_DEADLINE", "1")
-    monkeypatch.setattr(plugin_process, "_LEAST_START", patience)
+    monkeypatch.setattr(plugin_process, "_LEAST_START", timeout)
     spec = f"plugin+exec:{sys.executable} -c {shlex.quote(script)}"
 
     with pytest.raises(REFUSALS, match=words):

@@ -22,8 +22,8 @@ from pathlib import Path
 from graphdriver.vfs import Driver
 class Once(Driver):
     def exists(self, id):
-        if not Path("said").exists():
-            Path("said").touch()
+        if not Path("used").exists():
+            Path("used").touch()
             return not super().exists(id)
         return super().exists(id)
 """
@@ -74,7 +74,7 @@ def test_script_reproduces_on_the_broken_driver_only(name: str, id: str, tmp_pat
     script = tmp_path / "scripts" / f"{id}.py"
 
     assert f"script:    python {script}\n" in output
-    broken, correct = _run(script), _run(script, getattr(MUTANTS[name], "sound_name", "overlay2"))
+    broken, correct = _run(script), _run(script, getattr(MUTANTS[name], "wrapped_name", "overlay2"))
 
     assert broken.returncode == 1, broken.stdout + broken.stderr
     assert "expected:" in broken.stdout

@@ -40,8 +40,8 @@ def _fields(outcome: Outcome) -> dict[str, Any]:
         ("waived", "violated", "others"),
         ("violated", "blocked", "others"),
         ("violated", "not-selected", "others"),
-        ("met", "not-selected", "asked_before"),
-        ("not-selected", "met", "asked_now"),
+        ("met", "not-selected", "tested_before"),
+        ("not-selected", "met", "tested_now"),
     ],
 )
 def test_change_has_its_place(make_run: MakeRun, old: str, new: str, expected: str) -> None:
@@ -49,7 +49,7 @@ def test_change_has_its_place(make_run: MakeRun, old: str, new: str, expected: s
 
     (difference,) = compare(runs[:1], runs[1:])
 
-    places = ("newly_violated", "newly_met", "others", "asked_before", "asked_now")
+    places = ("newly_violated", "newly_met", "others", "tested_before", "tested_now")
     assert [name for name in places if getattr(difference, name)] == [expected]
 
 

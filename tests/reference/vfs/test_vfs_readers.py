@@ -64,7 +64,7 @@ def test_hold_ends_in_the_middle_of_get(tmp_path: Path, monkeypatch: pytest.Monk
         streams.clear()
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "_settle", collecting)
+        patch.setattr(driver, "_apply_deferred", collecting)
         driver.get("a")
     assert not streams
     with pytest.raises(errors.LayerInUse, match="held by 1"):

@@ -143,16 +143,16 @@ class ContainersStorageDriver:
         return [(str(label), str(value)) for label, value in rows]
 
     def get_metadata(self, id: str) -> dict[str, str]:
-        """Layer: what the store knows of it; it does not tell where the driver keeps its parts."""
+        """Run `layer`, whose output does not contain the directories of the driver."""
         (row,) = json.loads(self._call("get_metadata", "layer", "-j", "--", self._exact(id)))
         return {key: value for key, value in row.items() if isinstance(value, str)}
 
     def cleanup(self) -> None:
-        """Shutdown --force, which unmounts all layers and the driver's own mount."""
+        """Run `shutdown --force`, which unmounts all layers and the driver's own mount."""
         self._call("cleanup", "shutdown", "--force")
 
     def changes(self, id: str, parent: str = "") -> list[Change]:
-        """Changes, in its printed form: the JSON one replaces what is not UTF-8."""
+        """Run `changes` in text form: its JSON replaces bytes that are not UTF-8."""
         rows = self._call("changes", "changes", "--", *self._pair(id, parent))
         return [_change(row) for row in rows.splitlines()]
 

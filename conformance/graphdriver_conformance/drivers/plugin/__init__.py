@@ -105,32 +105,32 @@ class StartedPlugins(DriverProcesses):
 
     def release(self, driver: Driver) -> None:
         """Keep its process for the next driver, unless it failed to answer."""
-        if mine := self._taken(driver):
-            if mine.wire.failed:
-                _end(mine, killed=True)
+        if used := self._find_used(driver):
+            if used.wire.failed:
+                _end(used, killed=True)
             else:
-                self._idle.append(mine)
+                self._idle.append(used)
 
     def end(self, driver: Driver, *, killed: bool) -> None:
         """End its process."""
-        if mine := self._taken(driver):
-            _end(mine, killed=killed)
+        if used := self._find_used(driver):
+            _end(used, killed=killed)
 
     def process_of(self, driver: Driver) -> int:
         """Return the process that was started."""
-        mine = next((one for one in self._busy if one is driver), None)
-        return mine.process.id if mine and mine.process else 0
+        used = next((one for one in self._busy if one is driver), None)
+        return used.process.id if used and used.process else 0
 
     def last_output(self, driver: Driver) -> list[str]:
         """Return the last lines that its process printed, which may contain an exception."""
-        mine = next((one for one in self._busy if one is driver), None)
-        return mine.process.last_output() if mine and mine.process else []
+        used = next((one for one in self._busy if one is driver), None)
+        return used.process.last_output() if used and used.process else []
 
     def keep_output(self, driver: Driver, directory: Path) -> None:
         """Copy the output of its process to `directory`/plugin.log."""
-        mine = next((one for one in self._busy if one is driver), None)
-        if mine and mine.process:
-            mine.process.keep_output(directory / "plugin.log")
+        used = next((one for one in self._busy if one is driver), None)
+        if used and used.process:
+            used.process.keep_output(directory / "plugin.log")
 
     def close(self) -> None:
         """End all of them."""
@@ -142,11 +142,11 @@ class StartedPlugins(DriverProcesses):
         self._busy.append(driver)
         return driver
 
-    def _taken(self, driver: Driver) -> PluginDriver | None:
-        mine = next((one for one in self._busy if one is driver), None)
-        if mine:
-            self._busy.remove(mine)
-        return mine
+    def _find_used(self, driver: Driver) -> PluginDriver | None:
+        used = next((one for one in self._busy if one is driver), None)
+        if used:
+            self._busy.remove(used)
+        return used
 
 
 class _Own:

@@ -52,7 +52,7 @@ def run_program(
 
 def mount_beside(graphdriver: Subject, type: str, options: str, source: str = "") -> Path:
     """Mount a file system beside the home; the end of the test unmounts it."""
-    point = directory_beside(graphdriver, "ground")
+    point = directory_beside(graphdriver, "disk")
     try:
         syscalls.mount(source or type, point, type, 0, options)
     except OSError as error:

@@ -37,7 +37,7 @@ def copy_up_cases(nodes: Mapping[str, Node]) -> dict[str, Case]:
         if why == "renamed over":
             before["new"] = file(b"new", 0o611, mtime=EPOCH + 7)
         if node.kind is NodeKind.SYMLINK and why in ("chmod", "opened to write"):
-            continue  # of what it points to
+            continue  # these calls follow the symlink
         if why == "file made in" and not node.is_directory:
             continue
         exdev = ("EXDEV",) if node.is_directory and why == "renamed" else ()

@@ -274,7 +274,6 @@ def _environment() -> Environment:
         "proof": _proof,
         "signs": _SIGNS,
         "style": _own("page.css"),
-        "not_tested": (Outcome.NOT_SELECTED.value, ABSENT),
         "verdict_words": _VERDICTS,
         "when": when,
     }

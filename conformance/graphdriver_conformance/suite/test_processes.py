@@ -144,8 +144,8 @@ def _in_fork(graphdriver: Subject, base: str, held: str, own: str) -> str:
     if not child:
         try:
             die_with_parent()
-            trouble = _used(inner(graphdriver.driver), base, held, own, theirs.send)
-            theirs.send(_END + trouble)
+            error = _used(inner(graphdriver.driver), base, held, own, theirs.send)
+            theirs.send(_END + error)
         finally:
             os._exit(0)
     theirs.close()

@@ -139,11 +139,11 @@ def wait_for(
 
 def end(process: "subprocess.Popen[str]") -> None:
     """End a step and all its children: Vagrant cleans up on the first signal, if it can."""
-    for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+    for number, timeout in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=patience)
+            process.communicate(timeout=timeout)
             return
 
 

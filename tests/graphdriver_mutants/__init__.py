@@ -39,6 +39,7 @@ from graphdriver_mutants import (  # noqa: F401  importing registers
     quota,
     refusals,
     surroundings,
+    variants_archives,
     variants_families,
     variants_refusing,
     whiteouts,

@@ -217,7 +217,8 @@ def _btrfs(image: Path, point: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "--recursive", point], check=True)
+        if os.path.ismount(point):  # what is left of containerd may be unmounted already
+            subprocess.run(["umount", "--recursive", point], check=True)
         image.unlink()
 
 

@@ -4,6 +4,7 @@ And directories whose entries come after their members.
 """
 
 import itertools
+import stat
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -163,7 +164,6 @@ def _around(name: str, entry: Node) -> Iterator[tuple[LayerEntry, ...]]:
     inner = [
         entry_of(f"{name}/n", NODES["file"]),
         entry_of(f"{name}/l", NODES["symlink"]),
-        entry_of(f"{name}/d/n", NODES["file"]),
         entry_of(f"{name}/d", directory()),
         whiteout(f"{name}/old"),
         opaque(name),
@@ -172,7 +172,11 @@ def _around(name: str, entry: Node) -> Iterator[tuple[LayerEntry, ...]]:
     for one in inner:
         yield made, one
         yield one, made
-    yield inner[2], made, inner[0]
+    deep = entry_of(f"{name}/d/n", NODES["file"])
+    # mkdir(2) gives a directory without an entry the group and the bit of a setgid directory.
+    yield entry_of(name, entry.but(mode=entry.mode & ~stat.S_ISGID)), deep
+    yield deep, made
+    yield deep, made, inner[0]
 
 
 def _assert_entries_count(graphdriver: Subject, old: Node, new: Node) -> None:

@@ -22,6 +22,7 @@ from graphdriver.errors import (
     PrerequisitesNotMet,
 )
 from graphdriver_conformance.drivers.resolve import BadSpec, DriverSource, resolve
+from graphdriver_conformance.host.mountinfo import mounts_at
 from graphdriver_conformance.oracle.archive import build_archive, entry_of, read_archive
 from graphdriver_conformance.oracle.tree import file
 
@@ -186,6 +187,25 @@ def point(tmp_path: Path) -> Iterator[Path]:
     point.mkdir()
     yield point
     unmount_all(point)
+
+
+@pytest.mark.parametrize("is_parent", [False, True], ids=["active", "committed"])
+def test_mount_of_a_dead_process_is_gone_after_remove(
+    source: DriverSource, driver: Driver, tmp_path: Path, is_parent: bool
+) -> None:
+    """A client unmounts a snapshot before it removes it: MNT-030 has found the mount."""
+    driver.create("layer")
+    if is_parent:
+        driver.create("child", "layer")
+        driver.remove("child")
+    view = driver.get("layer")
+    again = source.make(tmp_path / "home", ())  # holds nothing, like a process started later
+
+    again.remove("layer")
+
+    assert mounts_at(view) == []
+    assert not again.exists("layer")
+    source.processes.release(again)
 
 
 def test_image_is_mounted_through_a_loop_device(tmp_path: Path, point: Path) -> None:

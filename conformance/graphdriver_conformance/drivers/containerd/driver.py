@@ -96,9 +96,9 @@ class ContainerdDriver:
         self._prepare(id, parent, mount_label, storage_opt)
 
     def remove(self, id: str) -> None:
-        """Remove; a client has to unmount first."""
+        """Remove; a client has to unmount first, also the mount of a process that died."""
         with self._lock:
-            if self._held.pop(id, 0):
+            if self._held.pop(id, 0) or mounts_at(self._view_of(id)):
                 self._release(id)
             try:
                 self._remove(_encoded(id))

@@ -220,6 +220,17 @@ class MalformedAclsLeftOut(RewritesBlocks, Variant):
             yield one.header + one.data if is_odd else one.raw
 
 
+@variant("ARC-030", "ARC-022", "ARC-013", departs=("ARC-022",))
+class RefusesAttributesOfSymlinks(RewritesBlocks, Variant):
+    """apply_diff refuses an archive with a symlink that has xattrs."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            if one.flag == b"2" and any(b".xattr." in key for key in one.records):
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+            yield one.raw
+
+
 @variant("DIF-062", "LIF-036", "SEC-009", "LIF-004", "LIM-002")
 class RefusesLongPaths(RewritesBlocks, Variant):
     """apply_diff, and create on a parent, are refused if a path is longer than PATH_MAX."""

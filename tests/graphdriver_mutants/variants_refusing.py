@@ -13,6 +13,7 @@ from graphdriver.contract import IDMap
 from graphdriver.errors import (
     BadArchive,
     IncompatibleFS,
+    InvalidLayerId,
     LayerNotFound,
     NotSupported,
     PrerequisitesNotMet,
@@ -218,6 +219,16 @@ class MalformedAclsLeftOut(RewritesBlocks, Variant):
             lists = [value for key, value in one.records.items() if b".posix_acl_" in key]
             is_odd = any(value[:4] != b"\2\0\0\0" or len(value) % 8 != 4 for value in lists)
             yield one.header + one.data if is_odd else one.raw
+
+
+@variant("LIF-037", "LIF-013")
+class RefusesCapitals(Variant):
+    """create refuses an id with a capital letter."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if id != id.lower():
+            raise InvalidLayerId(f"{id!r} has a capital letter")
+        super().make(id, parent, storage_opt)
 
 
 @variant("ARC-030", "ARC-022", "ARC-013", departs=("ARC-022",))

@@ -1,14 +1,16 @@
 """Mutants whose copies lose one kind of attribute: an xattr namespace, the owner, mode bits."""
 
+import io
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from graphdriver_mutants.filesystem import _Touches
 from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.rewriting import members_of
 
 __all__: list[str] = []
 
@@ -119,3 +121,22 @@ class CopyLosesTrusted(_CopyLoses):
     """Files of a child lose their trusted.* xattrs."""
 
     spaces = ("trusted.",)
+
+
+@mutant("ARC-030", bug="hpc/charliecloud #1782: setxattr(2) instead of lsetxattr(2)")
+class AttributesOfSymlinksFollowed(Mutant):
+    """The xattrs of a symlink member are set on the symlink's target."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        size = super().apply_diff(id, parent, io.BytesIO(data))
+        root = self.wrapped.get(id)
+        try:
+            for member, _ in members_of(data) if data else ():
+                for key, value in member.pax_headers.items() if member.issym() else ():
+                    with suppress(OSError):
+                        raw = value.encode("utf-8", "surrogateescape")
+                        os.setxattr(root / member.name, key.removeprefix("SCHILY.xattr."), raw)
+        finally:
+            self.wrapped.put(id)
+        return size

@@ -7,6 +7,7 @@ from typing import BinaryIO
 from graphdriver.contract import Change, ChangeKind
 from graphdriver.errors import DriverError
 from graphdriver_mutants.registry import Mutant, mutant
+from graphdriver_mutants.rewriting import archive_of, clean, members_of
 
 __all__: list[str] = []
 
@@ -66,6 +67,65 @@ class ModesNotCompared(_Sides):
         if change.kind is not ChangeKind.MODIFY or not _both_files(new, old):
             return True
         return new.read_bytes() != old.read_bytes()
+
+
+class _ForgetsMetadata(_Sides):
+    """A node is the same if all is the same except for what a subclass forgets.
+
+    As in a naive differ, the archive lacks what is not among the changes.
+    """
+
+    def compared(self, path: Path) -> tuple[object, ...]:
+        """Return what is compared of a node, besides its content."""
+        found = path.lstat()
+        return (found.st_mode, found.st_size, found.st_mtime_ns, os.path.islink(path))
+
+    def forgotten(self, path: Path) -> object:
+        """Return what is not compared of a node."""
+        raise NotImplementedError
+
+    def is_seen(self, change: Change, new: Path, old: Path) -> bool:
+        if change.kind is not ChangeKind.MODIFY or not os.path.lexists(old):
+            return True
+        if self.compared(new) != self.compared(old) or self.forgotten(new) == self.forgotten(old):
+            return True
+        return _both_files(new, old) and new.read_bytes() != old.read_bytes()
+
+    def diff(self, id: str, parent: str = "") -> BinaryIO:
+        if not parent:
+            return super().diff(id, parent)
+        seen = {one.path.lstrip(b"/") for one in self.changes(id, parent)}
+        gone = {one.path.lstrip(b"/") for one in Mutant.changes(self, id, parent)} - seen
+        with super().diff(id, parent) as stream:
+            members = members_of(stream.read())
+        return archive_of(one for one in members if os.fsencode(clean(one[0].name)) not in gone)
+
+
+@mutant("CHG-025", "DIF-065", bug="kaniko #208")
+class OwnersNotCompared(_ForgetsMetadata):
+    """A node whose owner is all that changed is unchanged, and not in the archive."""
+
+    def forgotten(self, path: Path) -> object:
+        found = path.lstat()
+        return found.st_uid, found.st_gid
+
+
+@mutant("CHG-026", "DIF-065", bug="kaniko #1994, with the test of #2082")
+class CapabilitiesNotCompared(_ForgetsMetadata):
+    """A file whose capabilities are all that changed is unchanged, and not in the archive."""
+
+    def forgotten(self, path: Path) -> object:
+        name = "security.capability"
+        held = name in os.listxattr(path, follow_symlinks=False)
+        return os.getxattr(path, name, follow_symlinks=False) if held else b""
+
+
+@mutant("CHG-027", "DIF-065", bug="a differ that compares sizes and times, of device nodes too")
+class DeviceNumbersNotCompared(_ForgetsMetadata):
+    """A device node whose numbers are all that changed is unchanged, and not in the archive."""
+
+    def forgotten(self, path: Path) -> object:
+        return path.lstat().st_rdev
 
 
 @mutant("CHG-007", bug="moby #37880")

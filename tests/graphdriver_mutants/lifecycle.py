@@ -361,3 +361,27 @@ class RemovesByPath(Mutant):
             for _ in os.walk(self.home / id / "diff", onerror=fail):
                 pass
         super().remove(id)
+
+
+@mutant("LIF-037", bug="docker.machine #1845: a store on a case-insensitive file system")
+class IdsFoldedToLowerCase(Mutant):
+    """An id is also the id of the layer in another case."""
+
+    def _folded(self, id: str) -> str:
+        lower = id.lower()
+        return lower if self.wrapped.exists(lower) else id
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        super().make(self._folded(id), parent, storage_opt)
+
+    def remove(self, id: str) -> None:
+        super().remove(self._folded(id))
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        return super().get(self._folded(id), mount_label)
+
+    def put(self, id: str) -> None:
+        super().put(self._folded(id))
+
+    def exists(self, id: str) -> bool:
+        return super().exists(self._folded(id))

@@ -13,6 +13,7 @@ from graphdriver.contract import IDMap
 from graphdriver.errors import (
     BadArchive,
     IncompatibleFS,
+    InvalidLayerId,
     LayerNotFound,
     NotSupported,
     PrerequisitesNotMet,
@@ -218,6 +219,27 @@ class MalformedAclsLeftOut(RewritesBlocks, Variant):
             lists = [value for key, value in one.records.items() if b".posix_acl_" in key]
             is_odd = any(value[:4] != b"\2\0\0\0" or len(value) % 8 != 4 for value in lists)
             yield one.header + one.data if is_odd else one.raw
+
+
+@variant("LIF-037", "LIF-013")
+class RefusesCapitals(Variant):
+    """create refuses an id with a capital letter."""
+
+    def make(self, id: str, parent: str, storage_opt: Mapping[str, str] | None) -> None:
+        if id != id.lower():
+            raise InvalidLayerId(f"{id!r} has a capital letter")
+        super().make(id, parent, storage_opt)
+
+
+@variant("ARC-030", "ARC-022", "ARC-013", violates=("ARC-022",))
+class RefusesAttributesOfSymlinks(RewritesBlocks, Variant):
+    """apply_diff refuses an archive with a symlink that has xattrs."""
+
+    def rewritten(self, members: list[Blocks]) -> Iterator[bytes]:
+        for one in members:
+            if one.flag == b"2" and any(b".xattr." in key for key in one.records):
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+            yield one.raw
 
 
 @variant("DIF-062", "LIF-036", "SEC-009", "LIF-004", "LIM-002")

@@ -8,6 +8,7 @@ from graphdriver_conformance.oracle.tree import Node, NodeKind, Tree
 
 __all__ = ["make_node", "plant", "rebuild"]
 
+_REMOVABLE = ("user.", "security.capability")
 _FORMATS = {
     NodeKind.FIFO: stat.S_IFIFO,
     NodeKind.CHARACTER: stat.S_IFCHR,
@@ -117,7 +118,7 @@ def set_metadata(path: bytes, node: Node) -> None:
     if node.kind is not NodeKind.SYMLINK:
         os.chmod(path, node.mode)
         for name in os.listxattr(path):
-            if name.startswith("user.") and name not in dict(node.xattrs):
+            if name.startswith(_REMOVABLE) and name not in dict(node.xattrs):
                 os.removexattr(path, name)
     for name, value in node.xattrs:
         os.setxattr(path, name, value, follow_symlinks=False)

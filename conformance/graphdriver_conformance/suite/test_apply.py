@@ -28,6 +28,11 @@ from graphdriver_conformance.oracle.layer import apply_layer, flatten, make_laye
 from graphdriver_conformance.oracle.strategies import dialects, successors, trees
 from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
 from graphdriver_conformance.suite.support.effort import examples, scaled
+from graphdriver_conformance.suite.support.metadata_changes import (
+    changed_capabilities,
+    changed_devices,
+    changed_owners,
+)
 from graphdriver_conformance.suite.support.names import (
     assert_same_names,
     home_names,
@@ -84,6 +89,23 @@ def test_directory_made_again_is_empty_for_the_sibling(graphdriver: Subject) -> 
     graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
 
     assert_same_tree(wanted, graphdriver.tree(sibling), "the sibling differs from the layer")
+
+
+@verifies("DIF-065")
+@pytest.mark.parametrize("what", ["owners", "capabilities", "device numbers"])
+def test_metadata_alone_is_in_the_archive(graphdriver: Subject, what: str) -> None:
+    """Size, content, mode and time are as before."""
+    if what == "capabilities":
+        old, new = changed_capabilities(graphdriver)
+    else:
+        old, new = changed_owners() if what == "owners" else changed_devices()
+    base = graphdriver.build(old)
+    layer = graphdriver.build(new, base)
+    sibling = graphdriver.new_layer(base)
+
+    graphdriver.apply_diff(sibling, base, graphdriver.diff_bytes(layer, base))
+
+    assert_same_tree(new, graphdriver.tree(sibling), "the sibling differs from the layer")
 
 
 @verifies("DIF-018")
@@ -214,12 +236,19 @@ def test_applying_to_an_unknown_layer(graphdriver: Subject) -> None:
     assert_same_names(before, home_names(graphdriver.home), "the refused apply changed the home")
 
 
+class _StaysOpen(io.BytesIO):
+    """A stream that can be read after the driver has closed it, which it may do."""
+
+    def close(self) -> None:
+        pass
+
+
 @verifies("DIF-024")
 def test_stream_is_read_to_its_end(graphdriver: Subject) -> None:
     """A megabyte of zeros follows the end of the archive."""
     base = graphdriver.build(Tree.of({"below": b""}))
     layer = graphdriver.new_layer(base)
-    stream = io.BytesIO(build_archive([entry_of(b"f", file(b"x"))]) + bytes(1 << 20))
+    stream = _StaysOpen(build_archive([entry_of(b"f", file(b"x"))]) + bytes(1 << 20))
 
     graphdriver.apply_diff(layer, base, stream)
 

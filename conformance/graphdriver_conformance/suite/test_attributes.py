@@ -1,9 +1,10 @@
-"""FSX-021 to FSX-024, LIF-031 to LIF-034, ARC-012 to ARC-014, ARC-029: xattrs of each namespace.
+"""FSX-021 to FSX-024, LIF-031 to LIF-034, ARC-012 to ARC-014, ARC-029, ARC-030: xattrs.
 
 Each namespace has its own requirement, because file systems and users differ in the namespaces that
 they support. Xattrs that cannot be set in a plain directory are not provable.
 """
 
+import os
 import struct
 from functools import partial
 
@@ -12,17 +13,20 @@ import pytest
 from graphdriver.contract import Capability
 from graphdriver_conformance.catalogue.requirement import verifies
 from graphdriver_conformance.fixture.subject import Subject, refusal
-from graphdriver_conformance.oracle.archive import LayerEntry, build_archive
+from graphdriver_conformance.host.own_work import own_work
+from graphdriver_conformance.oracle.archive import LayerEntry, build_archive, entry_of
 from graphdriver_conformance.oracle.compare import Aspect, assert_same_tree
-from graphdriver_conformance.oracle.tree import Tree, directory, file
+from graphdriver_conformance.oracle.observe import observe
+from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
 from graphdriver_conformance.suite.support.attributes import (
     ACCESS,
+    ATTRIBUTES,
     DEFAULT,
     named_acl,
     nodes_with,
 )
 from graphdriver_conformance.suite.support.copying_up import copy_up_cases
-from graphdriver_conformance.suite.support.differential import assert_calls_agree
+from graphdriver_conformance.suite.support.differential import assert_calls_agree, plain_directory
 from graphdriver_conformance.suite.support.names import assert_there
 
 
@@ -179,4 +183,35 @@ def test_malformed_access_control_lists(graphdriver: Subject, name: str, kind: s
         assert_same_tree(wanted, shown, "after apply_diff", aspects)
     graphdriver.remove(layer)
     assert not graphdriver.exists(layer), "remove left the layer"
+    assert_same_tree(parent_tree, graphdriver.tree(base), "the parent changed")
+
+
+@verifies("ARC-030")
+@pytest.mark.parametrize("where", ["below", "in the archive", "outside"])
+def test_attributes_of_symlinks_do_not_reach_their_targets(
+    graphdriver: Subject, where: str
+) -> None:
+    """The target is a file of the parent, of the same archive, or of the host."""
+    own = file(b"own", xattrs=frozenset({("user.note", b"own")}))
+    place = plain_directory(graphdriver, Tree.of({"target": b"own"})).resolve()
+    with own_work(f"set user.note of {place}/target"):
+        os.setxattr(place / "target", "user.note", b"own")
+    before = observe(place)
+    parent_tree = Tree.of({"target": own, "d": directory()})
+    base = graphdriver.build(parent_tree)
+    layer = graphdriver.new_layer(base)
+    strange = frozenset({("user.note", b"strange"), *ATTRIBUTES["capability"]})
+    target = f"{place}/target" if where == "outside" else "../target"
+    member = entry_of("d/link", symlink(target).but(xattrs=strange))
+    entries = [entry_of("target", own)] * (where == "in the archive") + [member]
+
+    if error := refusal(
+        "apply_diff", partial(graphdriver.apply_diff, layer, base, build_archive(entries))
+    ):
+        graphdriver.note(f"refused: {error}")
+    else:
+        shown = graphdriver.tree(layer)
+        assert_there([b"target", b"d/link"], shown, "the layer")
+        assert dict(shown[b"target"].xattrs) == {"user.note": b"own"}, "the target of the symlink"
+    assert_same_tree(before, observe(place), "files outside the layer changed", Aspect.DEFAULT)
     assert_same_tree(parent_tree, graphdriver.tree(base), "the parent changed")

@@ -31,6 +31,11 @@ from graphdriver_conformance.oracle.tree import (
     symlink,
 )
 from graphdriver_conformance.suite.support.effort import examples
+from graphdriver_conformance.suite.support.metadata_changes import (
+    changed_capabilities,
+    changed_devices,
+    changed_owners,
+)
 from graphdriver_conformance.suite.support.names import assert_same_sequence, assert_there
 
 IMAGE = Tree.of({"d/a": b"a", "d/b": b"b", "e/sub/c": b"c", "top": b"top"})
@@ -174,6 +179,24 @@ def test_changed_mode_is_reported(graphdriver: Subject) -> None:
     new = old.with_(b"file", file(b"x", 0o600)).with_(b"tool", file(b"x", 0o4755))
 
     _check(graphdriver, old, new.with_(b"dir", directory(0o700)))
+
+
+@verifies("CHG-025")
+def test_changed_owner_is_reported(graphdriver: Subject) -> None:
+    """The user, the group or both, of a file, a directory, a symlink and a fifo."""
+    _check(graphdriver, *changed_owners())
+
+
+@verifies("CHG-026")
+def test_changed_capability_is_reported(graphdriver: Subject) -> None:
+    """One is added, one is removed, and one is replaced."""
+    _check(graphdriver, *changed_capabilities(graphdriver))
+
+
+@verifies("CHG-027")
+def test_changed_device_numbers_are_reported(graphdriver: Subject) -> None:
+    """The major or the minor number, of a character and a block device."""
+    _check(graphdriver, *changed_devices())
 
 
 @verifies("CHG-011")

@@ -33,6 +33,7 @@ PATHS = [
     *(".", "..", "a/b", "../escaped", "../new", "a/../../new", "../../new", "+/escaped", "+/new"),
     *("a\0b", "l", "x" * 300, "-rf", " ", "a\nb"),
 ]
+EMPTY = Tree()
 CANARY = Tree.of({"file": b"untouched", "inner": directory(0o750)})
 
 
@@ -312,6 +313,23 @@ def test_ids_that_are_in_use_work(graphdriver: Subject, id: str) -> None:
     assert graphdriver.exists(id)
     assert_same_tree(PARENT, graphdriver.tree(id))
     graphdriver.remove(id)
+
+
+@verifies("LIF-037")
+def test_ids_that_differ_only_in_case(graphdriver: Subject) -> None:
+    """A store on a case-insensitive file system has one directory for both."""
+    base = graphdriver.build(PARENT)
+    graphdriver.create_read_write("layer-of-one", base)
+
+    assert not graphdriver.exists("Layer-Of-One"), "exists is true for an id in another case"
+    if error := refusal("create", partial(graphdriver.create, "Layer-Of-One")):
+        graphdriver.note(f"refused: {error}")
+        assert not graphdriver.exists("Layer-Of-One"), "the refused layer exists"
+    else:
+        assert_same_tree(EMPTY, graphdriver.tree("Layer-Of-One"), "the second layer")
+        graphdriver.remove("Layer-Of-One")
+    assert graphdriver.exists("layer-of-one"), "the first layer is gone"
+    assert_same_tree(PARENT, graphdriver.tree("layer-of-one"), "the first layer")
 
 
 @verifies("LIF-023")

@@ -6,6 +6,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -233,6 +234,14 @@ class ReplacedFileKeepsItsMode(RewritesApply):
 @mutant("DIF-042", bug="GNU tar --overwrite: the file is written in place, under all its names")
 class OverwritesAllNames(RewritesApply):
     """A member that replaces a file with hard links changes all names of the file."""
+
+    def apply_diff(self, id: str, parent: str, diff: BinaryIO) -> int:
+        data = diff.read()
+        with suppress(tarfile.TarError):
+            names = [member.name for member, _ in members_of(data) if member.isreg()]
+            if len(names) != len(set(names)):
+                return super().apply_diff(id, parent, io.BytesIO(data))
+        return Mutant.apply_diff(self, id, parent, io.BytesIO(data))
 
     def rewritten(self, members: list[Member]) -> Iterator[Member]:
         last = {member.name: data for member, data in members if member.isreg()}

@@ -5,6 +5,7 @@ import os
 import stat
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -123,6 +124,22 @@ class LinksAreCopies(RewritesDiff):
             if member.islnk() and by_name[member.linkname][0].isreg():
                 member.type, data = tarfile.REGTYPE, by_name[member.linkname][1]
                 member.size = len(data)
+            yield member, data
+
+
+@mutant("ARC-007", bug="btrfs without extended references: EMLINK after some 300 names; busybox")
+class ManyLinksAreCopies(RewritesDiff):
+    """From the 300th name of a file on, hard links become separate files."""
+
+    def rewritten(self, members: list[Member]) -> Iterator[Member]:
+        by_name = {member.name: data for member, data in members}
+        names: Counter[str] = Counter()
+        for member, data in members:
+            if member.islnk():
+                names[member.linkname] += 1
+                if names[member.linkname] >= 300 and by_name[member.linkname]:
+                    member.type, data = tarfile.REGTYPE, by_name[member.linkname]
+                    member.size = len(data)
             yield member, data
 
 

@@ -130,6 +130,15 @@ def test_hard_links(graphdriver: Subject) -> None:
     _assert_survives(graphdriver, Tree.of(nodes).canonical(), Aspect.DEFAULT | Aspect.HARDLINKS)
 
 
+@verifies("ARC-007")
+def test_many_hard_links_of_one_file(graphdriver: Subject) -> None:
+    """The 400 commands of busybox are one file, in one directory."""
+    busybox = file(b"busybox", 0o755, link=b"bin/0")
+    nodes: dict[str | bytes, Node | bytes | str] = {f"bin/{n}": busybox for n in range(400)}
+
+    _assert_survives(graphdriver, Tree.of(nodes).canonical(), Aspect.DEFAULT | Aspect.HARDLINKS)
+
+
 @verifies("ARC-008")
 def test_new_name_for_a_lower_file(graphdriver: Subject) -> None:
     """The content is compared in the layer, in its archive, and after the next mount."""

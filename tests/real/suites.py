@@ -126,8 +126,8 @@ class Suite:
             [Path("/") / _LOADER, "--list", copy], capture_output=True, text=True, check=False
         )
         # The loader reports symbol versions that are too old, or the first library that is missing.
-        said = listed.stdout + listed.stderr
-        if "not found" not in said and "cannot open shared object file" not in said:
+        output = listed.stdout + listed.stderr
+        if "not found" not in output and "cannot open shared object file" not in output:
             return
         loader, libraries = str(self._root / _LOADER), str(self._root / _LIBRARIES)
         command = [loader, "--library-path", libraries, str(self._root / "usr/bin/patchelf")]

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from graphdriver_conformance.catalogue.requirement import catalogue
 from graphdriver_conformance.drivers.resolve import resolve
 from graphdriver_conformance.suite.support.effort import SHRINK_VARIABLE
 
@@ -33,6 +35,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare only, write no page")
     parser.add_argument("--profile", default="quick", choices=("quick", "default", "thorough"))
     parser.add_argument("-n", type=int, default=2, dest="processes", help="default: 2")
+    parser.add_argument(
+        "--missing", action="store_true",
+        help="run the requirements that are newer than the record, and add their outcomes to it",
+    )  # fmt: skip
     parser.add_argument("--page", action="store_true", help="write the page again, run nothing")
     options = parser.parse_args()
     if unknown := set(options.target) - set(TARGETS):
@@ -43,10 +49,14 @@ def main() -> int:
         if missing := programs_missing([TARGETS[name] for name in names]):
             parser.error(f"not installed: {', '.join(missing)}")
         for name in names:
-            judged = judge(TARGETS[name], options.profile, options.processes)
+            before = record["targets"].get(name, {})
+            newer = catalogue().keys() - before.get("outcomes", {}) if options.missing else ()
+            judged = judge(TARGETS[name], options.profile, options.processes, sorted(newer))
             _say(name, judged)
+            if newer and before:
+                judged = _added(before, judged["outcomes"])
             if options.check:
-                old = record["targets"].get(name, {}).get("outcomes", {})
+                old = before.get("outcomes", {})
                 judged["outcomes"] = _reviewed(name, judged["outcomes"], old)
                 _ask_again(TARGETS[name], judged["outcomes"], options)
             else:  # each result at once: a run of all targets takes hours
@@ -60,6 +70,16 @@ def main() -> int:
         print("\n".join(lines) or f"{name}: everything is as known")
         failed = failed or bool(lines)
     return 1 if failed else 0
+
+
+def _added(record: dict[str, Any], outcomes: dict[str, str]) -> dict[str, Any]:
+    """Return the record of a target with the outcomes of a run that selected some requirements."""
+    ran = {id: outcome for id, outcome in outcomes.items() if outcome != "not-selected"}
+    both = record["outcomes"] | ran
+    both = {id: both[id] for id in catalogue() if id in both}
+    counted = Counter(both.values())
+    counts = {outcome: counted[outcome] for outcome in record["counts"]}
+    return {**record, "outcomes": both, "counts": counts}
 
 
 def _reviewed(name: str, outcomes: dict[str, str], old: dict[str, str]) -> dict[str, str]:

@@ -128,9 +128,18 @@ class Log:
         """Return the tree of a layer's view."""
         view = Path(self.call(driver, "get", id))
         try:
-            return observe(view)
+            return self.look(view, id)
         finally:
             self.call(driver, "put", id)
+
+    def look(self, view: Path, id: str) -> Tree:
+        """Return the tree of a mounted view.
+
+        The deadline of a verb applies: a FUSE file system that shows itself in a layer that a kill
+        left partial never ends a call.
+        """
+        with self._graphdriver.busy_with(f"look({id!r})"):
+            return observe(view)
 
 
 @dataclass(slots=True)
@@ -354,7 +363,7 @@ def _held_and_written(scene: Scene, log: Log, driver: Driver, victim: Victim) ->
     (view / "written").write_bytes(b"w")
     (view / "etc" / "hosts").unlink()
     log.lines.append(f"write 'written' and delete 'etc/hosts' in the view of {victim.id!r}")
-    victim.before = victim.after = observe(view)
+    victim.before = victim.after = log.look(view, victim.id)
 
 
 def _written(scene: Scene, log: Log, driver: Driver, victim: Victim) -> None:

@@ -291,9 +291,18 @@ class ContainerdDriver:
                 )
                 self._containerd.call(self._snapshots.Commit, request)
             if self._held[id]:
-                # btrfs moves a committed snapshot while it may be mounted.
-                mount_all(self._mounts(id, id + _VIEW), self._view_of(id))
+                self._mount_again(id)
         return name
+
+    def _mount_again(self, id: str) -> None:
+        """Mount the view of a layer that was committed while it is held: btrfs moves it."""
+        mounts, view = self._mounts(id, id + _VIEW), self._view_of(id)
+        try:
+            mount_all(mounts, view)
+        except (NotSupported, OSError):
+            # The subvolume at the mount point is deleted: nothing can be mounted over it (ENOENT).
+            unmount_all(view)
+            mount_all(mounts, view)
 
     def _mounts(self, id: str, view: str) -> Sequence[Mount]:
         """Return the mounts of a layer, for a committed one of its `view`. Raises LayerNotFound."""

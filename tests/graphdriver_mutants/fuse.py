@@ -199,3 +199,24 @@ class DeletedNamesListedAgain(FuseViews):
     """Names that are deleted during a listing appear again at its end."""
 
     serves = _ListsWhiteouts
+
+
+class _NeverLists(Passthrough):
+    """Waits in readdir."""
+
+    def readdir(self, node: int, body: bytes) -> bytes:
+        """Wait for a signal."""
+        signal.pause()
+        return b""
+
+
+@mutant(
+    "LIF-004",
+    bug="Docker 20.10 on fuse-overlayfs: a layer without `lower` shows the home, and so itself",
+    needs=_DEVICE,
+)
+class ListingNeverEnds(FuseViews):
+    """A listing of a directory waits for itself; a process that reads it cannot be killed."""
+
+    deadline = 5
+    serves = _NeverLists

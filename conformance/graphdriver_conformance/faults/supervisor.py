@@ -198,7 +198,7 @@ class Supervisor:
 
     def kill(self) -> None:
         """Kill every process that entered, with its children, and wait for their end."""
-        kill_tree(self._roots)
+        kill_tree(self._roots, self._home)
 
     def _serve(self) -> None:
         poll = select.poll()

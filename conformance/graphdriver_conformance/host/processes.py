@@ -8,6 +8,8 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
+from graphdriver_conformance.host.fuse import abort_below
+
 __all__ = [
     "adopt_orphans",
     "children_of_this_process",
@@ -20,6 +22,8 @@ __all__ = [
 
 # include/uapi/linux/prctl.h
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+# Seconds until a killed process is assumed to wait for FUSE; others end in milliseconds.
+_PATIENCE = 10
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -51,9 +55,10 @@ def tree_of(roots: Iterable[int]) -> list[int]:
     return found
 
 
-def kill_tree(roots: Iterable[int]) -> None:
+def kill_tree(roots: Iterable[int], home: bytes | None = None) -> None:
     """Kill processes with all descendants, and wait until they have ended.
 
+    If one does not end, the FUSE mounts below `home` are aborted: it waits for one of them.
     They are stopped before they are killed, so that none can start another meanwhile, or observe
     the death of its child. Their parent still has to reap them.
     """
@@ -70,6 +75,8 @@ def kill_tree(roots: Iterable[int]) -> None:
     for descriptor in descriptors:
         ended = select.poll()
         ended.register(descriptor, select.POLLIN)  # readable once the process has ended
+        if home and not ended.poll(1000 * _PATIENCE):
+            abort_below(os.fsdecode(home), os.getpid())
         ended.poll()
         os.close(descriptor)
 

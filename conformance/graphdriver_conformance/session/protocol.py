@@ -72,7 +72,9 @@ class Protocol:
         items = item.session.items
         following = items.index(nextitem) if nextitem and spec_of(nextitem) else None
         if self._child is None:
-            self._child = Child(lambda pipe: self._serve(pipe, items), self._run.watch)
+            self._child = Child(
+                lambda pipe: self._serve(pipe, items), self._run.watch, self._run.homes.base
+            )
         self._run.watch.start_program()
         self._child.send((items.index(item), following))
         try:

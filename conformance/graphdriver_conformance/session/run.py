@@ -245,7 +245,9 @@ class Run:
         """
         unknown = DriverInfo(source.spec, source.spec, self.options)
         home = self.homes.new()
-        child = Child(lambda pipe: pipe.send(self._introduction(source, home)), self.watch)
+        child = Child(
+            lambda pipe: pipe.send(self._introduction(source, home)), self.watch, self.homes.base
+        )
         try:
             kind, data = child.receive(self.deadline(source.spec))
         except ChildDied as error:

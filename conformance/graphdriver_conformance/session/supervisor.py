@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from graphdriver_conformance.fixture.watch import Watch
+from graphdriver_conformance.host.fuse import abort_below
 from graphdriver_conformance.host.processes import (
     adopt_orphans,
     children_of_this_process,
@@ -69,10 +70,14 @@ class ChildHung(Exception):
 
 
 class Child:
-    """A forked process that runs `main` with its end of a pipe; `watch` is shared with it."""
+    """A forked process that runs `main` with its end of a pipe; `watch` is shared with it.
 
-    def __init__(self, main: Callable[[Connection], None], watch: Watch) -> None:
+    `place` is the directory of its homes. FUSE mounts below it are aborted when it is killed.
+    """
+
+    def __init__(self, main: Callable[[Connection], None], watch: Watch, place: Path) -> None:
         self._watch = watch
+        self._place = place
         self._status: int | None = None
         watch.reset()
         adopt_orphans()
@@ -128,6 +133,7 @@ class Child:
         if self._process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process, signal.SIGKILL)
+            abort_below(self._place, self._process)
             self._reap()
         self._kill_orphans()
         self._connection.close()

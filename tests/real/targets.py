@@ -247,10 +247,13 @@ def _containerd(target: Target, place: Path, environment: dict[str, str]) -> Ite
 
 
 def _scratch(image: Path) -> None:
-    """Create the template file system of block images, without lost+found."""
+    """Create the template file system of block images, without lost+found.
+
+    In blocks of 1 KiB, the default of mkfs for such a size, no symlink is longer than 1,023 bytes.
+    """
     image.touch()
     os.truncate(image, _BLOCKS)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", image], check=True)
     subprocess.run(["debugfs", "-w", "-R", "rmdir lost+found", image], check=True)
 
 

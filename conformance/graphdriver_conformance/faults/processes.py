@@ -75,9 +75,11 @@ class _Forked:
             self._connection.close()
             _serve(source, enter, theirs)
         theirs.close()
+        self._home: bytes | None = None
 
     def init(self, home: Path, options: tuple[str, ...]) -> Driver:
         """Create the driver in it."""
+        self._home = os.fsencode(home)
         self._ask("init", (str(home), options))
         return cast(Driver, _Verbs(self._ask))
 
@@ -88,7 +90,7 @@ class _Forked:
     def end(self) -> None:
         """Kill it."""
         if self._process:
-            kill_tree([self._process])
+            kill_tree([self._process], self._home)
             os.waitpid(self._process, 0)
             self._process = 0
             self._connection.close()

@@ -155,9 +155,11 @@ class _Own:
     def __init__(self, process: PluginProcess) -> None:
         self._process = process
         self._wire = Wire(process.socket)
+        self._home: bytes | None = None
 
     def init(self, home: Path, options: tuple[str, ...]) -> Driver:
         """Activate and Init."""
+        self._home = os.fsencode(home)
         return PluginDriver(self._wire, home, options, (), (), self._process)
 
     def processes(self) -> list[int]:
@@ -167,7 +169,7 @@ class _Own:
     def end(self) -> None:
         """Kill it, and processes that have left its group as well."""
         self._wire.close()
-        kill_tree(self.processes())
+        kill_tree(self.processes(), self._home)
         self._process.end(killed=True)
 
 

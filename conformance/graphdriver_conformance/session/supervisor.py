@@ -213,6 +213,7 @@ class Child:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             for process in left:
+                abort_below(self._place, process)  # a server may wait for its own mount
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(process, 0)
 

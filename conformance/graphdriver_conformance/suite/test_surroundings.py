@@ -5,6 +5,7 @@ run in each environment (docs/rulings.md, 34).
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from graphdriver_conformance.drivers import NoAnswer
 from graphdriver_conformance.fixture.subject import Subject
 from graphdriver_conformance.host import mountinfo
 from graphdriver_conformance.host.mountinfo import mounts_below
-from graphdriver_conformance.host.own_work import own_work
+from graphdriver_conformance.host.own_work import SuiteError, own_work
 from graphdriver_conformance.host.syscalls import MountFlag
 from graphdriver_conformance.oracle.archive import (
     LayerEntry,
@@ -349,16 +350,21 @@ def _fill(graphdriver: Subject, disk: Path) -> None:
     """Use up the disk's blocks and inodes."""
     graphdriver.program.line(f"fill {disk} until ENOSPC, with bytes and with files")
     (disk / "filler").mkdir()
-    with (disk / "filler/bytes").open("wb", buffering=0) as opened:
-        for size in (1 << 16, 1 << 12, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    opened.write(b"x" * size)
-    with contextlib.suppress(OSError):
-        for number in range(1000):
-            os.mknod(disk / f"filler/{number}")
-    found = os.statvfs(disk)
-    assert (found.f_bavail, found.f_favail) == (0, 0), "the suite could not fill its disk"
+    numbers = itertools.count()
+    # A daemon may free a block or an inode meanwhile.
+    for _ in range(10):
+        with (disk / "filler/bytes").open("ab", buffering=0) as opened:
+            for size in (1 << 16, 1 << 12, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        opened.write(b"x" * size)
+        with contextlib.suppress(OSError):
+            while True:
+                os.mknod(disk / f"filler/{next(numbers)}")
+        found = os.statvfs(disk)
+        if (found.f_bavail, found.f_favail) == (0, 0):
+            return
+    raise SuiteError(f"{disk} has free space, although writing to it failed with ENOSPC")
 
 
 def _written(graphdriver: Subject, count: int) -> list[str]:

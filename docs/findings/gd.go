@@ -1,6 +1,6 @@
 // gd calls the verbs of one of Docker's storage drivers, one after the other, in one process:
 //
-//	gd overlay2|vfs HOME VERB ARGUMENT... [-- VERB ARGUMENT...]...
+//	gd overlay2|vfs|fuse-overlayfs HOME VERB ARGUMENT... [-- VERB ARGUMENT...]...
 //
 // create ID [PARENT], get ID, put ID, remove ID, exists ID, cleanup, diff ID [PARENT] (to standard
 // output), apply ID [PARENT] (from standard input). Each process is one life of a daemon: cleanup is
@@ -15,6 +15,7 @@ import (
 	"reflect"
 
 	"github.com/docker/docker/daemon/graphdriver"
+	fuseoverlayfs "github.com/docker/docker/daemon/graphdriver/fuse-overlayfs"
 	"github.com/docker/docker/daemon/graphdriver/overlay2"
 	"github.com/docker/docker/daemon/graphdriver/vfs"
 	"github.com/docker/docker/pkg/reexec"
@@ -79,7 +80,9 @@ func main() {
 	if reexec.Init() { // Docker's drivers call their own program again
 		return
 	}
-	init := map[string]interface{}{"overlay2": overlay2.Init, "vfs": vfs.Init}[os.Args[1]]
+	init := map[string]interface{}{
+		"overlay2": overlay2.Init, "vfs": vfs.Init, "fuse-overlayfs": fuseoverlayfs.Init,
+	}[os.Args[1]]
 	d := open(init, os.Args[2])
 	words := append(os.Args[3:], "--")
 	status := 0

@@ -26,7 +26,12 @@ _DIRECTORY = Path(__file__).parents[2] / "docs" / "findings"
 _RESULTS = _DIRECTORY / "results.json"
 _NEWER = SUITES[1:]
 _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    # the first word of a script's name: packages, programs, and the suites that contain them
+    # the beginning of a script's name: packages, programs, and the suites that contain them
+    "docker-fuse": (
+        ("golang-github-docker-docker-dev", "fuse-overlayfs"),
+        ("fuse-overlayfs",),
+        SUITES,
+    ),
     "containers": (("containers-storage",), ("containers-storage",), SUITES),
     "containerd": (("containerd",), ("containerd", "ctr"), _NEWER),  # blockfile exists since 1.7
     "docker": (("golang-github-docker-docker-dev",), (), SUITES),
@@ -68,7 +73,7 @@ class Finding:
 
     @property
     def _kind(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-        return _KINDS[self.name.partition("-")[0]]
+        return next(kind for name, kind in _KINDS.items() if self.name.startswith(f"{name}-"))
 
     def run(self, suite: Suite) -> dict[str, str]:
         """Run it with the programs of a suite; return version, expected and actual."""
@@ -76,7 +81,7 @@ class Finding:
         path = os.environ["PATH"] + ":/usr/sbin:/sbin"
         if packages[0].startswith("golang"):
             path = f"{suite.docker(_DIRECTORY / 'gd.go').parent}:{path}"
-        elif found := suite.provide(programs, packages):
+        if programs and (found := suite.provide(programs, packages)):
             path = f"{found}:{path}"
         with tempfile.TemporaryDirectory(prefix="finding-") as scratch:
             done = subprocess.run(

@@ -212,11 +212,11 @@ class _NeverLists(Passthrough):
 
 @mutant(
     "LIF-004",
-    bug="Docker 20.10 on fuse-overlayfs: a layer without `lower` shows the home, and so itself",
+    bug="Docker on fuse-overlayfs: a layer with an empty `lower` shows the home, and so itself",
     needs=_DEVICE,
 )
 class ListingNeverEnds(FuseViews):
-    """A listing of a directory waits for itself; a process that reads it cannot be killed."""
+    """A listing of a directory never ends, and a process that reads it cannot be killed."""
 
     deadline = 5
     serves = _NeverLists

@@ -50,7 +50,9 @@ def main() -> int:
             parser.error(f"not installed: {', '.join(missing)}")
         for name in names:
             before = record["targets"].get(name, {})
-            newer = catalogue().keys() - before.get("outcomes", {}) if options.missing else ()
+            newer = catalogue().keys() - before.get("outcomes", {}) if options.missing else set()
+            if options.missing and not newer:
+                continue
             judged = judge(TARGETS[name], options.profile, options.processes, sorted(newer))
             _say(name, judged)
             if newer and before:

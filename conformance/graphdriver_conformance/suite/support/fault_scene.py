@@ -27,7 +27,6 @@ from graphdriver_conformance.oracle.archive import (
     opaque,
     whiteout,
 )
-from graphdriver_conformance.oracle.observe import observe
 from graphdriver_conformance.oracle.tree import Tree, directory, file, symlink
 from graphdriver_conformance.suite.support.effort import is_thorough
 
@@ -128,18 +127,9 @@ class Log:
         """Return the tree of a layer's view."""
         view = Path(self.call(driver, "get", id))
         try:
-            return self.look(view, id)
+            return self._graphdriver.look_at(id, view)
         finally:
             self.call(driver, "put", id)
-
-    def look(self, view: Path, id: str) -> Tree:
-        """Return the tree of a mounted view.
-
-        The deadline of a verb applies: a FUSE file system that shows itself in a layer that a kill
-        left partial never ends a call.
-        """
-        with self._graphdriver.busy_with(f"look({id!r})"):
-            return observe(view)
 
 
 @dataclass(slots=True)
@@ -363,7 +353,7 @@ def _held_and_written(scene: Scene, log: Log, driver: Driver, victim: Victim) ->
     (view / "written").write_bytes(b"w")
     (view / "etc" / "hosts").unlink()
     log.lines.append(f"write 'written' and delete 'etc/hosts' in the view of {victim.id!r}")
-    victim.before = victim.after = log.look(view, victim.id)
+    victim.before = victim.after = scene.graphdriver.look_at(victim.id, view)
 
 
 def _written(scene: Scene, log: Log, driver: Driver, victim: Victim) -> None:
